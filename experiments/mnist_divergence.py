@@ -1,0 +1,111 @@
+"""Adam diverges where mu > sqrt(nu): a two-layer ReLU net on MNIST (paper 3.1, Figure 1).
+
+A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all members train as one
+stack of networks. Members with the same seed start at the same weights and see the same batches.
+"""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from experiments.common import data
+from experiments.common.config import settings
+from experiments.common.run import Run
+from laprop.functional import ALGORITHMS
+
+AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
+
+
+@settings
+class Config:
+    """784 - width - 10 with ReLU, cross-entropy, minibatches without replacement.
+
+    Attributes:
+        width: hidden units.
+        batch_size: images in a minibatch; the rest of an epoch that fills none is left out.
+        epochs: passes over the 60,000 training images.
+        log_every: updates; the logged training loss is the mean over as many minibatches.
+    """
+
+    width: Annotated[int, Gt(0)]
+    batch_size: Annotated[int, Gt(0)]
+    epochs: Annotated[int, Gt(0)]
+    log_every: Annotated[int, Gt(0)]
+
+
+def initial(width: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights of one network, as torch.nn.Linear draws them: uniform within 1/sqrt(fan-in)."""
+
+    def uniform(fan_in: int, *shape: int) -> Tensor:
+        return (2 * torch.rand(*shape, generator=generator) - 1) / fan_in**0.5
+
+    return {
+        "w1": uniform(784, width, 784),
+        "b1": uniform(784, width),
+        "w2": uniform(width, 10, width),
+        "b2": uniform(width, 10),
+    }
+
+
+def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each member.
+
+    Args:
+        params: stacked weights, each (B, ...).
+        images: (B, batch, 784).
+        labels: (B, batch).
+
+    Returns:
+        shape (B,).
+    """
+    hidden = torch.baddbmm(params["b1"][:, None], images, params["w1"].mT).relu()
+    logits = torch.baddbmm(params["b2"][:, None], hidden, params["w2"].mT)
+    chosen = logits.log_softmax(-1).gather(-1, labels[..., None])
+    return -chosen.mean((-2, -1))
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train the stack; log each member's training loss."""
+    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
+    hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
+    seeds, stream = grid.codes("seed")
+    images, labels = data.mnist("train", run.device)
+
+    starts = [initial(cfg.width, run.generator("weights", seed)) for seed in seeds]
+    params = {k: torch.stack([s[k] for s in starts]).to(run.device)[stream] for k in starts[0]}
+    carry = {
+        "params": params,
+        "states": {name: algorithm.init(value) for name, value in params.items()},
+        "total": torch.zeros(len(grid), device=run.device),  # of losses since the last record
+        "lowest": torch.full((len(grid),), torch.inf, device=run.device),
+        "lowest_at": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
+    }
+    shuffles = [run.generator("batches", seed) for seed in seeds]
+    run.track(carry=carry)
+    per_epoch = len(images) // cfg.batch_size
+    for epoch in run.steps(cfg.epochs):
+        order = torch.stack([torch.randperm(len(images), generator=g) for g in shuffles])
+        order = order.to(run.device)
+        for i in range(per_epoch):
+            batch = order[:, i * cfg.batch_size : (i + 1) * cfg.batch_size]
+            params = {k: v.requires_grad_() for k, v in carry["params"].items()}
+            loss = losses(params, images[batch][stream], labels[batch][stream])
+            gradients = torch.autograd.grad(loss.sum(), list(params.values()))
+            carry["total"] += loss.detach()
+            with torch.no_grad():
+                for (name, value), g in zip(params.items(), gradients, strict=True):
+                    carry["params"][name], carry["states"][name] = algorithm.step(
+                        value.detach(), g, carry["states"][name], **hyper
+                    )
+            update = epoch * per_epoch + i + 1
+            if update % cfg.log_every == 0:
+                mean = carry["total"] / cfg.log_every
+                carry["total"] = torch.zeros_like(mean)
+                run.log(update, train_loss=mean)
+                lower = mean < carry["lowest"]
+                carry["lowest"] = torch.where(lower, mean, carry["lowest"])
+                carry["lowest_at"] = torch.where(lower, update, carry["lowest_at"])
+                run.summary(final_loss=mean)
+    run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

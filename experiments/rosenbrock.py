@@ -1,0 +1,164 @@
+"""The noisy Rosenbrock function (paper 5.1 and C.2; Figures 2 and 8, and where the noise leads).
+
+A vectorised task: optimizer.lr, mu, nu, epsilon, task.sigma and seed may be lists, and their whole
+product trains as one tensor program. Members with the same seed see the same noise, scaled by
+their sigma: settings are compared on paired randomness, and a member's path does not depend on
+who else is in the batch.
+"""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from annotated_types import Ge, Gt
+from scipy.optimize import brentq
+from torch import Tensor
+
+from experiments.common.config import Axis, settings
+from experiments.common.run import Run
+from laprop.functional import ALGORITHMS
+
+AXES = (
+    "task.sigma",
+    "optimizer.lr",
+    "optimizer.mu",
+    "optimizer.epsilon",
+    "optimizer.nu",
+    "seed",
+)
+UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints and of the logged path
+
+
+@settings
+class Config:
+    """Noisy Rosenbrock: ``(1 - (x + e1))^2 + 100 ((y + e2) - (x + e1)^2)^2``, fresh noise each update.
+
+    Attributes:
+        sigma: the paper's noise level.
+        noise: the reading of it: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the
+            paper says, ``width`` from Uniform(-sigma/2, sigma/2), which gives its thresholds.
+        updates: the longest run; a multiple of 100.
+        start: (x, y).
+        converged_below: loss without noise that counts as converged.
+        mean_over: number of last updates whose mean position is kept; 0: stop members once
+            converged and keep no position.
+    """
+
+    sigma: Axis[Annotated[float, Ge(0)]]
+    noise: Literal["halfwidth", "width"]
+    updates: Annotated[int, Gt(0)]
+    start: tuple[float, float]
+    converged_below: Annotated[float, Gt(0)]
+    mean_over: Annotated[int, Ge(0)]
+
+
+def loss(theta: Tensor) -> Tensor:
+    """The Rosenbrock function without noise; theta (B, 2) to (B,)."""
+    x, y = theta.unbind(-1)
+    return (1 - x) ** 2 + 100 * (y - x * x) ** 2
+
+
+def gradient(theta: Tensor) -> Tensor:
+    """Its gradient; at theta + e it is the gradient of the noisy loss. (B, 2) to (B, 2)."""
+    x, y = theta.unbind(-1)
+    valley = 200 * (y - x * x)
+    return torch.stack([-2 * (1 - x) - 2 * x * valley, valley], -1)
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Count updates until convergence, for every member at once."""
+    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
+    hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
+    halfwidth = grid["task.sigma"].float() / (1 if cfg.noise == "halfwidth" else 2)
+    seeds, stream = grid.codes("seed")
+    generators = [run.generator("noise", seed) for seed in seeds]
+
+    theta = torch.tensor(cfg.start, device=run.device).repeat(len(grid), 1)
+    carry = {
+        "theta": theta,
+        "state": algorithm.init(theta),
+        "first": torch.full((len(grid),), -1, device=run.device),  # update of convergence
+        "sum": torch.zeros_like(theta, dtype=torch.float64),
+    }
+    run.track(carry=carry)
+    for step in run.steps(cfg.updates // UPDATES_PER_STEP):
+        unit = torch.stack(
+            [torch.rand(UPDATES_PER_STEP, 2, generator=g) for g in generators], 1
+        ).to(run.device)
+        noise = (2 * unit - 1).unbind(0)
+        theta, state, first = carry["theta"], carry["state"], carry["first"]
+        for i in range(UPDATES_PER_STEP):
+            update = step * UPDATES_PER_STEP + i + 1
+            e = noise[i][stream] * halfwidth[:, None]
+            theta, state = algorithm.step(theta, gradient(theta + e), state, **hyper)
+            converged = (loss(theta) < cfg.converged_below) & (first < 0)
+            first = torch.where(converged, update, first)
+            if update > cfg.updates - cfg.mean_over:
+                carry["sum"] += theta
+        carry |= {"theta": theta, "state": state, "first": first}
+        if cfg.mean_over:
+            run.log((step + 1) * UPDATES_PER_STEP, x=theta[:, 0], y=theta[:, 1])
+        elif bool((first >= 0).all()):
+            break
+    first = carry["first"].double()
+    run.summary(steps_to_converge=torch.where(first < 0, torch.nan, first))
+    if cfg.mean_over:
+        mean = carry["sum"] / cfg.mean_over
+        run.summary(x_mean=mean[:, 0], y_mean=mean[:, 1])
+        run.table("fixed_points", fixed_points(sorted(set(grid["task.sigma"].tolist())), cfg.noise))
+
+
+# Where the noise leads ----------------------------------------------------------------------------
+
+
+def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
+    """Per sigma, where following the mean gradient ends and where following its sign does.
+
+    With e1, e2 uniform on (-h, h) the expected loss is
+    ``(1 - x)^2 + h^2/3 + 100 ((y - x^2 - h^2/3)^2 + (1 + 4 x^2) h^2/3 + 4 h^4/45)``:
+    its minimum is at ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has
+    zero mean where both components are positive half of the time; found by quadrature.
+
+    Returns:
+        columns sigma, point (``mean gradient``, ``mean sign``), x, y, loss (without noise).
+    """
+    rows = []
+    for sigma in sigmas:
+        h = sigma if noise == "halfwidth" else sigma / 2
+        x = 1 / (1 + 400 * h**2 / 3)
+        points = {"mean gradient": (x, x**2 + h**2 / 3), "mean sign": sign_zero(h)}
+        for point, (x, y) in points.items():
+            value = float(loss(torch.tensor([[x, y]], dtype=torch.float64)))
+            rows.append({"sigma": sigma, "point": point, "x": x, "y": y, "loss": value})
+    return pd.DataFrame(rows)
+
+
+def sign_zero(h: float, nodes: int = 2001) -> tuple[float, float]:
+    """The point where both gradient components have a sign of mean zero; h: noise half-width.
+
+    For a given e1 each component is monotone in e2, so its probability over e2 is exact and only
+    e1 takes quadrature (``nodes`` midpoints).
+    """
+    if h == 0:
+        return 1.0, 1.0
+    e1 = h * (2 * (np.arange(nodes) + 0.5) / nodes - 1)
+
+    def mean_sign_y(x: float, y: float) -> float:
+        # d/dy > 0 where e2 > (x + e1)^2 - y
+        return float(-np.clip(((x + e1) ** 2 - y) / h, -1, 1).mean())
+
+    def mean_sign_x(x: float, y: float) -> float:
+        # d/dx = -2 (1 - a) - 400 a (y + e2 - a^2), a = x + e1, falls with e2 where a > 0
+        a = x + e1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = a**2 - y - (1 - a) / (200 * a)
+        value = np.sign(a) * np.clip(root / h, -1, 1)
+        return float(np.where(a == 0, -1.0, value).mean())
+
+    def valley(x: float) -> float:
+        reach = (abs(x) + h) ** 2 + h
+        return float(brentq(lambda y: mean_sign_y(x, y), -reach, reach, xtol=1e-12))
+
+    x = float(brentq(lambda x: mean_sign_x(x, valley(x)), 0.05, 1.5, xtol=1e-10))
+    return x, valley(x)

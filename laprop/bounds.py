@@ -1,0 +1,395 @@
+"""The paper's bounds: Propositions 1 and 2, Theorem 1, and AMSGrad's bound beside it.
+
+Symbols are the paper's: `lr` is λ, `mu` is μ, `nu` is ν; γ = μ/√ν; ``n̂_t = n_t/(1 - ν^t)`` is the
+second moment that the update divides by, and ``m̂_t`` the bias-corrected momentum. Every bound is
+per coordinate and holds for epsilon = 0 and above (epsilon only makes an update smaller).
+
+The two propositions bound one update; the theorem bounds the regret
+
+    R(T) = Σ_t f_t(θ_t) - min_θ Σ_t f_t(θ)
+
+of an online convex problem on a box whose sides are at most `diameter` (D), run with the learning
+rate λ/√t, the momentum μ_t = μ ζ^(t-1) and clipping to the box after each step. Each comes in the
+two forms that such theorems have: along a run, from sums over its second moment, and uniform,
+from the size G of the largest gradient alone.
+
+The statement of Theorem 1 here is derived here from Algorithm 1, not transcribed. Write
+``s_t = g_t/√n̂_t``. As ``m̂_t = μ̃_t m̂_{t-1} + (1-μ̃_t) s_t`` with μ̃_t ≤ μ_t and μ̃_1 = 0,
+
+    s_t = m̂_t + μ̃_t (s_t - m̂_{t-1}),
+
+and so, with x_t = θ_t - θ* and |x_{t+1}| ≤ |x_t - λ_t m̂_t|,
+
+    g_t x_t ≤ √n̂_t/(2 λ_t) (x_t² - x_{t+1}²) + λ_t/2 √n̂_t m̂_t² + μ_t √n̂_t |s_t - m̂_{t-1}| |x_t|.
+
+The sum over t of the first term telescopes; Proposition 1 bounds |m̂_t| and |s_t| in the others.
+No factor 1/(1-μ), and no condition on γ, is left: that is what separates it from AMSGrad's bound.
+"""
+
+import math
+
+__all__ = [
+    "amsgrad_regret",
+    "amsgrad_regret_uniform",
+    "proposition1",
+    "proposition1_supremum",
+    "proposition2",
+    "proposition2_printed",
+    "proposition2_supremum",
+    "theorem1",
+    "theorem1_uniform",
+]
+
+
+def _unit(**values: float) -> None:
+    """Raises unless each value lies in [0, 1)."""
+    for name, value in values.items():
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"{name} = {value!r}: must lie in [0, 1)")
+
+
+def _not_negative(**values: float) -> None:
+    """Raises if any value is negative or NaN."""
+    for name, value in values.items():
+        if not value >= 0.0:
+            raise ValueError(f"{name} = {value!r}: must be at least 0")
+
+
+def _positive(**values: float) -> None:
+    """Raises unless each value is above 0."""
+    for name, value in values.items():
+        if not value > 0.0:
+            raise ValueError(f"{name} = {value!r}: must be above 0")
+
+
+def _step(**values: float) -> None:
+    """Raises unless each value can count steps: a whole number from 1, or infinity."""
+    for name, value in values.items():
+        if not (value >= 1 and (math.isinf(value) or value == math.floor(value))):
+            raise ValueError(f"{name} = {value!r}: must be a whole number of at least 1, or inf")
+
+
+def _gamma(mu: float, nu: float) -> float:
+    """γ = μ/√ν, with 0/0 = 0: no momentum needs no memory in the second moment."""
+    return 0.0 if mu == 0.0 else math.inf if nu == 0.0 else mu / math.sqrt(nu)
+
+
+def _ema_weight(beta: float, t: float) -> float:
+    """1 - β^t without cancellation: the bias correction of an average over t steps."""
+    return 1.0 if beta == 0.0 else -math.expm1(t * math.log(beta))
+
+
+def _geometric_sum(ratio: float, terms: float) -> float:
+    """1 + r + ... + r^(terms-1), for ratio and terms up to infinity."""
+    if terms == 1.0 or ratio == 0.0:
+        return 1.0
+    if ratio == 1.0 or math.isinf(ratio):
+        return terms if ratio == 1.0 else math.inf
+    exponent = terms * math.log(ratio)
+    return math.expm1(exponent) / (ratio - 1.0) if exponent < 700.0 else math.inf
+
+
+def proposition1(nu: float) -> float:
+    """Bound on LaProp's update: |m_t/c_m| ≤ 1/√(1-ν) (Proposition 1, section 4).
+
+    It holds for every gradient sequence, step and μ, because n_t holds at least (1-ν) g_t². It is
+    the supremum over all of them, see :func:`proposition1_supremum`.
+
+    Args:
+        nu: decay of the second moment, in [0, 1).
+
+    Returns:
+        The bound, in units of the learning rate.
+
+    Raises:
+        ValueError: if `nu` is out of range.
+    """
+    _unit(nu=nu)
+    return 1.0 / math.sqrt(1.0 - nu)
+
+
+def proposition1_supremum(mu: float, nu: float, t: int) -> float:
+    """Largest |m_t/c_m| that LaProp can reach at step `t` (derived here).
+
+    It is approached when each gradient is much larger than the one before, g_j = r^j with r → ∞:
+    then n_j → (1-ν) g_j², each normalised gradient tends to its own bound √((1-ν^j)/(1-ν)), and
+    the update to their average with the weights (1-μ) μ^(t-j) / (1-μ^t). With t → ∞ it tends to
+    Proposition 1, which therefore cannot be improved.
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+        t: step, from 1.
+
+    Returns:
+        The supremum, in units of the learning rate.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu, nu=nu)
+    _step(t=t)
+    if math.isinf(t):
+        return proposition1(nu)
+    terms = (mu ** (t - j) * math.sqrt(_ema_weight(nu, j)) for j in range(1, int(t) + 1))
+    return proposition1(nu) * math.fsum(terms) * (1.0 - mu) / _ema_weight(mu, t)
+
+
+def proposition2(mu: float, nu: float) -> float:
+    """Bound on Adam's update for μ < √ν, as its proof has it: 1/((1-γ)√(1-ν)) (appendix A.2).
+
+    It holds for every gradient sequence and step. The condition is μ < √ν; "μ > √ν" in the text of
+    section 4 is a misprint, as for μ ≥ √ν there is no bound.
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+
+    Returns:
+        The bound, in units of the learning rate; infinity if μ ≥ √ν.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    return proposition2_printed(mu, nu) * proposition1(nu)
+
+
+def proposition2_printed(mu: float, nu: float) -> float:
+    """The bound on Adam's update as section 4 prints Proposition 2: 1/(1-γ).
+
+    It lacks the factor 1/√(1-ν) of the proof in A.2, see :func:`proposition2`, and is not a bound:
+    with μ = 0 it says 1, while a gradient that follows much smaller ones gives 1/√(1-ν).
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+
+    Returns:
+        The printed value, in units of the learning rate; infinity if μ ≥ √ν.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu, nu=nu)
+    gamma = _gamma(mu, nu)
+    return 1.0 / (1.0 - gamma) if gamma < 1.0 else math.inf
+
+
+def proposition2_supremum(mu: float, nu: float, t: float = math.inf) -> float:
+    """Largest |m̂_t/√n̂_t| that Adam can reach at step `t` (derived here).
+
+    By Cauchy-Schwarz, with weights μ^k on g_{t-k} above and ν^k on g_{t-k}² below,
+
+        |m̂_t|/√n̂_t ≤ (1-μ)/(1-μ^t) · √((1-ν^t)/(1-ν)) · √(1 + γ² + ... + γ^(2t-2)),
+
+    with equality for g_j ∝ (ν/μ)^j. For μ < √ν it tends to (1-μ)/√((1-ν)(1-γ²)), never above
+    :func:`proposition2`; for μ = √ν it grows as √t, for μ > √ν as γ^t.
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+        t: step, from 1; infinity (the default) for the limit.
+
+    Returns:
+        The supremum, in units of the learning rate; infinity where there is none.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu, nu=nu)
+    _step(t=t)
+    root = math.sqrt(_geometric_sum(_gamma(mu, nu) ** 2, t))
+    scale = (1.0 - mu) / _ema_weight(mu, t)
+    return scale * proposition1(nu) * math.sqrt(_ema_weight(nu, t)) * root
+
+
+def theorem1(
+    *,
+    lr: float,
+    nu: float,
+    diameter: float,
+    growth: float,
+    mixing: float,
+    stepping: float,
+) -> float:
+    """Bound on LaProp's regret along a run (Theorem 1, section 4; derived here, see the module).
+
+        R(T) ≤ D²/(2λ) · growth + 2D/√(1-ν) · mixing + λ/(2(1-ν)) · stepping
+
+    with the sums, over coordinates i and steps t = 1 ... T, of
+
+        growth:   max(0, √(t n̂_{t,i}) - √((t-1) n̂_{t-1,i})),
+        mixing:   μ_t √n̂_{t,i},
+        stepping: √(n̂_{t,i}/t).
+
+    It holds for every run. A bound that grows as √T follows only where √n̂_t/λ_t never falls: there
+    `growth` is √T Σ_i √n̂_{T,i}. AmsProp ensures that (and the bound holds for it, with its own
+    n̂); LaProp with constant ν does not, and on the problems of Reddi et al. (2018, section 3)
+    its regret is linear in T.
+
+    Args:
+        lr: λ, above 0.
+        nu: decay of the second moment, in [0, 1).
+        diameter: D, the longest side of the box.
+        growth: as above.
+        mixing: as above.
+        stepping: as above.
+
+    Returns:
+        The bound on R(T), in units of the loss.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(nu=nu)
+    _positive(lr=lr)
+    _not_negative(diameter=diameter, growth=growth, mixing=mixing, stepping=stepping)
+    return (
+        diameter**2 / (2.0 * lr) * growth
+        + 2.0 * diameter * proposition1(nu) * mixing
+        + lr / (2.0 * (1.0 - nu)) * stepping
+    )
+
+
+def theorem1_uniform(
+    *,
+    steps: int,
+    lr: float,
+    mu: float,
+    nu: float,
+    zeta: float,
+    diameter: float,
+    gradient: float,
+    dimension: int,
+) -> float:
+    """Bound on LaProp's regret before the run (Theorem 1, section 4; derived here, see the module).
+
+        R(T) ≤ d G [ D² √T/(2λ) + 2 μ D (1-ζ^T)/((1-ζ)√(1-ν)) + λ √T/(1-ν) ]
+
+    It follows from :func:`theorem1` by |n̂_t| ≤ G², *if* √n̂_t/λ_t never falls. That condition is
+    needed: without it the statement is false for LaProp with constant ν, as it is for Adam.
+
+    Args:
+        steps: T, from 1.
+        lr: λ of the learning rate λ/√t, above 0.
+        mu: μ of the momentum μ ζ^(t-1), in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+        zeta: ζ, in [0, 1).
+        diameter: D, the longest side of the box.
+        gradient: G, the largest |g_{t,i}|.
+        dimension: d, the number of coordinates, from 1.
+
+    Returns:
+        The bound on R(T), in units of the loss.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu, zeta=zeta)
+    _step(steps=steps, dimension=dimension)
+    _not_negative(gradient=gradient)
+    size = dimension * gradient
+    return theorem1(
+        lr=lr,
+        nu=nu,
+        diameter=diameter,
+        growth=size * math.sqrt(steps),
+        mixing=size * mu * _geometric_sum(zeta, steps),
+        stepping=size * 2.0 * math.sqrt(steps),
+    )
+
+
+def amsgrad_regret(
+    *,
+    steps: int,
+    lr: float,
+    mu: float,
+    nu: float,
+    diameter: float,
+    root: float,
+    mixing: float,
+    gradient_norm: float,
+) -> float:
+    """Bound on AMSGrad's regret along a run (Reddi et al. 2018, Theorem 4).
+
+        R(T) ≤ D² √T/(λ(1-μ)) · root + D²/(2λ(1-μ)) · mixing
+               + λ √(1 + ln T)/((1-μ)² (1-γ) √(1-ν)) · gradient_norm
+
+    with `root` = Σ_i √v̂_{T,i}, `mixing` = Σ_t Σ_i μ_t √(t v̂_{t,i}) and
+    `gradient_norm` = Σ_i (Σ_t g_{t,i}²)^½, for μ_t ≤ μ and the learning rate λ/√t.
+
+    Args:
+        steps: T, from 1.
+        lr: λ, above 0.
+        mu: largest momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+        diameter: D, the longest side of the box.
+        root: as above.
+        mixing: as above.
+        gradient_norm: as above.
+
+    Returns:
+        The bound on R(T), in units of the loss; infinity if μ ≥ √ν, where the theorem says nothing.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu, nu=nu)
+    _step(steps=steps)
+    _positive(lr=lr)
+    _not_negative(diameter=diameter, root=root, mixing=mixing, gradient_norm=gradient_norm)
+    if _gamma(mu, nu) >= 1.0:
+        return math.inf
+    return (
+        diameter**2 / (lr * (1.0 - mu)) * (math.sqrt(steps) * root + mixing / 2.0)
+        + lr * math.sqrt(1.0 + math.log(steps)) * proposition2(mu, nu) / (1.0 - mu) ** 2
+        * gradient_norm
+    )  # fmt: skip
+
+
+def amsgrad_regret_uniform(
+    *,
+    steps: int,
+    lr: float,
+    mu: float,
+    nu: float,
+    zeta: float,
+    diameter: float,
+    gradient: float,
+    dimension: int,
+) -> float:
+    """Bound on AMSGrad's regret before the run (Reddi et al. 2018, Corollary 1).
+
+    It is :func:`amsgrad_regret` with v̂ ≤ G², Σ_t g_{t,i}² ≤ T G² and, for the momentum μ ζ^(t-1),
+    Σ_t μ_t √t ≤ μ/(1-ζ)²; the dimension d and 1/λ, which belong to that term, are kept.
+
+    Args:
+        steps: T, from 1.
+        lr: λ of the learning rate λ/√t, above 0.
+        mu: μ of the momentum μ ζ^(t-1), in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+        zeta: ζ, in [0, 1).
+        diameter: D, the longest side of the box.
+        gradient: G, the largest |g_{t,i}|.
+        dimension: d, the number of coordinates, from 1.
+
+    Returns:
+        The bound on R(T), in units of the loss; infinity if μ ≥ √ν.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu, zeta=zeta)
+    _step(steps=steps, dimension=dimension)
+    _not_negative(gradient=gradient)
+    size = dimension * gradient
+    return amsgrad_regret(
+        steps=steps,
+        lr=lr,
+        mu=mu,
+        nu=nu,
+        diameter=diameter,
+        root=size,
+        mixing=size * mu / (1.0 - zeta) ** 2,
+        gradient_norm=size * math.sqrt(steps),
+    )

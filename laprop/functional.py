@@ -1,0 +1,308 @@
+r"""The update rules as pure functions, in the paper's symbols.
+
+============  ==========================================================================
+:math:`\theta`  parameters, the tensor ``theta``; :math:`g` its gradient
+:math:`\lambda`  learning rate, ``lr``
+:math:`\mu, \nu`  decay rates of the momentum and of the second moment (Adam's betas)
+:math:`\epsilon`  ``epsilon``, added to the root of the bias-corrected second moment
+:math:`c_m, c_n`  bias corrections :math:`1-\mu^t` and :math:`1-\nu^t`
+============  ==========================================================================
+
+Every rule in :data:`ALGORITHMS` is used in the same way::
+
+    laprop = ALGORITHMS["laprop"]
+    state = laprop.init(theta)
+    for _ in range(steps):
+        theta, state = laprop.step(theta, grad(theta), state, lr=1e-2, mu=0.9, nu=nu)
+
+A hyper-parameter is a float, or a tensor over the *leading* dimensions of ``theta``: with ``theta``
+of shape (B, d) and ``nu`` of shape (B,) each of the B members has its own nu, so a grid of B runs
+is one program. Only correctly rounded elementwise operations are used (no ``pow``, ``lerp`` or
+``addcmul``), hence a member's path is the same to the last bit alone and in a batch of any size.
+Hyper-parameters are reduced to ``theta``'s precision only after their arithmetic was done in
+float64; give them as float64 tensors, since 1 - nu of a float32 nu = 0.999 is off by 1e-5 of itself.
+
+Where members are many and small, let the member be the fastest dimension in memory
+(``torch.zeros(d, B).T``): the state takes over the layout, and a step is about 1.5 times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State"]
+
+State = dict[str, Tensor]
+"""``m``, ``n``, ``n_max``, ``n_bar``: shaped as theta. ``c_m``, ``c_n``: float64, shaped as mu, nu
+(a scalar before the first step). ``t``: int64 scalar, on the CPU. A rule holds what it needs."""
+
+Hyper = float | Tensor
+
+
+class _Step:
+    """One step under way: the old state, the new state, and the pieces that the rules share."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        theta: Tensor,
+        g: Tensor,
+        state: State,
+        lr: Hyper,
+        mu: Hyper,
+        nu: Hyper,
+        epsilon: Hyper,
+        warmup: int,
+    ) -> None:
+        self.algorithm, self.theta, self.g, self.old, self.warmup = (
+            algorithm, theta, g, state, warmup,
+        )  # fmt: skip
+        self.new: State = {}
+        self.lr = self.exact("lr", lr)
+        self.mu = self.exact("mu", mu)
+        self.nu = self.exact("nu", nu)
+        self.epsilon = self.exact("epsilon", epsilon)
+
+    def exact(self, name: str, value: Hyper) -> Hyper:
+        """Return a hyper-parameter in float64, refusing a shape that theta does not lead with."""
+        if not isinstance(value, Tensor):
+            return float(value)
+        lead = self.theta.shape[: value.dim()]
+        if len(lead) < value.dim() or any(
+            v not in (1, d) for v, d in zip(value.shape, lead, strict=True)
+        ):
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}; it must broadcast over the leading "
+                f"dimensions of theta, whose shape is {tuple(self.theta.shape)}"
+            )
+        return value.to(dtype=torch.float64, device=self.theta.device)
+
+    def column(self, value: Hyper) -> Hyper:
+        """Return a float64 value as a factor of theta: in its dtype, with trailing dimensions."""
+        if not isinstance(value, Tensor):
+            return value
+        ones = (1,) * (self.theta.dim() - value.dim())
+        return value.to(self.theta.dtype).reshape(value.shape + ones)
+
+    def average(self, key: str, x: Tensor, beta: Hyper) -> Tensor:
+        """Return beta * old + (1 - beta) * x and keep it in the new state."""
+        new = self.old[key] * self.column(beta) + x * self.column(1 - beta)
+        self.new[key] = new
+        return new
+
+    def correction(self, key: str, beta: Hyper, weight: Hyper = 1.0) -> Tensor:
+        """Return the same average of the number 1 (of ``weight``), which is 1 - beta^t, float64.
+
+        As a sum of positive terms it loses nothing where 1 - beta^t would cancel (beta near 1).
+        """
+        new = self.old[key] * beta + (1 - beta) * weight
+        self.new[key] = new
+        return new
+
+    def root(self) -> Tensor:
+        r"""Return the denominator of the rule.
+
+        .. math::
+            n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \quad c_n = 1-\nu^t \\
+            \text{centered (B.5, from } t > t_{init} \text{ on):} \quad
+            \bar n_t &= \nu \bar n_{t-1} + (1-\nu) g_t, \quad n'_t = n_t - \bar n_t^2 \\
+            \text{maximum (B.4):} \quad \tilde n_t &= \max(\tilde n_{t-1}, n'_t) \\
+            \text{denominator} &= \sqrt{n_t / c_n} + \epsilon
+            \quad\text{or, as B.3-B.5 print it,}\quad \sqrt{n_t / c_n + \epsilon}
+
+        with :math:`n'_t` or :math:`\tilde n_t` in the place of :math:`n_t` where they are in use.
+        """
+        g, algorithm = self.g, self.algorithm
+        n = self.average("n", g * g, self.nu)
+        c_n = self.column(self.correction("c_n", self.nu))
+        maximum = algorithm.maximum
+        if algorithm.centered:
+            n_bar = self.average("n_bar", g, self.nu)
+            t = self.new["t"] = self.old["t"] + 1
+            if int(t) > self.warmup:
+                # n >= n_bar^2 is exact, but does not survive rounding: a root of -1e-12 is NaN.
+                n = (n - n_bar * n_bar).clamp(min=0)
+            elif maximum:
+                # As in the authors' code, uncentered moments do not enter the maximum.
+                self.new["n_max"] = self.old["n_max"]
+                maximum = False
+        if maximum:
+            n = self.new["n_max"] = torch.maximum(self.old["n_max"], n)
+        epsilon = self.column(self.epsilon)
+        n = n / c_n
+        root = (n + epsilon).sqrt() if algorithm.epsilon_in_root else n.sqrt() + epsilon
+        # Only where epsilon is (all but) 0: below this g^2 underflows and g / root would be noise
+        # or 0 / 0; with this floor it is at most about 1, and 0 for g = 0.
+        return root.clamp(min=torch.finfo(root.dtype).tiny ** 0.5)
+
+
+def _adam(s: _Step) -> Tensor:
+    r"""Adam; with ``maximum``, AMSGrad (both with bias correction, as torch.optim.Adam).
+
+    .. math::
+        m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad
+        \theta_t = \theta_{t-1} - \lambda \frac{m_t}{c_m} \Big/ (\sqrt{n_t/c_n} + \epsilon)
+    """
+    m = s.average("m", s.g, s.mu)
+    return m * s.column(s.lr / s.correction("c_m", s.mu)) / s.root()
+
+
+def _rmsprop(s: _Step) -> Tensor:
+    r"""RMSProp with bias correction: Adam and LaProp at :math:`\mu = 0` (Table 1).
+
+    .. math::
+        \theta_t = \theta_{t-1} - \lambda g_t / (\sqrt{n_t/c_n} + \epsilon)
+    """
+    return s.g / s.root() * s.column(s.lr)
+
+
+def _sgd_m(s: _Step) -> Tensor:
+    r"""SGD with momentum, as an average with bias correction.
+
+    .. math::
+        m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad \theta_t = \theta_{t-1} - \lambda m_t / c_m
+    """
+    m = s.average("m", s.g, s.mu)
+    return m * s.column(s.lr / s.correction("c_m", s.mu))
+
+
+def _ssg_m(s: _Step) -> Tensor:
+    r"""Signed SGD with momentum, LaProp at :math:`\nu = 0, \epsilon = 0` (Table 1, section 3).
+
+    .. math::
+        m_t = \mu m_{t-1} + (1-\mu)\,\mathrm{sgn}(g_t), \qquad
+        \theta_t = \theta_{t-1} - \lambda m_t / c_m
+    """
+    m = s.average("m", s.g.sign(), s.mu)
+    return m * s.column(s.lr / s.correction("c_m", s.mu))
+
+
+def _laprop(s: _Step) -> Tensor:
+    r"""LaProp (Algorithm 1, section 2.3).
+
+    .. math::
+        m_t = \mu m_{t-1} + (1-\mu) g_t / (\sqrt{n_t/c_n} + \epsilon), \qquad
+        \theta_t = \theta_{t-1} - \lambda m_t / c_m
+
+    With ``maximum`` it is AmsProp (Algorithm 3, B.4), with ``centered`` centered LaProp
+    (Algorithm 4, B.5).
+    """
+    m = s.average("m", s.g / s.root(), s.mu)
+    return m * s.column(s.lr / s.correction("c_m", s.mu))
+
+
+def _lapropw(s: _Step) -> Tensor:
+    r"""LaPropW (Algorithm 2, B.3): the learning rate is taken into the momentum.
+
+    .. math::
+        m_t = \mu m_{t-1} + \lambda_t (1-\mu) g_t / (\sqrt{n_t/c_n} + \epsilon), \qquad
+        \theta_t = (\theta_{t-1} - m_t / c_m)(1 - w_t)
+
+    With ``lr_weighted``, the authors' code, :math:`c_m` is the same average of the learning rates
+    over the present one, :math:`(\mu\text{-average of }\lambda)/\lambda_t`, so that old gradients
+    count with the present learning rate. A step with :math:`\lambda_t = 0` then moves nothing.
+    """
+    m = s.average("m", s.g / s.root() * s.column(s.lr), s.mu)
+    if not s.algorithm.lr_weighted:
+        return m * s.column(1 / s.correction("c_m", s.mu))
+    mean_lr = s.correction("c_m", s.mu, weight=s.lr)
+    return m * s.column(torch.where(mean_lr > 0, s.lr / mean_lr, 0.0))
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An update rule with its variants; :meth:`init` and :meth:`step` are pure.
+
+    Variants combine by ``dataclasses.replace(ALGORITHMS["amsprop"], centered=True)``.
+
+    Args:
+        rule: What is subtracted from theta; its docstring holds the equation.
+        averages: Which of the averages ``m`` and ``n`` the rule keeps.
+        maximum: The largest second moment so far is used (AMSGrad, AmsProp B.4).
+        centered: The squared mean gradient is subtracted from the second moment (B.5).
+        lr_weighted: Bias correction of LaPropW as in the authors' code, not as printed.
+        epsilon_in_root: Epsilon under the root, as Algorithms 2 to 4 print it, in place of
+            outside, as Algorithm 1 and all of the authors' code.
+    """
+
+    rule: Callable[[_Step], Tensor]
+    averages: str = "mn"
+    maximum: bool = False
+    centered: bool = False
+    lr_weighted: bool = False
+    epsilon_in_root: bool = False
+
+    def init(self, theta: Tensor) -> State:
+        """Return the state before the first step.
+
+        Args:
+            theta: The parameters, float32 or float64, of any shape.
+
+        Raises:
+            TypeError: theta has another dtype.
+        """
+        if theta.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"theta has dtype {theta.dtype}; it must be float32 or float64")
+        state = {key: torch.zeros_like(theta) for key in self.averages}
+        for key in self.averages:
+            state[f"c_{key}"] = torch.zeros((), dtype=torch.float64, device=theta.device)
+        if self.maximum:
+            state["n_max"] = torch.zeros_like(theta)
+        if self.centered:
+            state["n_bar"] = torch.zeros_like(theta)
+            state["t"] = torch.zeros((), dtype=torch.int64)  # on the CPU: read without a sync
+        return state
+
+    def step(
+        self,
+        theta: Tensor,
+        g: Tensor,
+        state: State,
+        *,
+        lr: Hyper,
+        mu: Hyper = 0.9,
+        nu: Hyper = 0.999,
+        epsilon: Hyper = 1e-15,
+        weight_decay: Hyper = 0.0,
+        warmup: int = 10,
+    ) -> tuple[Tensor, State]:
+        """Return theta and the state after one step; the arguments are left as they were.
+
+        A rule without mu, nu or epsilon ignores them, so that all rules can be called alike.
+
+        Args:
+            theta: Parameters, shape (*members, ...).
+            g: Gradient, shape and dtype of theta.
+            state: What :meth:`init` or the last step returned.
+            lr: Learning rate, >= 0. It, and all below but warmup, may be a tensor of shape members.
+            mu: Decay rate of the momentum, in [0, 1).
+            nu: Decay rate of the second moment, in [0, 1).
+            epsilon: Added to the root of the second moment, >= 0.
+            weight_decay: w of Algorithm 2: theta is multiplied by 1 - w after the step.
+            warmup: t_init of the centered rules: steps without centering, 10 in the authors' code.
+
+        Raises:
+            ValueError: A tensor hyper-parameter has a shape that theta's does not begin with.
+        """
+        s = _Step(self, theta, g, state, lr, mu, nu, epsilon, warmup)
+        theta = theta - self.rule(s)
+        if isinstance(weight_decay, Tensor) or weight_decay != 0:
+            theta = theta * s.column(1 - s.exact("weight_decay", weight_decay))
+        return theta, s.new
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "adam": Algorithm(_adam),
+    "amsgrad": Algorithm(_adam, maximum=True),
+    "rmsprop": Algorithm(_rmsprop, averages="n"),
+    "sgd_m": Algorithm(_sgd_m, averages="m"),
+    "ssg_m": Algorithm(_ssg_m, averages="m"),
+    "laprop": Algorithm(_laprop),
+    "lapropw": Algorithm(_lapropw),
+    "amsprop": Algorithm(_laprop, maximum=True),
+    "centered_laprop": Algorithm(_laprop, centered=True),
+}
