@@ -71,7 +71,8 @@ def train(cfg: Config, run: Run) -> None:
     grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
     hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
     seeds, stream = grid.codes("seed")
-    images, labels = data.mnist("train", run.device)
+    (images, labels), _ = data.mnist(run.device)
+    images = images.float() / 255
 
     starts = [initial(cfg.width, run.generator("weights", seed)) for seed in seeds]
     params = {k: torch.stack([s[k] for s in starts]).to(run.device)[stream] for k in starts[0]}

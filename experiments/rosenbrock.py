@@ -27,7 +27,7 @@ AXES = (
     "optimizer.nu",
     "seed",
 )
-UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints and of the logged path
+UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
 
 
 @settings
@@ -97,9 +97,7 @@ def train(cfg: Config, run: Run) -> None:
             if update > cfg.updates - cfg.mean_over:
                 carry["sum"] += theta
         carry |= {"theta": theta, "state": state, "first": first}
-        if cfg.mean_over:
-            run.log((step + 1) * UPDATES_PER_STEP, x=theta[:, 0], y=theta[:, 1])
-        elif bool((first >= 0).all()):
+        if not cfg.mean_over and bool((first >= 0).all()):
             break
     first = carry["first"].double()
     run.summary(steps_to_converge=torch.where(first < 0, torch.nan, first))
@@ -121,7 +119,7 @@ def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
     zero mean where both components are positive half of the time; found by quadrature.
 
     Returns:
-        columns sigma, point (``mean gradient``, ``mean sign``), x, y, loss (without noise).
+        columns noise, sigma, point (``mean gradient``, ``mean sign``), x, y, loss (without noise).
     """
     rows = []
     for sigma in sigmas:
@@ -130,7 +128,9 @@ def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
         points = {"mean gradient": (x, x**2 + h**2 / 3), "mean sign": sign_zero(h)}
         for point, (x, y) in points.items():
             value = float(loss(torch.tensor([[x, y]], dtype=torch.float64)))
-            rows.append({"sigma": sigma, "point": point, "x": x, "y": y, "loss": value})
+            rows.append(
+                {"noise": noise, "sigma": sigma, "point": point, "x": x, "y": y, "loss": value}
+            )
     return pd.DataFrame(rows)
 
 

@@ -1,4 +1,4 @@
-"""Promote finished runs to committed results: ``python scripts/collect.py figure=fig02``.
+"""Promote finished runs to committed results: ``python -m scripts.collect figure=fig02``.
 
 Takes the same overrides as the runs themselves. Refuses a figure whose grid is not complete.
 """

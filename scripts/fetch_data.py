@@ -1,0 +1,46 @@
+"""Fetch data ahead of the runs, or say where it is: `python scripts/fetch_data.py [names...]`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from experiments.common import data  # noqa: E402
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line an artefact: name, size, whether its sha256 is right, folder, licence.
+
+    Returns:
+        exit status: 0, 1 where an artefact could not be had, 2 for an unknown name.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="artefacts, all if none is named")
+    parser.add_argument("--list", action="store_true", help="only say what is on this machine")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to stderr, as the progress bars
+    names = options.names or list(data.ARTEFACTS)
+    try:
+        wanted = {name: data.artefact(name) for name in names}
+    except data.DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    status = 0
+    for name, artefact in wanted.items():
+        try:
+            folder = data.locate(name) if options.list else data.fetch(name)
+        except data.DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            folder, status = None, 1
+        found = f"sha256 ok  {folder}" if folder else "not here"
+        print(f"{name:14}{artefact.size:>13,} bytes  {found}  [{artefact.licence}]", flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Where the noise leads: the mean gradient and the mean sign of the gradient vanish elsewhere."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from scripts.figures import style
+
+MARK = {"adam": "s", "amsgrad": "^", "laprop": "o"}
+
+
+def draw(results: Results) -> Figure:
+    """The plane with the resting places, and their x against the noise."""
+    points = results.table("fixed_points")
+    rest = results.runs.groupby(["optimizer", "nu", "sigma"], as_index=False)[
+        ["x_mean", "y_mean"]
+    ].mean()
+    figure, (plane, against) = plt.subplots(1, 2, figsize=(9.6, 4.2), width_ratios=[1.1, 1])
+    limit = results.manifest["settings"]["task.converged_below"]
+    _plane(plane, points, rest, limit)
+    _against(against, points, rest, limit)
+    style.provenance(
+        figure,
+        results,
+        "mean position over the last 2,000 of 10,000 updates; lr 0.01, µ 0.9; "
+        "intervals over seeds are smaller than the marks",
+    )
+    return figure
+
+
+def _plane(axis, points, rest, limit) -> None:
+    x, y = np.meshgrid(np.linspace(0.1, 1.15, 400), np.linspace(-0.05, 1.2, 400))
+    value = (1 - x) ** 2 + 100 * (y - x**2) ** 2
+    levels = np.geomspace(1e-3, 100, 16)
+    axis.contour(x, y, np.log(value), np.log(levels), colors="#D8D8D8", linewidths=0.6)
+    axis.contourf(x, y, value, [0, limit], colors=["#E8F1E4"])
+    mean = points[points.point == "mean gradient"].sort_values("sigma")
+    axis.plot(mean.x, mean.y, color="black", linewidth=1, label="mean gradient is 0")
+    for _, row in mean[mean.sigma.isin([0.02, 0.04, 0.06, 0.1, 0.16])].iterrows():
+        axis.annotate(
+            f"{row.sigma:g}", (row.x, row.y), (5, -9), textcoords="offset points", fontsize=7
+        )
+    sign = points[points.point == "mean sign"]
+    axis.plot(sign.x, sign.y, "*", color="black", markersize=9, label="mean sign is 0, all σ")
+    for optimizer, nu in (("adam", 0.999), ("amsgrad", 0.999), ("laprop", 0.999), ("laprop", 0.0)):
+        chosen = rest[(rest.optimizer == optimizer) & (rest.nu == nu)]
+        axis.plot(
+            chosen.x_mean,
+            chosen.y_mean,
+            MARK[optimizer],
+            color=style.COLOUR[optimizer],
+            markerfacecolor=style.COLOUR[optimizer] if nu == 0 else "none",
+            markersize=5,
+            label=f"{style.NAME[optimizer]}, ν {nu:g}",
+        )
+    axis.set(xlabel="x", ylabel="y", xlim=(0.1, 1.15), ylim=(-0.05, 1.2))
+    axis.set_title("resting places on the plane, noise half-width beside the line")
+    axis.legend(loc="upper left", fontsize=7.5)
+
+
+def _against(axis, points, rest, limit) -> None:
+    for point, dash in (("mean gradient", "solid"), ("mean sign", (0, (4, 2)))):
+        line = points[points.point == point].sort_values("sigma")
+        axis.plot(line.sigma, line.x, color="black", linewidth=1, linestyle=dash, zorder=3)
+        axis.annotate(
+            f"{point} is 0",
+            (line.sigma.iloc[-4], line.x.iloc[-4]),
+            (0, 5) if point == "mean sign" else (-6, -26),
+            textcoords="offset points",
+            ha="center" if point == "mean sign" else "right",
+            fontsize=7.5,
+        )
+    # On the valley floor y = x^2 the loss is (1 - x)^2.
+    axis.axhspan(1 - limit**0.5, 1.06, color="#E8F1E4", zorder=0)
+    axis.text(
+        0.158, 0.69, f"converged: loss below {limit:g}", fontsize=7.5, color="#4A7A3A", ha="right"
+    )
+    nus = sorted(rest.nu.unique())
+    for nu, alpha in zip(nus, np.linspace(1, 0.3, len(nus)), strict=True):
+        chosen = rest[(rest.optimizer == "laprop") & (rest.nu == nu)].sort_values("sigma")
+        axis.plot(
+            chosen.sigma,
+            chosen.x_mean,
+            "o-",
+            color=style.COLOUR["laprop"],
+            alpha=alpha,
+            markersize=4,
+            label=f"LaProp, ν {nu:g}",
+        )
+    for optimizer in ("adam", "amsgrad"):
+        chosen = rest[(rest.optimizer == optimizer) & (rest.nu == nus[-1])].sort_values("sigma")
+        axis.plot(
+            chosen.sigma,
+            chosen.x_mean,
+            MARK[optimizer],
+            color=style.COLOUR[optimizer],
+            markerfacecolor="none",
+            markersize=5,
+            label=f"{style.NAME[optimizer]}, ν {nus[-1]:g}",
+        )
+    axis.set(xlabel="noise half-width", ylabel="x", ylim=(0.15, 1.06), xlim=(0, None))
+    axis.set_title("small ν follows the sign, large ν the mean")
+    axis.legend(loc="lower left", fontsize=7.5)

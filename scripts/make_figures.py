@@ -1,0 +1,98 @@
+"""Redraw every figure from the committed results: ``python -m scripts.make_figures [fig02 ...]``.
+
+Writes ``results/figures/<name>.png`` and the figure index ``results/FIGURES.md``. With ``--check``
+nothing is written; exit status 1 where a committed picture or the index is not what is drawn.
+"""
+
+import argparse
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import yaml
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from experiments.common.records import RESULTS, load
+from scripts.figures import style
+
+HERE = Path(__file__).parent / "figures"
+PICTURES = RESULTS / "figures"
+
+
+def drawn() -> list[str]:
+    """Names of the figures that have a script, by globbing."""
+    return sorted(file.stem for file in HERE.glob("*.py") if file.stem != "style")
+
+
+def picture(name: str) -> bytes | None:
+    """The PNG of a figure, or None where it has no results yet."""
+    results = load(name)
+    if results is None:
+        return None
+    style.use()
+    figure = importlib.import_module(f"scripts.figures.{name}").draw(results)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def index() -> str:
+    """The table of all figures: what each shows, and how far it has come."""
+    catalogue = yaml.safe_load((HERE / "catalogue.yaml").read_text())
+    lines = [
+        "# Figures",
+        "",
+        "Written by `make figures`. `paper` scale is what the paper ran; `cpu` a reduced one that",
+        "says what it reduces. A figure that nobody ran yet says so.",
+        "",
+        "| figure | what it shows | paper | task | status | run it |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, entry in catalogue.items():
+        results = load(name)
+        if results is None:
+            status, command = "not run", ""
+        else:
+            status = f"[{results.label}](figures/{name}.png)"
+            command = f"`python -m experiments figure={name} scale={results.scale}`"
+        lines.append(
+            f"| {name} | {entry['shows']} | {entry['section']} | {entry['task']} | {status} "
+            f"| {command} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Draw, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("figures", nargs="*", help="names; default all")
+    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
+    parser.add_argument("--to", type=Path, default=PICTURES, help="folder of the pictures")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.figures) - set(drawn())):
+        parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
+    files = {}
+    for name in arguments.figures or drawn():
+        png = picture(name)
+        print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
+        if png is not None:
+            files[arguments.to / f"{name}.png"] = png
+    files[RESULTS / "FIGURES.md"] = index().encode()
+    if arguments.check:
+        stale = [p for p, new in files.items() if not p.exists() or p.read_bytes() != new]
+        for path in stale:
+            print(f"stale: {path.relative_to(RESULTS.parent)}; run make figures", file=sys.stderr)
+        return bool(stale)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
