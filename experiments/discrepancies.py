@@ -1,0 +1,259 @@
+"""What each disagreement about the optimizer does to a training path (DISCREPANCIES.md).
+
+Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches; one
+is trained by the package's default LaProp, the other with one thing changed, as the paper prints
+it or as a copy of the authors' code has it. Their distance, by how far the default has come, is
+what the disagreement is worth. Two controls give the scale to read it on, both the default
+twice: ``other_batches``, on other minibatches, and ``last_bit``, from a start that is changed in
+the last bit of its weights. What is not above the second is rounding that training has amplified.
+
+A vectorised task: task.schedule and seed may be lists.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from experiments.common import data
+from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.run import Run
+from laprop.functional import ALGORITHMS, Algorithm, State
+
+AXES = ("task.schedule", "seed")
+SIDE = 14  # images are averaged over 2 x 2 pixels: a quarter of the work
+
+CODE = replace(ALGORITHMS["lapropw"], lr_weighted=True)  # the package's default
+
+
+@dataclass(frozen=True)
+class Rule:
+    """LaProp with what the paper and the copies of the authors' code do differently.
+
+    Attributes:
+        algorithm: the rule in the paper's symbols.
+        decay: how the factor on the weights is made of w: ``constant`` 1 - w (the paper's and the
+            authors' main file), ``by_lr`` 1 - lr w (their fairseq file), ``scheduled``
+            1 - w lr/lr_peak (what B.3 asks of who schedules lr).
+        decay_first: decay before the step, as their fairseq file, not after it.
+        epsilon_first: epsilon is added to the root of n before the bias correction, as in their
+            fairseq file; that is epsilon/sqrt(c_n) after it.
+        moves_at_zero_lr: at lr = 0 their files take the bias correction for 1, and so the
+            momentum, in which older learning rates are, is applied whole.
+        warmup: uncentered steps, for centered algorithms.
+        options: keyword arguments that make laprop.LaProp this rule, but for steps with lr = 0,
+            at which it never moves; None where it offers none.
+    """
+
+    algorithm: Algorithm = CODE
+    decay: Literal["constant", "by_lr", "scheduled"] = "constant"
+    decay_first: bool = False
+    epsilon_first: bool = False
+    moves_at_zero_lr: bool = False
+    warmup: int = 10
+    options: Mapping[str, Any] | None = None
+
+    def step(
+        self,
+        theta: Tensor,
+        g: Tensor,
+        state: State,
+        t: int,
+        *,
+        lr: Tensor,
+        lr_peak: float,
+        mu: float,
+        nu: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> tuple[Tensor, State]:
+        """Return theta (B, d) and the state after step t, counted from 1; lr has shape (B,)."""
+        if self.epsilon_first:
+            epsilon = epsilon / (1 - nu**t) ** 0.5
+        scale = {"constant": (lr > 0).to(lr), "by_lr": lr, "scheduled": lr / lr_peak}[self.decay]
+        decay = weight_decay * scale
+        if self.decay_first:
+            theta, decay = theta * (1 - decay)[:, None].to(theta), torch.zeros_like(lr)
+        hyper = {"lr": lr, "mu": mu, "nu": nu, "epsilon": epsilon, "weight_decay": decay}
+        theta, state = self.algorithm.step(theta, g, state, **hyper, warmup=self.warmup)
+        if self.moves_at_zero_lr:
+            theta = theta - torch.where(lr[:, None] == 0, state["m"], 0.0)
+        return theta, state
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rules to compare, and hyper-parameters without which they would not differ.
+
+    Attributes:
+        other: the rule beside ``default``.
+        default: the package's default.
+        fixed: hyper-parameters in place of the settings'.
+        same_batches: False for a control.
+        nudge: relative change of the other's start; not 0 for a control.
+    """
+
+    other: Rule
+    default: Rule = Rule(options={})
+    fixed: Mapping[str, float] | None = None
+    same_batches: bool = True
+    nudge: float = 0.0
+
+
+ADAM_EPSILON = {"epsilon": 1e-8}
+DECAY = {"weight_decay": 1e-4}  # (P C.7, R) CIFAR-10 and IWSLT14
+IN_ROOT = Rule(replace(CODE, epsilon_in_root=True), options={"eps_in_sqrt": True})
+CENTERED = Rule(replace(CODE, centered=True), options={"centered": True})
+
+PAIRS = {
+    "other_batches": Pair(Rule(options={}), same_batches=False),
+    "last_bit": Pair(Rule(options={}), nudge=torch.finfo(torch.float32).eps),
+    "printed_correction": Pair(
+        Rule(ALGORITHMS["lapropw"], options={"lr_weighted_correction": False})
+    ),
+    "algorithm_1": Pair(Rule(ALGORITHMS["laprop"])),
+    "moves_at_zero_lr": Pair(Rule(moves_at_zero_lr=True)),
+    "eps_in_sqrt": Pair(IN_ROOT),
+    "eps_in_sqrt_adam": Pair(IN_ROOT, fixed=ADAM_EPSILON),
+    "eps_first": Pair(Rule(epsilon_first=True)),
+    "eps_first_adam": Pair(Rule(epsilon_first=True), fixed=ADAM_EPSILON),
+    "decay_by_lr": Pair(Rule(decay="by_lr", options={"decay_by_lr": True}), fixed=DECAY),
+    "decay_scheduled": Pair(Rule(decay="scheduled"), fixed=DECAY),
+    "decay_first": Pair(Rule(decay_first=True), fixed=DECAY),
+    "centered_at_5": Pair(
+        replace(CENTERED, warmup=5, options={"centered": True, "centered_warmup": 5}), CENTERED
+    ),
+    "centered_at_once": Pair(
+        replace(CENTERED, warmup=0, options={"centered": True, "centered_warmup": 0}), CENTERED
+    ),
+}
+
+SCHEDULES = ("constant", "warmup", "cosine", "drop", "pause")
+
+
+def factor(schedule: str, step: int, total: int) -> float:
+    """Share of the peak learning rate at a step, counted from 0, out of ``total``.
+
+    ``warmup``: linear over the first tenth. ``cosine``: half a cosine, to 0. ``drop``: a tenth from
+    the middle on. ``pause``: 0 for a tenth from the middle on, then 1 again.
+    """
+    x = step / total
+    match schedule:
+        case "warmup":
+            return min(1.0, 10 * (step + 1) / total)
+        case "cosine":
+            return (1 + math.cos(math.pi * x)) / 2
+        case "drop":
+            return 1.0 if x < 0.5 else 0.1
+        case "pause":
+            return 0.0 if 0.5 <= x < 0.6 else 1.0
+    return 1.0
+
+
+@settings
+class Config:
+    """The net, 196 - width - 10 with ReLU, and how it is trained.
+
+    Attributes:
+        pair: which disagreement, see ``PAIRS``.
+        schedule: of the learning rate, see :func:`factor`.
+        width: hidden units.
+        batch_size: images in a minibatch, drawn with replacement.
+        updates: length of the training.
+        loss_images: training images on which the final losses are taken.
+        points: records of the distance over a training.
+    """
+
+    pair: Literal[tuple(PAIRS)]  # type: ignore[valid-type]
+    schedule: Axis[Literal[SCHEDULES]]  # type: ignore[valid-type]
+    width: Annotated[int, Gt(0)]
+    batch_size: Annotated[int, Gt(0)]
+    updates: Annotated[int, Gt(0)]
+    loss_images: Annotated[int, Gt(0)]
+    points: Annotated[int, Gt(0)]
+
+
+def initial(width: int, generator: torch.Generator) -> Tensor:
+    """All weights of a net as one vector, drawn as torch.nn.Linear does: within 1/sqrt(fan-in)."""
+    layers = ((SIDE**2, width * (SIDE**2 + 1)), (width, 10 * (width + 1)))
+    return torch.cat([(2 * torch.rand(n, generator=generator) - 1) / f**0.5 for f, n in layers])
+
+
+def losses(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each member, shape (B,).
+
+    Args:
+        theta: weights, (B, d).
+        images: (B, batch, 196), or (batch, 196) for all.
+        labels: (B, batch), or (batch,) for all.
+    """
+    members, inputs = len(theta), SIDE**2
+    width = (theta.shape[1] - 10) // (inputs + 11)
+    w1, b1, w2, b2 = theta.split((inputs * width, width, 10 * width, 10), dim=1)
+    hidden = (images @ w1.view(members, inputs, width) + b1[:, None]).relu()
+    scores = (hidden @ w2.view(members, width, 10) + b2[:, None]).log_softmax(-1)
+    chosen = scores.gather(-1, labels.expand(scores.shape[:-1])[..., None])
+    return -chosen.mean((-2, -1))
+
+
+def gradient(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """Gradient of each member's loss, (B, d)."""
+    theta = theta.detach().requires_grad_()
+    return torch.autograd.grad(losses(theta, images, labels).sum(), theta)[0]
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train both copies of every member; log and summarise their distance."""
+    if run.config.optimizer.name != "laprop":
+        raise ConfigError(f"optimizer={run.config.optimizer.name}: discrepancies compares laprop")
+    pair, grid, h = PAIRS[cfg.pair], run.grid, run.config.optimizer
+    hyper = {k: getattr(h, k) for k in ("mu", "nu", "epsilon", "weight_decay")}
+    hyper |= {"lr_peak": h.lr} | dict(pair.fixed or {})
+    rates = [[factor(s, i, cfg.updates) for s in grid["task.schedule"]] for i in range(cfg.updates)]
+    rates = torch.tensor(rates, dtype=torch.float64, device=run.device)
+    seeds, stream = grid.codes("seed")
+    (images, labels), _ = data.mnist(run.device)
+    images = avg_pool2d(images.view(-1, 28, 28).float() / 255, 2).flatten(1)
+
+    start = torch.stack([initial(cfg.width, run.generator("weights", seed)) for seed in seeds])
+    start = start.to(run.device)[stream]
+    names = ("batches", "batches" if pair.same_batches else "other batches")
+    generators = {name: [run.generator(name, seed) for seed in seeds] for name in set(names)}
+    rules = (pair.default, pair.other)
+    carry = {
+        "theta": [start, start * (1 + pair.nudge)],
+        "state": [rule.algorithm.init(start) for rule in rules],
+        "zero_lr_step": torch.zeros(len(grid), device=run.device),
+    }
+    run.track(carry=carry)
+    logged = {round(cfg.updates * (i + 1) / cfg.points) for i in range(cfg.points)}
+    for step in run.steps(cfg.updates):
+        size = (cfg.batch_size,)
+        drawn = {
+            name: torch.stack([torch.randint(len(images), size, generator=g) for g in several])
+            for name, several in generators.items()
+        }
+        lr = h.lr * rates[step]
+        for i, (rule, name) in enumerate(zip(rules, names, strict=True)):
+            batch = drawn[name].to(run.device)[stream]
+            old = carry["theta"][i]
+            g = gradient(old, images[batch], labels[batch])
+            new, carry["state"][i] = rule.step(old, g, carry["state"][i], step + 1, lr=lr, **hyper)
+            carry["theta"][i] = new
+        # Of the other rule, the last of the two: the default does not move at lr = 0.
+        moved = torch.where(lr == 0, (new - old).abs().amax(1), 0.0)
+        carry["zero_lr_step"] = torch.maximum(carry["zero_lr_step"], moved)
+        if step + 1 in logged:
+            distance = (carry["theta"][1] - carry["theta"][0]).norm(dim=1)
+            difference = distance / (carry["theta"][0] - start).norm(dim=1)
+            run.log(step + 1, difference=difference)
+            run.summary(difference=difference)
+    run.summary(zero_lr_step=carry["zero_lr_step"])
+    some = images[: cfg.loss_images], labels[: cfg.loss_images]
+    loss, other = (losses(theta, *some) for theta in carry["theta"])
+    run.summary(loss=loss, loss_difference=other - loss)

@@ -1,0 +1,144 @@
+"""What each disagreement of the ledger makes, from committed results; see ``discrepancies.yaml``.
+
+Each function without an underscore takes the results of its figure and returns one line of
+Markdown.
+"""
+
+import pandas as pd
+
+from experiments.common.records import Results
+from experiments.common.stats import interval
+from scripts.claims.fig02 import medians, reach
+
+
+def _percent(values: pd.Series, sign: str = "") -> str:
+    """Mean over seeds in per cent with its interval, unless there is next to nothing."""
+    centre, low, high = (100 * v for v in interval(values.to_numpy()))
+    size = max(-low, high)
+    if size < 0.001:
+        return "below 0.001 %" if size else "0"
+    return f"{centre:{sign}.2g} % [{low:.2g}, {high:.2g}]"
+
+
+def _pair(results: Results, pair: str) -> str:
+    """Distance of two paths where it is largest, and what it does to the loss there."""
+    runs = results.runs[results.runs.pair == pair]
+    distance, loss = [], []
+    for updates, cell in runs.groupby("updates"):
+        schedule = cell.groupby("schedule").difference.mean().idxmax()
+        worst = cell[cell.schedule == schedule]
+        distance.append(f"{_percent(worst.difference)} after {updates:,} ({schedule})")
+        loss.append(_percent(worst.loss_difference / worst.loss, "+"))
+    if runs[runs.schedule == "constant"].difference.max() == 0:
+        distance.append("0 at a constant lr")
+    return f"{', '.join(distance)}; loss {' and '.join(loss)}"
+
+
+def controls(results: Results) -> str:
+    """The default twice: on other minibatches, and from a start changed in its last bit."""
+    batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
+    return f"on other minibatches {batches}; from weights changed in the last bit {bit}"
+
+
+def printed_correction(results: Results) -> str:
+    """1 - mu^t against EMA(lr)/lr."""
+    return _pair(results, "printed_correction")
+
+
+def algorithm_1(results: Results) -> str:
+    """Learning rate outside the momentum against inside."""
+    return _pair(results, "algorithm_1")
+
+
+def moves_at_zero_lr(results: Results) -> str:
+    """With the largest move of a weight in a step with lr = 0, beside lr."""
+    runs = results.runs[results.runs.pair == "moves_at_zero_lr"]
+    lr = results.manifest["settings"]["optimizer.lr"]
+    moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
+    text = ", ".join(f"{step:.2g} ({n:,} updates)" for n, step in moved.items())
+    return f"{_pair(results, 'moves_at_zero_lr')}; largest step at lr 0, after lr {lr:g}: {text}"
+
+
+def eps_in_sqrt(results: Results) -> str:
+    """At LaProp's epsilon and at Adam's."""
+    ours, adam = _pair(results, "eps_in_sqrt"), _pair(results, "eps_in_sqrt_adam")
+    return f"eps 1e-15: {ours}; eps 1e-8: {adam}"
+
+
+def eps_first(results: Results) -> str:
+    """At LaProp's epsilon and at Adam's."""
+    ours, adam = _pair(results, "eps_first"), _pair(results, "eps_first_adam")
+    return f"eps 1e-15: {ours}; eps 1e-8: {adam}"
+
+
+def decay_by_lr(results: Results) -> str:
+    """At w = 1e-4."""
+    return f"w 1e-4: {_pair(results, 'decay_by_lr')}"
+
+
+def decay_scheduled(results: Results) -> str:
+    """At w = 1e-4."""
+    return f"w 1e-4: {_pair(results, 'decay_scheduled')}"
+
+
+def decay_first(results: Results) -> str:
+    """At w = 1e-4."""
+    return f"w 1e-4: {_pair(results, 'decay_first')}"
+
+
+def centered_warmup(results: Results) -> str:
+    """5 steps and none, each against 10."""
+    five, none = _pair(results, "centered_at_5"), _pair(results, "centered_at_once")
+    return f"5 steps against 10: {five}; none against 10: {none}"
+
+
+def proposition_2_factor(results: Results) -> str:
+    """How far Adam's largest updates are above the printed bound and below the proven one."""
+    runs = results.runs
+    adam = runs[(runs.optimizer == "adam") & (runs.mu**2 < runs.nu)]
+    above = adam["update"] / adam.bound_printed
+    worst = adam.loc[above.idxmax()]
+    return (
+        f"largest update found {above.max():.3g} times the printed bound (mu {worst.mu:g}, "
+        f"nu {worst.nu:g}), {(adam['update'] / adam.bound).max():.3g} times the proven one"
+    )
+
+
+def proposition_2_condition(results: Results) -> str:
+    """The largest update of Adam where mu > sqrt(nu), beside LaProp's."""
+    runs = results.runs[results.runs.mu**2 > results.runs.nu]
+    largest = runs.groupby("optimizer")["update"].max()
+    return (
+        f"mu > sqrt(nu): updates up to {largest['adam']:.2g} lr found for Adam, as the range of "
+        f"float64 allows, {largest['laprop']:.3g} lr for LaProp"
+    )
+
+
+def theorem_1(results: Results) -> str:
+    """Growth of the regret where a rare gradient counts, and whether it passes the bound."""
+    runs = results.runs[results.runs.problem == "rare"]
+    runs = runs[runs.seed == runs.seed.min()]  # nothing is drawn in this problem
+    text = []
+    for optimizer in ("laprop", "amsprop"):
+        cell = runs[runs.optimizer == optimizer]
+        linear = cell[cell.growth_exponent > 0.9]
+        passed = cell.bound_uniform_passed_at.notna()
+        text.append(
+            f"{optimizer}: regret linear in T (log2 R(T)/R(T/2) above 0.9) in {len(linear)} of "
+            f"{len(cell)} runs, above the uniform bound in {passed.sum()}"
+        )
+    return "rare gradients: " + "; ".join(text)
+
+
+def rosenbrock_sigma(results: Results) -> str:
+    """Where the optimizers converge under either reading of sigma."""
+    text = []
+    for noise, reading in (("halfwidth", "sigma"), ("width", "sigma/2")):
+        for sigma in (0.1, 0.12):
+            where = {
+                o: reach(medians(results, o, noise, "sigma", sigma)[lambda s: s.index > 0])
+                for o in ("adam", "amsgrad", "laprop")
+            }
+            names = ", ".join(f"{o} {nu}" for o, nu in where.items())
+            text.append(f"within {reading}, sigma {sigma:g}: {names}")
+    return "converges (nu > 0) " + "; ".join(text)

@@ -1,0 +1,79 @@
+"""What each disagreement about the optimizer does to a training path, by schedule of lr."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import interval
+from scripts.figures import style
+
+PAIR = {
+    "other_batches": "control: other minibatches",
+    "last_bit": "control: last bit of the start",
+    "printed_correction": "Algorithm 2: momentum over 1 − µᵗ",
+    "algorithm_1": "Algorithm 1: lr outside the momentum",
+    "moves_at_zero_lr": "moves at lr = 0",
+    "eps_in_sqrt": "ε = 1e-15 under the root",
+    "eps_in_sqrt_adam": "ε = 1e-8 under the root",
+    "eps_first": "ε = 1e-15 before the correction",
+    "eps_first_adam": "ε = 1e-8 before the correction",
+    "decay_by_lr": "decay w·lr in place of w = 1e-4",
+    "decay_scheduled": "decay w = 1e-4 follows the schedule",
+    "decay_first": "decay w = 1e-4 before the step",
+    "centered_at_5": "centered after 5 steps, not 10",
+    "centered_at_once": "centered at once, not after 10",
+}
+SCHEDULE = {
+    "constant": ("#555555", "o"),
+    "warmup": ("#E69F00", "v"),
+    "cosine": ("#0072B2", "s"),
+    "drop": ("#D55E00", "^"),
+    "pause": ("#009E73", "D"),
+}
+FLOOR = 1e-8  # where a difference of exactly 0 is drawn
+
+
+def draw(results: Results) -> Figure:
+    """A row per disagreement, a column per length of the training."""
+    lengths = sorted(results.runs.updates.unique())
+    figure, axes = plt.subplots(1, len(lengths), figsize=(9.6, 5.8), sharex=True, sharey=True)
+    for axis, updates in zip(axes, lengths, strict=True):
+        _panel(axis, results.runs[results.runs.updates == updates])
+        axis.set_title(f"{updates:,} updates")
+        axis.set_xlabel("distance of the two, by how far the default has come")
+    axes[0].set_yticks(range(len(PAIR)), list(PAIR.values()))
+    axes[0].set_ylim(len(PAIR) - 0.5, -0.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    title = "LaProp's default against one change, small ReLU net on MNIST, by schedule of lr"
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(SCHEDULE), title=title)
+    style.provenance(
+        figure, results, "mean over seeds, 95 % intervals; grey: control on other minibatches"
+    )
+    return figure
+
+
+def _panel(axis: plt.Axes, runs: pd.DataFrame) -> None:
+    for i, (schedule, (colour, marker)) in enumerate(SCHEDULE.items()):
+        chosen = runs[runs.schedule == schedule].groupby("pair").difference
+        middle, low, high = np.array([interval(chosen.get_group(p)) for p in PAIR]).T.clip(FLOOR)
+        axis.errorbar(
+            middle,
+            np.arange(len(PAIR)) + 0.15 * (i - 2),
+            xerr=(middle - low, high - middle),
+            fmt=marker,
+            color=colour,
+            markersize=3.6,
+            elinewidth=1,
+            label=schedule,
+        )
+    control = runs[runs.pair == "other_batches"].groupby("schedule").difference.mean()
+    axis.axvspan(control.min(), control.max(), color="#E8E8E8", zorder=0)
+    axis.set(xscale="log", xlim=(FLOOR / 2, 2))
+    ticks = [FLOOR, 1e-6, 1e-4, 1e-2, 1]
+    axis.set_xticks(ticks, ["0", "0.0001 %", "0.01 %", "1 %", "100 %"])
+    axis.minorticks_off()
+    axis.grid(axis="y", visible=False)
+    for row in range(len(PAIR) - 1):
+        axis.axhline(row + 0.5, color="#EEEEEE", linewidth=0.6, zorder=0)

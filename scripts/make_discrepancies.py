@@ -1,0 +1,100 @@
+"""The ledger of disagreements: ``python -m scripts.make_discrepancies``.
+
+Writes ``results/DISCREPANCIES.md`` from ``scripts/discrepancies.yaml`` and the committed results.
+With ``--check`` nothing is written and a stale page gives exit status 1.
+"""
+
+import argparse
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import yaml
+
+from experiments.common.config import ROOT
+from experiments.common.records import RESULTS, load
+from scripts import discrepancies
+
+LEDGER = Path(__file__).with_name("discrepancies.yaml")
+PAGE = RESULTS / "DISCREPANCIES.md"
+KEYS = ("group", "where", "paper", "code", "ours", "option", "measured")
+NOT_RUN = "not run"
+INTRODUCTION = """\
+# Where paper, code and logs disagree
+
+Written by `python -m scripts.make_discrepancies`. P is the paper, R the authors' repository
+(Z-T-WANG/LaProp-Optimizer). **here** is what we do by default, **otherwise** the option that gives
+the other reading. **not run**: nothing has measured it yet; where its experiment does not exist
+yet, **here** says how it is to be. What is said of logs is read off the authors' files and is no
+measurement of ours. Intervals are 95 %.
+
+For the optimizer two copies of a small ReLU net on MNIST start alike and see the same minibatches,
+one with the default, one with the other reading, under five schedules of lr. Measured is their
+distance after 100 and 1,000 updates, in per cent of how far the default has come from its start,
+for the schedule where it is largest ([all of them](figures/discrepancies.png)), and there the
+other's final training loss against the default's. Two controls give the scale, both the default
+twice: {control}."""
+
+
+def ledger() -> dict[str, dict[str, str]]:
+    """The rows of ``discrepancies.yaml`` by name."""
+    return dict(yaml.safe_load(LEDGER.read_text()))
+
+
+def measured(where: str) -> str:
+    """What a row's ``<figure>.<function>`` says; "not run" too where the figure has no results."""
+    figure, _, function = where.partition(".")
+    results = None if where == NOT_RUN else load(figure)
+    if results is None:
+        return NOT_RUN
+    text = getattr(discrepancies, function)(results)
+    return text if results.scale == "paper" else f"{text} ({results.label})"
+
+
+def rows() -> list[dict[str, str]]:
+    """The ledger with its measurements in the place of their names."""
+    return [
+        row | {"name": name, "measured": measured(row["measured"])}
+        for name, row in ledger().items()
+    ]
+
+
+def page(table: list[dict[str, str]]) -> str:
+    """``results/DISCREPANCIES.md``."""
+    lines = [INTRODUCTION.format(control=measured("discrepancies.controls"))]
+    for group, members in groupby(table, key=lambda row: row["group"]):
+        lines += [
+            "",
+            f"## {group[0].upper()}{group[1:]}",
+            "",
+            "| row | where | paper | code and logs | here | otherwise | measured |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        columns = ("name", "where", "paper", "code", "ours", "option", "measured")
+        lines += ["| " + " | ".join(row[c] for c in columns) + " |" for row in members]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="compare with the file, write none")
+    arguments = parser.parse_args()
+    table = rows()
+    for row in table:
+        print(f"{row['name']:24} {row['measured']}")
+    text = page(table)
+    if arguments.check:
+        if PAGE.exists() and PAGE.read_text() == text:
+            return 0
+        print(
+            f"stale: {PAGE.relative_to(ROOT)}; run python -m scripts.make_discrepancies",
+            file=sys.stderr,
+        )
+        return 1
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The ledger of disagreements: its rules are the package's options, its rows say what is known."""
+
+import inspect
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from experiments.common.config import compose_settings
+from experiments.common.run import execute
+from experiments.discrepancies import PAIRS, SCHEDULES, Rule, factor, gradient, initial, losses
+from laprop import LaProp
+from scripts import discrepancies, make_discrepancies, make_figures
+
+STEPS = 40
+HYPER = {"mu": 0.9, "nu": 0.999, "epsilon": 1e-15, "weight_decay": 0.0, "lr_peak": 1e-2}
+
+
+def gradients(n: int = 7) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(1, n, generator=generator, dtype=torch.float64) for _ in range(STEPS)]
+
+
+def path(rule: Rule, rates: list[float], **changes: float) -> Tensor:
+    """Weights after every step, (steps + 1, n), on the same gradients for every rule."""
+    theta = torch.ones(1, 7, dtype=torch.float64)
+    state, thetas = rule.algorithm.init(theta), [theta]
+    for i, (g, rate) in enumerate(zip(gradients(), rates, strict=True)):
+        lr = torch.tensor([1e-2 * rate], dtype=torch.float64)
+        theta, state = rule.step(theta, g, state, i + 1, lr=lr, **(HYPER | changes))
+        thetas.append(theta)
+    return torch.cat(thetas)
+
+
+def schedule(name: str) -> list[float]:
+    return [factor(name, i, STEPS) for i in range(STEPS)]
+
+
+def rules() -> dict[str, Rule]:
+    both = itertools.chain.from_iterable((p.default, p.other) for p in PAIRS.values())
+    return {str(dict(rule.options)): rule for rule in both if rule.options is not None}
+
+
+# Algorithm 2 as printed moves at lr = 0; the package's option for it does not.
+CASES = [
+    (options, name)
+    for options, rule in rules().items()
+    for name in SCHEDULES
+    if name != "pause" or rule.algorithm.lr_weighted
+]
+
+
+@pytest.mark.parametrize(("options", "name"), CASES)
+def test_a_rule_with_options_is_the_package_with_these_options(options: str, name: str) -> None:
+    rule = rules()[options]
+    param = torch.ones(7, dtype=torch.float64, requires_grad=True)
+    optimizer = LaProp([param], weight_decay=1e-2, **rule.options)
+    thetas = [param.detach().clone()]
+    for g, rate in zip(gradients(), schedule(name), strict=True):
+        optimizer.param_groups[0]["lr"] = 1e-2 * rate
+        param.grad = g[0]
+        optimizer.step()
+        thetas.append(param.detach().clone())
+    ours = path(rule, schedule(name), weight_decay=1e-2)
+    torch.testing.assert_close(ours, torch.stack(thetas), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("pair", ["printed_correction", "algorithm_1", "moves_at_zero_lr"])
+def test_what_differs_by_the_schedule_agrees_without_one(pair: str) -> None:
+    constant = schedule("constant")
+    ours, theirs = path(PAIRS[pair].default, constant), path(PAIRS[pair].other, constant)
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-15)
+    changing = schedule("pause" if pair == "moves_at_zero_lr" else "cosine")
+    ours, theirs = path(PAIRS[pair].default, changing), path(PAIRS[pair].other, changing)
+    assert (ours[-1] - theirs[-1]).abs().max() > 1e-4
+
+
+def test_at_zero_lr_ours_stands_still_and_theirs_moves_as_derived() -> None:
+    pair, rates = PAIRS["moves_at_zero_lr"], schedule("pause")
+    still = [i for i, rate in enumerate(rates) if rate == 0]
+    ours = path(pair.default, rates, weight_decay=1e-2).diff(dim=0)[still]
+    theirs = path(pair.other, rates).diff(dim=0)[still]
+    printed = path(PAIRS["printed_correction"].other, rates).diff(dim=0)[still]
+    assert (ours == 0).all()
+    assert (printed != 0).all()
+    # The momentum, to which nothing is added, is applied again and again, mu times smaller.
+    torch.testing.assert_close(theirs[1:], 0.9 * theirs[:-1], rtol=1e-9, atol=1e-15)
+    assert (theirs != 0).all()
+
+
+def test_epsilon_before_the_correction_counts_more_at_first() -> None:
+    pair, g = PAIRS["eps_first_adam"], gradients()[0]
+    first = {}
+    for name, rule in (("after", pair.default), ("before", pair.other)):
+        theta = torch.zeros_like(g)
+        lr = torch.ones(1, dtype=torch.float64)
+        hyper = HYPER | {"epsilon": 0.1}
+        first[name] = -rule.step(theta, g, rule.algorithm.init(theta), 1, lr=lr, **hyper)[0]
+    torch.testing.assert_close(first["after"], g / (g.abs() + 0.1))
+    # sqrt(c_n) g / (sqrt(n) + epsilon) with n = (1 - nu) g^2 and c_n = 1 - nu
+    torch.testing.assert_close(
+        first["before"], 0.001**0.5 * g / ((0.001 * g**2).sqrt() + 0.1), rtol=1e-9, atol=0
+    )
+
+
+def test_the_decays_agree_where_they_should() -> None:
+    constant = schedule("constant")
+    base = path(PAIRS["decay_scheduled"].default, constant, weight_decay=1e-2)
+    scheduled = path(PAIRS["decay_scheduled"].other, constant, weight_decay=1e-2)
+    torch.testing.assert_close(base, scheduled, rtol=0, atol=0)
+    by_lr = path(PAIRS["decay_by_lr"].other, constant, weight_decay=1.0)  # lr w = 1e-2
+    torch.testing.assert_close(base, by_lr, rtol=1e-13, atol=0)
+
+
+def test_the_flat_net_is_the_net() -> None:
+    generator = torch.Generator().manual_seed(1)
+    theta = torch.stack([initial(5, generator) for _ in range(2)]).double()
+    images = torch.rand(2, 3, 196, generator=generator, dtype=torch.float64)
+    labels = torch.randint(10, (2, 3), generator=generator)
+    value, slope = losses(theta, images, labels), gradient(theta, images, labels)
+    for i in range(2):
+        net = torch.nn.Sequential(
+            torch.nn.Linear(196, 5), torch.nn.ReLU(), torch.nn.Linear(5, 10)
+        ).double()
+        w1, b1, w2, b2 = theta[i].split((980, 5, 50, 10))
+        with torch.no_grad():
+            for p, v in zip(
+                net.parameters(), (w1.view(196, 5).T, b1, w2.view(5, 10).T, b2), strict=True
+            ):
+                p.copy_(v)
+        loss = torch.nn.functional.cross_entropy(net(images[i]), labels[i])
+        loss.backward()
+        torch.testing.assert_close(value[i], loss.detach())
+        p1, q1, p2, q2 = (p.grad for p in net.parameters())
+        expected = torch.cat([p1.T.flatten(), q1, p2.T.flatten(), q2])
+        torch.testing.assert_close(slope[i], expected)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_stay_within_the_peak(name: str) -> None:
+    rates = [factor(name, i, 1000) for i in range(1000)]
+    assert max(rates) == 1.0
+    assert min(rates) >= 0
+    assert (min(rates) == 0) == (name == "pause")
+
+
+def test_a_run_compares_the_paths(tmp_path: Path) -> None:
+    settings = compose_settings(
+        [
+            "task=discrepancies",
+            "task.pair=moves_at_zero_lr",
+            "task.schedule=[constant,pause]",
+            "seed=[0,1]",
+            "scale=smoke",
+            "threads=1",
+            f"output={tmp_path}",
+        ]
+    )
+    assert execute(settings) == "finished"
+    summary = json.loads((settings.folder / "summary.json").read_text())
+    assert summary["difference"][:2] == summary["zero_lr_step"][:2] == [0, 0]
+    assert min(summary["difference"][2:]) > 1e-3
+    assert all(0 < step < 1e-2 for step in summary["zero_lr_step"][2:])
+
+
+# The ledger
+
+
+@pytest.mark.parametrize("name", make_discrepancies.ledger())
+def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
+    row = make_discrepancies.ledger()[name]
+    assert set(row) == set(make_discrepancies.KEYS)
+    assert all(isinstance(row[key], str) and row[key] for key in ("where", "paper", "code", "ours"))
+    assert "|" not in "".join(str(value) for value in row.values())
+    if row["measured"] == "not run":
+        return
+    figure, _, function = row["measured"].partition(".")
+    assert callable(getattr(discrepancies, function))
+    catalogue = make_figures.HERE / "catalogue.yaml"
+    assert figure in yaml.safe_load(catalogue.read_text())
+
+
+def test_a_function_without_its_results_says_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_discrepancies, "load", lambda figure: None)
+    assert {row["measured"] for row in make_discrepancies.rows()} == {"not run"}
+
+
+def test_the_committed_ledger_is_the_generated_one() -> None:
+    text = make_discrepancies.page(make_discrepancies.rows())
+    assert (make_discrepancies.RESULTS / "DISCREPANCIES.md").read_text() == text
+
+
+def test_no_function_goes_unused() -> None:
+    used = {row["measured"].partition(".")[2] for row in make_discrepancies.ledger().values()}
+    functions = {n for n, f in vars(discrepancies).items() if inspect.isfunction(f)}
+    local = {n for n in functions if vars(discrepancies)[n].__module__ == discrepancies.__name__}
+    public = {n for n in local if not n.startswith("_")}
+    assert public - used == {"controls"}  # in the page's introduction
