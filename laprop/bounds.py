@@ -198,7 +198,8 @@ def proposition2_supremum(mu: float, nu: float, t: float = math.inf) -> float:
     """
     _unit(mu=mu, nu=nu)
     _step(t=t)
-    root = math.sqrt(_geometric_sum(_gamma(mu, nu) ** 2, t))
+    gamma = _gamma(mu, nu)
+    root = math.sqrt(_geometric_sum(gamma * gamma, t))
     scale = (1.0 - mu) / _ema_weight(mu, t)
     return scale * proposition1(nu) * math.sqrt(_ema_weight(nu, t)) * root
 

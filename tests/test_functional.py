@@ -1,0 +1,277 @@
+"""The update rules against the oracle, against torch.optim, and by their properties."""
+
+import dataclasses
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle_report import WIDE, algorithm, constant_lr, functional_path
+
+from laprop.functional import ALGORITHMS
+
+# After 40 steps; half an ulp for each rounding that reaches theta adds up to about 15 at worst.
+ULP = 30.0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", oracle.NAMES)
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=8, deadline=None)
+def test_oracle(name, dtype, seed):
+    case = oracle.random_case(np.random.default_rng(seed), 30, 40, dtype)
+    theta, scale = oracle.path(name, case, WIDE[dtype])
+    assert oracle.ulp(functional_path(name, case), theta, scale, dtype) < ULP
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_the_oracle_comparison_sees_an_error(name):
+    """A relative error of 1e-5 in one hyper-parameter is far outside the tolerance."""
+    case = constant_lr(oracle.random_case(np.random.default_rng(0), 30, 40, np.float32))
+    theta, scale = oracle.path(name, case)
+    wrong = dataclasses.replace(case, lr=case.lr * (1 + 1e-5))
+    assert oracle.ulp(functional_path(name, wrong), theta, scale, np.float32) > ULP
+
+
+def run(rule, theta, gradients, **hyper):
+    state = rule.init(theta)
+    for g in gradients:
+        theta, state = rule.step(theta, g, state, **hyper)
+    return theta, state
+
+
+def same(a, b):
+    return a.dtype == b.dtype and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+@given(seed=st.integers(0, 2**32 - 1), double=st.booleans(), transposed=st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_a_member_alone_is_the_member_in_a_batch(name, seed, double, transposed):
+    """To the last bit, with floats or tensors, in whichever memory layout."""
+    generator = torch.Generator().manual_seed(seed)
+    rule, dtype = algorithm(name), torch.float64 if double else torch.float32
+    members, d, steps = 37, 5, 15
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=dtype)
+
+    theta, gradients = draw(members, d), draw(steps, members, d)
+    uniform = torch.rand(4, members, generator=generator, dtype=torch.float64)
+    hyper = {
+        "lr": uniform[0] * 1e-2,
+        "mu": uniform[1] * 0.999,
+        "nu": uniform[2] * 0.9999,
+        "epsilon": uniform[3] * 1e-6,
+        "weight_decay": uniform[0] * 1e-3,
+    }
+    hyper["nu"][0] = hyper["mu"][1] = 0.0
+    batch = theta.T.contiguous().T if transposed else theta
+    together, _ = run(rule, batch, gradients, **hyper)
+    for i in range(0, members, 6):
+        floats = {key: float(value[i]) for key, value in hyper.items()}
+        alone, _ = run(rule, theta[i], gradients[:, i], **floats)
+        assert same(alone, together[i])
+        one, _ = run(
+            rule, theta[i : i + 1], gradients[:, i : i + 1], **{k: v[i] for k, v in hyper.items()}
+        )
+        assert same(one[0], together[i])
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_step_changes_none_of_its_arguments(name):
+    rule = algorithm(name)
+    theta, g = torch.randn(4, 3), torch.randn(4, 3)
+    state = rule.init(theta)
+    for _ in range(12):
+        before = [x.clone() for x in (theta, g, *state.values())]
+        new_theta, new_state = rule.step(theta, g, state, lr=0.1, weight_decay=0.1)
+        assert all(map(torch.equal, before, (theta, g, *state.values())))
+        assert new_state.keys() == state.keys()
+        theta, state = new_theta, new_state
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3e38, -1e25])
+def test_extreme_gradients_stay_with_their_coordinate(name, bad):
+    """Inf, NaN and g^2 = inf reach neither a neighbour nor, but for NaN and inf, theta."""
+    rule = algorithm(name)
+    theta, g = torch.ones(3), torch.randn(20, 3)
+    clean, _ = run(rule, theta, g, lr=1e-3)
+    g[7, 1] = bad
+    dirty, _ = run(rule, theta, g, lr=1e-3)
+    assert same(dirty[[0, 2]], clean[[0, 2]])
+    if math.isfinite(bad) and name not in ("sgd_m", "centered_laprop", "centered_amsprop"):
+        assert dirty.isfinite().all()
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+@pytest.mark.parametrize("epsilon", [0.0, 1e-15])
+@pytest.mark.parametrize("nu", [0.0, 0.9])
+def test_zero_gradients_move_nothing(name, epsilon, nu):
+    theta, _ = run(
+        algorithm(name), torch.ones(3), torch.zeros(15, 3), lr=0.1, nu=nu, epsilon=epsilon
+    )
+    assert torch.equal(theta, torch.ones(3))
+
+
+@given(
+    exponent=st.floats(-7, 18),
+    mu=st.sampled_from([0.0, 0.5, 0.9, 0.99]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=50, deadline=None)
+def test_nu_0_is_signed_sgd_with_momentum(exponent, mu, seed):
+    """To the last bit in float32, zeros among the gradients, with epsilon at its default."""
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(-1, 2, (25, 40), generator=generator)
+    size = 1 + torch.rand(25, 40, generator=generator)
+    gradients = signs * size * 10.0**exponent
+    laprop, _ = run(ALGORITHMS["laprop"], torch.ones(40), gradients, lr=1e-2, mu=mu, nu=0.0)
+    ssg, _ = run(ALGORITHMS["ssg_m"], torch.ones(40), gradients, lr=1e-2, mu=mu)
+    assert torch.equal(laprop, ssg)
+
+
+@pytest.mark.parametrize("size", [1e-16, 1e-19, 1e-22, 1e-30, 1e-37])
+def test_underflow_of_g_squared_cannot_be_seen(size):
+    """At nu = 0 the rule is g / (|g| + epsilon), where g^2 is denormal or 0 just as anywhere."""
+    g = torch.full((1,), size)
+    theta, _ = run(ALGORITHMS["laprop"], torch.zeros(1), [g], lr=1.0, mu=0.0, nu=0.0)
+    exact = float(g) / (float(g) + 1e-15)
+    assert abs(-float(theta) - exact) <= 2 * exact * 2**-23
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-18, 1e-30, 1e-37])
+@pytest.mark.parametrize("nu", [0.0, 0.5, 0.999])
+def test_epsilon_0_stays_within_the_bound(size, nu):
+    """With epsilon = 0 too, |update| <= 1 / sqrt(1 - nu) (Proposition 1), underflow or not."""
+    gradients = size * torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
+    theta, _ = run(ALGORITHMS["laprop"], torch.zeros(3), gradients, lr=1.0, nu=nu, epsilon=0.0)
+    assert theta.abs().max() <= 2.01 / math.sqrt(1 - nu)
+    assert theta[2] == 0
+
+
+TORCH_ULP = 20.0
+
+
+def torch_path(optimizer, param, gradients, before_step=lambda t: None):
+    for t, g in enumerate(gradients, start=1):
+        param.grad = g.clone()
+        before_step(t)
+        optimizer.step()
+    return param.detach()
+
+
+def error_in_ulp(a, b, scale):
+    return float(((a - b).abs() / (torch.finfo(a.dtype).eps * scale)).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lr=st.sampled_from([1e-4, 1e-2]),
+    mu=st.sampled_from([0.0, 0.8, 0.9]),
+    nu=st.sampled_from([0.0, 0.9, 0.999]),
+    epsilon=st.sampled_from([1e-8, 1e-3]),
+    amsgrad=st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
+def test_adam_and_amsgrad_are_torchs(dtype, seed, lr, mu, nu, epsilon, amsgrad):
+    generator = torch.Generator().manual_seed(seed)
+    gradients = torch.randn(30, 50, generator=generator, dtype=dtype)
+    rule = ALGORITHMS["amsgrad" if amsgrad else "adam"]
+    ours, _ = run(
+        rule, torch.ones(50, dtype=dtype), gradients, lr=lr, mu=mu, nu=nu, epsilon=epsilon
+    )
+    param = torch.nn.Parameter(torch.ones(50, dtype=dtype))
+    adam = torch.optim.Adam([param], lr=lr, betas=(mu, nu), eps=epsilon, amsgrad=amsgrad)
+    theirs = torch_path(adam, param, gradients)
+    # At nu = 0 Adam's quotient has no bound; its size is in the scale.
+    travelled = 1 + 30 * (ours - 1).abs().max()
+    assert error_in_ulp(ours, theirs, travelled) < TORCH_ULP
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nu", [0.0, 0.9, 0.99])
+def test_rmsprop_is_torchs_with_bias_correction(dtype, nu):
+    """torch's has none: lr and eps times sqrt(c_n) make up for it exactly."""
+    gradients = torch.randn(30, 50, dtype=dtype)
+    hyper = {"lr": 1e-3, "nu": nu, "epsilon": 1e-8}
+    ours, _ = run(ALGORITHMS["rmsprop"], torch.ones(50, dtype=dtype), gradients, **hyper)
+    param = torch.nn.Parameter(torch.ones(50, dtype=dtype))
+    rmsprop = torch.optim.RMSprop([param], lr=1e-3, alpha=nu, eps=1e-8)
+
+    def correct(t):
+        root = math.sqrt(1 - nu**t)
+        rmsprop.param_groups[0].update(lr=1e-3 * root, eps=1e-8 * root)
+
+    theirs = torch_path(rmsprop, param, gradients, correct)
+    assert error_in_ulp(ours, theirs, 1.0) < TORCH_ULP
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.9])
+def test_sgd_m_is_torchs_with_bias_correction(mu):
+    gradients = torch.randn(30, 50, dtype=torch.float64)
+    ours, _ = run(ALGORITHMS["sgd_m"], torch.ones(50).double(), gradients, lr=1e-2, mu=mu)
+    param = torch.nn.Parameter(torch.ones(50, dtype=torch.float64))
+    sgd = torch.optim.SGD([param], lr=1e-2, momentum=mu)  # sums: ours is (1 - mu) of it
+
+    def correct(t):
+        sgd.param_groups[0]["lr"] = 1e-2 * (1 - mu) / (1 - mu**t)
+
+    assert error_in_ulp(ours, torch_path(sgd, param, gradients, correct), 1.0) < TORCH_ULP
+
+
+def test_limits_of_table_1():
+    """mu = 0: Adam, LaProp and RMSProp are one rule."""
+    gradients = torch.randn(20, 30, dtype=torch.float64)
+    paths = [
+        run(ALGORITHMS[name], torch.ones(30).double(), gradients, lr=1e-2, mu=0.0, nu=0.7)[0]
+        for name in ("adam", "laprop", "rmsprop", "lapropw")
+    ]
+    for path in paths[1:]:
+        assert error_in_ulp(path, paths[0], 1.0) < 4
+
+
+def test_hyper_gradients():
+    """Rules are differentiable: in theta's start, in gradients and in every hyper-parameter."""
+    gradients = torch.randn(4, 3, dtype=torch.float64)
+
+    def loss(lr, mu, nu, epsilon, scale):
+        rule = ALGORITHMS["laprop"]
+        theta, _ = run(rule, scale, scale * gradients, lr=lr, mu=mu, nu=nu, epsilon=epsilon)
+        return theta
+
+    values = [
+        torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        for x in (0.1, 0.9, 0.7, 0.1, [2.0])
+    ]
+    assert torch.autograd.gradcheck(loss, values)
+
+
+@pytest.mark.parametrize("key", ["lr", "mu", "nu", "epsilon", "weight_decay"])
+def test_a_wrong_shape_is_named(key):
+    rule, theta = ALGORITHMS["laprop"], torch.zeros(4, 2)
+    hyper = {"lr": 1e-2, key: torch.full((2,), 0.5)}
+    with pytest.raises(ValueError, match=rf"{key} has shape \(2,\).*\(4, 2\)"):
+        rule.step(theta, theta, rule.init(theta), **hyper)
+    hyper[key] = torch.full((4, 2, 1), 0.5)
+    with pytest.raises(ValueError, match=rf"{key} has shape \(4, 2, 1\)"):
+        rule.step(theta, theta, rule.init(theta), **hyper)
+
+
+def test_dtypes_are_named():
+    with pytest.raises(TypeError, match=r"bfloat16.*float32 or float64"):
+        ALGORITHMS["laprop"].init(torch.zeros(2, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_gradients_of_every_shape(name):
+    rule = algorithm(name)
+    for shape in [(), (1,), (0,), (2, 0, 3), (2, 3, 4, 5)]:
+        theta, _ = run(rule, torch.zeros(shape), torch.ones(12, *shape), lr=0.1, nu=0.5)
+        assert theta.shape == shape
+        assert (theta < 0).all()
