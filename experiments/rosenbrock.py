@@ -32,7 +32,7 @@ UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
 
 @settings
 class Config:
-    """Noisy Rosenbrock: ``(1 - (x + e1))^2 + 100 ((y + e2) - (x + e1)^2)^2``, fresh noise each update.
+    """``(1 - (x + e1))^2 + 100 ((y + e2) - (x + e1)^2)^2`` with fresh noise e1, e2 each update.
 
     Attributes:
         sigma: the paper's noise level.

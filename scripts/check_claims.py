@@ -75,9 +75,10 @@ def claims_page(table: list[dict[str, str]]) -> str:
 
 
 def readme(text: str, table: list[dict[str, str]]) -> str:
-    """The README with its verdict table renewed."""
+    """The README with its verdict table renewed; what was not run comes last."""
     lines = ["| figure | claim | verdict |", "| --- | --- | --- |"]
-    lines += [f"| {r['figure']} | {r['claim']} | **{r['verdict']}** |" for r in table]
+    ordered = sorted(table, key=lambda row: row["verdict"] == "not run")
+    lines += [f"| {r['figure']} | {r['claim']} | **{r['verdict']}** |" for r in ordered]
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after

@@ -1,0 +1,1 @@
+"""What the experiments share: settings, runs, records, data, statistics, tracking."""

@@ -1,9 +1,11 @@
 """Results tables: from run folders to ``results/<figure>/<scale>/``, and back for who draws.
 
 ======================  ==========================================================================
-``runs.csv``            one row per member: the axes that vary, the summary numbers, the status
+``runs.csv``            one row per member: the axes that vary, the summary numbers, and
+                        ``diverged_at`` where a run diverged
 ``curves.parquet``      the same axes, ``step``, and every logged metric, long
-``<name>.csv``          extra tables of the runs, with the axes that tell the runs apart
+``<name>.csv``          extra tables of the runs, one below the other without repeated rows
+``<key>-<name>.jpg``    pictures that runs left in their folders
 ``manifest.json``       the figure, the scale and what it reduces, the common settings, each run's
                         key, status, wall time and memory, and the distinct environments
 ======================  ==========================================================================
@@ -11,17 +13,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from experiments.common.config import ROOT, ConfigError, Settings, _compose, expand
+from experiments.common.config import ROOT, ConfigError, Settings, composed, expand
 from experiments.common.run import FINAL, status, write_json
 
 RESULTS = ROOT / "results"
@@ -83,11 +89,12 @@ def load(figure: str) -> Results | None:
 
 
 def collect(overrides: Sequence[str], target: Path | None = None) -> Results:
-    """Gather a figure's finished runs into its tables.
+    """Gather the finished runs of a figure, or of any sweep, into tables.
 
     Args:
         overrides: as on the command line of the runs: ``["figure=fig02", "scale=paper"]``.
-        target: folder to write; default ``results/<figure>/<scale>``.
+        target: folder to write; default ``results/<figure>/<scale>``, and for a sweep that is no
+            figure's ``<output>/tables/<task>/<scale>``.
 
     Raises:
         ConfigError: names how many runs are missing; nothing is written then.
@@ -99,34 +106,33 @@ def collect(overrides: Sequence[str], target: Path | None = None) -> Results:
             f"{len(missing)} of {len(every)} runs are not finished; run "
             f"python -m experiments {' '.join(overrides)}"
         )
-    figure, scale = every[0].figure, every[0].scale
-    assert figure is not None
-    target = target or RESULTS / figure / scale
+    first = every[0]
+    home = RESULTS / first.figure if first.figure else first.output / "tables" / first.task_name
+    target = target or home / first.scale
     axes = _varying(every)
     runs, curves, extra = [], [], {}
     for settings in every:
         frame = _members(settings, axes)
         curves.append(_curves(settings, frame))
         for path in sorted(settings.folder.glob("*.csv")):
-            labels = {a: frame[a].iloc[0] for a in axes if frame[a].nunique() == 1}
-            extra.setdefault(path.name, []).append(pd.read_csv(path).assign(**labels))
+            extra.setdefault(path.name, []).append(pd.read_csv(path))
         runs.append(_with_summary(settings, frame))
-    build = target.with_name(f".{target.name}.new")
-    shutil.rmtree(build, ignore_errors=True)
-    build.mkdir(parents=True)
     table = pd.concat(runs, ignore_index=True)
-    table.to_csv(build / "runs.csv", index=False, float_format="%.7g")
     long = pd.concat(curves, ignore_index=True)
-    if len(long):
-        floats = long.select_dtypes("float64").columns.difference(axes)
-        long.astype(dict.fromkeys(floats, "float32")).to_parquet(
-            build / "curves.parquet", compression="zstd", index=False
-        )
-    for name, frames in extra.items():
-        pd.concat(frames, ignore_index=True).to_csv(build / name, index=False, float_format="%.7g")
-    write_json(build / "manifest.json", _manifest(every, axes, table))
-    shutil.rmtree(target, ignore_errors=True)
-    build.rename(target)
+    with _replaced(target) as build:
+        table.to_csv(build / "runs.csv", index=False, float_format="%.7g")
+        if len(long):
+            floats = long.select_dtypes("float64").columns.difference(axes)
+            long.astype(dict.fromkeys(floats, "float32")).to_parquet(
+                build / "curves.parquet", compression="zstd", index=False
+            )
+        for name, frames in extra.items():
+            frame = pd.concat(frames, ignore_index=True).drop_duplicates()
+            frame.to_csv(build / name, index=False, float_format="%.7g")
+        for settings in every:
+            for path in sorted(settings.folder.glob("*.jpg")):
+                shutil.copy(path, build / f"{settings.key}-{path.name}")
+        write_json(build / "manifest.json", _manifest(every, axes, table))
     return Results(target)
 
 
@@ -138,9 +144,15 @@ def compare(ours: Results, committed: Results) -> str:
         relative difference.
     """
     numbers = [c for c in ours.manifest["summary"] if c in committed.runs]
-    keys = [c for c in ours.runs.columns.intersection(committed.runs.columns) if c not in numbers]
-    keys = [c for c in keys if c != "status"]
-    both = ours.runs.merge(committed.runs, on=keys, suffixes=("", "_committed"))
+    constants = ours.manifest["settings"]  # what our runs share may vary among the committed
+    shared = {
+        name: constants[key]
+        for name, key in committed.manifest["axes"].items()
+        if name not in ours.runs and key in constants
+    }
+    mine = ours.runs.assign(**shared)
+    keys = [c for c in mine.columns.intersection(committed.runs.columns) if c not in numbers]
+    both = mine.merge(committed.runs, on=keys, suffixes=("", "_committed"))
     if both.empty:
         return f"{ours.figure}: no row in common with the committed results"
     parts = []
@@ -158,6 +170,22 @@ def compare(ours: Results, committed: Results) -> str:
 # Helpers ------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _replaced(target: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``target`` when the block ends well."""
+    build = target.with_name(f".{target.name}.{os.getpid()}.new")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    build.mkdir(parents=True)
+    try:
+        yield build
+        if target.exists():
+            target.rename(old)
+        build.rename(target)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def _flat(settings: Settings) -> dict[str, Any]:
     """Decisive settings by dotted key, without the code's hash."""
     plain = settings.decisive()
@@ -168,11 +196,11 @@ def _flat(settings: Settings) -> dict[str, Any]:
 
 def _varying(every: Sequence[Settings]) -> dict[str, str]:
     """Column name -> dotted key, for the optimizer, the seed and whatever differs."""
-    keys = list(_flat(every[0]))
+    flats, batches = [_flat(s) for s in every], [s.axes() for s in every]
     chosen = []
-    for key in keys:
-        values = {json.dumps(_flat(s)[key], sort_keys=True) for s in every}
-        batched = any(len(s.axes().get(key, ())) > 1 for s in every)
+    for key in flats[0]:
+        values = {json.dumps(flat[key], sort_keys=True) for flat in flats}
+        batched = any(len(axes.get(key, ())) > 1 for axes in batches)
         if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
             chosen.append(key)
     short = [key.split(".")[-1] for key in chosen]
@@ -198,9 +226,9 @@ def _members(settings: Settings, axes: dict[str, str]) -> pd.DataFrame:
 def _with_summary(settings: Settings, frame: pd.DataFrame) -> pd.DataFrame:
     summary = json.loads((settings.folder / "summary.json").read_text())
     manifest = json.loads((settings.folder / "manifest.json").read_text())
-    frame = frame.assign(**summary)
-    if "status" not in summary:
-        frame["status"] = manifest["status"]
+    for name, values in summary.items():  # a column of None alone is still one of numbers
+        column = pd.Series(values, index=frame.index)
+        frame[name] = pd.to_numeric(column) if column.isna().all() else column
     if manifest["diverged_at"] is not None:
         frame["diverged_at"] = manifest["diverged_at"]
     return frame
@@ -210,15 +238,21 @@ def _curves(settings: Settings, members: pd.DataFrame) -> pd.DataFrame:
     """Records of one run, one row per member and step; the lists of a batch are unfolded."""
     lines = (settings.folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    parts = [members.assign(**record) for record in records]
-    return pd.concat(parts, ignore_index=True) if parts else members.iloc[:0]
+    frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
+    for name in dict.fromkeys(itertools.chain.from_iterable(records)):
+        values = np.full((len(records), len(members)), np.nan)
+        for row, record in zip(values, records, strict=True):
+            row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
+        whole = name == "step" and np.isfinite(values).all()
+        frame[name] = values.astype(np.int64).ravel() if whole else values.ravel()
+    return frame
 
 
 def _manifest(
     every: Sequence[Settings], axes: dict[str, str], table: pd.DataFrame
 ) -> dict[str, Any]:
     first = every[0]
-    figure = _compose([f"figure={first.figure}", f"scale={first.scale}"]).figure
+    figure = composed(f"figure={first.figure}").figure if first.figure else {}
     environments: list[dict[str, Any]] = []
     runs = []
     for settings in every:
@@ -245,10 +279,8 @@ def _manifest(
         "reduced": (figure.get("reduced") or {}).get(first.scale),
         "seeds": int(table["seed"].nunique()),
         "axes": axes,
-        "summary": [c for c in table.columns if c not in axes and c != "status"],
+        "summary": [c for c in table.columns if c not in axes],
         "settings": constant,
         "environments": environments,
         "runs": runs,
     }
-
-

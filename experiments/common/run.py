@@ -19,7 +19,10 @@ Folder of a run, ``<output>/<task>/<key>/``:
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import importlib.util
+import itertools
 import json
 import math
 import os
@@ -32,7 +35,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -52,11 +55,12 @@ import laprop
 from experiments.common.config import ROOT, ConfigError, Settings, task_module
 from experiments.common.tracking import Tracker
 
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 
 
 class Interrupted(SystemExit):
-    """SIGINT or SIGTERM arrived; the checkpoint is written, the run resumes next time."""
+    """SIGINT or SIGTERM arrived; the process ends with 128 + its number, the run resumes later."""
 
 
 class Grid:
@@ -110,19 +114,21 @@ class Run:
         self._tracked: dict[str, Any] = {}
         self._generators: dict[str, torch.Generator] = {}
         self._summary: dict[str, Any] = {}
+        self._looping = False
         self._signal: int | None = None
-        self._saved_at = time.monotonic()
-        self._wall_before = 0.0
-        self._started = time.monotonic()
-        self._checkpoint = _load_checkpoint(self.folder)
-        if self._checkpoint is not None:
-            self._wall_before = self._checkpoint["wall_time"]
-        self._metrics = _open_log(
-            self.folder / "metrics.jsonl",
-            self._checkpoint["metrics_bytes"] if self._checkpoint else 0,
-        )
+        self._verified = False
+        self._started = self._saved_at = time.monotonic()
+        _reset_peak_memory(self.device)
+        self._checkpoint = _load_checkpoint(self.folder) or {}
+        self._generator_states: dict[str, Tensor] = {}  # saved ones that are yet to be asked for
+        self._wall_before = self._checkpoint.get("wall_time", 0.0)
+        self._peak_before = self._checkpoint.get("peak_memory", 0)
+        # Records younger than the checkpoint come again.
+        self._metrics = (self.folder / "metrics.jsonl").open("ab")
+        self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
+        self._metrics.seek(0, os.SEEK_END)
         self._tracker = Tracker(settings)
-        self._seed_globals()
+        self._seed_globals()  # after the tracker: what it draws is its own affair
 
     # Randomness and optimizer
 
@@ -146,12 +152,16 @@ class Run:
             device: CPU by default, so that the numbers are the same on every machine.
 
         Returns:
-            a generator whose state is part of the checkpoint.
+            a generator whose state is part of the checkpoint; the same one for the same arguments.
         """
         text = self._seed_text() if seed is None else str(seed)
-        generator = torch.Generator(device).manual_seed(_seed_of(text, name))
-        self._generators[f"{name}/{text}"] = generator
-        return generator
+        key = f"{name}/{text}"
+        if key not in self._generators:
+            generator = torch.Generator(device).manual_seed(_seed_of(text, name))
+            if key in self._generator_states:
+                generator.set_state(self._generator_states.pop(key))
+            self._generators[key] = generator
+        return self._generators[key]
 
     def optimizer(self, params: Any, **changes: Any) -> torch.optim.Optimizer:
         """The optimizer of the settings, as a torch optimizer.
@@ -188,9 +198,15 @@ class Run:
 
         Args:
             things: objects with ``state_dict`` and ``load_state_dict``; tensors, which are
-                overwritten in place; or dictionaries of tensors, numbers and strings, whose
-                content is replaced.
+                overwritten in place; torch generators; or dictionaries (of dictionaries, lists,
+                tuples) of tensors, numbers and strings, whose content is replaced.
         """
+        for name, thing in things.items():
+            if not (
+                hasattr(thing, "load_state_dict")
+                or isinstance(thing, Tensor | torch.Generator | MutableMapping)
+            ):
+                raise TypeError(f"run.track({name}=...) cannot restore a {type(thing).__name__}")
         self._tracked |= things
 
     def steps(self, total: int) -> Iterator[int]:
@@ -201,10 +217,9 @@ class Run:
         """
         self._restore()
         label = f"{self.config.task_name} {self.config.optimizer.name} {self.config.key[:6]}"
-        with (
-            tqdm(total=total, initial=self._step, desc=label, disable=None, leave=False) as bar,
-            self._signals(),
-        ):
+        bar = tqdm(total=total, initial=self._step, desc=label, disable=None, leave=False)
+        self._looping = True
+        try:
             while self._step < total and self.diverged_at is None:
                 yield self._step
                 self._step += 1
@@ -214,18 +229,24 @@ class Run:
                     raise Interrupted(128 + self._signal)
                 if time.monotonic() - self._saved_at >= self.config.checkpoint_every:
                     self.checkpoint()
+        finally:
+            self._looping = False
+            bar.close()
 
     def checkpoint(self) -> None:
         """Write the checkpoint now. The one before it is kept until the next."""
         self._metrics.flush()
+        os.fsync(self._metrics.fileno())
         state = {
             "step": self._step,
             "diverged_at": self.diverged_at,
             "summary": self._summary,
             "metrics_bytes": self._metrics.tell(),
-            "wall_time": self._wall_time(),
+            "wall_time": self.wall_time,
+            "peak_memory": self.peak_memory,
             "tracked": {name: _state_of(thing) for name, thing in self._tracked.items()},
-            "generators": {name: g.get_state() for name, g in self._generators.items()},
+            "generators": self._generator_states
+            | {name: g.get_state() for name, g in self._generators.items()},
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             "numpy": _plain_numpy_state(),
@@ -233,46 +254,37 @@ class Run:
         }
         current = self.folder / "checkpoint.pt"
         with _atomic(current) as path:
-            torch.save(state, path)
+            _save(state, path)
+            if not self._verified:  # better to learn now what cannot be loaded than after a crash
+                _load(path, mmap=True)
+                self._verified = True
             if current.exists():
                 current.replace(self.folder / "checkpoint.old.pt")
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
-        saved, self._checkpoint = self._checkpoint, None
-        if saved is None:
+        saved, self._checkpoint = self._checkpoint, {}
+        if not saved:
             return
         self._step, self.diverged_at = saved["step"], saved["diverged_at"]
         self._summary = saved["summary"]
         for name, thing in self._tracked.items():
-            _restore_into(thing, saved["tracked"][name])
+            _restore_into(thing, saved["tracked"][name], self.device)
+        self._generator_states = saved["generators"]
         for name, generator in self._generators.items():
-            generator.set_state(saved["generators"][name])
+            generator.set_state(self._generator_states.pop(name))
         torch.set_rng_state(saved["torch"])
-        if saved["cuda"]:
+        if saved["cuda"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(saved["cuda"])
         name, keys, *rest = saved["numpy"]
         np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
         random.setstate(saved["python"])
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a request that the next step boundary answers."""
-
-        def request(number: int, frame: FrameType | None) -> None:
-            if self._signal is not None:  # asked twice: do not wait for the step
-                raise KeyboardInterrupt
-            self._signal = number
-
-        try:
-            before = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: whoever owns it handles signals
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """In the loop the next step boundary answers; elsewhere, and if asked again, at once."""
+        if not self._looping or self._signal is not None:
+            raise Interrupted(128 + number)
+        self._signal = number
 
     # Numbers
 
@@ -284,7 +296,7 @@ class Run:
             metrics: each a number, or in a vectorised run B numbers; NaN and infinities become
                 ``null``: a curve ends there, and :meth:`diverged` says why.
         """
-        record = {"step": step} | {name: _plain(value) for name, value in metrics.items()}
+        record = {"step": step} | self._plain(metrics)
         self._metrics.write((json.dumps(record, allow_nan=False) + "\n").encode())
         self._metrics.flush()
         self._tracker.log(record)
@@ -295,7 +307,14 @@ class Run:
         Args:
             values: each a number or a string, or in a vectorised run B of them.
         """
-        self._summary |= {name: _plain(value) for name, value in values.items()}
+        self._summary |= self._plain(values)
+
+    def _plain(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        plain = {name: _plain(value) for name, value in numbers.items()}
+        for name, value in plain.items():
+            if isinstance(value, list) and len(value) != len(self.grid):
+                raise ValueError(f"{name}: {len(value)} numbers for {len(self.grid)} members")
+        return plain
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``."""
@@ -308,7 +327,7 @@ class Run:
         Divergence is a result: status ``diverged``, with the step in the manifest and in
         ``runs.csv``. Vectorised tasks keep their members' own account instead.
         """
-        value = float(loss)
+        value = float(loss.detach() if isinstance(loss, Tensor) else loss)
         if math.isfinite(value) and value <= limit:
             return False
         self.diverged_at = step
@@ -316,15 +335,26 @@ class Run:
 
     # The end
 
-    def _wall_time(self) -> float:
-        return self._wall_before + time.monotonic() - self._started
+    @property
+    def wall_time(self) -> float:
+        """Seconds of work that the result rests on: of this process and of those it resumes."""
+        return float(self._wall_before + time.monotonic() - self._started)
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes: the GPU's where there is one, else the resident set; the largest over resumes."""
+        return max(self._peak_before, _peak_memory(self.device))
 
     def finish(self) -> str:
         """Write the summary; returns the status, ``finished`` or ``diverged``."""
         write_json(self.folder / "summary.json", self._summary)
-        self._metrics.close()
-        self._tracker.finish(self._summary)
         return "finished" if self.diverged_at is None else "diverged"
+
+    def close(self, completed: bool) -> None:
+        """Let go of the log and the tracker, however the run ended."""
+        with suppress(OSError):  # what a full disk refused has been reported already
+            self._metrics.close()
+        self._tracker.finish(self._summary, completed)
 
 
 def execute(settings: Settings) -> str:
@@ -334,61 +364,118 @@ def execute(settings: Settings) -> str:
         ``finished`` or ``diverged`` (also where an earlier run was), or ``busy``.
 
     Raises:
-        ConfigError: for settings that the task refuses.
+        ConfigError: for settings that the task or this machine refuses.
+        Interrupted: after SIGINT or SIGTERM.
         Exception: whatever the task raised; the traceback is in the manifest, status ``failed``.
     """
-    done = status(settings)
-    if done in FINAL:
-        return done
-    folder = settings.folder
+    if (done := status(settings)) in FINAL:
+        return str(done)
+    check(settings)
+    settings.folder.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        with FileLock(settings.folder / ".lock", timeout=0):
+            # Another process may have finished it since.
+            return str(done) if (done := status(settings)) in FINAL else _execute(settings)
     except Timeout:
         return "busy"
-    except OSError as error:
-        raise ConfigError(f"output={settings.output}: {error.strerror}: {error.filename}") from None
-    with lock:
-        done = status(settings)  # another process may have finished it meanwhile
-        if done in FINAL:
-            return done
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        run = None
-        manifest = {
-            "key": settings.key,
-            "task": settings.task_name,
-            "figure": settings.figure,
-            "scale": settings.scale,
-            "status": "running",
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            **environment(settings.device),
-        }
-        try:
-            write_json(folder / "manifest.json", manifest)
-            with _atomic(folder / "config.yaml") as path:
-                path.write_text(yaml.safe_dump(_plain_settings(settings), sort_keys=False))
-            run = Run(settings)
+
+
+def _execute(settings: Settings) -> str:
+    """The run itself, under the lock."""
+    folder = settings.folder
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    _keep_freed_memory()
+    manifest = {
+        "key": settings.key,
+        "task": settings.task_name,
+        "figure": settings.figure,
+        "scale": settings.scale,
+        "status": "running",
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **environment(settings.device),
+    }
+    write_json(folder / "manifest.json", manifest)
+    with _atomic(folder / "config.yaml") as path:
+        plain = asdict(settings) | {"output": str(settings.output)}
+        path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    run = None
+    try:
+        run = Run(settings)
+        with _signals(run._on_signal):
             task_module(settings.task_name).train(settings.task, run)
             manifest["status"] = run.finish()
-        except (Interrupted, KeyboardInterrupt):
-            manifest["status"] = "interrupted"
-            raise
-        except BaseException:
-            manifest |= {"status": "failed", "error": traceback.format_exc()}
-            raise
-        finally:
-            if run is not None:
-                manifest |= {
-                    "diverged_at": run.diverged_at,
-                    "wall_time_s": round(run._wall_time(), 3),
-                    "peak_memory_bytes": _peak_memory(run.device),
-                }
+    except (SystemExit, KeyboardInterrupt):  # Interrupted, or a scheduler's own way out
+        manifest["status"] = "interrupted"
+        raise
+    except BaseException:
+        manifest |= {"status": "failed", "error": traceback.format_exc()}
+        raise
+    finally:
+        if run is not None:
+            run.close(completed=manifest["status"] in FINAL)
+            manifest |= {
+                "diverged_at": run.diverged_at,
+                "wall_time_s": round(run.wall_time, 3),
+                "peak_memory_bytes": run.peak_memory,
+            }
+        with suppress(OSError) if sys.exc_info()[0] else nullcontext():
             write_json(folder / "manifest.json", manifest)
-        for name in ("checkpoint.pt", "checkpoint.old.pt"):
-            (folder / name).unlink(missing_ok=True)
+    for name in CHECKPOINTS:
+        (folder / name).unlink(missing_ok=True)
+    if run._signal is not None:  # it came with the last step: this run is done, no other begins
+        raise Interrupted(128 + run._signal)
     return str(manifest["status"])
+
+
+@contextmanager
+def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to ``handler``."""
+    try:
+        before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever owns it handles signals
+        before = {}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def check(settings: Settings) -> None:
+    """Whether this machine can do it: the device, the output folder, the tracker.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    device, count = _device(settings.device), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
+        raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
+    if settings.tracking.name == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("tracking=wandb: not installed; pip install 'laprop[wandb]' first")
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.output, os.W_OK | os.X_OK):
+            raise PermissionError(0, "not writable")
+    except OSError as error:
+        raise ConfigError(
+            f"output={settings.output}: {error.strerror}; must be a folder that can be written"
+        ) from None
+
+
+def outcome(settings: Settings) -> str:
+    """What became of a run: ``finished``, ``diverged``, ``busy`` or ``failed``."""
+    done = status(settings)
+    if done in FINAL:
+        return str(done)
+    if settings.folder.exists():
+        try:
+            with FileLock(settings.folder / ".lock", timeout=0):
+                pass
+        except Timeout:
+            return "busy"
+    return "failed"
 
 
 def status(settings: Settings) -> str | None:
@@ -440,6 +527,14 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def _reset_peak_memory(device: torch.device) -> None:
+    """Forget the runs before this one in the same process, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -447,16 +542,18 @@ def _peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _keep_freed_memory() -> None:
+    """Have glibc reuse large blocks: a page fault on every temporary costs more than its work."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device={name}: allowed are auto, cpu, cuda, cuda:<index>") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}: no GPU here; allowed are auto, cpu")
-    return device
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def _seed_of(seed: str, name: str) -> int:
@@ -471,7 +568,7 @@ def _seed_of(seed: str, name: str) -> int:
 @contextmanager
 def _atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its name when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.new")  # one writer: whoever has the folder's lock
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -487,41 +584,71 @@ def write_json(path: Path, data: Any) -> None:
         temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
-def _open_log(path: Path, size: int) -> Any:
-    """Open for appending after ``size`` bytes: records younger than the checkpoint come again."""
-    file = path.open("ab")
-    file.truncate(size)
-    file.seek(size)
-    return file
+def _save(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, say, under torch's own error
+                raise error.__context__ from None
+            raise
+
+
+def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
+    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
 
 
 def _load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    for name in ("checkpoint.pt", "checkpoint.old.pt"):
-        path = folder / name
-        if not path.exists():
-            continue
+    """The newest checkpoint that is whole, or None."""
+    log = folder / "metrics.jsonl"
+    written = log.stat().st_size if log.exists() else 0
+    found = [path for name in CHECKPOINTS if (path := folder / name).exists()]
+    for path in found:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+            saved = _load(path)
         except Exception as error:  # torch raises many kinds for a damaged file
-            print(f"{path}: damaged, ignored ({type(error).__name__})", file=sys.stderr)
+            print(f"{path}: damaged, left aside ({type(error).__name__})", file=sys.stderr)
+            continue
+        if saved["metrics_bytes"] <= written:
+            return saved
+        print(f"{path}: newer than {log.name}, left aside", file=sys.stderr)
+    if found:
+        print(f"{folder}: no checkpoint is whole, starts anew", file=sys.stderr)
     return None
 
 
 def _state_of(thing: Any) -> Any:
+    if isinstance(thing, torch.Generator):
+        return thing.get_state()
     return thing.state_dict() if hasattr(thing, "state_dict") else thing
 
 
-def _restore_into(thing: Any, state: Any) -> None:
+def _restore_into(thing: Any, state: Any, device: torch.device) -> None:
     if hasattr(thing, "load_state_dict"):
         thing.load_state_dict(state)
+    elif isinstance(thing, torch.Generator):
+        thing.set_state(state)
     elif isinstance(thing, Tensor):
         with torch.no_grad():
             thing.copy_(state)
-    elif isinstance(thing, MutableMapping):
-        thing.clear()
-        thing.update(state)
     else:
-        raise TypeError(f"run.track cannot restore a {type(thing).__name__}")
+        placed = _placed(state, dict(thing), device)
+        thing.clear()
+        thing.update(placed)
+
+
+def _placed(state: Any, like: Any, device: torch.device) -> Any:
+    """``state`` with its tensors where those of ``like`` are; where it has none, on ``device``."""
+    if isinstance(state, Tensor):
+        return state.to(like.device if isinstance(like, Tensor) else device)
+    if isinstance(state, dict):
+        like = like if isinstance(like, dict) else {}
+        return {key: _placed(value, like.get(key), device) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        like = like if isinstance(like, list | tuple) else ()
+        pairs = itertools.zip_longest(state, like[: len(state)])
+        return type(state)(_placed(value, other, device) for value, other in pairs)
+    return state
 
 
 def _plain_numpy_state() -> list[Any]:
@@ -532,7 +659,7 @@ def _plain_numpy_state() -> list[Any]:
 def _plain(value: Any) -> Any:
     """Tensors and arrays to lists, NaN and infinities to None: what strict JSON can hold."""
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.tolist()
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list):
@@ -540,8 +667,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _plain_settings(settings: Settings) -> dict[str, Any]:
-    plain: dict[str, Callable[..., Any] | Any] = asdict(settings)
-    return plain | {"output": str(settings.output), "task": asdict(settings.task)}

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from experiments.common.config import ConfigError, Settings
+from experiments.common.config import Settings
 
 
 class Tracker:
@@ -21,15 +21,14 @@ class Tracker:
         tracking = settings.tracking
         if tracking.name == "none":
             return
-        try:
-            import wandb
-        except ImportError:
-            raise ConfigError("tracking=wandb: pip install 'laprop[wandb]' first") from None
+        # Its own log files would go to the home folder.
+        os.environ.setdefault("WANDB_CACHE_DIR", str(settings.output.absolute() / "wandb"))
+        import wandb
+
         mode = tracking.mode
         if mode == "auto":
             known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
             mode = "online" if known else "offline"
-        settings.output.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=tracking.project,
             entity=tracking.entity,
@@ -44,23 +43,25 @@ class Tracker:
         )
 
     def log(self, record: dict[str, Any]) -> None:
-        """Send one record; a batch's lists arrive as histograms."""
+        """Send one record; a batch's lists arrive as histograms.
+
+        Its step is wandb's own, which takes no step twice: what a resumed run repeats is dropped.
+        """
         if self._run is not None:
             import wandb
 
-            self._run.log(
-                {
-                    name: wandb.Histogram([v for v in value if v is not None])
-                    if isinstance(value, list)
-                    else value
-                    for name, value in record.items()
-                }
-            )
+            numbers = {
+                name: wandb.Histogram([v for v in value if v is not None])
+                if isinstance(value, list)
+                else value
+                for name, value in record.items()
+            }
+            self._run.log(numbers, step=record["step"])
 
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Send the scalar final numbers and close."""
+    def finish(self, summary: dict[str, Any], completed: bool) -> None:
+        """Send the scalar final numbers and close; wandb marks a run that did not complete."""
         if self._run is not None:
             self._run.summary.update(
                 {name: value for name, value in summary.items() if not isinstance(value, list)}
             )
-            self._run.finish()
+            self._run.finish(exit_code=0 if completed else 1)

@@ -1,0 +1,112 @@
+"""What the tests of runs share: settings with a folder of their own, the toy task, the CLI."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import experiments
+from experiments.common import config
+
+ROOT = Path(__file__).resolve().parents[1]
+TOYS = ROOT / "tests" / "toys"
+TASKS = sorted(file.stem for file in (ROOT / "configs" / "task").glob("*.yaml"))
+FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
+
+
+SERVER = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> None:
+    """Start the server behind ``SERVER``: killing and starting again is then cheap."""
+    SERVER.set_forkserver_preload(["forked"])
+    with pytest.MonkeyPatch.context() as patch:  # it looks nowhere else for what it preloads
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        multiprocessing.forkserver.ensure_running()
+
+
+Maker = Callable[..., config.Settings]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Maker:
+    """``make("task=rosenbrock", ...)``: settings that write to the test's own folder."""
+
+    def settings(*overrides: str, output: Path = tmp_path / "outputs") -> config.Settings:
+        return config.compose_settings([f"output={output}", "threads=1", *overrides])
+
+    return settings
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
+    """``toy(steps=5)``: settings of the toy task; ``_checkpoint_every=0`` and the like beside."""
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(TOYS)])
+    from experiments import toy as module
+
+    def settings(output: Path = tmp_path / "outputs", **values: Any) -> config.Settings:
+        shared = {k[1:]: values.pop(k) for k in list(values) if k.startswith("_")}
+        optimizer = {"name": "laprop", "lr": 0.01, "mu": 0.9, "nu": 0.99, "epsilon": 1e-15}
+        fields = {
+            "task_name": "toy",
+            "task": module.Config(**values),
+            "optimizer": config.Optimizer(**optimizer | shared.pop("optimizer", {})),
+            "seed": 0,
+            "scale": "paper",
+            "figure": None,
+            "device": "cpu",
+            "threads": 1,
+            "output": output,
+            "checkpoint_every": 60.0,
+            "tracking": config.Tracking(),
+        }
+        return config.Settings(**fields | shared)
+
+    return settings
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``cli("task=...", env={...})`` runs ``python -m experiments`` in the test's own folder."""
+
+    def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "experiments", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return call
+
+
+def manifest(settings: config.Settings) -> dict[str, Any]:
+    """What a run wrote about itself."""
+    return dict(json.loads((settings.folder / "manifest.json").read_text()))
+
+
+def files(folder: Path) -> set[str]:
+    """Names of all files below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait until it holds; fail where it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.002)

@@ -1,0 +1,427 @@
+"""``python -m experiments`` as a user meets it: help, sweeps, launchers, bad input, wandb."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import forked
+import pytest
+from conftest import FIGURES, ROOT, SERVER, TASKS, TOYS, files, wait_for
+
+from experiments import __main__ as entry
+
+CLI = Callable[..., "subprocess.CompletedProcess[str]"]
+SMALL = ("task=rosenbrock", "scale=smoke", "threads=1")
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
+    """``main("task=...")``: the same in this process; returns exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["python -m experiments", *arguments])
+        capfd.readouterr()
+        code = entry.main()
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def statuses(output: Path) -> dict[str, dict[str, Any]]:
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in output.glob("*/*/manifest.json")
+    }
+
+
+# Help and single runs -----------------------------------------------------------------------------
+
+
+def test_help_is_ours_and_needs_no_torch(cli: CLI, tmp_path: Path):
+    done = cli("--help", PYTHONVERBOSE="", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    for name in (
+        *TASKS,
+        *FIGURES,
+        "optimizer: adam",
+        "tracking: none, wandb",
+        "scale: paper",
+        "-m",
+    ):
+        assert name in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "hydra" in imported
+    assert not imported & {"torch", "pandas", "numpy", "experiments.common.config"}
+    assert files(tmp_path) == set()
+
+
+def test_a_run_in_one_process_says_where_it_is(main, tmp_path: Path):
+    code, out, err = main(*SMALL)
+    assert (code, err) == (0, "")
+    (key,) = statuses(tmp_path / "outputs")
+    assert out.splitlines() == [
+        "runs: 1 of rosenbrock; finished before: 0",
+        f"finished: outputs/rosenbrock/{key}",
+        "finished: 1, diverged: 0, busy: 0, failed: 0",
+    ]
+    assert files(tmp_path / "outputs") == {
+        f"rosenbrock/{key}/{name}"
+        for name in (".lock", "config.yaml", "manifest.json", "metrics.jsonl", "summary.json")
+    }
+    assert "finished before: 1" in main(*SMALL)[1]
+
+
+def test_settings_with_a_default_need_no_line_in_yaml(main, tmp_path: Path):
+    assert main(*SMALL, "optimizer.weight_decay=0.1", "optimizer.decay_by_lr=true")[0] == 0
+    (run,) = (tmp_path / "outputs" / "rosenbrock").iterdir()
+    assert "weight_decay: 0.1" in (run / "config.yaml").read_text()
+
+
+# Bad input ----------------------------------------------------------------------------------------
+
+BAD = {
+    # arguments after `task=rosenbrock`: what the one line must contain
+    ("task.sigmaa=1",): ["task.sigmaa=1", "did you mean sigma?", "sigma, noise, updates"],
+    ("optimizer.beta=3",): ["optimizer.beta=3", "lr, mu, nu, epsilon"],
+    ("scal=cpu",): ["scal=cpu", "did you mean scale?"],
+    ("optimizer.nu=1.5",): ["optimizer.nu=1.5", "at least 0 and less than 1"],
+    ("optimizer.nu=[0.1,1]",): ["optimizer.nu=1:", "at least 0 and less than 1"],
+    ("optimizer.nu=[]",): ["optimizer.nu=[]", "must not be empty"],
+    ("optimizer.lr=fast",): ["optimizer.lr=fast", "a number, at least 0"],
+    ("optimizer.lr=true",): ["optimizer.lr=true", "a number, at least 0"],
+    ("optimizer.lr=inf",): ["optimizer.lr=inf", "finite"],
+    ("optimizer.lr=interval(0,1)", "-m"): ["optimizer.lr=interval(0,1)", "a,b,c"],
+    ("optimizer.weight_decay=[0,1]",): ["optimizer.weight_decay=[0,1]", "a number"],
+    ("optimizer.decay_by_lr=5",): ["optimizer.decay_by_lr=5", "true or false"],
+    ("seed=-1",): ["seed=-1", "an integer, at least 0"],
+    ("seed=1.5",): ["seed=1.5", "an integer"],
+    ("seed=",): ["seed=", "an integer"],
+    ("seed=${range:a}",): ["seed=${range:a}", "missing 1 required"],
+    ("threads=0",): ["threads=0", "an integer, at least 1, or null"],
+    ("checkpoint_every=soon",): ["checkpoint_every=soon", "a number, at least 0"],
+    ("task.noise=Width",): ["task.noise=Width", "halfwidth, width", "did you mean width?"],
+    ("task.start=[1]",): ["task.start", "a list of 2 values"],
+    ("task.name=other",): ["task.name=other", "task=other"],
+    ("task=rosenbrok",): ["task=rosenbrok", "did you mean rosenbrock?", *TASKS],
+    ("task=null",): ["task=null", *TASKS],
+    ("~task",): ["~task"],
+    ("optimizer=lapropp",): ["optimizer=lapropp", "did you mean laprop?", "adam"],
+    ("figure=fig2",): ["figure=fig2", "did you mean fig02?", *FIGURES],
+    ("figure=fig02", "scale=cpu"): ["scale=cpu", "paper, smoke"],
+    ("scale=tiny",): ["scale=tiny", "paper, cpu, smoke"],
+    ("tracking=wandbb",): ["tracking=wandbb", "did you mean wandb?", "none"],
+    ("tracking.mode=never",): ["tracking.mode=never", "auto, online, offline"],
+    ("hydra/launcher=joblb", "-m"): ["hydra/launcher=joblb", "did you mean joblib?", "basic"],
+    ("device=foo",): ["device=foo", "auto, cpu, cuda or cuda:<index>"],
+    ("device=cuda:7",): ["device=cuda:7", "auto, cpu"],
+    ("output=/dev/null/runs",): ["output=/dev/null/runs", "a folder that can be written"],
+    ("optimizer=adam,laprop",): ["optimizer=adam,laprop", "add -m"],
+    ("optimizer.nu=[0.1",): ["optimizer.nu=[0.1", "key=value"],
+    ("a=b=c",): ["a=b=c", "key=value"],
+    ("device",): ["device", "key=value"],
+    ("-m", "seed=range(0,30)", "optimizer.nu=0,0.5,0.9,1.0"): ["optimizer.nu=1.0", "less than 1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_bad_input_is_one_line(main, tmp_path: Path, arguments: tuple[str, ...]):
+    task = [] if any(a.startswith(("task=", "~task", "figure=")) for a in arguments) else SMALL[:1]
+    code, out, err = main(*task, *arguments)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    for part in BAD[arguments]:
+        assert part in line
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("optimizer.nu=0.5",), ("task=rosenbrock", "-m", "seed=0,-1")],
+    ids=["no task", "last of a sweep"],
+)
+def test_bad_input_is_one_line_from_a_process(cli: CLI, tmp_path: Path, arguments):
+    done = cli(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(("error: task=null: one is needed", "error: seed=-1: must be"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wandb_that_is_not_installed(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = main(*SMALL, "tracking=wandb")
+    assert code == 2
+    assert err.splitlines() == [
+        "error: tracking=wandb: not installed; pip install 'laprop[wandb]' first"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+# Sweeps -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with one task more: one Python file and one YAML file."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("experiments", "configs", "laprop"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build")
+        )
+    shutil.copy(TOYS / "toy.py", folder / "experiments")
+    shutil.copy(TOYS / "toy.yaml", folder / "configs" / "task")
+    return folder
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_failed_run_stops_no_other(cli: CLI, checkout: Path, tmp_path: Path, launcher: str):
+    done = cli(
+        "-m", "task=toy", "scale=smoke", "task.fail_at=-1,1", "task.explode_at=-1,2",
+        f"hydra/launcher={launcher}", PYTHONPATH=str(checkout),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "finished: 1, diverged: 1, busy: 0, failed: 2"
+    failed = [key for key, m in statuses(tmp_path / "outputs").items() if m["status"] == "failed"]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert sorted(lines) == sorted(
+        f"failed: outputs/toy/{key}: RuntimeError: this step fails as it was told to"
+        for key in failed
+    )
+    if launcher == "joblib":  # the machine is shared out, not asked for twice
+        threads = [m["hardware"]["threads"] for m in statuses(tmp_path / "outputs").values()]
+        assert threads == [1] * 4
+
+
+def test_submitit_runs_a_sweep_on_this_machine(cli: CLI, tmp_path: Path):
+    done = cli(
+        "-m", "task=rosenbrock", "scale=smoke", "optimizer=adam,laprop",
+        "hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "finished: 2, diverged: 0, busy: 0, failed: 0"
+    assert {m["status"] for m in statuses(tmp_path / "outputs").values()} == {"finished"}
+    assert {path.parts[0] for path in map(Path, files(tmp_path))} == {"outputs"}
+
+
+def test_the_slurm_preset_composes():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("config", ["hydra/launcher=slurm"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert config.hydra.launcher.timeout_min == 1440
+
+
+def progress(output: Path) -> list[int]:
+    """Times of the last checkpoints."""
+    return sorted(p.stat().st_mtime_ns for p in output.glob("*/*/checkpoint.old.pt"))
+
+
+@pytest.mark.usefixtures("forkserver")
+def test_a_sweep_killed_ten_times_loses_and_repeats_nothing(tmp_path: Path, main):
+    sweep = (
+        "-m", "task=rosenbrock", "optimizer=adam,laprop", "seed=0,1,2,3,4", "task.updates=3000",
+        "task.mean_over=100", "threads=1", "checkpoint_every=0",
+    )  # fmt: skip
+    code, _, _ = main(*sweep, f"output={tmp_path / 'alone'}")
+    assert code == 0
+    alone = statuses(tmp_path / "alone")
+    assert len(alone) == 10
+
+    moments, kills, finished = random.Random(2), 0, {}
+    output = tmp_path / "killed"
+    while True:
+        process = SERVER.Process(target=forked.sweep, args=([*sweep, f"output={output}"],))
+        process.start()
+        if kills < 10:
+            before = progress(output)
+            wait_for(lambda old=before: progress(output) != old)  # checked, and at work again
+            time.sleep(moments.uniform(0, 0.3))
+            process.kill()
+            kills += 1
+        process.join()
+        now = statuses(output)
+        for key, manifest in finished.items():
+            assert now[key] == manifest  # neither lost nor done again
+        finished = {key: m for key, m in now.items() if m["status"] == "finished"}
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert kills == 10
+    assert finished.keys() == alone.keys()
+    for key in alone:
+        for name in ("summary.json", "metrics.jsonl"):
+            paths = [tmp_path / which / "rosenbrock" / key / name for which in ("alone", "killed")]
+            assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_an_interrupted_sweep_ends_with_128_plus_the_signal(tmp_path: Path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments", "-m", "task=rosenbrock", "seed=0,1", "threads=1",
+         "task.updates=1000000", "task.mean_over=1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob("outputs/*/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    (run,) = statuses(tmp_path / "outputs").values()
+    assert run["status"] == "interrupted"
+    assert out.splitlines()[-1].endswith(f"{run['key']}; the same command resumes it")
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path):
+    def limit() -> None:  # bytes past which no file may grow
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", *SMALL, "checkpoint_every=0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (run,) = statuses(tmp_path / "outputs").values()
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"failed: outputs/rosenbrock/{run['key']}: OSError: [Errno 27] File too large\n"
+    )
+
+
+# Tracking -----------------------------------------------------------------------------------------
+
+
+def test_wandb_offline_holds_all_and_stays_in_the_output_folder(cli: CLI, tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir()
+    done = cli(
+        "task=mnist_divergence", "figure=fig01", "scale=smoke", "optimizer=laprop",
+        "optimizer.lr=[0.001,0.003]", "seed=0", "tracking=wandb", "tracking.mode=offline",
+        HOME=str(home), LAPROP_DATA=os.environ.get("LAPROP_DATA", str(data_folder())),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "finished: 1, diverged: 0, busy: 0, failed: 0"
+    assert {name.split("/")[0] for name in files(tmp_path)} == {"outputs"}
+    (key,) = statuses(tmp_path / "outputs")
+    (log,) = (tmp_path / "outputs").rglob("*.wandb")
+    config, history, summary, run = read_wandb(log)
+    assert config["optimizer"]["lr"] == [0.001, 0.003]
+    assert config["seed"] == 0
+    assert (run.run_id, run.run_group, run.job_type) == (key, "fig01", "smoke")
+    folder = tmp_path / "outputs" / "mnist_divergence" / key
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in history] == [row["step"] for row in logged]
+    for row, record in zip(history, logged, strict=True):
+        assert row["train_loss/_type"] == "histogram"
+        assert sum(row["train_loss/values"]) == len(record["train_loss"]) == 2
+        bins, losses = row["train_loss/bins"], record["train_loss"]
+        assert (bins[0], bins[-1]) == pytest.approx((min(losses), max(losses)))
+    assert (summary["step"], summary["train_loss/_type"]) == (logged[-1]["step"], "histogram")
+
+
+def test_wandb_takes_scalars_and_closes_a_failed_run(tmp_path: Path):
+    """One process, one run after another, as a sweep has them; the second fails."""
+    program = """
+import forked
+from experiments import toy
+from experiments.common import config
+from experiments.common.run import execute
+for fail_at in (-1, 3):
+    optimizer = config.Optimizer(name="laprop", lr=0.01, mu=0.9, nu=0.99, epsilon=1e-15)
+    settings = config.Settings(
+        task_name="toy", task=toy.Config(steps=6, explode_at=4, fail_at=fail_at),
+        optimizer=optimizer, seed=0, scale="paper", figure=None, device="cpu", threads=1,
+        output="outputs", checkpoint_every=0,
+        tracking=config.Tracking(name="wandb", mode="offline"),
+    )
+    try:
+        execute(settings)
+    except RuntimeError:
+        pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    logs = sorted((tmp_path / "outputs").rglob("*.wandb"), key=lambda p: p.stat().st_mtime_ns)
+    (config, history, summary, run), (_, short, _, _) = map(read_wandb, logs)
+    assert run.run_group == "toy"
+    assert config["optimizer"]["nu"] == 0.99
+    assert [row["step"] for row in history] == [0, 1, 2, 3, 4]  # diverged at 4
+    assert [row["step"] for row in short] == [0, 1, 2, 3]
+    assert history[4]["loss"] is None
+    assert summary["best_at"] == min(range(4), key=lambda i: history[i]["loss"])
+    assert [m["status"] for m in statuses(tmp_path / "outputs").values()].count("failed") == 1
+
+
+def data_folder() -> Path:
+    from experiments.common import data
+
+    return data.fetch("mnist").parent
+
+
+def wandb_records(path: Path) -> Iterator[bytes]:
+    """The records of a .wandb file: seven bytes, then LevelDB's log format in 32 KiB blocks."""
+    data, at, record = path.read_bytes(), 7, b""
+    assert data.startswith(b":W&B")
+    while at < len(data):
+        if 32768 - at % 32768 < 7:  # what is left of a block is padding
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last of its parts
+            yield record
+            record = b""
+
+
+def read_wandb(path: Path) -> tuple[dict, list[dict], dict, Any]:
+    """Configuration, history, summary and run record of an offline run's file."""
+    from wandb.proto import wandb_internal_pb2
+
+    def values(items: Any) -> dict[str, Any]:
+        return {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
+
+    config, history, summary, run = {}, [], {}, None
+    for data in wandb_records(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.HasField("run"):
+            run, config = record.run, values(record.run.config.update)
+        elif record.HasField("history"):
+            history.append(values(record.history.item))
+        elif record.HasField("summary"):
+            summary |= values(record.summary.update)
+    return config, history, summary, run

@@ -1,0 +1,257 @@
+"""From run folders to the committed tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import files
+
+from experiments.common import records
+from experiments.common.config import ConfigError, Settings, expand
+from experiments.common.records import Results, collect, compare, load
+from experiments.common.run import execute
+
+
+@pytest.fixture
+def figure(tmp_path: Path) -> Callable[..., list[str]]:
+    """Overrides of a small figure 2 that writes to the test's own folder."""
+
+    def overrides(*more: str, output: str = "outputs") -> list[str]:
+        return ["figure=fig02", "scale=smoke", "threads=1", f"output={tmp_path / output}", *more]
+
+    return overrides
+
+
+def run_all(overrides: list[str]) -> list[Settings]:
+    every = expand(overrides)
+    assert {execute(settings) for settings in every} == {"finished"}
+    return every
+
+
+def test_an_incomplete_grid_is_refused_and_nothing_written(figure, tmp_path: Path):
+    every = expand(figure())
+    execute(every[0])
+    target = tmp_path / "results" / "smoke"
+    with pytest.raises(ConfigError, match=rf"{len(every) - 1} of {len(every)} runs are not fin"):
+        collect(figure(), target)
+    assert not target.parent.exists()
+
+
+def test_a_sweep_that_is_no_figure_gets_tables_and_pictures_of_its_own(tmp_path: Path):
+    overrides = ["task=rosenbrock", "scale=smoke", "seed=0,1", f"output={tmp_path}", "threads=1"]
+    every = run_all(overrides)
+    (every[1].folder / "montage.jpg").write_bytes(b"picture")
+    results = collect(overrides)
+    assert results.folder == tmp_path / "tables" / "rosenbrock" / "smoke"
+    assert results.runs.seed.tolist() == [0, 1]
+    assert (results.folder / f"{every[1].key}-montage.jpg").read_bytes() == b"picture"
+    assert results.manifest["figure"] is None
+
+
+def test_a_batch_becomes_tidy_rows(figure, tmp_path: Path):
+    every = run_all(figure())
+    results = collect(figure(), tmp_path / "results" / "smoke")
+    table = results.runs
+    assert set(table) == {"optimizer", "nu", "sigma", "seed", "steps_to_converge"}
+    assert len(table) == sum(len(list(s.members())) for s in every) == 2 * 2 * 3 * 2
+    assert not table.duplicated(["optimizer", "nu", "sigma", "seed"]).any()
+    for s in every:  # each number stands beside the settings that it came from
+        numbers = json.loads((s.folder / "summary.json").read_text())["steps_to_converge"]
+        axes = list(s.axes())
+        for member, number in zip(s.members(), numbers, strict=True):
+            at = dict(zip(axes, member, strict=True))
+            row = table[
+                (table.optimizer == s.optimizer.name)
+                & np.isclose(table.nu, at["optimizer.nu"])
+                & np.isclose(table.sigma, at["task.sigma"])
+                & (table.seed == at["seed"])
+            ]
+            assert len(row) == 1
+            got = row.steps_to_converge.item()
+            assert got == number or (np.isnan(got) and number is None)
+    manifest = results.manifest
+    assert manifest["axes"]["nu"] == "optimizer.nu"
+    assert manifest["settings"]["optimizer.mu"] == 0.9
+    assert "optimizer.nu" not in manifest["settings"]
+    assert (manifest["seeds"], manifest["task"], manifest["summary"]) == (
+        2, "rosenbrock", ["steps_to_converge"],
+    )  # fmt: skip
+    assert [run["key"] for run in manifest["runs"]] == [s.key for s in every]
+    assert {run["environment"] for run in manifest["runs"]} == {0}
+    assert len(manifest["environments"]) == 1
+    assert results.label == "scale: smoke, 2 seeds"
+
+
+def test_a_swept_grid_gives_the_same_table_as_a_batched_one(figure, tmp_path: Path):
+    batched, swept = figure("task.sigma=0.04"), figure("task.sigma=0.04", output="swept")
+    swept += ["optimizer.nu=0,0.5,0.95", "seed=0,1"]
+    run_all(batched)
+    run_all(swept)
+    one = collect(batched, tmp_path / "one" / "smoke").runs
+    other = collect(swept, tmp_path / "other" / "smoke").runs
+    keys = ["optimizer", "nu", "seed"]
+    pd.testing.assert_frame_equal(
+        one.sort_values(keys, ignore_index=True),
+        other[list(one)].sort_values(keys, ignore_index=True),
+    )
+
+
+def test_the_target_is_replaced_whole_or_not_at_all(figure, tmp_path: Path, monkeypatch):
+    run_all(figure())
+    target = tmp_path / "results" / "smoke"
+    collect(figure(), target)
+    (target / "stale.csv").touch()
+    before = {name: (target / name).read_bytes() for name in files(target)}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_json", full)
+        with pytest.raises(OSError, match="No space"):
+            collect(figure(), target)
+    assert {name: (target / name).read_bytes() for name in files(target)} == before
+    collect(figure(), target)
+    assert files(tmp_path / "results") == {f"smoke/{n}" for n in before if n != "stale.csv"}
+
+
+def test_extra_tables_stand_below_each_other_without_repeats(tmp_path: Path):
+    overrides = [
+        "figure=rosenbrock_bias", "scale=smoke", "optimizer=adam,laprop", "threads=1",
+        f"output={tmp_path / 'outputs'}", "seed=[0]",
+    ]  # fmt: skip
+    run_all(overrides)
+    results = collect(overrides, tmp_path / "results" / "smoke")
+    points = results.table("fixed_points")
+    assert len(points) == 2  # both optimizers wrote the same two rows
+    assert set(points.point) == {"mean gradient", "mean sign"}
+
+
+def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: int | None) -> None:
+    settings.folder.mkdir(parents=True)
+    lines = "".join(json.dumps(record) + "\n" for record in log)
+    (settings.folder / "metrics.jsonl").write_text(lines)
+    (settings.folder / "summary.json").write_text(json.dumps(summary))
+    keys = ("commit", "uncommitted_changes", "versions", "hardware", "started", "wall_time_s")
+    (settings.folder / "manifest.json").write_text(
+        json.dumps(
+            dict.fromkeys((*keys, "peak_memory_bytes"))
+            | {"status": "diverged" if diverged_at is not None else "finished"}
+            | {"diverged_at": diverged_at}
+        )
+    )
+
+
+def test_curves_and_divergence(figure, tmp_path: Path):
+    overrides = figure("seed=0,1", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
+    first, second = expand(overrides)
+    write_run(first, [{"step": 1, "loss": 2.0, "count": 3}, {"step": 5, "loss": None}], {"x": 1}, 5)
+    write_run(second, [{"step": 1, "loss": 0.5, "late": 7.0}], {"x": None}, None)
+    results = collect(overrides, tmp_path / "results" / "smoke")
+    runs = results.runs.set_index("seed")
+    assert runs.diverged_at[0] == 5
+    assert np.isnan(runs.diverged_at[1])
+    assert runs.x[0] == 1
+    assert np.isnan(runs.x[1])
+    curves = results.curves
+    assert curves.step.dtype == np.int64
+    expected = pd.DataFrame(
+        {
+            "optimizer": ["adam"] * 3,
+            "seed": [0, 0, 1],
+            "step": [1, 5, 1],
+            "loss": [2.0, np.nan, 0.5],
+            "count": [3.0, np.nan, np.nan],
+            "late": [np.nan, np.nan, 7.0],
+        }
+    )
+    pd.testing.assert_frame_equal(curves[list(expected)], expected, check_dtype=False)
+
+
+def test_curves_of_a_batch_are_unfolded(figure, tmp_path: Path):
+    overrides = figure("seed=[0,1]", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=[0.1,0.2]")
+    (settings,) = expand(overrides)
+    log = [{"step": s, "loss": [s + 0.1, s + 0.2, None, s + 0.4], "rate": 0.5} for s in (10, 20)]
+    write_run(settings, log, {"x": [1.0, 2.0, 3.0, None]}, None)
+    curves = collect(overrides, tmp_path / "results" / "smoke").curves
+    at = dict(
+        zip(zip(curves.step, curves["nu"], curves.seed, strict=True), curves.loss, strict=True)
+    )
+    members = [dict(zip(settings.axes(), m, strict=True)) for m in settings.members()]
+    for record in log:
+        for member, value in zip(members, record["loss"], strict=True):
+            got = at[record["step"], member["optimizer.nu"], member["seed"]]
+            assert np.isnan(got) if value is None else got == pytest.approx(value)
+    assert (curves["rate"] == 0.5).all()
+
+
+def test_comparison_says_what_differs(figure, tmp_path: Path):
+    run_all(figure())
+    one = collect(figure(), tmp_path / "one" / "smoke")
+    same = compare(one, one)
+    assert "24 of 24 rows compared" in same
+    assert "steps_to_converge 100.00% equal, largest relative difference 0" in same
+
+    other = Results(tmp_path / "other" / "smoke")
+    other.folder.mkdir(parents=True)
+    table = one.runs.copy()
+    converged = table.index[table.steps_to_converge.notna()]
+    assert len(converged) >= 2
+    table.loc[converged[0], "steps_to_converge"] /= 2
+    table.loc[converged[1], "steps_to_converge"] = np.nan
+    table.iloc[2:].to_csv(other.folder / "runs.csv", index=False)
+    (other.folder / "manifest.json").write_text(json.dumps(one.manifest))
+    line = compare(one, other)
+    assert "22 of 24 rows compared" in line
+    changed = sum(i >= 2 for i in converged[:2])
+    assert f"{1 - changed / 22:.2%} equal" in line
+    nothing = one.runs.assign(seed=99)
+    nothing.to_csv(other.folder / "runs.csv", index=False)
+    assert "no row in common" in compare(one, Results(other.folder))
+
+
+def test_comparison_of_a_part_of_the_grid(figure, tmp_path: Path):
+    run_all(figure())
+    whole = collect(figure(), tmp_path / "whole" / "smoke")
+    part = figure("optimizer=laprop", "task.sigma=0.04", "seed=[1]", output="part")
+    run_all(part)  # sigma varies among the committed alone
+    line = compare(collect(part, tmp_path / "part" / "smoke"), whole)
+    assert "3 of 3 rows compared" in line
+    assert "100.00% equal" in line
+
+
+def test_a_hundred_thousand_members(figure, tmp_path: Path):
+    overrides = figure(
+        "optimizer=adam", "optimizer.nu=${linspace:0,0.9,50}", "seed=${range:0,1000}"
+    )
+    (settings,) = expand(overrides)
+    count = len(list(settings.members()))
+    assert count == 100_000
+    log = [{"step": s, "loss": np.linspace(0, s, count).tolist()} for s in (1, 2, 3)]
+    write_run(settings, log, {"x": list(range(count))}, None)
+    results = collect(overrides, tmp_path / "results" / "smoke")
+    assert len(results.runs) == count
+    assert (results.runs.x == range(count)).all()
+    assert len(results.curves) == 3 * count
+
+
+def test_a_long_log_of_one_run(figure, tmp_path: Path):
+    overrides = figure("optimizer=adam", "optimizer.nu=0.5", "task.sigma=0.04", "seed=0")
+    (settings,) = expand(overrides)
+    write_run(settings, [{"step": s, "loss": s / 2} for s in range(100_000)], {"x": 1.0}, None)
+    curves = collect(overrides, tmp_path / "results" / "smoke").curves
+    assert (curves.loss == np.arange(100_000, dtype=np.float32) / 2).all()
+
+
+def test_smoke_runs_are_never_loaded_as_results(figure, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
+    run_all(figure())
+    assert collect(figure()).folder == tmp_path / "results" / "fig02" / "smoke"
+    assert load("fig02") is None
+    (tmp_path / "results" / "fig02" / "smoke").rename(tmp_path / "results" / "fig02" / "cpu")
+    assert load("fig02").scale == "cpu"

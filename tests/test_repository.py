@@ -1,0 +1,125 @@
+"""The README does what it says, and the files that name versions agree."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from experiments.common.config import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's code in a folder of its own, with the README's task added."""
+    folder = tmp_path_factory.mktemp("clone") / "laprop"
+    folder.mkdir()
+    for name in ("laprop", "experiments", "configs", "scripts"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    python = next(block for block in blocks("python") if "class Config" in block)
+    (folder / "experiments" / "softmax.py").write_text(python)
+    (folder / "configs" / "task" / "softmax.yaml").write_text(blocks("yaml")[0])
+    return folder
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one line of the README in the copy."""
+    words = [sys.executable, *command.split()[1:]]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_task_of_the_readme_runs_sweeps_records_and_is_found(copy: Path) -> None:
+    sweep, collect = next(b for b in blocks("sh") if "softmax" in b).strip().splitlines()
+    first = run(sweep, copy)
+    assert first.returncode == 0, first.stderr
+    runs = sorted((copy / "outputs" / "softmax").glob("*/manifest.json"))
+    assert len(runs) == 4
+    assert {json.loads(path.read_text())["status"] for path in runs} == {"finished"}
+    times = [path.stat().st_mtime_ns for path in runs]
+
+    again = run(sweep, copy)  # everything is skipped
+    assert "finished before: 4" in again.stdout
+    assert [path.stat().st_mtime_ns for path in runs] == times
+
+    assert run(collect, copy).returncode == 0
+    table = pd.read_csv(copy / "outputs" / "tables" / "softmax" / "smoke" / "runs.csv")
+    assert set(table.optimizer) == {"adam", "laprop"}
+    assert set(table.nu) == {0.9, 0.999}
+    assert (table.test_accuracy > 0.5).all()
+
+    wrong = run("python -m experiments task=softmax task.update=3", copy)
+    assert wrong.returncode == 2
+    assert "task.update" in wrong.stderr
+    assert "updates, batch_size" in wrong.stderr
+    assert "softmax" in run("python -m experiments --help", copy).stdout
+
+
+def test_every_command_of_the_readme_composes() -> None:
+    from experiments.common.config import expand
+
+    lines = [
+        line.split("#")[0].split("experiments ", 1)[1]
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("python -m experiments") and "softmax" not in line
+    ]
+    assert len(lines) >= 5
+    for line in lines:
+        words = [word.strip("'") for word in line.split() if not word.startswith("-")]
+        if words:
+            assert expand(words)
+
+
+def test_environment_yml_names_the_versions_of_constraints_txt() -> None:
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    names = [entry for entry in environment["dependencies"][-1]["pip"] if "==" in entry]
+    for entry in names:
+        name, version = entry.split("==")
+        assert pins[name] == version
+    project = (ROOT / "pyproject.toml").read_text()
+    wanted = set(re.findall(r'"([a-z0-9-]+)>=', project)) - {"setuptools", "hydra-ray-launcher"}
+    assert wanted == {entry.split("==")[0] for entry in names}
+
+
+def test_links_and_pictures_of_the_readme_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_laprop_imports_torch_alone() -> None:
+    """The layers: the optimizer needs nothing of ours and nothing but torch."""
+    code = (
+        "import sys, laprop, laprop.schedules, laprop.bounds, laprop.optimizer; "
+        "print([m for m in ('experiments', 'scripts', 'hydra', 'pandas', 'matplotlib', 'wandb', "
+        "'pydantic') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+    for source in (ROOT / "laprop").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) (experiments|scripts)", source.read_text(), re.M)
+    for source in (ROOT / "experiments").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) scripts", source.read_text(), re.M)

@@ -1,0 +1,392 @@
+"""A run that is killed, interrupted, refused the disk or resumed ends as one left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SERVER, Maker, files, manifest, wait_for
+from filelock import FileLock
+from forked import child
+
+from experiments.common import run as runs
+from experiments.common.config import ConfigError, Settings
+from experiments.common.run import Run, execute, outcome, status
+
+NUMBERS = ("summary.json", "metrics.jsonl")
+
+pytestmark = pytest.mark.usefixtures("forkserver")
+
+
+def start(settings: Settings, **options: int):
+    process = SERVER.Process(target=child, args=(settings,), kwargs=options)
+    process.start()
+    return process
+
+
+def numbers(settings: Settings) -> dict[str, bytes]:
+    return {name: (settings.folder / name).read_bytes() for name in NUMBERS}
+
+
+def records(settings: Settings) -> int:
+    try:
+        return (settings.folder / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+# Killed -------------------------------------------------------------------------------------------
+
+
+def kill_and_compare(make_at, reference: dict[str, bytes], kills: int, longest: float) -> int:
+    """Kill at random moments, resume, compare each run that ends; returns how many ended."""
+    moments, done, ended = random.Random(1), 0, 0
+    while done < kills or not ended:
+        settings = make_at(ended)
+        process = start(settings)
+        process.join(moments.uniform(0.03, longest) if done < kills else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            done += 1
+            assert process.exitcode == -signal.SIGKILL
+            assert status(settings) != "failed"
+        if status(settings) == "finished":
+            assert numbers(settings) == reference
+            ended += 1
+    return ended
+
+
+def test_rosenbrock_killed_ten_times_ends_with_the_same_bytes(make: Maker, tmp_path: Path):
+    def at(name: object) -> Settings:
+        return make(
+            "task=rosenbrock", "task.updates=6000", "task.mean_over=500", "checkpoint_every=0",
+            "task.sigma=[0.04,0.12]", "optimizer.nu=[0,0.9]", "seed=[0,1]",
+            output=tmp_path / str(name),
+        )  # fmt: skip
+
+    alone = at("alone")
+    assert execute(alone) == "finished"
+    kill_and_compare(at, numbers(alone), kills=10, longest=0.4)
+    again = at(0)
+    assert files(again.folder) == files(alone.folder)  # no checkpoint, no temporary file
+
+
+def test_network_killed_ten_times_ends_with_the_same_bytes(toy: Maker, tmp_path: Path):
+    def at(name: object) -> Settings:
+        return toy(steps=60, pause=0.01, output=tmp_path / str(name), _checkpoint_every=0.02)
+
+    alone = at("alone")
+    assert execute(alone) == "finished"
+    kill_and_compare(at, numbers(alone), kills=10, longest=0.6)
+    assert files(at(0).folder) == files(alone.folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_and_ends_the_process(
+    toy: Maker, tmp_path: Path, number: signal.Signals
+):
+    alone = toy(steps=30, output=tmp_path / "alone")
+    execute(alone)
+    settings = toy(steps=30, pause=0.02)
+    process = start(settings)
+    wait_for(lambda: records(settings) >= 3)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert status(settings) == "interrupted"
+    assert 3 <= runs._load_checkpoint(settings.folder)["step"] < 30
+    assert execute(settings) == "finished"
+    assert numbers(settings) == numbers(alone)
+
+
+def test_a_signal_outside_the_loop_ends_at_once(toy: Maker, monkeypatch: pytest.MonkeyPatch):
+    from experiments import toy as task
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(task, "train", lambda cfg, run: os.kill(os.getpid(), signal.SIGTERM))
+    settings = toy()
+    with pytest.raises(SystemExit) as caught:
+        execute(settings)
+    assert caught.value.code == 143
+    assert status(settings) == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+def interrupt(settings: Settings, records_before: int, checkpoints: int) -> None:
+    """Run in this process until so many steps are logged, then as if SIGTERM had come."""
+    real = Run.log
+    with pytest.MonkeyPatch.context() as patch:
+
+        def log(run: Run, step: int, **metrics: object) -> None:
+            real(run, step, **metrics)
+            if checkpoints > 1:
+                run.checkpoint()
+            if step + 1 == records_before:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(Run, "log", log)
+        with pytest.raises(SystemExit):
+            execute(settings)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(toy: Maker, tmp_path: Path, capfd):
+    alone = toy(output=tmp_path / "alone")
+    execute(alone)
+    settings = toy(_checkpoint_every=0.0)
+    interrupt(settings, records_before=6, checkpoints=1)
+    newest, older = (settings.folder / name for name in runs.CHECKPOINTS)
+    steps = [runs._load(path)["step"] for path in (newest, older)]
+    assert steps == [6, 5]
+
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2 :] = b""
+    newest.write_bytes(damaged)
+    assert runs._load_checkpoint(settings.folder)["step"] == 5
+    assert "checkpoint.pt: damaged" in capfd.readouterr().err
+    both = tmp_path / "both"
+    shutil.copytree(settings.output, both)
+    assert execute(settings) == "finished"
+    assert numbers(settings) == numbers(alone)
+
+    settings = toy(output=both)
+    older = settings.folder / older.name
+    older.write_bytes(b"nothing that torch knows")
+    capfd.readouterr()
+    assert execute(settings) == "finished"
+    assert "starts anew" in capfd.readouterr().err
+    assert numbers(settings) == numbers(alone)
+
+
+def test_a_log_shorter_than_the_checkpoint_says_is_not_padded(toy: Maker, tmp_path: Path, capfd):
+    alone = toy(output=tmp_path / "alone")
+    execute(alone)
+    settings = toy()
+    interrupt(settings, records_before=6, checkpoints=1)
+    (settings.folder / "metrics.jsonl").write_text("")  # lost with the power, say
+    assert execute(settings) == "finished"
+    assert "newer than metrics.jsonl" in capfd.readouterr().err
+    assert numbers(settings) == numbers(alone)
+
+
+def test_records_after_the_checkpoint_are_written_once(toy: Maker):
+    settings = toy()
+    interrupt(settings, records_before=4, checkpoints=1)
+    with (settings.folder / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 4, "loss": 0.5}\n{"step": 5, "lo')  # of a process that was then killed
+    execute(settings)
+    lines = (settings.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(12))
+
+
+def test_what_cannot_be_restored_is_refused_at_once(toy: Maker, monkeypatch: pytest.MonkeyPatch):
+    from experiments import toy as task
+
+    def lists(cfg, run: Run) -> None:
+        run.track(history=[1, 2])
+
+    def objects(cfg, run: Run) -> None:
+        run.track(carry={"numbers": np.zeros(3)})
+        run.checkpoint()
+
+    for train, text in (lists, "cannot restore a list"), (objects, "[Ww]eights"):
+        monkeypatch.setattr(task, "train", train)
+        with pytest.raises(Exception, match=text):
+            execute(toy())
+    assert not (toy().folder / "checkpoint.pt").exists()
+
+
+def test_dictionaries_return_to_where_they_were_made():
+    meta = torch.device("meta")  # stands for a GPU: a device that is not the checkpoint's
+    state = {"a": torch.zeros(2), "t": torch.tensor(3), "new": (torch.ones(1), 5)}
+    like = {"a": torch.zeros(2, device=meta), "t": torch.tensor(0)}
+    placed = runs._placed(state, like, meta)
+    assert placed["a"].device == meta
+    assert placed["t"].device.type == "cpu"
+    assert placed["new"][0].device == meta
+    assert placed["new"][1] == 5
+
+
+# Ends ---------------------------------------------------------------------------------------------
+
+
+def test_divergence_is_a_result_with_its_step(toy: Maker):
+    settings = toy(explode_at=4)
+    assert execute(settings) == "diverged"
+    assert manifest(settings)["diverged_at"] == 4
+    last = (settings.folder / "metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["loss"] is None  # strict JSON has no NaN
+    assert json.loads((settings.folder / "summary.json").read_text())["loss"] is None
+    assert execute(settings) == outcome(settings) == "diverged"
+
+
+def test_divergence_above_a_limit(make: Maker):
+    settings = make("task=rosenbrock", "scale=smoke")
+    settings.folder.mkdir(parents=True)
+    run = Run(settings)
+    assert not run.diverged(2.0, 1, limit=2.0)
+    assert not run.diverged(torch.tensor(-1.0), 2)
+    assert run.diverged(torch.tensor(2.5), 3, limit=2.0)
+    assert run.diverged_at == 3
+    assert list(run.steps(10)) == []
+
+
+def test_a_failed_run_says_why_and_is_tried_again(toy: Maker, tmp_path: Path):
+    alone = toy(output=tmp_path / "alone")
+    execute(alone)
+    settings = toy(fail_at=5, _checkpoint_every=0.0)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="this step fails"):
+            execute(settings)
+        assert status(settings) == outcome(settings) == "failed"
+        assert "raise RuntimeError" in manifest(settings)["error"]
+    (settings.folder / "mended").touch()
+    assert execute(settings) == "finished"
+    assert "error" not in manifest(settings)
+    assert numbers(settings) == numbers(alone)
+
+
+def test_a_finished_run_is_not_touched_again(toy: Maker):
+    settings = toy()
+    execute(settings)
+    before = {path: path.stat().st_mtime_ns for path in settings.folder.iterdir()}
+    assert execute(settings) == "finished"
+    assert {path: path.stat().st_mtime_ns for path in settings.folder.iterdir()} == before
+
+
+def test_two_processes_never_do_the_same_run(toy: Maker):
+    settings = toy(steps=100, pause=0.02)
+    process = start(settings)
+    wait_for(lambda: records(settings) >= 1)
+    assert execute(settings) == outcome(settings) == "busy"
+    process.kill()
+    process.join()
+    lock = FileLock(settings.folder / ".lock", timeout=0)  # the dead hold no locks
+    lock.acquire()
+    lock.release()
+    assert outcome(settings) == "failed"
+
+
+def test_a_full_disk_leaves_the_old_files(toy: Maker, tmp_path: Path):
+    alone = toy(steps=40, output=tmp_path / "alone")
+    execute(alone)
+    settings = toy(steps=40, _checkpoint_every=0.0)
+    interrupt(settings, records_before=10, checkpoints=1)
+    before = {path.name: path.read_bytes() for path in settings.folder.glob("checkpoint*")}
+    # In the first case the log cannot grow, in the second no checkpoint can be written.
+    size = (settings.folder / "metrics.jsonl").stat().st_size
+    for limit in size + 1000, size + 3000:
+        process = start(settings, limit=limit)
+        process.join()
+        assert process.exitcode == 1
+        assert manifest(settings)["error"].endswith("OSError: [Errno 27] File too large\n")
+        assert {p.name: p.read_bytes() for p in settings.folder.glob("checkpoint*")} == before
+    assert execute(settings) == "finished"
+    assert numbers(settings) == numbers(alone)
+
+
+def test_a_manifest_that_cannot_be_written_hides_no_error(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch
+):
+    real, calls = runs.write_json, []
+
+    def full(path: Path, data: object) -> None:
+        calls.append(path.name)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(runs, "write_json", full)
+    with pytest.raises(RuntimeError, match="this step fails"):
+        execute(toy(fail_at=2))
+    assert status(toy(fail_at=2)) == "running"  # the old file, whole
+
+
+def test_output_that_is_no_folder_is_bad_input(toy: Maker, tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match=f"output={file}: .*must be a folder"):
+        execute(toy(output=file))
+
+
+def test_wall_time_and_memory_add_up_over_resumes(toy: Maker):
+    settings = toy(pause=0.01, _checkpoint_every=0.0)
+    interrupt(settings, records_before=6, checkpoints=1)
+    first = manifest(settings)
+    checkpoint = runs._load_checkpoint(settings.folder)
+    assert 6 * 0.01 <= checkpoint["wall_time"] <= first["wall_time_s"] + 0.001
+    execute(settings)
+    last = manifest(settings)
+    assert last["wall_time_s"] >= checkpoint["wall_time"] + 6 * 0.01 - 0.001
+    assert last["peak_memory_bytes"] >= checkpoint["peak_memory"] > 1e7
+
+
+def test_memory_is_the_runs_own(toy: Maker):
+    ballast = torch.ones(400_000_000 // 4)  # of an earlier run in the same process
+    del ballast
+    execute(toy())
+    now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert manifest(toy())["peak_memory_bytes"] < now + 200e6
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_all_kinds_become_strict_json(make: Maker):
+    settings = make("task=rosenbrock", "scale=smoke", "seed=[0,1]")
+    settings.folder.mkdir(parents=True)
+    run = Run(settings)
+    run.log(
+        1,
+        tensor=torch.tensor([1.5, torch.nan]),
+        half=torch.tensor([2.0, -torch.inf], dtype=torch.bfloat16),
+        array=np.array([1, 2]),
+        scalar=np.float32(0.5),
+        whole=3,
+    )
+    run.close(completed=True)
+    record = json.loads((settings.folder / "metrics.jsonl").read_text())
+    assert record == {
+        "step": 1, "tensor": [1.5, None], "half": [2.0, None], "array": [1, 2], "scalar": 0.5,
+        "whole": 3,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="loss: 3 numbers for 2 members"):
+        run.summary(loss=torch.zeros(3))
+
+
+def test_streams_depend_on_purpose_and_seed_alone(toy: Maker):
+    def draws(*asked: tuple[str, int | None], seed: int = 0) -> list[float]:
+        settings = toy(_seed=seed)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        run = Run(settings)
+        return [float(torch.rand(1, generator=run.generator(*ask))) for ask in asked]
+
+    a, b = draws(("a", None), ("b", None))
+    assert a != b
+    assert draws(("b", None), ("a", None)) == [b, a]
+    assert draws(("a", 3), seed=5) == draws(("a", None), seed=3)
+    first, second = draws(("a", None), ("a", None))  # the same stream goes on
+    assert first == a
+    assert second != a
+
+
+def test_global_generators_are_seeded_by_the_run(toy: Maker, tmp_path: Path):
+    torch.manual_seed(99)
+    one, other = toy(), toy(output=tmp_path / "other")
+    execute(one)
+    torch.rand(5)
+    execute(other)
+    assert numbers(one) == numbers(other)
+    third = toy(_seed=1)
+    execute(third)
+    assert numbers(third) != numbers(one)

@@ -1,0 +1,82 @@
+"""Every member of a batch is what its setting gives alone; every task runs at its smoke scale."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import FIGURES, TASKS, Maker
+
+from experiments.common.config import Settings, expand
+from experiments.common.run import FINAL, execute
+
+
+def summary(settings: Settings) -> dict[str, Any]:
+    assert execute(settings) == "finished"
+    return dict(json.loads((settings.folder / "summary.json").read_text()))
+
+
+def alone(make: Maker, batch: Settings, *overrides: str) -> list[Settings]:
+    """The members of a batch, each as a run of its own."""
+    axes = batch.axes()
+    return [
+        make(*overrides, *(f"{name}={value!r}" for name, value in zip(axes, member, strict=True)))
+        for member in batch.members()
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "laprop"])
+def test_rosenbrock_members_equal_runs_alone_bit_for_bit(make: Maker, optimizer: str):
+    common = ("task=rosenbrock", f"optimizer={optimizer}", "task.updates=800", "task.mean_over=300")
+    batch = make(
+        *common, "task.sigma=[0.04,0.12]", "optimizer.lr=[0.01,0.1]", "optimizer.nu=[0,0.999]",
+        "optimizer.mu=[0.9]", "seed=[3,4]",
+    )  # fmt: skip
+    together = summary(batch)
+    singles = [summary(settings) for settings in alone(make, batch, *common)]
+    assert len(singles) == 16
+    for name, values in together.items():
+        assert values == [single[name][0] for single in singles], name
+    assert len({(x, y) for x, y in zip(together["x_mean"], together["y_mean"], strict=True)}) > 12
+
+
+def test_mnist_members_equal_runs_alone_to_rounding(make: Maker):
+    # Batched and single matrix products may add in another order: after 117 updates the losses
+    # agree to 1e-4 of themselves, where another seed or nu makes more than a hundred times that.
+    common = (
+        "task=mnist_divergence", "task.width=8", "task.batch_size=512", "task.epochs=1",
+        "task.log_every=39",
+    )  # fmt: skip
+    batch = make(*common, "optimizer.lr=[0.001]", "optimizer.nu=[0.7,0.99]", "seed=[0,1]")
+    together = summary(batch)["final_loss"]
+    singles = [summary(settings)["final_loss"][0] for settings in alone(make, batch, *common)]
+    np.testing.assert_allclose(together, singles, rtol=1e-4)
+    gaps = np.abs(np.subtract.outer(singles, singles)) / np.mean(singles)
+    assert gaps[~np.eye(len(singles), dtype=bool)].min() > 1e-3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_runs_at_smoke_scale(make: Maker, task: str):
+    settings = make(f"task={task}", "scale=smoke", "checkpoint_every=0")
+    assert execute(settings) in FINAL
+    assert (settings.folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_names_settings_of_its_task(figure: str):
+    from omegaconf import OmegaConf
+
+    from experiments.common.config import CONFIGS
+
+    grids = OmegaConf.load(CONFIGS / "figure" / f"{figure}.yaml").grids
+    for scale, grid in grids.items():
+        every = expand([f"figure={figure}", f"scale={scale}"])
+        columns = {"optimizer.name" if key == "optimizer" else key for key in grid}
+        for settings in every:
+            assert columns <= {
+                "seed",
+                *(f"optimizer.{name}" for name in vars(settings.optimizer)),
+                *(f"task.{name}" for name in vars(settings.task)),
+            }
