@@ -12,8 +12,9 @@ from pathlib import Path
 import yaml
 
 from experiments.common.config import ROOT
-from experiments.common.records import RESULTS, load
+from experiments.common.records import RESULTS
 from scripts.claims.measured import Measured
+from scripts.make_figures import results_of
 
 HERE = Path(__file__).parent / "claims"
 README = ROOT / "README.md"
@@ -37,7 +38,7 @@ def rows() -> list[dict[str, str]]:
     """
     table = []
     for name, claim in yaml.safe_load((HERE / "claims.yaml").read_text()).items():
-        figure, results = claim["figure"], load(claim["figure"])
+        figure, results = claim["figure"], results_of(claim["figure"])
         row = {"claim": claim["says"], "figure": figure, "section": claim["section"]}
         if results is None:
             table.append(row | {"verdict": "not run", "measured": "", "where": ""})

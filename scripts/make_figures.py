@@ -16,7 +16,7 @@ import yaml
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.common.records import RESULTS, load
+from experiments.common.records import RESULTS, Results, load
 from scripts.figures import style
 
 HERE = Path(__file__).parent / "figures"
@@ -28,9 +28,19 @@ def drawn() -> list[str]:
     return sorted(file.stem for file in HERE.glob("*.py") if file.stem != "style")
 
 
+def catalogue() -> dict[str, dict[str, str]]:
+    """Every figure of the paper, and ours: section, task, what it shows."""
+    return dict(yaml.safe_load((HERE / "catalogue.yaml").read_text()))
+
+
+def results_of(name: str) -> Results | None:
+    """What a figure is drawn from: its own results, or those that its catalogue row names."""
+    return load(catalogue()[name].get("results", name))
+
+
 def picture(name: str) -> bytes | None:
     """The PNG of a figure, or None where it has no results yet."""
-    results = load(name)
+    results = results_of(name)
     if results is None:
         return None
     style.use()
@@ -43,7 +53,6 @@ def picture(name: str) -> bytes | None:
 
 def index() -> str:
     """The table of all figures: what each shows, and how far it has come."""
-    catalogue = yaml.safe_load((HERE / "catalogue.yaml").read_text())
     lines = [
         "# Figures",
         "",
@@ -53,13 +62,13 @@ def index() -> str:
         "| figure | what it shows | paper | task | status | run it |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, entry in catalogue.items():
-        results = load(name)
+    for name, entry in catalogue().items():
+        results = results_of(name)
         if results is None:
             status, command = "not run", ""
         else:
             status = f"[{results.label}](figures/{name}.png)"
-            command = f"`python -m experiments figure={name} scale={results.scale}`"
+            command = f"`python -m experiments figure={results.figure} scale={results.scale}`"
         lines.append(
             f"| {name} | {entry['shows']} | {entry['section']} | {entry['task']} | {status} "
             f"| {command} |"

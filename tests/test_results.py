@@ -8,14 +8,16 @@ import pytest
 import yaml
 
 from experiments.common.config import CONFIGS, ROOT
-from experiments.common.records import RESULTS, Results, load
+from experiments.common.records import RESULTS, Results
 from scripts import check_claims, make_discrepancies, make_figures
 
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/*/manifest.json"))
-CATALOGUE = yaml.safe_load((make_figures.HERE / "catalogue.yaml").read_text())
+CATALOGUE = make_figures.catalogue()
 
 
-@pytest.mark.parametrize("name", [name for name in make_figures.drawn() if load(name)])
+@pytest.mark.parametrize(
+    "name", [name for name in make_figures.drawn() if make_figures.results_of(name)]
+)
 def test_every_figure_is_drawn_and_twice_the_same(name: str) -> None:
     png = make_figures.picture(name)
     assert png is not None
@@ -37,7 +39,7 @@ def test_the_index_names_every_figure_of_the_paper_and_every_script() -> None:
     assert text == make_figures.index(), "stale: run make figures"
     for name in CATALOGUE:
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
-        assert ("not run" in row) == (load(name) is None)
+        assert ("not run" in row) == (make_figures.results_of(name) is None)
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda f: f"{f.parent.name}-{f.name}")
@@ -61,7 +63,7 @@ def test_claims_are_fresh_and_every_checked_claim_has_its_function() -> None:
     names = yaml.safe_load((check_claims.HERE / "claims.yaml").read_text())
     for row, (name, claim) in zip(table, names.items(), strict=True):
         assert claim["figure"] in CATALOGUE, name
-        assert (row["verdict"] == "not run") == (load(claim["figure"]) is None)
+        assert (row["verdict"] == "not run") == (make_figures.results_of(claim["figure"]) is None)
 
 
 @pytest.mark.parametrize(

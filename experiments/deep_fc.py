@@ -1,0 +1,133 @@
+"""Very deep fully connected nets on MNIST (paper 5.3 and C.4, Figure 4).
+
+A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all members train as one
+stack of networks. Members with the same seed start at the same weights and see the same batches.
+"""
+
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor
+
+from experiments.common import data
+from experiments.common.config import settings
+from experiments.common.run import Run
+from laprop.functional import ALGORITHMS
+
+AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
+MEAN, STD = 0.1307, 0.3081  # of the training set's pixels, as the images are standardised
+
+
+@settings
+class Config:
+    """784 - depth hidden layers of width ReLU - 10, cross-entropy, minibatches without replacement.
+
+    Attributes:
+        depth: hidden layers, at least 2.
+        width: units in each.
+        batch_size: images in a minibatch; the rest of an epoch that fills none is left out.
+        updates: length of the training.
+        log_every: updates; the logged training loss is the mean over as many minibatches.
+    """
+
+    depth: Annotated[int, Ge(2)]
+    width: Annotated[int, Gt(0)]
+    batch_size: Annotated[int, Interval(ge=1, le=60000)]
+    updates: Annotated[int, Gt(0)]
+    log_every: Annotated[int, Gt(0)]
+
+    def __post_init__(self) -> None:
+        if self.updates % self.log_every:
+            raise ValueError(f"task.log_every={self.log_every}: must divide updates={self.updates}")
+
+
+def initial(depth: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights of one network: Kaiming, that is normal of variance 2 / fan_in, and zero biases.
+
+    The hidden layers after the first have one shape and stand in one tensor, ``w`` of shape
+    (depth - 1, width, width): an optimizer's step is then a few operations, however deep the net.
+    """
+
+    def kaiming(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) * (2 / shape[-1]) ** 0.5
+
+    return {
+        "w_in": kaiming(width, 784),
+        "b_in": torch.zeros(width),
+        "w": kaiming(depth - 1, width, width),
+        "b": torch.zeros(depth - 1, width),
+        "w_out": kaiming(10, width),
+        "b_out": torch.zeros(10),
+    }
+
+
+def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each member.
+
+    Args:
+        params: stacked weights, each (B, ...).
+        images: (B, batch, 784).
+        labels: (B, batch).
+
+    Returns:
+        shape (B,).
+    """
+
+    def linear(b: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return torch.baddbmm(b[:, None], x, w.mT)
+
+    x = linear(params["b_in"], images, params["w_in"]).relu_()
+    # The gradient of unbind is one stack; that of indexing would be the whole of w for each layer.
+    for w, b in zip(params["w"].unbind(1), params["b"].unbind(1), strict=True):
+        x = linear(b, x, w).relu_()
+    logits = linear(params["b_out"], x, params["w_out"])
+    chosen = logits.log_softmax(-1).gather(-1, labels[..., None])
+    return -chosen.mean((-2, -1))
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train the stack; log each member's training loss."""
+    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
+    hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
+    seeds, stream = grid.codes("seed")
+    (images, labels), _ = data.mnist(run.device)
+    images = (images.float() / 255 - MEAN) / STD
+
+    starts = [initial(cfg.depth, cfg.width, run.generator("weights", seed)) for seed in seeds]
+    params = {k: torch.stack([s[k] for s in starts]).to(run.device)[stream] for k in starts[0]}
+    carry: dict[str, Any] = {
+        "params": params,
+        "states": {name: algorithm.init(value) for name, value in params.items()},
+        "order": torch.zeros(len(seeds), len(images), dtype=torch.int64, device=run.device),
+        "total": torch.zeros(len(grid), device=run.device),  # of losses since the last record
+        "lowest": torch.full((len(grid),), torch.inf, device=run.device),
+        "lowest_at": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
+    }
+    shuffles = [run.generator("batches", seed) for seed in seeds]
+    run.track(carry=carry)
+    per_epoch = len(images) // cfg.batch_size
+    for step in run.steps(cfg.updates):
+        i, update = step % per_epoch, step + 1
+        if i == 0:
+            order = [torch.randperm(len(images), generator=g) for g in shuffles]
+            carry["order"] = torch.stack(order).to(run.device)
+        batch = carry["order"][:, i * cfg.batch_size : (i + 1) * cfg.batch_size]
+        params = {k: v.requires_grad_() for k, v in carry["params"].items()}
+        loss = losses(params, images[batch][stream], labels[batch][stream])
+        gradients = torch.autograd.grad(loss.sum(), list(params.values()))
+        carry["total"] += loss.detach()
+        with torch.no_grad():
+            for (name, value), g in zip(params.items(), gradients, strict=True):
+                carry["params"][name], carry["states"][name] = algorithm.step(
+                    value.detach(), g, carry["states"][name], **hyper
+                )
+        if update % cfg.log_every == 0:
+            mean = carry["total"] / cfg.log_every
+            carry["total"] = torch.zeros_like(mean)
+            run.log(update, train_loss=mean)
+            lower = mean < carry["lowest"]
+            carry["lowest"] = torch.where(lower, mean, carry["lowest"])
+            carry["lowest_at"] = torch.where(lower, update, carry["lowest_at"])
+            run.summary(final_loss=mean)
+    run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

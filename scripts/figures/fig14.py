@@ -1,0 +1,58 @@
+"""Figure 14: training curves of ResNet-20 on CIFAR-10 over mu and nu."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from scripts.claims.fig12 import GUESSING
+from scripts.figures import style
+from scripts.figures.fig12 import OPTIMIZERS
+
+
+def draw(results: Results) -> Figure:
+    """Training loss of every run."""
+    return curves(results, "train_loss", "training loss")
+
+
+def curves(results: Results, column: str, name: str) -> Figure:
+    """A panel per mu and optimizer, every run a thin line in the colour of its nu.
+
+    Args:
+        results: curves with columns optimizer, mu, nu, seed, step and ``column``.
+        column: the number to show, on a logarithmic axis.
+        name: its name.
+    """
+    every = results.curves
+    mus, nus = sorted(every.mu.unique()), sorted(every.nu.unique())
+    colour = dict(zip(nus, mpl.colormaps["viridis_r"](np.linspace(0.1, 1, len(nus))), strict=True))
+    figure, axes = plt.subplots(
+        len(OPTIMIZERS),
+        len(mus),
+        figsize=(1.7 * len(mus) + 0.8, 4.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    for row, optimizer in zip(axes, OPTIMIZERS, strict=True):
+        for axis, mu in zip(row, mus, strict=True):
+            cell = every[(every.optimizer == optimizer) & (every.mu == mu)]
+            for (nu, _), run in cell.groupby(["nu", "seed"]):
+                axis.plot(run.step, run[column], color=colour[nu], linewidth=0.7)
+                if run.step.max() < every.step.max():  # ended there
+                    last = run.dropna(subset=column).iloc[-1:]
+                    axis.plot(last.step, last[column], "x", color=colour[nu], markersize=5)
+            axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
+            axis.set(yscale="log")
+        row[0].set_ylabel(f"{style.NAME[optimizer]}\n{name}")
+    low = np.nanmin(every[column])
+    axes[0, 0].set_ylim(0.8 * low, 2 * GUESSING)
+    for axis, mu in zip(axes[0], mus, strict=True):
+        axis.set_title(f"µ = {mu:g}")
+    for axis in axes[-1]:
+        axis.set_xlabel("epochs")
+    handles = [plt.Line2D([], [], color=colour[nu], label=f"{nu:g}") for nu in nus]
+    figure.legend(handles=handles, loc="outside right center", title="ν")
+    style.provenance(figure, results, "dotted: guessing; ×: ended as diverged")
+    return figure

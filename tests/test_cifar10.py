@@ -1,0 +1,289 @@
+"""ResNet-20 on CIFAR-10: the network, the augmentation, the schedule, the decay, resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from conftest import Maker
+from torch import Tensor, nn
+
+from experiments import cifar10
+from experiments.common.config import ConfigError, Settings
+from experiments.common.run import Run, execute
+
+SMALL = ("task=cifar10", "scale=smoke", "task.train_images=64", "task.test_images=50")
+
+
+def summary(settings: Settings) -> dict[str, Any]:
+    return dict(json.loads((settings.folder / "summary.json").read_text()))
+
+
+def records(settings: Settings) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (settings.folder / "metrics.jsonl").open()]
+
+
+@pytest.fixture
+def tracked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the last run in this process tracked, to be looked at after its end."""
+    things: dict[str, Any] = {}
+    real = Run.track
+
+    def track(run: Run, **named: Any) -> None:
+        things.update(named)
+        real(run, **named)
+
+    monkeypatch.setattr(Run, "track", track)
+    return things
+
+
+# The network --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shortcut", "count"), [("projection", 272_474), ("pad", 269_722)])
+def test_resnet_20_has_the_parameters_of_the_literature(shortcut: str, count: int):
+    net = cifar10.resnet(20, 16, shortcut)
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert f"{count / 1e6:.2f}" == "0.27"
+    kinds = Counter(type(module) for module in net.modules())
+    assert kinds[nn.Linear] == 1
+    # 19 convolutions and one linear layer, the shortcuts' not counted.
+    assert kinds[nn.Conv2d] == 19 + (2 if shortcut == "projection" else 0)
+    shapes, x = [], torch.randn(2, 3, 32, 32)
+    for layer in net:
+        x = layer(x)
+        shapes.append(tuple(x.shape[1:]))
+    assert [(c, h, w) for c, h, w in dict.fromkeys(s for s in shapes if len(s) == 3)] == [
+        (16, 32, 32), (32, 16, 16), (64, 8, 8), (64, 1, 1),
+    ]  # fmt: skip
+    assert shapes[-1] == (10,)
+
+
+def test_convolutions_start_normal_with_variance_2_over_fan_out():
+    torch.manual_seed(0)
+    net = cifar10.resnet(20, 16, "projection")
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            w = module.weight.double()
+            n, variance = w.numel(), 2 / (module.kernel_size[0] ** 2 * module.out_channels)
+            assert abs(w.var() / variance - 1) < 5 * (2 / n) ** 0.5
+            assert abs(w.mean()) < 5 * (variance / n) ** 0.5
+            assert module.bias is None
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+
+
+def test_option_a_passes_every_second_pixel_and_zeros():
+    x = torch.randn(2, 4, 6, 6)
+    y = cifar10.Pad(4, 8)(x)
+    assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2])
+    assert not y[:, :2].any()
+    assert not y[:, 6:].any()
+
+
+# The augmentation ---------------------------------------------------------------------------------
+
+
+def window(image: Tensor, top: int, left: int, flip: bool) -> Tensor:
+    """The crop of one image (3, 32, 32), by slices."""
+    wide = nn.functional.pad(image, (4, 4, 4, 4))[:, top : top + 32, left : left + 32]
+    return wide.flip(2) if flip else wide
+
+
+def test_every_crop_is_a_shifted_and_perhaps_mirrored_image():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (5, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    ends = torch.cartesian_prod(torch.arange(9), torch.arange(9))  # all of them, both ways round
+    index = torch.randint(5, (162,), generator=generator)
+    shift, flip = ends.repeat(2, 1), torch.arange(162) >= 81
+    crops = cifar10.crops(cifar10.padded(images), index, shift, flip)
+    assert crops.dtype == torch.uint8
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+    for crop, i, (top, left), mirrored in zip(crops, index, shift, flip, strict=True):
+        assert torch.equal(crop, window(images[i], int(top), int(left), bool(mirrored)))
+    unmoved = cifar10.crops(
+        cifar10.padded(images), torch.arange(5), torch.full((5, 2), 4), torch.zeros(5).bool()
+    )
+    assert torch.equal(unmoved, images)
+
+
+def test_an_epoch_takes_each_image_once_and_shifts_and_flips_uniformly(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+):
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+    real = cifar10.crops
+
+    def crops(images: Tensor, index: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+        drawn.append((index, shift, flip))
+        return real(images, index, shift, flip)
+
+    monkeypatch.setattr(cifar10, "crops", crops)
+    n = 4000
+    execute(
+        make(
+            *SMALL, f"task.train_images={n}", "task.width=1", "task.epochs=1", "task.batch_size=999"
+        )
+    )
+    index, shift, flip = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    assert [len(part) for part, *_ in drawn] == [999] * 4 + [4]
+    assert torch.equal(index.sort().values, torch.arange(n))
+    assert not torch.equal(index, torch.arange(n))
+    counts = torch.zeros(9, 9).index_put_(tuple(shift.T), torch.ones(n), accumulate=True)
+    expected = n / 81
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square < 80 + 5 * math.sqrt(2 * 80)  # five standard deviations above its mean
+    assert abs(flip.double().mean() - 0.5) < 5 * 0.5 / math.sqrt(n)
+
+
+def test_images_are_standardised_and_halved_by_means():
+    images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    x = cifar10.normalised(images, 32)
+    for channel, (mean, std) in enumerate(zip(cifar10.MEAN, cifar10.STD, strict=True)):
+        expected = (images[:, channel].double() / 255 - mean) / std
+        torch.testing.assert_close(x[:, channel].double(), expected, rtol=1e-5, atol=1e-5)
+    halved = cifar10.normalised(images, 16)
+    blocks = x.unflatten(2, (16, 2)).unflatten(4, (16, 2)).mean((3, 5))
+    torch.testing.assert_close(halved, blocks)
+
+
+# Schedule and decay -------------------------------------------------------------------------------
+
+
+def test_rate_and_decay_fall_tenfold_at_each_milestone(make: Maker):
+    settings = make("task=cifar10")  # the paper's recipe
+    values = [
+        cifar10.scheduled(settings.task.milestones, settings.optimizer, epoch)
+        for epoch in range(settings.task.epochs)
+    ]
+    assert len(values) == 164
+    changes = [e for e in range(1, 164) if values[e] != values[e - 1]]
+    assert changes == [80, 120]
+    for epoch, factor in ((0, 1), (79, 1), (80, 0.1), (119, 0.1), (120, 0.01), (163, 0.01)):
+        assert values[epoch] == pytest.approx((1e-3 * factor, 1e-4 * factor), rel=1e-12)
+    by_lr = dataclasses.replace(settings.optimizer, weight_decay=0.1, decay_by_lr=True)
+    for epoch in (0, 80, 120):
+        assert cifar10.scheduled([80, 120], by_lr, epoch) == pytest.approx(values[epoch], rel=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "laprop"])
+def test_every_optimizer_takes_the_same_decay_which_lr_does_not_scale(
+    make: Maker, tracked: dict[str, Any], optimizer: str
+):
+    # At lr 0 the decay is all that moves a weight: four updates of 0.9, four of 0.99.
+    execute(
+        make(
+            *SMALL, f"optimizer={optimizer}", "optimizer.lr=0", "optimizer.weight_decay=0.1",
+            "task.batch_size=16",
+        )
+    )  # fmt: skip
+    ended = [p.detach().clone() for p in tracked["net"].parameters()]
+    batch_norms = [m for m in tracked["net"].modules() if isinstance(m, nn.BatchNorm2d)]
+    factor = 0.9**4 * 0.99**4
+    for module in batch_norms:  # which began at 1
+        torch.testing.assert_close(module.weight, torch.full_like(module.weight, factor))
+    twin = make(*SMALL, "optimizer.lr=0", "optimizer.weight_decay=0", "task.batch_size=16")
+    execute(twin)
+    for end, start in zip(ended, tracked["net"].parameters(), strict=True):
+        torch.testing.assert_close(end, start * factor)
+
+
+def test_the_optimizer_learns_at_the_scheduled_rate(make: Maker, tracked: dict[str, Any]):
+    settings = make(*SMALL, "optimizer.lr=0.001", "task.milestones=[1]")
+    execute(settings)
+    assert [group["lr"] for group in tracked["optimizer"].param_groups] == [pytest.approx(1e-4)]
+    assert [group["weight_decay"] for group in tracked["optimizer"].param_groups] == [0]
+
+
+# Runs ---------------------------------------------------------------------------------------------
+
+
+def test_final_numbers_are_means_of_the_last_epochs(make: Maker):
+    settings = make(*SMALL, "task.epochs=3", "task.average_over=2")
+    assert execute(settings) == "finished"
+    logged = records(settings)
+    assert [record["step"] for record in logged] == [1, 2, 3]
+    for name, value in summary(settings).items():
+        assert value == pytest.approx((logged[1][name] + logged[2][name]) / 2)
+    assert set(summary(settings)) == set(cifar10.METRICS)
+    right = [record["test_accuracy"] * 50 for record in logged]
+    assert right == pytest.approx([round(count) for count in right])
+
+
+def test_a_run_above_the_limit_ends_as_diverged_with_its_epoch(make: Maker):
+    settings = make(*SMALL, "task.epochs=3", "task.diverged_above=0.1")
+    assert execute(settings) == "diverged"
+    manifest = json.loads((settings.folder / "manifest.json").read_text())
+    assert manifest["diverged_at"] == 1
+    assert len(records(settings)) == 1
+    assert set(summary(settings).values()) == {None}
+
+
+def test_a_run_that_is_not_finite_ends_as_diverged(make: Maker):
+    settings = make(*SMALL, "optimizer=adam", "optimizer.lr=1e30")
+    assert execute(settings) == "diverged"
+    first, second = records(settings)
+    assert math.isfinite(first["train_loss"])  # of its one batch, before the first update
+    assert second["train_loss"] is None
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "laprop"])
+def test_a_stopped_run_ends_with_the_same_bytes(
+    make: Maker, tmp_path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+):
+    overrides = (*SMALL, f"optimizer={optimizer}", "task.epochs=4", "task.milestones=[1,3]")
+    whole = make(*overrides, output=tmp_path / "whole")
+    execute(whole)
+    stopped = make(*overrides)
+    real = Run.log
+
+    def log(run: Run, step: int, **metrics: object) -> None:
+        real(run, step, **metrics)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", log)
+        with pytest.raises(SystemExit):
+            execute(stopped)
+    assert len(records(stopped)) == 2
+    assert execute(stopped) == "finished"
+    for name in ("metrics.jsonl", "summary.json"):
+        assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_bfloat16_keeps_the_weights_in_float32_and_trains_alike(
+    make: Maker, tracked: dict[str, Any]
+):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        settings = make(*SMALL, f"task.precision={precision}")
+        execute(settings)
+        assert {p.dtype for p in tracked["net"].parameters()} == {torch.float32}
+        losses[precision] = summary(settings)["train_loss"]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "allowed"),
+    [
+        ("depth=21", "must be 6 n + 2"),
+        ("average_over=3", "must be at most task.epochs=2"),
+        ("train_images=50001", "at most 50000"),
+        ("shortcut=B", "must be one of projection, pad"),
+        ("milestones=[0]", "each an integer, greater than 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(make: Maker, wrong: str, allowed: str):
+    with pytest.raises(ConfigError, match=f"^task.{wrong.split('=')[0]}") as caught:
+        make(*SMALL, f"task.{wrong}")
+    assert allowed in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,132 @@
+"""The deep nets of Figure 4: their start, their loss, members of a stack, resume."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Maker
+from torch import nn
+
+from experiments.common.config import ConfigError, Settings
+from experiments.common.run import Run, execute
+from experiments.deep_fc import initial, losses
+
+SMALL = ("task=deep_fc", "task.depth=6", "task.width=16", "task.batch_size=200", "task.updates=40",
+         "task.log_every=10")  # fmt: skip
+
+
+def summary(settings: Settings) -> dict[str, Any]:
+    assert execute(settings) == "finished"
+    return dict(json.loads((settings.folder / "summary.json").read_text()))
+
+
+def test_weights_start_as_kaiming_says():
+    start = initial(depth=40, width=64, generator=torch.Generator().manual_seed(0))
+    assert {name: tuple(value.shape) for name, value in start.items()} == {
+        "w_in": (64, 784), "b_in": (64,), "w": (39, 64, 64), "b": (39, 64), "w_out": (10, 64),
+        "b_out": (10,),
+    }  # fmt: skip
+    for name, fan_in in {"w_in": 784, "w": 64, "w_out": 64}.items():
+        w = start[name].double()
+        # Mean and variance within 4 standard errors, kurtosis a normal's (a uniform's is 1.8).
+        n, variance = w.numel(), 2 / fan_in
+        assert abs(w.mean()) < 4 * (variance / n) ** 0.5, name
+        assert abs(w.var() / variance - 1) < 4 * (2 / n) ** 0.5, name
+        assert abs((w**4).mean() / w.var() ** 2 - 3) < 4 * (24 / n) ** 0.5, name
+    assert all(not start[name].any() for name in ("b_in", "b", "b_out"))
+
+
+def test_the_signal_neither_grows_nor_shrinks_with_depth():
+    """What the initialisation is for: with any other gain, 30 layers are a factor gain^30 or so."""
+    w = initial(depth=31, width=512, generator=torch.Generator().manual_seed(1))["w"]
+    x = torch.randn(64, 512, generator=torch.Generator().manual_seed(2))
+    for layer in w:
+        x = (x @ layer.T).relu()
+    assert 0.2 < 2 * x.square().mean() < 5  # ReLU leaves half of the 1 that it began with
+
+
+def test_losses_are_those_of_a_torch_network():
+    starts = [initial(5, 12, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    for start in starts:  # biases that matter
+        for name in ("b_in", "b", "b_out"):
+            start[name] += 0.1 * torch.randn(start[name].shape)
+    stacked = {name: torch.stack([s[name] for s in starts]).double() for name in starts[0]}
+    images = torch.randn(2, 30, 784, dtype=torch.float64)
+    labels = torch.randint(10, (2, 30))
+    ours = losses(stacked, images, labels)
+    for member, start in enumerate(starts):
+        sizes = [784, *[12] * 5, 10]
+        linears = [nn.Linear(a, b).double() for a, b in itertools.pairwise(sizes)]
+        weights = [start["w_in"], *start["w"], start["w_out"]]
+        biases = [start["b_in"], *start["b"], start["b_out"]]
+        for linear, w, b in zip(linears, weights, biases, strict=True):
+            linear.load_state_dict({"weight": w, "bias": b})
+        net = nn.Sequential(*[part for linear in linears for part in (linear, nn.ReLU())][:-1])
+        theirs = nn.functional.cross_entropy(net(images[member]), labels[member])
+        torch.testing.assert_close(ours[member], theirs.detach(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "amsgrad", "laprop"])
+def test_members_of_a_stack_equal_runs_alone_to_rounding(make: Maker, optimizer: str):
+    common = (*SMALL, f"optimizer={optimizer}")
+    rates, seeds = (1e-3, 1e-4), (0, 1)
+    together = summary(make(*common, "optimizer.lr=[0.001,0.0001]", "seed=[0,1]"))
+    alone = [
+        summary(make(*common, f"optimizer.lr={lr}", f"seed={seed}"))
+        for lr in rates
+        for seed in seeds
+    ]
+    losses = np.array([run["final_loss"][0] for run in alone])
+    np.testing.assert_allclose(together["final_loss"], losses, rtol=1e-4)
+    gaps = np.abs(np.subtract.outer(losses, losses)) / losses.mean()
+    assert gaps[~np.eye(4, dtype=bool)].min() > 1e-3  # so that a mix-up of members would be seen
+    assert (losses[:2] < losses[2:]).all()
+    assert losses.max() < math.log(10) + 0.5
+
+
+def test_a_stopped_run_ends_with_the_same_bytes(make: Maker, tmp_path, monkeypatch):
+    overrides = (
+        *SMALL, "optimizer.lr=[0.001,0.0001]", "task.batch_size=20000", "task.updates=8",
+        "task.log_every=4",
+    )  # fmt: skip
+    whole = make(*overrides, output=tmp_path / "whole")
+    execute(whole)
+    stopped = make(*overrides)
+    real = Run.log
+
+    def log(run: Run, step: int, **metrics: object) -> None:
+        real(run, step, **metrics)
+        if step == 4:  # in the second epoch of three updates
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", log)
+        with pytest.raises(SystemExit):
+            execute(stopped)
+    assert execute(stopped) == "finished"
+    for name in ("metrics.jsonl", "summary.json"):
+        assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "allowed"),
+    [
+        ("depth=1", "an integer, at least 2"),
+        ("width=0", "an integer, greater than 0"),
+        ("batch_size=60001", "an integer, at least 1 and at most 60000"),
+        ("log_every=7", "divide updates=1160"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(make: Maker, wrong: str, allowed: str):
+    with pytest.raises(ConfigError, match=f"^task.{wrong}: must") as caught:
+        make("task=deep_fc", f"task.{wrong}")
+    assert allowed in str(caught.value)
+    assert "\n" not in str(caught.value)
