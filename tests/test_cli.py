@@ -118,7 +118,7 @@ BAD = {
     ("task=null",): ["task=null", *TASKS],
     ("~task",): ["~task"],
     ("optimizer=lapropp",): ["optimizer=lapropp", "did you mean laprop?", "adam"],
-    ("figure=fig2",): ["figure=fig2", "did you mean fig02?", *FIGURES],
+    ("figure=fig002",): ["figure=fig002", "did you mean fig02?", *FIGURES],
     ("figure=fig02", "scale=cpu"): ["scale=cpu", "paper, smoke"],
     ("scale=tiny",): ["scale=tiny", "paper, cpu, smoke"],
     ("tracking=wandbb",): ["tracking=wandbb", "did you mean wandb?", "none"],
