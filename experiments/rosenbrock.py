@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MultipleOf
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class Config:
 
     sigma: Axis[Annotated[float, Ge(0)]]
     noise: Literal["halfwidth", "width"]
-    updates: Annotated[int, Gt(0)]
+    updates: Annotated[int, Gt(0), MultipleOf(UPDATES_PER_STEP)]
     start: tuple[float, float]
     converged_below: Annotated[float, Gt(0)]
     mean_over: Annotated[int, Ge(0)]
@@ -69,7 +69,7 @@ def gradient(theta: Tensor) -> Tensor:
 def train(cfg: Config, run: Run) -> None:
     """Count updates until convergence, for every member at once."""
     grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
+    hyper = grid.hyper()
     halfwidth = grid["task.sigma"].float() / (1 if cfg.noise == "halfwidth" else 2)
     seeds, stream = grid.codes("seed")
     generators = [run.generator("noise", seed) for seed in seeds]

@@ -293,7 +293,7 @@ def train(cfg: Config, run: Run) -> None:
     The loss of the best image is not subtracted: nobody knows it, and it is the same for all.
     """
     grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
+    hyper = grid.hyper()
     weights, vgg = network(cfg.weights)
     style, content = (picture(n, cfg.size).to(run.device) for n in ("picasso", "dancing"))
     objective = Loss(vgg.to(run.device), style, content, cfg.style_weight, cfg.content_weight)

@@ -75,6 +75,7 @@ class Grid:
         axes = settings.axes()
         self.frame = pd.DataFrame(settings.members(), columns=list(axes))
         self._device = device
+        self._optimizer = settings.optimizer
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -84,6 +85,13 @@ class Grid:
         if values.dtype.kind not in "fi":
             return values
         return torch.from_numpy(values.copy()).to(self._device)
+
+    def hyper(self) -> dict[str, Any]:
+        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,), and the decay."""
+        names = ("lr", "mu", "nu", "epsilon")
+        values: dict[str, Any] = {name: self[f"optimizer.{name}"] for name in names}
+        factor = values["lr"] if self._optimizer.decay_by_lr else 1.0
+        return values | {"weight_decay": self._optimizer.weight_decay * factor}
 
     def codes(self, axis: str) -> tuple[list[Any], Tensor]:
         """The distinct values of an axis and, per member, the index into them, shape (B,)."""

@@ -1,7 +1,8 @@
 """Claims of section 3.1 on the divergence of Adam.
 
-The loss of a seed has turned where its mean over the last tenth of the training is above its
-lowest value by more than a tenth of it; one record is the mean over ``task.log_every`` minibatches.
+A seed's loss is first averaged over windows of a tenth of the training, since the lowest of many
+single records is low by chance. It has turned where the last window is more than a tenth above the
+lowest one.
 """
 
 import pandas as pd
@@ -12,13 +13,12 @@ from scripts.claims.measured import Measured
 
 
 def endings(results: Results, optimizer: str) -> pd.DataFrame:
-    """Per lr and seed: lowest loss, the update of it, the mean loss of the last tenth."""
+    """Per lr and seed: the lowest window's loss, the update at its end, and the last window's."""
     curves = results.curves[results.curves.optimizer == optimizer]
-    last = curves[curves.step > 0.9 * curves.step.max()]
-    ended = last.groupby(["lr", "seed"]).train_loss.mean().rename("last")
-    lowest = curves.loc[curves.groupby(["lr", "seed"]).train_loss.idxmin()]
-    lowest = lowest.set_index(["lr", "seed"])[["train_loss", "step"]]
-    return lowest.join(ended).assign(turned=lambda f: f["last"] > 1.1 * f.train_loss)
+    table = curves.pivot(index="step", columns=["lr", "seed"], values="train_loss")
+    smooth = table.rolling(len(table) // 10).mean()
+    frame = pd.DataFrame({"lowest": smooth.min(), "step": smooth.idxmin(), "last": smooth.iloc[-1]})
+    return frame.assign(turned=frame["last"] > 1.1 * frame.lowest)
 
 
 def _per_lr(results: Results, optimizer: str) -> tuple[str, pd.Series]:
@@ -29,7 +29,7 @@ def _per_lr(results: Results, optimizer: str) -> tuple[str, pd.Series]:
         line = f"lr {lr:g}: {share:.0%} of {len(cell)} seeds turned [{low:.0%}, {high:.0%}]"
         if cell.turned.any():
             at, first, last = median(cell.step[cell.turned])
-            rise = (cell["last"] / cell.train_loss)[cell.turned].median()
+            rise = (cell["last"] / cell.lowest)[cell.turned].median()
             line += f", lowest at update {at:,.0f} [{first:,.0f}, {last:,.0f}], then {rise:.1f} x"
         text.append(line)
     return "; ".join(text), frame.groupby(level="lr").turned.mean()
