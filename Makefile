@@ -10,7 +10,7 @@ RUN = $(VENV)/bin/python -m
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --upgrade pip
 	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"

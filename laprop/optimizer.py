@@ -1,8 +1,9 @@
-"""LaProp as a torch.optim.Optimizer: one tensor at a time, foreach, and the slot for fused kernels.
+"""LaProp as a torch.optim.Optimizer: one tensor at a time, foreach, and fused.
 
 The arithmetic is written twice, for one tensor and for lists of tensors, as everywhere in
 torch.optim; what depends on scalars only (:func:`_advance`), the choice between the two, and the
-handling of complex and of 16-bit parameters (:func:`laprop`) are common to both.
+handling of complex and of 16-bit parameters (:func:`laprop`) are common to both. The third
+implementation, one pass over memory, is in :mod:`laprop.kernels`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from torch.optim.optimizer import (
     _use_grad_for_differentiable,
     _view_as_real,
 )
+
+from laprop.kernels import cpu
 
 __all__ = ["LaProp", "laprop"]
 
@@ -106,7 +109,17 @@ class LaProp(Optimizer):
         foreach: Use the implementation on lists of tensors. None: where all parameters are on an
             accelerator, as in torch; on a CPU the loop over tensors is as fast and needs less
             memory. On a CPU both give the same bits.
-        fused: Use one-pass kernels where there are any; at present as ``foreach=True``.
+        fused: Use the kernel that makes the step in one pass over memory, without temporaries, on
+            torch's threads, with bits that do not depend on their number. None, with ``foreach``
+            None as well: where it can be used. It was built if there was a C++ compiler when
+            laprop was installed (``laprop.kernels.cpu.available()``), and takes a group of plain
+            dense tensors on the CPU in float16, bfloat16, float32 and float64, each gradient laid
+            out in memory as its parameter. Everything else goes the way of ``foreach`` (True with
+            ``fused=True``, else None), a whole group at a time: complex and DTensor parameters,
+            ``low_precision="stochastic"``, and all steps that torch.compile traces. On x86-64
+            with AVX2 and FMA, second moments and counters have the bits of the other two;
+            momentum and weights differ by a few units in the last place, as the kernel's square
+            root is correctly rounded and torch's (MKL's) is not always.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step.
 
@@ -171,6 +184,7 @@ class LaProp(Optimizer):
             "differentiable": differentiable,
         }
         _check_options(defaults)
+        self._plans: dict[int, cpu.Plan] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -202,6 +216,7 @@ class LaProp(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._plans = {}
         for group in self.param_groups:
             for key, default in self.defaults.items():
                 group.setdefault(key, default)
@@ -290,6 +305,24 @@ class LaProp(Optimizer):
                 master_params.append(state["master_param"])
         return has_complex
 
+    def _fused_step(self, index: int) -> bool:
+        """Make the step of a group with the kernel; return False where it cannot."""
+        group = self.param_groups[index]
+        wanted = group["foreach"] is None if group["fused"] is None else group["fused"]
+        if not wanted or group["capturable"] or group["differentiable"]:
+            return False
+        plan = self._plans.get(index)
+        if plan is None or not plan.fits(group, self.state):
+            self._plans.pop(index, None)
+            if not cpu.suits(group):
+                return False
+            self._init_group(group, [], [], [], [], [], [], [], [], [], [])
+            try:
+                plan = self._plans[index] = cpu.Plan(group, self.state)
+            except cpu.Unsuited:
+                return False
+        return plan.step(group)
+
     @overload
     def step(self, closure: None = None) -> None: ...
 
@@ -313,7 +346,9 @@ class LaProp(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        for group in self.param_groups:
+        for index, group in enumerate(self.param_groups):
+            if not torch.compiler.is_compiling() and self._fused_step(index):
+                continue
             params: list[Tensor] = []
             grads: list[Tensor] = []
             exp_avgs: list[Tensor] = []
@@ -540,6 +575,13 @@ def _final(
     return lr if lr_weighted_correction else 1.0, 1 - weight_decay * (lr if decay_by_lr else 1.0)
 
 
+def _correction(c_n: Scalar, eps_in_sqrt: bool) -> Scalar:
+    """Return the factor that corrects the bias of n or, by default, of its root."""
+    if eps_in_sqrt:
+        return 1 / c_n
+    return 1 / (c_n.sqrt() if isinstance(c_n, Tensor) else math.sqrt(c_n))
+
+
 def _root_floor(dtype: torch.dtype) -> float:
     """Below this g**2 is denormal: the least value that the denominator may take."""
     return float(torch.finfo(dtype).tiny ** 0.5)
@@ -618,10 +660,11 @@ def _single_tensor_laprop(
                 torch.where(warm, maximum, previous) if warm is not True else maximum
             )
 
+        correction = _correction(c_n, eps_in_sqrt)
         if eps_in_sqrt:
-            denom = (second / c_n).add_(eps).sqrt_()
+            denom = (second * correction).add_(eps).sqrt_()
         else:
-            denom = (second.sqrt() / c_n**0.5).add_(eps)
+            denom = (second.sqrt() * correction).add_(eps)
         floor = _root_floor(denom.dtype)
         if eps < floor:
             denom = denom.clamp(min=floor)
@@ -736,13 +779,14 @@ def _foreach_laprop(
             torch._foreach_maximum_(maxima, _where(warm, seconds, maxima))
             seconds = _where(warm, maxima, seconds)
 
+        corrections = [local(_correction(c_n, eps_in_sqrt)) for c_n in c_ns]
         if eps_in_sqrt:
-            denoms = torch._foreach_div(seconds, [local(c_n) for c_n in c_ns])
+            denoms = torch._foreach_mul(seconds, corrections)
             torch._foreach_add_(denoms, common(_exact(eps, like.device)))
             torch._foreach_sqrt_(denoms)
         else:
             denoms = torch._foreach_sqrt(seconds)
-            torch._foreach_div_(denoms, [local(c_n**0.5) for c_n in c_ns])
+            torch._foreach_mul_(denoms, corrections)
             torch._foreach_add_(denoms, common(_exact(eps, like.device)))
         floor = _root_floor(like.dtype)
         if eps < floor:
@@ -874,7 +918,7 @@ def laprop(
         averages = [exp_avgs, exp_avg_sqs, max_exp_avg_sqs, exp_avg_grads]
         _view_as_real(params, grads, *(tensors for tensors in averages if tensors))
 
-    # A kernel in one pass goes here, for fused; without one, foreach is what comes closest.
+    # The kernels are LaProp.step's; where they cannot be used, foreach is what comes closest.
     implementation = _foreach_laprop if foreach or fused else _single_tensor_laprop
     implementation(
         params,

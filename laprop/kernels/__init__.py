@@ -1,0 +1,1 @@
+"""Kernels that make a step of :class:`laprop.LaProp` in one pass over memory."""

@@ -1,0 +1,367 @@
+"""The one-pass CPU kernel: LaProp(fused=True) against the loop over tensors, and the build."""
+
+import copy
+import math
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch.nn import Parameter
+
+from laprop import LaProp
+from laprop.kernels import cpu
+
+ROOT = Path(__file__).resolve().parents[1]
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+options = st.fixed_dictionaries(
+    {
+        "lr": st.sampled_from([0.0, 1e-3, 0.1]),
+        "betas": st.sampled_from([(0.9, 0.999), (0.0, 0.9), (0.8, 0.0), (0.0, 0.0)]),
+        "eps": st.sampled_from([0.0, 1e-15, 1e-3, 2.0]),
+        "weight_decay": st.sampled_from([0.0, 0.01]),
+        "centered_warmup": st.integers(0, 4),
+        "low_precision": st.sampled_from(["master", "nearest"]),
+        **{
+            key: st.booleans()
+            for key in ("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt")
+            + ("lr_weighted_correction", "maximize")
+        },
+    }
+)
+shapes = st.lists(st.lists(st.integers(0, 9), max_size=4).map(tuple), min_size=1, max_size=12)
+
+
+def make(shapes, dtypes, seed=0, transposed=False):
+    generator = torch.Generator().manual_seed(seed)
+    params = []
+    for i, shape in enumerate(shapes):
+        value = torch.randn(shape, generator=generator).to(dtypes[i % len(dtypes)])
+        params.append(Parameter(value.permute(tuple(reversed(range(value.dim()))))
+                                if transposed else value))  # fmt: skip
+    return params
+
+
+def give_gradients(params, t, scale=1.0):
+    for i, param in enumerate(params):
+        generator = torch.Generator().manual_seed(1000 * t + i)
+        grad = torch.randn(param.shape, generator=generator) * scale
+        param.grad = torch.empty_like(param).copy_(grad)
+
+
+def step(params, optimizer, steps, scale=1.0):
+    for t in steps:
+        give_gradients(params, t, scale)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * (1 + 0.2 * (t % 3))
+        optimizer.step()
+
+
+def used(optimizer):
+    """Whether the last step of all groups was the kernel's."""
+    return len(optimizer._plans) == len(optimizer.param_groups)
+
+
+def assert_close(a, b, optimizers, ulp=64):
+    """Second moments and counters to the last bit; what a root went into to a few ulp.
+
+    torch.sqrt, where it is MKL's, is not always correctly rounded, as the kernel's is.
+    """
+    for x, y in zip(a, b, strict=True):
+        one, other = (optimizer.state[p] for optimizer, p in zip(optimizers, (x, y), strict=True))
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key].dtype == other[key].dtype
+            assert one[key].stride() == other[key].stride()
+            if key not in ("exp_avg", "master_param"):
+                assert torch.equal(one[key], other[key]), key
+        pairs = [(one[key], other[key]) for key in ("exp_avg", "master_param") if key in one]
+        for u, v in (*pairs, (x.detach(), y.detach())):
+            error = ulp * torch.finfo(u.dtype).eps
+            torch.testing.assert_close(u, v, rtol=error, atol=error)
+
+
+def test_the_kernel_is_there():
+    """Where the tests run there is a compiler: nothing below is to test the fall-back unnoticed."""
+    assert cpu.available()
+
+
+@given(options=options, shapes=shapes, data=st.data(), seed=st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_fused_is_the_for_loop(options, shapes, data, seed):
+    # n - mean^2 is 0 for nu = 0: steps of 1e19, whose sums have no digit in common.
+    assume(options["betas"][1] > 0 or not options["centered"])
+    dtypes = data.draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=4))
+    transposed = data.draw(st.booleans())
+    one, other = (make(shapes, dtypes, seed, transposed) for _ in range(2))
+    optimizers = [LaProp(one, **options, foreach=False), LaProp(other, **options, fused=True)]
+    for params, optimizer in zip((one, other), optimizers, strict=True):
+        step(params, optimizer, range(seed, seed + 6))
+    assert used(optimizers[1])
+    assert not used(optimizers[0])
+    assert_close(one, other, optimizers)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "centered": True, "centered_warmup": 1}])
+def test_special_gradients(options, dtype):
+    """inf, NaN, 0, denormals, the greatest and the least numbers, in vectors and in their tails."""
+    info = torch.finfo(dtype)
+    special = [0.0, -0.0, math.inf, -math.inf, math.nan, info.max, -info.max, info.tiny, info.eps]
+    special += [info.smallest_normal * info.eps, -info.tiny, 1.0, -3.0]
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        params = [Parameter(torch.ones(len(special) * 3, dtype=dtype)) for _ in range(2)]
+        optimizer = LaProp(params, lr=0.01, **options, **kind)
+        for t in range(4):
+            for i, param in enumerate(params):
+                param.grad = torch.tensor(special * 3, dtype=torch.float64).to(dtype).roll(t * i)
+            optimizer.step()
+        results.append([param.detach() for param in params])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=4 * info.eps, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+def test_all_16_bit_numbers(dtype):
+    """Widened and rounded as torch does: all 2**16 weights, moved by steps of all sizes."""
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        param = Parameter(every.clone())
+        optimizer = LaProp([param], lr=0.1, weight_decay=0.3, low_precision="nearest", **kind)
+        param.grad = torch.zeros_like(param)  # so that no root is in the way
+        optimizer.step()
+        results.append(param.detach())
+    assert torch.equal(*(torch.nan_to_num(x.float(), nan=7.0) for x in results))
+    kept = Parameter(every.clone())
+    kept.grad = torch.zeros_like(kept)
+    LaProp([kept], low_precision="nearest", fused=True).step()
+    assert torch.equal(kept.float().nan_to_num(nan=7.0), every.float().nan_to_num(nan=7.0))
+
+
+def test_threads_give_the_same_bits():
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            params = make([(50_001,), (7,), (3, 30_000), (0,), ()], DTYPES)
+            step(params, optimizer := LaProp(params, fused=True), range(3))
+            assert used(optimizer)
+        finally:
+            torch.set_num_threads(before)
+        results.append([p.detach() for p in params])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_channels_last_and_gradients_laid_out_otherwise():
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        model = torch.nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+        params = make([tuple(p.shape) for p in model.parameters()], DTYPES[2:3])
+        params[0].data = params[0].data.to(memory_format=torch.channels_last)
+        optimizer = LaProp(params, **kind)
+        step(params, optimizer, range(3))
+        assert used(optimizer) == ("fused" in kind)
+        give_gradients(params, 3)
+        params[0].grad = params[0].grad.contiguous()
+        optimizer.step()
+        assert not used(optimizer)
+        step(params, optimizer, range(4, 6))
+        results.append((params, optimizer))
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+def moved_data(params, optimizer):
+    params[0].data = params[0].data.clone()
+
+
+def shorter(params, optimizer):
+    params[0].data = params[0].data[:2]
+    optimizer.state[params[0]] = {
+        k: v[:2] if v.dim() else v for k, v in optimizer.state[params[0]].items()
+    }
+
+
+def no_gradient(params, optimizer):
+    params[1].requires_grad_(False)
+    params[1].grad = None
+
+
+def new_average(params, optimizer):
+    optimizer.state[params[0]]["exp_avg"] = torch.ones_like(params[0])
+
+
+def shared_memory(params, optimizer):
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.share_memory_()
+
+
+def no_state(params, optimizer):
+    del optimizer.state[params[0]]
+
+
+def option(params, optimizer):
+    optimizer.param_groups[0].update(amsgrad=True, centered=True, centered_warmup=2)
+
+
+def loaded(params, optimizer):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def replaced(params, optimizer):
+    optimizer.param_groups[0]["params"][0] = params[0] = Parameter(params[0].detach().clone())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [moved_data, shorter, no_gradient, new_average, shared_memory, no_state, option, loaded]
+    + [replaced],
+)
+def test_what_changes_between_steps_is_noticed(change):
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        params = make([(5, 3), (4,)], DTYPES[2:3])
+        optimizer = LaProp(params, lr=0.01, **kind)
+        step(params, optimizer, range(3))
+        change(params, optimizer)
+        for t in range(3, 6):
+            give_gradients([p for p in params if p.requires_grad], t)
+            optimizer.step()
+        assert used(optimizer) == ("fused" in kind)
+        results.append((params, optimizer))
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+def test_state_dicts_go_both_ways():
+    """fused, for-loop and foreach, turn by turn, on one state; through load_state_dict as well."""
+    kinds = [{"fused": True}, {"foreach": False}, {"foreach": True}]
+    options = {"amsgrad": True, "centered": True, "centered_warmup": 2, "weight_decay": 0.01}
+    one, other = (make([(5, 3), (40,)], DTYPES) for _ in range(2))
+    reference = LaProp(one, foreach=False, **options)
+    step(one, reference, range(9))
+    optimizer = LaProp(other, **options)
+    for i in range(9):
+        kind = {"fused": False, "foreach": False} | kinds[i % 3]
+        if i % 2:
+            saved = copy.deepcopy(optimizer.state_dict())
+            optimizer = LaProp(other, **options)
+            optimizer.load_state_dict(saved)
+        optimizer.param_groups[0].update(kind)
+        step(other, optimizer, [i])
+    assert_close(one, other, [reference, optimizer])
+
+
+def test_autograd_notices_the_step():
+    param = Parameter(torch.ones(3))
+    loss = (param**2).sum()
+    param.grad = torch.ones(3)
+    LaProp([param], fused=True).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize(
+    "case", ["complex", "stochastic", "strided", "overlapping", "negated", "subclass"]
+)
+def test_what_falls_back(case):
+    class Own(torch.Tensor):
+        pass
+
+    options = {"low_precision": "stochastic"} if case == "stochastic" else {}
+    params, expected = [], []
+    for into in (params, expected):
+        value = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+        if case == "complex":
+            into.append(Parameter(value.to(torch.complex64)))
+        elif case == "stochastic":
+            into.append(Parameter(value.bfloat16()))
+        elif case == "strided":
+            into.append(Parameter(value[:, ::2]))
+        elif case == "overlapping":
+            into.extend((Parameter(value), Parameter(value[1:])))
+        elif case == "negated":
+            into.append(Parameter(value[0, 0]))
+        else:
+            into.append(Parameter(value.as_subclass(Own)))
+    for these, kind in ((params, {"fused": True}), (expected, {"foreach": False})):
+        optimizer = LaProp(these, **options, **kind)
+        for t in range(2):
+            torch.manual_seed(t)
+            for param in these:
+                param.grad = torch.randn_like(param)
+                if case == "negated":
+                    param.grad = torch.complex(torch.ones(()), param.grad).conj().imag
+            optimizer.step()
+            assert not used(optimizer)
+    for a, b in zip(params, expected, strict=True):
+        assert torch.equal(a.detach(), b.detach())
+
+
+MEMORY = """
+import resource, sys, torch
+from laprop import LaProp
+torch.set_num_threads(1)
+dtype = getattr(torch, sys.argv[1])
+param = torch.nn.Parameter(torch.ones(30_000_000, dtype=dtype))
+param.grad = torch.ones_like(param)
+optimizer = LaProp([param], fused=True, amsgrad=True, centered=True)
+optimizer.step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in range(2):
+    optimizer.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_temporary_memory(dtype):
+    """The peak does not grow; one temporary of the size of the parameter has 60 MB or more."""
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, dtype], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert int(result.stdout) < 4_000  # KiB
+
+
+def test_builds_and_works_without_a_compiler(tmp_path):
+    """The package without its shared library: it installs, and fused=True is foreach=True."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    for file in (ROOT / "laprop").rglob("*"):
+        if file.suffix in (".py", ".cpp", ".typed"):
+            target = source / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
+    env = os.environ | {"CC": "/nonexistent/cc", "CXX": "/nonexistent/c++", "PATH": "/nonexistent"}
+    subprocess.run([*pip, "-w", tmp_path, source], env=env, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".so")]
+        archive.extractall(tmp_path / "installed")
+    program = """
+import torch, laprop.optimizer, laprop.kernels.cpu as cpu
+results = []
+for kind in ({"fused": True}, {"foreach": True}, {}):
+    param = torch.nn.Parameter(torch.ones(3)); param.grad = torch.ones(3)
+    laprop.LaProp([param], **kind).step(); results.append(param.detach())
+assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+print(cpu.available(), laprop.__file__)
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert output.split() == ["False", str(tmp_path / "installed" / "laprop" / "__init__.py")]
