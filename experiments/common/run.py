@@ -87,7 +87,7 @@ class Grid:
         return torch.from_numpy(values.copy()).to(self._device)
 
     def hyper(self) -> dict[str, Any]:
-        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,), and the decay."""
+        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,); the decay."""
         names = ("lr", "mu", "nu", "epsilon")
         values: dict[str, Any] = {name: self[f"optimizer.{name}"] for name in names}
         factor = values["lr"] if self._optimizer.decay_by_lr else 1.0
