@@ -69,7 +69,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
     grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = {k: grid[f"optimizer.{k}"] for k in ("lr", "mu", "nu", "epsilon")}
+    hyper = grid.hyper()
     seeds, stream = grid.codes("seed")
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255

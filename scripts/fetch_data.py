@@ -1,16 +1,12 @@
-"""Fetch data ahead of the runs, or say where it is: `python scripts/fetch_data.py [names...]`."""
+"""Fetch data ahead of the runs, or say where it is: ``python -m scripts.fetch_data [names...]``."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
-
-from experiments.common import data  # noqa: E402
+from experiments.common import data
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -582,8 +582,8 @@ def test_command(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_command_refuses_an_unknown_name() -> None:
-    command = [sys.executable, str(REPOSITORY / "scripts" / "fetch_data.py"), "mnist", "mnits"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "scripts.fetch_data", "mnist", "mnits"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: no artefact 'mnits'; there are {', '.join(data.ARTEFACTS)}\n"
