@@ -55,6 +55,7 @@ import laprop
 from experiments.common.config import ROOT, ConfigError, Settings, task_module
 from experiments.common.tracking import Tracker
 
+PROGRAM = ("laprop", "experiments", "configs")  # what a result is made by
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 
@@ -501,7 +502,7 @@ def environment(device: str) -> dict[str, Any]:
     """Commit, versions and hardware, as the manifest carries them."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *PROGRAM)),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
