@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from laprop.kernels import cpu
 __all__ = ["LaProp", "laprop"]
 
 Scalar = float | Tensor
+Step = TypeVar("Step", bound=Callable[..., Any])
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _DTYPES = (*_LOW_PRECISION, torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -41,6 +42,18 @@ _ROUNDINGS = ("master", "stochastic", "nearest")
 _GROUP_EXTRAS = {"params", "param_names", "name", "initial_lr", "initial_betas"} | {
     "min_lr", "max_lr", "base_momentum", "max_momentum", "swa_lr",
 }  # fmt: skip
+
+
+def _traced(step: Step) -> Step:
+    """Let torch.compile trace a step where it traces it rightly; elsewhere it is called as it is.
+
+    torch 2.11's inductor loses what the step writes into float64 scalars on the CPU, and so the
+    bias corrections; 2.14's keeps it. In between nobody looked.
+    """
+    major, minor = (int(number) for number in torch.__version__.split(".")[:2])
+    if (major, minor) >= (2, 14):
+        return step
+    return cast(Step, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
 
 
 def _state_dtype(param: Tensor) -> torch.dtype:
@@ -329,6 +342,7 @@ class LaProp(Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+    @_traced
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Make one step.
