@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.core.groupby import SeriesGroupBy
 
 from experiments.common.records import Results
 from scripts.figures import style
@@ -40,15 +41,18 @@ def draw(results: Results) -> Figure:
     style.provenance(
         figure,
         results,
-        "λ/√t with λ 1 (above) and 0.1 (below), µ 0.9·0.9^(t−1), box of side 2; medians over seeds",
+        "λ/√t with λ 1 (above) and 0.1 (below), µ 0.9·0.9^(t−1), box of side 2; "
+        "median and range of seeds",
     )
     return figure
 
 
 def _regret(axis: Axes, curves: pd.DataFrame) -> None:
     for optimizer in ("laprop", "amsprop", "amsgrad", "adam"):  # dashes above what they may hide
-        middle = curves[curves.optimizer == optimizer].groupby("step").regret.median()
+        seeds = curves[curves.optimizer == optimizer].groupby("step").regret
+        middle = seeds.median()
         axis.plot(middle.index, middle.where(middle > 0), **style.line(optimizer))
+        _range(axis, seeds, optimizer)
     for optimizer, bound, dash, label in BOUNDS:
         middle = curves[curves.optimizer == optimizer].groupby("step")[bound].median()
         axis.plot(
@@ -62,6 +66,13 @@ def _regret(axis: Axes, curves: pd.DataFrame) -> None:
     axis.set(xscale="log", yscale="log")
 
 
+def _range(axis: Axes, seeds: SeriesGroupBy, optimizer: str) -> None:
+    low, high = seeds.min(), seeds.max()
+    shown = low > 0  # the axis is logarithmic
+    colour = style.COLOUR[optimizer]
+    axis.fill_between(low.index, low, high, where=shown, color=colour, alpha=0.2, linewidth=0)
+
+
 def _ratios(axis: Axes, runs: pd.DataFrame) -> None:
     kinds = (
         ("laprop", "bound_run", (0, (4, 2))),
@@ -71,7 +82,9 @@ def _ratios(axis: Axes, runs: pd.DataFrame) -> None:
     )
     for optimizer, bound, dash in kinds:
         cell = runs[runs.optimizer == optimizer]
-        ratio = (cell.regret / cell[bound]).groupby(cell.nu).median()
+        seeds = (cell.regret / cell[bound]).groupby(cell.nu)
+        _range(axis, seeds, optimizer)
+        ratio = seeds.median()
         axis.plot(
             ratio.index,
             ratio,
