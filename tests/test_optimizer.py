@@ -384,7 +384,7 @@ def test_stochastic_rounding(dtype, value):
     error = _stochastic_rounding(source, dtype).double() - float(source[0])
     digits, least = (10, -14) if dtype == torch.float16 else (7, -126)
     gap = 2.0 ** (max(math.frexp(value)[1] - 1, least) - digits)
-    assert error.abs().max() < gap  # one of the two neighbours
+    assert error.abs().max() <= gap  # one of the two neighbours; float64 may round up to the gap
     assert abs(float(error.mean())) <= 6 * gap / 2 / math.sqrt(20_000) + gap * 2**-12
     # A number of the dtype stays, and so does what is no number.
     exact = torch.full((100,), value).to(dtype)
