@@ -1,0 +1,123 @@
+"""Images per second in training ResNet-20 on CIFAR-10, against a plain PyTorch script.
+
+``python -m scripts.bench_cifar10`` writes ``results/benchmarks/cifar10.csv``. The plain script trains
+the same network with the same optimizer as tutorials do it: a ``Dataset`` that hands out one PIL
+image at a time, torchvision's transforms on each, a ``DataLoader`` with worker processes. Counted is
+the training alone, in epochs after the first; the ways are run in turn, and the median is kept.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from experiments.cifar10 import MEAN, PADDING, STD, resnet
+from experiments.common import data
+from experiments.common.config import expand
+from experiments.common.records import RESULTS
+from experiments.common.run import environment, execute
+
+IMAGES = 5120  # an epoch
+EPOCHS = 2  # counted, after one that is not
+BATCH = 128
+THREADS = torch.get_num_threads()
+REPEATS = 3
+
+
+class Images(Dataset[tuple[torch.Tensor, int]]):
+    """The first training images, as ``torchvision.datasets.CIFAR10`` hands them out."""
+
+    def __init__(self) -> None:
+        train, _ = data.cifar10()
+        self.pixels = train.images[:IMAGES].permute(0, 2, 3, 1).numpy()
+        self.labels = train.labels[:IMAGES].tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=PADDING),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
+
+
+def plain(workers: int) -> float:
+    """Images per second of the plain script."""
+    loader = DataLoader(
+        Images(), BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    net = resnet(20, 16, "projection")
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    for epoch in range(1 + EPOCHS):
+        if epoch == 1:
+            start = time.perf_counter()
+        for images, labels in loader:
+            optimizer.zero_grad()
+            cross_entropy(net(images), labels).backward()
+            optimizer.step()
+    return EPOCHS * IMAGES / (time.perf_counter() - start)
+
+
+def ours(*options: str) -> float:
+    """Images per second of the task: a run's time beyond that of a run of one epoch."""
+
+    def seconds(epochs: int) -> float:
+        values = [f"task.epochs={epochs}", "task.average_over=1", f"task.train_images={IMAGES}"]
+        with tempfile.TemporaryDirectory() as output:
+            common = ["optimizer=adam", "task.test_images=1", f"output={output}"]
+            (settings,) = expand(["task=cifar10", *common, *values, *options])
+            start = time.perf_counter()
+            execute(settings)
+            return time.perf_counter() - start
+
+    return EPOCHS * IMAGES / (seconds(1 + EPOCHS) - seconds(1))
+
+
+WAYS: dict[str, Callable[[], float]] = {
+    "plain, no worker": partial(plain, 0),
+    "plain, 2 workers": partial(plain, 2),
+    "ours": ours,
+    "ours, bfloat16": partial(ours, "task.precision=bfloat16"),
+}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(REPEATS):
+        for way, measure in WAYS.items():
+            rates[way].append(measure())
+    table = pd.DataFrame(
+        {
+            "way": list(rates),
+            "images_per_second": [statistics.median(r) for r in rates.values()],
+            "lowest": [min(r) for r in rates.values()],
+            "highest": [max(r) for r in rates.values()],
+        }
+    )
+    best = table.images_per_second[table.way.str.startswith("plain")].max()
+    table["times_the_better_plain"] = table.images_per_second / best
+    where = environment("cpu")
+    table = table.assign(threads=THREADS, cpu=where["hardware"]["cpu"], **where["versions"])
+    target = RESULTS / "benchmarks" / "cifar10.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(target, index=False, float_format="%.4g")
+    print(table.iloc[:, :5].to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
