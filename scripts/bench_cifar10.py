@@ -1,9 +1,10 @@
 """Images per second in training ResNet-20 on CIFAR-10, against a plain PyTorch script.
 
-``python -m scripts.bench_cifar10`` writes ``results/benchmarks/cifar10.csv``. The plain script trains
-the same network with the same optimizer as tutorials do it: a ``Dataset`` that hands out one PIL
-image at a time, torchvision's transforms on each, a ``DataLoader`` with worker processes. Counted is
-the training alone, in epochs after the first; the ways are run in turn, and the median is kept.
+``python -m scripts.bench_cifar10`` writes ``results/benchmarks/cifar10.csv``. The plain script
+trains the same network with the same optimizer as tutorials do it: a ``Dataset`` that hands out one
+PIL image at a time, torchvision's transforms on each, a ``DataLoader`` with worker processes.
+Counted is the training alone, in epochs after the first; the ways are run in turn, and the median
+is kept.
 """
 
 import statistics
