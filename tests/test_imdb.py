@@ -1,0 +1,181 @@
+"""The LSTM on IMDB: words, batches, the cell and its gradient, label noise, members, learning."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Maker
+from torch import Tensor
+
+from experiments import imdb
+from experiments.common import data
+from experiments.common.config import ConfigError, Settings
+from experiments.common.run import Run, execute
+
+WORDS = ["the", "film", "do", "n't", "it", "'s", "good", ".", ",", "é"]
+
+
+def test_tokens_are_gloves_own() -> None:
+    text = "Don't   go: it's \"GOOD\".<br /><br />The film's été (1999)"
+    pieces = imdb._untrained({"a": 0}).pre_tokenizer.pre_tokenize_str(
+        imdb._untrained({"a": 0}).normalizer.normalize_str(text)
+    )
+    assert [piece for piece, _ in pieces] == [
+        "do", "n't", "go", ":", "it", "'s", '"', "good", '"', ".",
+        "the", "film", "'s", "été", "(", "1999", ")",
+    ]  # fmt: skip
+
+
+def test_vocabulary_is_the_most_frequent_words_that_have_a_vector() -> None:
+    texts = ["good good good film film unheard unheard unheard unheard", "the good"]
+    tokens = imdb.tokenizer(texts, WORDS, 2)
+    assert tokens.get_vocab() == {imdb.UNKNOWN: 0, "good": 1, "film": 2}
+    numbers, counts = imdb.encoded(tokens, ["the Good film", "", "film good unheard film"], 3)
+    assert numbers.tolist() == [[0, 1, 2], [0, 0, 0], [1, 0, 2]]
+    assert counts.tolist() == [3, 0, 3]
+
+
+@pytest.fixture
+def texts() -> imdb.Texts:
+    generator = torch.Generator().manual_seed(0)
+    tokens = imdb.tokenizer([" ".join(WORDS)], WORDS, 100)
+    lengths = torch.randint(0, 12, (230,), generator=generator).tolist()
+    words = [[WORDS[int(i)] for i in torch.randint(10, (n,), generator=generator)] for n in lengths]
+    reviews = data.Reviews([" ".join(w) for w in words], torch.arange(230) % 2 == 0)
+    table = torch.cat([torch.zeros(1, 5), torch.randn(10, 5, generator=generator)])
+    return imdb.Texts(reviews, torch.arange(230), tokens, table, 8)
+
+
+def stack(members: int, inputs: int = 5, hidden: int = 3) -> dict[str, Tensor]:
+    nets = [
+        imdb.initial(inputs, hidden, torch.Generator().manual_seed(seed)) for seed in range(members)
+    ]
+    return {name: torch.stack([net[name] for net in nets]) for name in nets[0]}
+
+
+def test_a_review_alone_is_what_it_is_in_a_batch(texts: imdb.Texts) -> None:
+    params = stack(2)
+    index = torch.arange(40)
+    together = imdb.logits(params, *texts.batch(index))
+    assert len(set(texts.counts[:40].tolist())) > 5
+    for i in index:
+        alone = imdb.logits(params, *texts.batch(i[None]))
+        torch.testing.assert_close(alone[:, 0], together[:, i])
+
+
+def test_every_review_is_in_an_epoch_once_with_others_of_its_length(
+    texts: imdb.Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imdb, "POOL", 6)
+    first, second = (texts.order(20, torch.Generator().manual_seed(s)) for s in (0, 1))
+    for order in (first, second):
+        assert sorted(order.tolist()) == list(range(230))
+        spread = [float(texts.counts[b].double().std()) for b in order.split(20)[:-1]]
+        assert np.mean(spread) < 0.5 * float(texts.counts.double().std())
+    assert not torch.equal(first, second)
+    lengths = [float(texts.counts[b].double().mean()) for b in first.split(20)]
+    assert sorted(lengths) != lengths  # short ones do not come first
+
+
+def test_the_cell_is_torchs(texts: imdb.Texts) -> None:
+    params = stack(1)
+    reference = torch.nn.LSTM(5, 3)
+    order = torch.tensor([0, 1, 3, 2])  # i, f, o, g against torch's i, f, g, o
+
+    def gates(weight: Tensor) -> Tensor:
+        return weight.unflatten(-1, (4, 3))[..., order, :].flatten(-2)
+
+    with torch.no_grad():
+        reference.weight_ih_l0.copy_(gates(params["w_x"][0]).T)
+        reference.weight_hh_l0.copy_(gates(params["w_h"][0]).T)
+        reference.bias_ih_l0.copy_(gates(params["bias"][0]))
+        reference.bias_hh_l0.zero_()
+    index = torch.nonzero(texts.counts == 8)[:, 0]
+    x, there = texts.batch(index)
+    assert there.all()
+    _, (h, _) = reference(x)
+    expected = h[0] @ params["w_out"][0] + params["b_out"][0]
+    torch.testing.assert_close(imdb.logits(params, x, there)[0], expected)
+
+
+def test_gradient_of_the_cell(texts: imdb.Texts) -> None:
+    x, there = texts.batch(torch.arange(7))
+    assert not there.all()
+    params = {name: value.double().requires_grad_() for name, value in stack(2).items()}
+    weights = [params[name] for name in ("w_x", "w_h", "bias")]
+    assert torch.autograd.gradcheck(
+        lambda *w: imdb.LSTM.apply(x.double(), there, *w), weights, atol=1e-7
+    )
+
+
+def test_errors_count_no_number_as_wrong(texts: imdb.Texts) -> None:
+    params = stack(3)
+    params["b_out"] = torch.tensor([[100.0], [-100.0], [torch.nan]])
+    right = float(texts.labels.mean())
+    found = imdb.errors(params, texts).tolist()
+    assert found == pytest.approx([1 - right, right, 1])
+
+
+def summary(settings: Settings) -> dict[str, Any]:
+    assert execute(settings) == "finished"
+    return dict(json.loads((settings.folder / "summary.json").read_text()))
+
+
+def test_members_equal_runs_alone_to_rounding(make: Maker) -> None:
+    common = ("task=imdb", "scale=smoke", "optimizer.lr=0.01")
+    axes = ("optimizer.nu=[0,0.9]", "task.flip=[0,0.3]", "seed=[0,5]")
+    batch = make(*common, *axes)
+    together = summary(batch)
+    singles = []
+    for member in batch.members():
+        values = zip(batch.axes(), member, strict=True)
+        singles.append(summary(make(*common, *(f"{name}={value}" for name, value in values))))
+    loss = [single["train_loss"][0] for single in singles]
+    np.testing.assert_allclose(together["train_loss"], loss, rtol=1e-4)
+    assert len(set(np.round(loss, 4))) == 8
+
+
+def test_labels_are_flipped_in_training_alone(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A larger r turns over what a smaller one does and more; without noise none."""
+    seen: dict[str, Tensor] = {}
+    real = imdb.binary_cross_entropy_with_logits
+
+    def spy(scores: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        seen.setdefault("train", labels.clone())
+        return real(scores, labels, **options)
+
+    monkeypatch.setattr(imdb, "binary_cross_entropy_with_logits", spy)
+    flips = "task.flip=[0,0.1,0.3,0.5]"
+    settings = make("task=imdb", "scale=smoke", flips, "task.batch_size=256", "task.epochs=1")
+    settings.folder.mkdir(parents=True)
+    texts = dict(
+        zip(("train", "valid", "test"), imdb.load(settings.task, Run(settings)), strict=True)
+    )
+    assert execute(settings) == "finished"
+    clean, *flipped = seen["train"]
+    shares = [float((labels != clean).float().mean()) for labels in flipped]
+    assert shares == pytest.approx([0.1, 0.3, 0.5], abs=0.07)
+    for fewer, more in pairwise(flipped):
+        assert ((fewer != clean) <= (more != clean)).all()
+    assert float(clean.mean()) == pytest.approx(float(texts["train"].labels.mean()))
+    for part in texts.values():
+        assert 0.3 < float(part.labels.mean()) < 0.7
+
+
+def test_it_learns_from_real_reviews(make: Maker) -> None:
+    settings = make(
+        "task=imdb", "scale=cpu", "task.hidden=16", "task.length=40", "task.reviews=2000",
+        "task.test_reviews=500", "task.validation=100", "task.epochs=4", "task.batch_size=50",
+        "task.average_over=1", "optimizer.lr=0.01", "optimizer.nu=0.99",
+    )  # fmt: skip
+    assert summary(settings)["test_error"][0] < 0.36
+
+
+def test_more_reviews_than_there_are_is_refused(make: Maker) -> None:
+    with pytest.raises(ConfigError, match=r"task.validation=501: must be at most 500"):
+        make("task=imdb", "task.reviews=24500", "task.validation=501")
