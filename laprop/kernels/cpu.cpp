@@ -170,10 +170,25 @@ template <class P, bool... Options> __attribute__((target("avx2,fma")))
 void update_avx2(const Row& row, const void* grad, int64_t begin, int64_t end) {
   update<true, P, Options...>(row, grad, begin, end);
 }
+
+// Roots and divisions are twice as many a cycle here. Compilers want to be told to use all 512 bits.
+#define AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma"
+#if defined(__clang__)
+#define WIDEST __attribute__((target(AVX512), min_vector_width(512)))
+#else
+#define WIDEST __attribute__((target(AVX512 ",prefer-vector-width=512")))
+#endif
+template <class P, bool... Options> WIDEST
+void update_avx512(const Row& row, const void* grad, int64_t begin, int64_t end) {
+  update<true, P, Options...>(row, grad, begin, end);
+}
 #endif
 
 template <class P, bool... Options> Update for_this_machine() {
 #if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return update_avx512<P, Options...>;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     return update_avx2<P, Options...>;
 #endif
