@@ -7,13 +7,11 @@ Counted is the training alone, in epochs after the first; the ways are run in tu
 is kept.
 """
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 
-import pandas as pd
 import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
@@ -23,13 +21,12 @@ from torchvision import transforms
 from experiments.cifar10 import MEAN, PADDING, STD, resnet
 from experiments.common import data
 from experiments.common.config import expand
-from experiments.common.records import RESULTS
-from experiments.common.run import environment, execute
+from experiments.common.run import execute
+from scripts import benchmark
 
 IMAGES = 5120  # an epoch
 EPOCHS = 2  # counted, after one that is not
 BATCH = 128
-THREADS = torch.get_num_threads()
 REPEATS = 3
 
 
@@ -98,26 +95,12 @@ WAYS: dict[str, Callable[[], float]] = {
 
 def main() -> None:
     """Measure, print and write."""
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(REPEATS):
-        for way, measure in WAYS.items():
-            rates[way].append(measure())
-    table = pd.DataFrame(
-        {
-            "way": list(rates),
-            "images_per_second": [statistics.median(r) for r in rates.values()],
-            "lowest": [min(r) for r in rates.values()],
-            "highest": [max(r) for r in rates.values()],
-        }
+    rows = benchmark.table(benchmark.interleaved(WAYS, REPEATS), "images_per_second")
+    plain_rows = rows.way.str.startswith("plain")
+    rows["times_the_better_plain"] = (
+        rows.images_per_second / rows.images_per_second[plain_rows].max()
     )
-    best = table.images_per_second[table.way.str.startswith("plain")].max()
-    table["times_the_better_plain"] = table.images_per_second / best
-    where = environment("cpu")
-    table = table.assign(threads=THREADS, cpu=where["hardware"]["cpu"], **where["versions"])
-    target = RESULTS / "benchmarks" / "cifar10.csv"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(target, index=False, float_format="%.4g")
-    print(table.iloc[:, :5].to_string(index=False))
+    benchmark.write("cifar10", rows)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ sigma, nu and seed, trained for the paper's 10,000 updates on one thread. The si
 spread over the grid; each way is repeated in turn, and the median is kept.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
-
-import pandas as pd
+from collections.abc import Callable
+from functools import partial
 
 from experiments.common.config import ROOT, expand
-from experiments.common.records import RESULTS
-from experiments.common.run import environment, execute
+from experiments.common.run import execute
+from scripts import benchmark
 
 GRID = ["figure=fig02", "optimizer=laprop", "task.noise=halfwidth", "threads=1"]
 CELLS = [(0.04, 0.0, 0), (0.1, 0.5, 40), (0.16, 0.9, 80)]  # sigma, nu, seed
@@ -52,31 +50,20 @@ def processes(output: str) -> int:
     return len(CELLS)
 
 
+def rate(way: Callable[[str], int]) -> float:
+    """Cells per second, in an empty folder."""
+    with tempfile.TemporaryDirectory() as output:
+        start = time.perf_counter()
+        count = way(output)
+        return count / (time.perf_counter() - start)
+
+
 def main() -> None:
     """Measure, print and write."""
-    rates: dict[str, list[float]] = {}
-    for _ in range(REPEATS):
-        for way in (batch, loop, processes):
-            with tempfile.TemporaryDirectory() as output:
-                start = time.perf_counter()
-                count = way(output)
-                seconds = time.perf_counter() - start
-            rates.setdefault(way.__name__, []).append(count / seconds)
-    table = pd.DataFrame(
-        {
-            "way": list(rates),
-            "cells_per_second": [statistics.median(r) for r in rates.values()],
-            "lowest": [min(r) for r in rates.values()],
-            "highest": [max(r) for r in rates.values()],
-        }
-    )
-    table["times_a_process_per_cell"] = table.cells_per_second / table.cells_per_second.iloc[-1]
-    where = environment("cpu")
-    table = table.assign(cpu=where["hardware"]["cpu"], **where["versions"])
-    target: Path = RESULTS / "benchmarks" / "grid.csv"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(target, index=False, float_format="%.4g")
-    print(table.iloc[:, :5].to_string(index=False))
+    ways = {way.__name__: partial(rate, way) for way in (batch, loop, processes)}
+    rows = benchmark.table(benchmark.interleaved(ways, REPEATS), "cells_per_second")
+    rows["times_a_process_per_cell"] = rows.cells_per_second / rows.cells_per_second.iloc[-1]
+    benchmark.write("grid", rows.assign(threads=1))
 
 
 if __name__ == "__main__":

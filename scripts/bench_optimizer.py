@@ -1,0 +1,215 @@
+"""Time and temporary memory of an optimizer's step on the CPU, as ratios to torch's fused Adam.
+
+``python -m scripts.bench_optimizer`` writes ``results/benchmarks/optimizer.csv``. Three sets of
+float32 tensors, on one thread and on all: one of 10M numbers, ResNet-20's 59 (0.27M, which stay in
+the cache), and a transformer's 40M. ``stream`` is a C loop that reads four arrays and writes three,
+as any step of this kind must, and does no more than two products and three sums; it needs ``cc``.
+A peer that is not installed (``pip install '.[bench]'``) has a row without numbers.
+"""
+
+import argparse
+import ctypes
+import importlib
+import math
+import os
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from experiments.cifar10 import resnet
+from experiments.common.run import _keep_freed_memory
+from laprop import LaProp
+from scripts import benchmark
+
+ROUNDS = 7
+AT_LEAST = 0.05  # seconds a measurement
+REFERENCE = "torch Adam, fused"
+
+STREAM = """
+#include <stdint.h>
+void stream(float *p, const float *g, float *m, float *n, int64_t size, int32_t threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < size; ++i) {
+    m[i] = 0.9f * m[i] + g[i];
+    n[i] = 0.5f * n[i] + g[i];
+    p[i] += m[i] + n[i];
+  }
+}
+"""
+
+
+def transformer() -> list[torch.Size]:
+    """Shapes of a 6-layer encoder of width 512 with 40,000 words: 39.4M numbers, 74 tensors."""
+    layer = torch.nn.TransformerEncoderLayer(512, 8, 2048, device="meta")
+    net = torch.nn.Sequential(
+        torch.nn.Embedding(40000, 512, device="meta"), torch.nn.TransformerEncoder(layer, 6)
+    )
+    return [p.shape for p in net.parameters()]
+
+
+PROBLEMS: dict[str, Callable[[], list[torch.Size]]] = {
+    "10M": lambda: [torch.Size([10_000_000])],
+    "ResNet-20": lambda: [p.shape for p in resnet(20, 16, "pad").parameters()],
+    "transformer": transformer,
+}
+
+
+def peer(module: str, name: str, **options: Any) -> Callable[..., Any]:
+    """An optimizer of another package.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return partial(getattr(importlib.import_module(module), name), **options)
+
+
+MODES: dict[str, dict[str, bool]] = {
+    "for-loop": {"foreach": False, "fused": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+OPTIMIZERS: dict[str, Callable[[], Callable[..., Any]]] = {
+    f"{name}, {mode}": partial(partial, optimizer, **options)
+    for name, optimizer in (
+        ("torch Adam", torch.optim.Adam),
+        ("torch AdamW", torch.optim.AdamW),
+        ("LaProp", LaProp),
+    )
+    for mode, options in MODES.items()
+} | {
+    "timm LaProp": partial(peer, "timm.optim.laprop", "LaProp"),
+    "pytorch_optimizer LaProp": partial(peer, "pytorch_optimizer", "LaProp"),
+    "heavyball LaProp": partial(peer, "heavyball", "LaProp"),
+}
+
+
+def stepper(optimizer: Callable[..., Any], shapes: list[torch.Size]) -> Callable[[], object]:
+    """A step of a fresh optimizer on tensors of its own, after three that set it up."""
+    generator = torch.Generator().manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    grads = [1e-2 * torch.randn(shape, generator=generator) for shape in shapes]
+    made = optimizer(params, lr=1e-6)
+
+    def step() -> None:
+        for param, grad in zip(params, grads, strict=True):  # some peers take them away
+            param.grad = grad
+        made.step()
+
+    for _ in range(3):
+        step()
+    return step
+
+
+def assignments(shapes: list[torch.Size]) -> Callable[[], object]:
+    """What :func:`stepper` does besides the optimizer's step, to be taken off."""
+    params = [torch.nn.Parameter(torch.empty(shape)) for shape in shapes]
+    grads = [torch.empty(shape) for shape in shapes]
+
+    def assign() -> None:
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
+
+    return assign
+
+
+def stream(shapes: list[torch.Size], threads: int) -> Callable[[], object]:
+    """The loop over as many numbers.
+
+    Raises:
+        ImportError: there is no C compiler.
+    """
+    if shutil.which("cc") is None:
+        raise ImportError("no C compiler")
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "stream.c"), Path(folder, "stream.so")
+        source.write_text(STREAM)
+        flags = ["-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
+        subprocess.run(["cc", *flags, str(source), "-o", str(library)], check=True)
+        function = ctypes.CDLL(str(library)).stream
+    size = sum(map(math.prod, shapes))
+    arrays = [torch.zeros(size) for _ in range(4)]
+    function.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_int32]
+    return lambda: function(*(a.data_ptr() for a in arrays), size, threads)
+
+
+def temporary_bytes(step: Callable[[], object]) -> float:
+    """By how much the resident set grows at most during a step; NaN where the system can't tell.
+
+    Large blocks go back to the system when they are freed, as long as nobody told glibc otherwise.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    except OSError:
+        return math.nan
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def memory() -> dict[str, float]:
+    """Temporary bytes of a step on the tensor of 10M numbers."""
+    found = {}
+    for way, optimizer in OPTIMIZERS.items():
+        with suppress(ImportError):
+            found[way] = temporary_bytes(stepper(optimizer(), PROBLEMS["10M"]()))
+    return found
+
+
+def measured(problem: str, threads: int) -> pd.DataFrame:
+    """A row for each optimizer on one set of tensors."""
+    torch.set_num_threads(threads)
+    shapes = PROBLEMS[problem]()
+    overhead = assignments(shapes)
+    made: dict[str, Callable[[], object] | None] = {}
+    for way, optimizer in OPTIMIZERS.items():
+        try:
+            made[way] = stepper(optimizer(), shapes)
+        except ImportError:
+            made[way] = None
+    try:
+        made["stream"] = stream(shapes, threads)
+    except ImportError:
+        made["stream"] = None
+
+    def milliseconds(way: str, step: Callable[[], object]) -> float:
+        off = 0.0 if way == "stream" else benchmark.seconds_per_call(overhead, 0.002)
+        return 1e3 * (benchmark.seconds_per_call(step, AT_LEAST) - off)
+
+    ways = {w: partial(milliseconds, w, step) for w, step in made.items() if step is not None}
+    rows = benchmark.table(benchmark.interleaved(ways, ROUNDS), "milliseconds")
+    rows["times_fused_adam"] = rows.milliseconds / rows.set_index("way").milliseconds[REFERENCE]
+    missing = pd.DataFrame({"way": [way for way, step in made.items() if step is None]})
+    rows = pd.concat([rows, missing.assign(note="not installed")]) if len(missing) else rows
+    rows.insert(0, "problem", problem)
+    rows.insert(1, "numbers", sum(map(math.prod, shapes)))
+    rows.insert(2, "threads", threads)
+    return rows
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("problems", nargs="*", help=f"of {', '.join(PROBLEMS)}; default all")
+    chosen = parser.parse_args().problems or list(PROBLEMS)
+    if unknown := sorted(set(chosen) - PROBLEMS.keys()):
+        parser.error(f"{', '.join(unknown)}: unknown; allowed are {', '.join(PROBLEMS)}")
+    peaks = memory() if "10M" in chosen else {}
+    _keep_freed_memory()
+    every = sorted({1, os.cpu_count() or 1})
+    rows = [measured(problem, threads) for problem in chosen for threads in every]
+    table = pd.concat(rows, ignore_index=True)
+    table["temporary_bytes"] = table.way.map(peaks).where(table.problem == "10M")
+    benchmark.write("optimizer", table)
+
+
+if __name__ == "__main__":
+    main()
