@@ -1,12 +1,13 @@
 # make reproduce   install, run the quick figures, compare with the committed results
 # make test        install, lint, check types, run the tests
+# make bench       all benchmarks anew (half an hour; nothing else should run)
 # make figures     redraw every figure from results/          make claims   the verdict tables
 
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: install reproduce test lint figures claims
+.PHONY: install reproduce test lint bench figures claims
 
 install: $(VENV)/installed
 
@@ -33,3 +34,11 @@ figures: install
 claims: install
 	$(RUN) scripts.check_claims
 	$(RUN) scripts.make_discrepancies
+
+bench: install
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt ".[bench]"
+	$(RUN) scripts.bench_optimizer
+	$(RUN) scripts.bench_grid
+	$(RUN) scripts.bench_cifar10
+	$(RUN) scripts.bench_startup
+	$(RUN) scripts.make_figures benchmarks

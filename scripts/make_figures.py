@@ -34,8 +34,15 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def results_of(name: str) -> Results | None:
-    """What a figure is drawn from: its own results, or those that its catalogue row names."""
-    return load(catalogue()[name].get("results", name))
+    """What a figure is drawn from: its own results, or those that its catalogue row names.
+
+    ``results`` names another figure, ``tables`` a folder of ``results/`` that no run made.
+    """
+    entry = catalogue()[name]
+    if "tables" in entry:
+        folder = RESULTS / entry["tables"]
+        return Results(folder) if folder.exists() else None
+    return load(entry.get("results", name))
 
 
 def picture(name: str) -> bytes | None:
@@ -66,6 +73,8 @@ def index() -> str:
         results = results_of(name)
         if results is None:
             status, command = "not run", ""
+        elif "tables" in entry:
+            status, command = f"[measured](figures/{name}.png)", f"`{entry['command']}`"
         else:
             status = f"[{results.label}](figures/{name}.png)"
             command = f"`python -m experiments figure={results.figure} scale={results.scale}`"

@@ -1,0 +1,90 @@
+"""Benchmarks: the optimizer's step against other implementations, and its temporary memory."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from scripts.figures import style
+
+TITLES = {
+    "10M": "one tensor of 10M",
+    "ResNet-20": "ResNet-20, 59 tensors, 0.27M",
+    "transformer": "transformer, 75 tensors, 39M",
+}
+
+
+def draw(results: Results) -> Figure:
+    """A panel per set of tensors, a row per implementation; last, temporary memory."""
+    rows = results.table("optimizer")
+    ways = list(dict.fromkeys(rows.way))
+    problems = [problem for problem in TITLES if problem in set(rows.problem)]
+    figure, axes = plt.subplots(1, len(problems) + 1, figsize=(11, 3.4), sharey=True)
+    for axis, problem in zip(axes, problems, strict=False):
+        _times(axis, rows[rows.problem == problem], ways)
+        axis.set_title(TITLES[problem])
+    axes[0].set_yticks(range(len(ways)), ways)
+    axes[0].invert_yaxis()
+    axes[0].legend(fontsize=7, loc="upper right")
+    memory = rows[(rows.problem == "10M") & (rows.threads == 1)].set_index("way")
+    copies = (memory.temporary_bytes / (4 * memory.numbers)).reindex(ways)
+    axes[-1].barh(range(len(ways)), copies, height=0.55, color=[_colour(way) for way in ways])
+    axes[-1].set_title("temporary memory, tensor of 10M")
+    axes[-1].set_xlabel("copies of the weights")
+    where = rows.iloc[0]
+    figure.supxlabel(
+        f"{where.cpu}, torch {where.torch}, float32; medians of 7 rounds in turn, bars: lowest to "
+        "highest; stream: a loop with the same reads and writes",
+        fontsize=7,
+        color="#666666",
+        x=0.995,
+        ha="right",
+    )
+    return figure
+
+
+def _colour(way: str) -> str:
+    if "LaProp" in way:
+        return style.COLOUR["laprop"] if way.startswith("LaProp") else style.COLOUR["amsprop"]
+    return style.COLOUR["adam"] if "Adam" in way else "#777777"
+
+
+def _times(axis: Axes, rows: pd.DataFrame, ways: list[str]) -> None:
+    """Ratio to torch's fused Adam on as many threads; one thread filled, all of them hollow."""
+    every = sorted(rows.threads.unique())
+    for threads, cell in rows.groupby("threads"):
+        table = cell.set_index("way").reindex(ways)
+        scale = table.times_fused_adam / table.milliseconds
+        shift = 0.0 if len(every) == 1 else 0.15 * (1 if threads == every[-1] else -1)
+        for place, way in enumerate(ways):
+            ratio = table.times_fused_adam[way]
+            if np.isnan(ratio):
+                axis.text(1.05, place, "not installed", fontsize=6.5, va="center")
+                continue
+            low, high = (scale[way] * table[end][way] for end in ("lowest", "highest"))
+            axis.errorbar(
+                ratio,
+                place + shift,
+                xerr=[[ratio - low], [high - ratio]],
+                marker="o",
+                markersize=4,
+                color=_colour(way),
+                markerfacecolor=_colour(way) if threads == every[0] else "white",
+                linewidth=1,
+            )
+    for threads in every:
+        axis.plot(
+            [],
+            [],
+            "o",
+            color="#444444",
+            markersize=4,
+            markerfacecolor="#444444" if threads == every[0] else "white",
+            label="1 thread" if threads == 1 else f"{threads} threads",
+        )
+    axis.axvline(1, color="#444444", linewidth=0.8)
+    axis.set(xscale="log", xlabel="time / torch's fused Adam")
+    axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
+    axis.minorticks_off()
