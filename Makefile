@@ -1,13 +1,14 @@
 # make reproduce   install, run the quick figures, compare with the committed results
 # make test        install, lint, check types, run the tests
 # make bench       all benchmarks anew (half an hour; nothing else should run)
+# make notebooks   execute the notebooks anew
 # make figures     redraw every figure from results/          make claims   the verdict tables
 
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: install reproduce test lint bench figures claims
+.PHONY: install reproduce test lint bench figures claims notebooks
 
 install: $(VENV)/installed
 
@@ -42,3 +43,6 @@ bench: install
 	$(RUN) scripts.bench_cifar10
 	$(RUN) scripts.bench_startup
 	$(RUN) scripts.make_figures benchmarks
+
+notebooks: install
+	$(RUN) scripts.run_notebooks

@@ -1,9 +1,9 @@
 """What the benchmark scripts share: ways measured in turn, written with their machine."""
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -40,15 +40,9 @@ def seconds_per_call(function: Callable[[], object], at_least: float) -> float:
 
 
 def table(numbers: Mapping[str, list[float]], unit: str) -> pd.DataFrame:
-    """A row per way: ``way``, the median in ``unit``, the ``lowest`` and the ``highest``."""
-    return pd.DataFrame(
-        {
-            "way": list(numbers),
-            unit: [statistics.median(n) for n in numbers.values()],
-            "lowest": [min(n) for n in numbers.values()],
-            "highest": [max(n) for n in numbers.values()],
-        }
-    )
+    """A row per way: ``way``, the median in ``unit``, and the quartiles ``q25`` and ``q75``."""
+    q25, median, q75 = np.transpose([np.quantile(n, [0.25, 0.5, 0.75]) for n in numbers.values()])
+    return pd.DataFrame({"way": list(numbers), unit: median, "q25": q25, "q75": q75})
 
 
 def write(name: str, rows: pd.DataFrame) -> None:

@@ -99,7 +99,11 @@ def test_environment_yml_names_the_versions_of_constraints_txt() -> None:
         assert pins[name] == version
     project = (ROOT / "pyproject.toml").read_text()
     peers = {"heavyball", "timm", "torchvision"}  # of the benchmarks alone
-    wanted = set(re.findall(r'"([a-z0-9-]+)>=', project)) - {"setuptools", "hydra-ray-launcher", *peers}
+    wanted = set(re.findall(r'"([a-z0-9-]+)>=', project)) - {
+        "setuptools",
+        "hydra-ray-launcher",
+        *peers,
+    }
     assert wanted == {entry.split("==")[0] for entry in names}
 
 

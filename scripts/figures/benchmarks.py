@@ -27,7 +27,7 @@ def draw(results: Results) -> Figure:
         axis.set_title(TITLES[problem])
     axes[0].set_yticks(range(len(ways)), ways)
     axes[0].invert_yaxis()
-    axes[0].legend(fontsize=7, loc="upper right")
+    axes[1].legend(fontsize=7, loc="lower right")
     memory = rows[(rows.problem == "10M") & (rows.threads == 1)].set_index("way")
     copies = (memory.temporary_bytes / (4 * memory.numbers)).reindex(ways)
     axes[-1].barh(range(len(ways)), copies, height=0.55, color=[_colour(way) for way in ways])
@@ -35,8 +35,8 @@ def draw(results: Results) -> Figure:
     axes[-1].set_xlabel("copies of the weights")
     where = rows.iloc[0]
     figure.supxlabel(
-        f"{where.cpu}, torch {where.torch}, float32; medians of 7 rounds in turn, bars: lowest to "
-        "highest; stream: a loop with the same reads and writes",
+        f"{where.cpu}, torch {where.torch}, float32; medians of rounds in turn, bars: "
+        "quartiles; stream: a loop with the same reads and writes",
         fontsize=7,
         color="#666666",
         x=0.995,
@@ -63,7 +63,7 @@ def _times(axis: Axes, rows: pd.DataFrame, ways: list[str]) -> None:
             if np.isnan(ratio):
                 axis.text(1.05, place, "not installed", fontsize=6.5, va="center")
                 continue
-            low, high = (scale[way] * table[end][way] for end in ("lowest", "highest"))
+            low, high = (scale[way] * table[end][way] for end in ("q25", "q75"))
             axis.errorbar(
                 ratio,
                 place + shift,
@@ -85,6 +85,6 @@ def _times(axis: Axes, rows: pd.DataFrame, ways: list[str]) -> None:
             label="1 thread" if threads == 1 else f"{threads} threads",
         )
     axis.axvline(1, color="#444444", linewidth=0.8)
-    axis.set(xscale="log", xlabel="time / torch's fused Adam")
+    axis.set(xscale="log", xlim=(0.05, 10), xlabel="time / torch's fused Adam")
     axis.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
     axis.minorticks_off()

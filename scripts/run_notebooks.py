@@ -1,0 +1,65 @@
+"""Execute the notebooks anew and keep their outputs: ``make notebooks``.
+
+With ``--check`` nothing is written; exit status 1 where the text that a committed notebook shows is
+not what its code prints now. Pictures are executed, not compared.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+from experiments.common.config import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def executed(path: Path) -> Any:
+    """The notebook with the outputs of a fresh kernel.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}
+    ).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day
+    return notebook
+
+
+def texts(notebook: Any) -> list[str]:
+    """What the code cells show as text, in order."""
+    shown = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" not in data:
+                shown.append(output.get("text") or data.get("text/plain", ""))
+    return shown
+
+
+def main() -> int:
+    """Execute and write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
+    check = parser.parse_args().check
+    stale = []
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        notebook = executed(path)
+        if check and texts(notebook) != texts(nbformat.read(path, as_version=4)):
+            stale.append(path)
+        elif not check:
+            nbformat.write(notebook, path)
+        print(f"{path.name}: executed", flush=True)
+    for path in stale:
+        print(f"stale: {path.relative_to(ROOT)}; run make notebooks", file=sys.stderr)
+    return bool(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
