@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -18,9 +19,12 @@ from typing import Any
 
 import forked
 import pytest
+import yaml
 from conftest import FIGURES, ROOT, SERVER, TASKS, TOYS, files, wait_for
 
 from experiments import __main__ as entry
+from experiments.common import config
+from scripts import wandb_sweep
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ("task=rosenbrock", "scale=smoke", "threads=1")
@@ -329,9 +333,13 @@ def test_wandb_offline_holds_all_and_stays_in_the_output_folder(cli: CLI, tmp_pa
     assert {name.split("/")[0] for name in files(tmp_path)} == {"outputs"}
     (key,) = statuses(tmp_path / "outputs")
     (log,) = (tmp_path / "outputs").rglob("*.wandb")
-    config, history, summary, run = read_wandb(log)
-    assert config["optimizer"]["lr"] == [0.001, 0.003]
-    assert config["seed"] == 0
+    settings, history, summary, run = read_wandb(log)
+    (artifact,) = wandb_artifacts(log)
+    assert (artifact.name, artifact.type) == (f"mnist_divergence-{key}", "run")
+    names = {entry.path for entry in artifact.manifest.contents}
+    assert names == {"config.yaml", "metrics.jsonl", "summary.json"}
+    assert settings["optimizer"]["lr"] == [0.001, 0.003]
+    assert settings["seed"] == 0
     assert (run.run_id, run.run_group, run.job_type) == (key, "fig01", "smoke")
     folder = tmp_path / "outputs" / "mnist_divergence" / key
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -375,14 +383,35 @@ for fail_at in (-1, 3):
     )
     assert done.returncode == 0, done.stderr
     logs = sorted((tmp_path / "outputs").rglob("*.wandb"), key=lambda p: p.stat().st_mtime_ns)
-    (config, history, summary, run), (_, short, _, _) = map(read_wandb, logs)
+    (settings, history, summary, run), (_, short, _, _) = map(read_wandb, logs)
+    assert [len(wandb_artifacts(log)) for log in logs] == [1, 0]  # none of the run that failed
     assert run.run_group == "toy"
-    assert config["optimizer"]["nu"] == 0.99
+    assert settings["optimizer"]["nu"] == 0.99
     assert [row["step"] for row in history] == [0, 1, 2, 3, 4]  # diverged at 4
     assert [row["step"] for row in short] == [0, 1, 2, 3]
     assert history[4]["loss"] is None
     assert summary["best_at"] == min(range(4), key=lambda i: history[i]["loss"])
     assert [m["status"] for m in statuses(tmp_path / "outputs").values()].count("failed") == 1
+
+
+@pytest.mark.parametrize("grid", [["figure=fig12", "scale=cpu"], ["figure=fig04", "scale=smoke"]])
+def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
+    """Cell by cell: the agent's command lines stand for the runs of the grid, none else."""
+    made = yaml.safe_load(yaml.safe_dump(wandb_sweep.sweep([*grid, f"output={tmp_path}"])))
+    assert made["method"] == "grid"
+    command = made["command"]
+    assert command[:4] == ["${env}", "${interpreter}", "-m", "${program}"]
+    assert command[-2:] == ["tracking=wandb", "${args_no_hyphens}"]
+    cells = itertools.product(*(entry["values"] for entry in made["parameters"].values()))
+    keys = []
+    for cell in cells:
+        arguments = [f"{k}={v}" for k, v in zip(made["parameters"], cell, strict=True)]
+        (settings,) = config.expand([*command[4:-1], *arguments])
+        assert settings.tracking.name == "wandb"
+        keys.append(settings.key)
+    wanted = [settings.key for settings in config.expand([*grid, f"output={tmp_path}"])]
+    assert sorted(keys) == sorted(wanted)
+    assert len(set(keys)) == len(keys) > 3
 
 
 def data_folder() -> Path:
@@ -405,6 +434,19 @@ def wandb_records(path: Path) -> Iterator[bytes]:
         if kind in (1, 4):  # whole, or the last of its parts
             yield record
             record = b""
+
+
+def wandb_artifacts(path: Path) -> list[Any]:
+    """The artifacts of an offline run's file."""
+    from wandb.proto import wandb_internal_pb2
+
+    found = []
+    for data in wandb_records(path):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.HasField("artifact"):
+            found.append(record.artifact)
+    return found
 
 
 def read_wandb(path: Path) -> tuple[dict, list[dict], dict, Any]:

@@ -236,8 +236,8 @@ def expand(overrides: Sequence[str]) -> list[Settings]:
     Raises:
         ConfigError: for the first bad setting, before anything has run.
     """
-    choices = [_choices(_parsed(text)) for text in with_grid(overrides)]
-    return [compose_settings(choice) for choice in itertools.product(*choices)]
+    values = [choices(text) for text in with_grid(overrides)]
+    return [compose_settings(choice) for choice in itertools.product(*values)]
 
 
 def for_hydra(overrides: Sequence[str]) -> list[str]:
@@ -354,9 +354,14 @@ def _parsed(text: str) -> Override:
     return override
 
 
-def _choices(override: Override) -> list[str]:
-    """The single values that a sweep over one key goes through."""
-    key, text = override.get_key_element(), str(override.input_line)
+def choices(text: str) -> list[str]:
+    """The overrides of a single value that an override stands for: one, or those of its sweep.
+
+    Raises:
+        ConfigError: for a sweep that has no list of values.
+    """
+    override = _parsed(text)
+    key = override.get_key_element()
     if not override.is_sweep_override():
         return [text]
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:

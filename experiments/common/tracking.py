@@ -8,34 +8,40 @@ from typing import Any
 
 from experiments.common.config import Settings
 
+FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # of a run's folder, what goes along
+
 
 class Tracker:
     """Sends what a run logs to the tracker of its settings; to none by default.
 
     Runs of one figure form a group; a run's id is its key, so that a resumed run continues the
-    same curve. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later.
+    same curve (in a sweep of wandb's it is the agent's). A completed run's files go along as an
+    artifact. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._run: Any = None
+        self._settings = settings
         tracking = settings.tracking
         if tracking.name == "none":
             return
-        # Its own log files would go to the home folder.
-        os.environ.setdefault("WANDB_CACHE_DIR", str(settings.output.absolute() / "wandb"))
+        # Its own log files and copies of artifacts would go to the home folder.
+        for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+            os.environ.setdefault(name, str(settings.output.absolute() / "wandb"))
         import wandb
 
         mode = tracking.mode
         if mode == "auto":
             known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
             mode = "online" if known else "offline"
+        agents = "WANDB_SWEEP_ID" in os.environ  # whose runs have ids of its own
         self._run = wandb.init(
             project=tracking.project,
             entity=tracking.entity,
             mode=mode,
             dir=settings.output,
-            id=settings.key,
-            resume="allow" if mode == "online" else None,
+            id=None if agents else settings.key,
+            resume="allow" if mode == "online" and not agents else None,
             name=f"{settings.task_name}-{settings.optimizer.name}-{settings.key[:6]}",
             group=settings.figure or settings.task_name,
             job_type=settings.scale,
@@ -59,9 +65,22 @@ class Tracker:
             self._run.log(numbers, step=record["step"])
 
     def finish(self, summary: dict[str, Any], completed: bool) -> None:
-        """Send the scalar final numbers and close; wandb marks a run that did not complete."""
-        if self._run is not None:
-            self._run.summary.update(
-                {name: value for name, value in summary.items() if not isinstance(value, list)}
-            )
-            self._run.finish(exit_code=0 if completed else 1)
+        """Send the scalar final numbers and the files, and close.
+
+        wandb marks a run that did not complete; it has no artifact yet.
+        """
+        if self._run is None:
+            return
+        self._run.summary.update(
+            {name: value for name, value in summary.items() if not isinstance(value, list)}
+        )
+        if completed:
+            import wandb
+
+            settings = self._settings
+            artifact = wandb.Artifact(f"{settings.task_name}-{settings.key}", type="run")
+            for path in sorted(settings.folder.iterdir()):
+                if path.suffix in FILES and path.name != "manifest.json":  # which is not final yet
+                    artifact.add_file(str(path))
+            self._run.log_artifact(artifact)
+        self._run.finish(exit_code=0 if completed else 1)

@@ -1,0 +1,59 @@
+"""A figure's grid as a sweep of Weights & Biases: ``python -m scripts.wandb_sweep figure=fig12``.
+
+Prints the YAML that ``wandb sweep`` takes; each agent then runs cells of the grid one by one, and
+what is finished is skipped, as always::
+
+    python -m scripts.wandb_sweep figure=fig12 scale=cpu > sweep.yaml
+    wandb sweep sweep.yaml
+    wandb agent <what it printed>
+
+Takes the overrides that the runs themselves take.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from experiments.common.config import ConfigError, choices, compose_settings, expand, with_grid
+
+
+def sweep(overrides: Sequence[str]) -> dict[str, Any]:
+    """The sweep's configuration.
+
+    Raises:
+        ConfigError: for a bad setting, or where there is nothing to sweep.
+    """
+    expand(overrides)  # every cell is checked before an agent meets it
+    fixed, parameters = [], {}
+    for text in with_grid(overrides):
+        single = choices(text)
+        if len(single) == 1:
+            fixed += single
+        else:
+            key = single[0].partition("=")[0]
+            parameters[key] = {"values": [value.partition("=")[2] for value in single]}
+    if not parameters:
+        raise ConfigError(f"{' '.join(overrides)}: one run is no sweep; give a key several values")
+    first = [f"{key}={entry['values'][0]}" for key, entry in parameters.items()]
+    settings = compose_settings([*fixed, *first])
+    return {
+        "name": f"{settings.figure or settings.task_name} {settings.scale}",
+        "project": settings.tracking.project,
+        "method": "grid",
+        "program": "experiments",
+        "command": [
+            *("${env}", "${interpreter}", "-m", "${program}", *fixed),
+            *("tracking=wandb", "${args_no_hyphens}"),
+        ],
+        "parameters": parameters,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        print(yaml.safe_dump(sweep(sys.argv[1:]), sort_keys=False), end="")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
