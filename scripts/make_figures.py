@@ -36,12 +36,13 @@ def catalogue() -> dict[str, dict[str, str]]:
 def results_of(name: str) -> Results | None:
     """What a figure is drawn from: its own results, or those that its catalogue row names.
 
-    ``results`` names another figure, ``tables`` a folder of ``results/`` that no run made.
+    ``results`` names another figure, ``tables`` a file of ``results/`` that no run made, beside
+    which the others lie.
     """
     entry = catalogue()[name]
     if "tables" in entry:
-        folder = RESULTS / entry["tables"]
-        return Results(folder) if folder.exists() else None
+        table = RESULTS / entry["tables"]
+        return Results(table.parent) if table.exists() else None
     return load(entry.get("results", name))
 
 

@@ -1,5 +1,7 @@
 """One look for all figures: colours by optimizer, sizes, and the line that says what was run."""
 
+import textwrap
+
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
@@ -29,6 +31,8 @@ NAME = {
     "sgd_m": "SGD-M",
 }
 DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid"}
+
+CHARACTERS = 17  # of the line below a figure, to an inch
 
 RC = {
     "figure.dpi": 100,
@@ -65,4 +69,5 @@ def line(optimizer: str) -> dict[str, object]:
 def provenance(figure: Figure, results: Results, note: str = "") -> None:
     """Write what was run below the figure: scale, what it reduces, seeds, and ``note``."""
     text = results.label + (f"; {note}" if note else "")
-    figure.supxlabel(text, fontsize=7, color="#666666", x=0.995, ha="right")
+    lines = textwrap.fill(text, int(CHARACTERS * figure.get_figwidth()))
+    figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
