@@ -9,26 +9,39 @@ from scripts.claims.measured import Measured, decided, every
 NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp"}
 
 
-def cells(results: Results) -> pd.DataFrame:
-    """Test errors in per cent: one row per seed, columns flip, optimizer, nu."""
+def cells(results: Results, values: str = "test_error") -> pd.DataFrame:
+    """Errors in per cent: one row per seed, columns flip, optimizer, nu."""
     return 100 * results.runs.pivot(
-        index="seed", columns=["flip", "optimizer", "nu"], values="test_error"
+        index="seed", columns=["flip", "optimizer", "nu"], values=values
+    )
+
+
+def best_by_the_others(held_out: pd.DataFrame, errors: pd.DataFrame) -> pd.Series:
+    """Per seed (row) its error in that column whose held out error is lowest over the other seeds.
+
+    The lowest of many means is low by luck too; the seed that is measured has no say in the choice.
+    """
+    return pd.Series(
+        {seed: errors.loc[seed, held_out.drop(seed).mean().idxmin()] for seed in errors.index}
     )
 
 
 def imdb_zero_nu(results: Results) -> Measured:
-    """Held where, at every noise level, no other optimizer and nu has a lower mean error."""
+    """Held where, at every noise level, the best other optimizer and nu has a higher error.
+
+    Which that is, held out reviews and other seeds say.
+    """
     text, verdicts = [], []
-    for flip, table in cells(results).T.groupby(level="flip"):
-        errors = table.droplevel("flip").T
-        zero = errors["laprop", 0.0]
-        others = errors.drop(columns=[("laprop", 0.0)])
-        best = others.mean().idxmin()
-        gap, low, high = paired_difference(others[best], zero)
+    held_out, test = cells(results, "valid_error"), cells(results)
+    for flip in sorted(set(test.columns.get_level_values("flip"))):
+        zero = test[flip]["laprop", 0.0]
+        others = [table[flip].drop(columns=[("laprop", 0.0)]) for table in (held_out, test)]
+        best = best_by_the_others(*others)
+        gap, low, high = paired_difference(best, zero)
         verdicts.append(decided(low, high))
         text.append(
-            f"r {flip:g}: {zero.mean():.1f} %, best other {others[best].mean():.1f} % "
-            f"({NAMES[best[0]]}, nu {best[1]:g}), difference {gap:+.1f} [{low:+.1f}, {high:+.1f}]"
+            f"r {flip:g}: {zero.mean():.1f} %, best other {best.mean():.1f} %, "
+            f"difference {gap:+.1f} [{low:+.1f}, {high:+.1f}]"
         )
     return Measured("error of LaProp at nu 0: " + "; ".join(text), every(verdicts))
 
