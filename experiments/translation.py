@@ -4,7 +4,9 @@ fairseq-train runs beside us with :mod:`laprop.fairseq_plugin`; its training los
 is recorded, and the test set translated at the end. See :mod:`experiments.common.fairseq`.
 """
 
+import contextlib
 import html
+import io
 import lzma
 import re
 import shutil
@@ -13,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from experiments.common import data, fairseq
@@ -157,7 +160,8 @@ def prepare(cfg: Config, folder: Path) -> None:
     splits["test"] = splits["test"][: cfg.test_pairs or 1]  # fairseq wants no empty split
     both = [side for language in (0, 1) for side in (pair[language] for pair in splits["train"])]
     with (folder / "code").open("w+") as codes:
-        learn_bpe(both, codes, cfg.merges)
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that it always draws
+            learn_bpe(both, codes, cfg.merges)
         codes.seek(0)
         bpe = BPE(codes)
     for split, pairs in splits.items():
@@ -171,6 +175,26 @@ def prepare(cfg: Config, folder: Path) -> None:
         *("--destdir", folder / "bin", "--workers", 1),
         log=folder / "preprocess.log",
     )
+
+
+def unigram_loss(text: Path, smoothing: float) -> float:
+    """Loss in bits of a decoder that knows how frequent each token is, and no more.
+
+    That is the entropy of the training targets after label smoothing, as fairseq does it: a share
+    of each target goes to all other tokens alike.
+
+    Args:
+        text: the folder that :func:`prepare` filled.
+        smoothing: the share.
+    """
+    lines = (text / "bin" / "dict.en.txt").read_text().splitlines()
+    counts = [int(line.split()[-1]) for line in lines]
+    with (text / "train.en").open() as sentences:
+        counts.append(sum(1 for _ in sentences))  # </s>, the last of each
+    counts += [0, 0, 0]  # <s>, <pad>, <unk>
+    shares = np.array(counts) / sum(counts)
+    smoothed = (1 - smoothing) * shares + smoothing * (1 - shares) / (len(shares) - 1)
+    return float(-(smoothed * np.log2(smoothed)).sum())
 
 
 # Training and translation -----------------------------------------------------------------------
@@ -234,6 +258,7 @@ def train(cfg: Config, run: Run) -> None:
     )
     losses = updates.train_loss
     run.summary(final_loss=losses[-cfg.average_over :].mean(), mean_loss=losses.mean(), bleu=None)
+    run.summary(unigram_loss=unigram_loss(text, cfg.label_smoothing))
     if cfg.test_pairs and run.diverged_at is None:
         hypotheses, references = zip(*translate(cfg, run, text), strict=True)
         bleu = sacrebleu.corpus_bleu(hypotheses, [references], tokenize="none", force=True)

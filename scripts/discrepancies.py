@@ -9,6 +9,7 @@ import pandas as pd
 from experiments.common.records import Results
 from experiments.common.stats import interval
 from scripts.claims.fig02 import medians, reach
+from scripts.claims.fig10 import gains, told
 
 
 def _percent(values: pd.Series, sign: str = "") -> str:
@@ -141,3 +142,26 @@ def rosenbrock_sigma(results: Results) -> str:
             names = ", ".join(f"{o} {nu}" for o, nu in where.items())
             text.append(f"within {reading}, sigma {sigma:g}: {names}")
     return "converges (nu > 0) " + "; ".join(text)
+
+
+def iwslt_loss(results: Results) -> str:
+    """Final training loss with and without warmup."""
+    text = []
+    for warmup, runs in results.runs.groupby("warmup"):
+        loss = {o: interval(cell.final_loss) for o, cell in runs.groupby("optimizer")}
+        ends = ", ".join(
+            f"{o} {loss[o][0]:.2f} [{loss[o][1]:.2f}, {loss[o][2]:.2f}]" for o in ("adam", "laprop")
+        )
+        text.append(f"{f'warmup {warmup}' if warmup else 'no warmup'}: {ends}")
+    return "final loss, bits: " + "; ".join(text)
+
+
+def roberta_faster(results: Results) -> str:
+    """Mean loss of all updates at the two nu of the authors' logs of both optimizers."""
+    table = gains(results, "mean_loss").drop(index=0.9, level="nu")
+    return f"mean loss, LaProp minus Adam, bits: {told(table)}"
+
+
+def roberta_nu(results: Results) -> str:
+    """Final loss in the whole grid."""
+    return f"final loss, LaProp minus Adam, bits: {told(gains(results, 'final_loss'))}"
