@@ -145,14 +145,16 @@ def rosenbrock_sigma(results: Results) -> str:
 
 
 def iwslt_loss(results: Results) -> str:
-    """Final training loss with and without warmup."""
+    """Final training loss with and without warmup, at each learning rate."""
+    axes = [axis for axis in ("lr", "warmup") if axis in results.runs]
     text = []
-    for warmup, runs in results.runs.groupby("warmup"):
-        loss = {o: interval(cell.final_loss) for o, cell in runs.groupby("optimizer")}
+    for cell, runs in results.runs.groupby(axes):
+        loss = {o: interval(arm.final_loss) for o, arm in runs.groupby("optimizer")}
         ends = ", ".join(
-            f"{o} {loss[o][0]:.2f} [{loss[o][1]:.2f}, {loss[o][2]:.2f}]" for o in ("adam", "laprop")
+            f"{o} {c:.2f} [{low:.2f}, {high:.2f}]" for o, (c, low, high) in loss.items()
         )
-        text.append(f"{f'warmup {warmup}' if warmup else 'no warmup'}: {ends}")
+        where = ", ".join(f"{axis} {value:g}" for axis, value in zip(axes, cell, strict=True))
+        text.append(f"{where}: {ends}")
     return "final loss, bits: " + "; ".join(text)
 
 
