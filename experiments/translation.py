@@ -19,7 +19,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from experiments.common import data, fairseq
-from experiments.common.config import ConfigError, settings
+from experiments.common.config import ConfigError, Settings, settings
 from experiments.common.run import Run
 
 LANGUAGES = ("de", "en")
@@ -225,16 +225,17 @@ def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
     return [(sides["H"][n], sides["T"][n]) for n in sorted(sides["T"])]
 
 
-def train(cfg: Config, run: Run) -> None:
-    """Prepare the text, train, translate the test set."""
-    fairseq.require("translation")
-    import sacrebleu
-
-    text = fairseq.prepared(
-        run.config,
+def prepared(cfg: Config, run: Settings) -> Path:
+    """The text of these settings, prepared where it is not yet."""
+    return fairseq.prepared(
+        run,
         {"archive": cfg.archive, "pairs": cfg.pairs, "merges": cfg.merges, "test": cfg.test_pairs},
         lambda folder: prepare(cfg, folder),
     )
+
+
+def training(cfg: Config, text: Path) -> list[object]:
+    """What fairseq-train is to train, on its command line."""
     sides = [
         option
         for side in ("encoder", "decoder")
@@ -243,19 +244,23 @@ def train(cfg: Config, run: Run) -> None:
             *(f"--{side}-embed-dim", cfg.width, f"--{side}-ffn-embed-dim", cfg.inner),
         )
     ]
-    updates = fairseq.train(
-        run,
-        [
-            *(text / "bin", "--arch", "transformer_iwslt_de_en", *sides),
-            *("--share-decoder-input-output-embed", "--dropout", cfg.dropout),
-            *("--criterion", "label_smoothed_cross_entropy"),
-            *("--label-smoothing", cfg.label_smoothing, "--max-tokens", cfg.max_tokens),
-            *("--lr-scheduler", "polynomial_decay", "--warmup-updates", cfg.warmup),
-            *("--total-num-update", cfg.decay_until, "--clip-norm", 0.0),
-        ],
-        cfg.updates,
-        cfg.save_every,
-    )
+    return [
+        *(text / "bin", "--arch", "transformer_iwslt_de_en", *sides),
+        *("--share-decoder-input-output-embed", "--dropout", cfg.dropout),
+        *("--criterion", "label_smoothed_cross_entropy"),
+        *("--label-smoothing", cfg.label_smoothing, "--max-tokens", cfg.max_tokens),
+        *("--lr-scheduler", "polynomial_decay", "--warmup-updates", cfg.warmup),
+        *("--total-num-update", cfg.decay_until, "--clip-norm", 0.0),
+    ]
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Prepare the text, train, translate the test set."""
+    fairseq.require("translation")
+    import sacrebleu
+
+    text = prepared(cfg, run.config)
+    updates = fairseq.train(run, training(cfg, text), cfg.updates, cfg.save_every)
     losses = updates.train_loss
     run.summary(final_loss=losses[-cfg.average_over :].mean(), mean_loss=losses.mean(), bleu=None)
     run.summary(unigram_loss=unigram_loss(text, cfg.label_smoothing))

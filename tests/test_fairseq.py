@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -314,6 +315,38 @@ def test_bleu_is_what_fairseqs_own_scorer_says(make: Maker, tmp_path: Path) -> N
     theirs = float((tmp_path / "score").read_text().split("BLEU4 = ")[1].split(",")[0])
     assert 20 < theirs < 99
     assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_the_frequencies_loss_is_the_least_without_looking_at_the_source(smoke: Settings) -> None:
+    """By fairseq's formula over the training text, and no other fixed distribution has less."""
+    (text,) = (smoke.output / "prepared").glob("translation-*/bin")
+    names = [line.split()[0] for line in (text / "dict.en.txt").read_text().splitlines()]
+    index = {name: i for i, name in enumerate([*names, "</s>", "<s>", "<pad>", "<unk>"])}
+    lines = (text.parent / "train.en").read_text().splitlines()
+    targets = torch.tensor([index[word] for line in lines for word in (*line.split(), "</s>")])
+    smoothing, share = 0.1, 0.1 / (len(index) - 1)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        """fairseq.criterions.label_smoothed_cross_entropy, in bits."""
+        log_p = logits.log_softmax(0)
+        nll = -log_p[targets].mean()
+        return ((1 - smoothing - share) * nll - share * log_p.sum()) / math.log(2)
+
+    logits = torch.zeros(len(index), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(logits)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    found = translation.unigram_loss(text.parent, smoothing)
+    assert found == pytest.approx(loss(logits.detach()).item(), abs=1e-4)
+    assert found < math.log2(len(index)) - 0.5
+    summary = json.loads((smoke.folder / "summary.json").read_text())
+    assert summary["unigram_loss"] == found
 
 
 @pytest.mark.parametrize(

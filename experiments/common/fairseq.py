@@ -110,7 +110,7 @@ def tool(name: str, *arguments: object, log: Path, device: torch.device | None =
         RuntimeError: it failed; with the last line that it printed.
     """
     with log.open("wb") as stream:
-        process = _start(name, [str(a) for a in arguments], stream, device or torch.device("cpu"))
+        process = _start(name, list(map(str, arguments)), stream, device or torch.device("cpu"))
         try:
             process.wait()
         finally:
