@@ -9,6 +9,7 @@ import pandas as pd
 from experiments.common.records import Results
 from experiments.common.stats import interval
 from scripts.claims.fig02 import medians, reach
+from scripts.claims.fig10 import gains, told
 
 
 def _percent(values: pd.Series, sign: str = "") -> str:
@@ -141,3 +142,28 @@ def rosenbrock_sigma(results: Results) -> str:
             names = ", ".join(f"{o} {nu}" for o, nu in where.items())
             text.append(f"within {reading}, sigma {sigma:g}: {names}")
     return "converges (nu > 0) " + "; ".join(text)
+
+
+def iwslt_loss(results: Results) -> str:
+    """Final training loss with and without warmup, at each learning rate."""
+    axes = [axis for axis in ("lr", "warmup") if axis in results.runs]
+    text = []
+    for cell, runs in results.runs.groupby(axes):
+        loss = {o: interval(arm.final_loss) for o, arm in runs.groupby("optimizer")}
+        ends = ", ".join(
+            f"{o} {c:.2f} [{low:.2f}, {high:.2f}]" for o, (c, low, high) in loss.items()
+        )
+        where = ", ".join(f"{axis} {value:g}" for axis, value in zip(axes, cell, strict=True))
+        text.append(f"{where}: {ends}")
+    return "final loss, bits: " + "; ".join(text)
+
+
+def roberta_faster(results: Results) -> str:
+    """Mean loss of all updates at the two nu of the authors' logs of both optimizers."""
+    table = gains(results, "mean_loss").drop(index=0.9, level="nu")
+    return f"mean loss, LaProp minus Adam, bits: {told(table)}"
+
+
+def roberta_nu(results: Results) -> str:
+    """Final loss in the whole grid."""
+    return f"final loss, LaProp minus Adam, bits: {told(gains(results, 'final_loss'))}"

@@ -46,11 +46,16 @@ def results_of(name: str) -> Results | None:
     return load(entry.get("results", name))
 
 
+def drawable(name: str) -> bool:
+    """Whether there is something to draw: results, or the authors' own runs, alone until then."""
+    return results_of(name) is not None or "authors" in catalogue()[name]
+
+
 def picture(name: str) -> bytes | None:
-    """The PNG of a figure, or None where it has no results yet."""
-    results = results_of(name)
-    if results is None:
+    """The PNG of a figure, or None where there is nothing to draw yet."""
+    if not drawable(name):
         return None
+    results = results_of(name)
     style.use()
     figure = importlib.import_module(f"scripts.figures.{name}").draw(results)
     buffer = io.BytesIO()
@@ -74,6 +79,8 @@ def index() -> str:
         results = results_of(name)
         if results is None:
             status, command = "not run", ""
+            if drawable(name):
+                status += f"; [{entry['authors']}](figures/{name}.png)"
         elif "tables" in entry:
             status, command = f"[measured](figures/{name}.png)", f"`{entry['command']}`"
         else:

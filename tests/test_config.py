@@ -136,6 +136,7 @@ OTHER = {
     str: lambda v: v + "x",
     tuple: lambda v: (*v[:-1], v[-1] + 1.0),
     list: lambda v: [*v, v[-1]],
+    type(None): lambda v: 1,
 }
 
 

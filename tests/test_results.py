@@ -16,7 +16,7 @@ CATALOGUE = make_figures.catalogue()
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in make_figures.drawn() if make_figures.results_of(name)]
+    "name", [name for name in make_figures.drawn() if make_figures.drawable(name)]
 )
 def test_every_figure_is_drawn_and_twice_the_same(name: str) -> None:
     png = make_figures.picture(name)

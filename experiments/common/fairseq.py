@@ -1,0 +1,347 @@
+"""fairseq as a subprocess: its tools, and a training whose log becomes our records while it runs.
+
+Only what stands here and :mod:`laprop.fairseq_plugin` knows fairseq. It is never imported by our
+own process; without it (``make fairseq``) everything else works.
+
+fairseq writes to ``fairseq.log`` in the run's folder, by appending, and saves its own checkpoints
+below ``fairseq/``. The log is what counts: a resumed run reads it again from the start, and only
+for updates that it lacks does fairseq start, from its newest whole checkpoint. The updates between
+that and where it was killed are trained and logged a second time, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+import torch
+from filelock import FileLock
+
+import laprop
+from experiments.common.config import ROOT, ConfigError, Settings, code_hash
+from experiments.common.run import Run
+
+PLUGIN = Path(str(laprop.__file__)).parent / "fairseq_plugin"
+POLL = 0.02  # seconds between two looks at the log
+RECORD = re.compile(r"\| train_inner \| (\{[^{}]*\})$")
+SAVED = re.compile(r"\| Saved checkpoint \S+ \(epoch \d+ @ (\d+) updates")
+
+
+def require(task: str) -> None:
+    """Refuse a task where fairseq is not installed.
+
+    Raises:
+        ConfigError: with how to get it.
+    """
+    if importlib.util.find_spec("fairseq") is None:
+        raise ConfigError(
+            f"task={task}: fairseq is not installed here; `make fairseq` builds it (three minutes, "
+            "a C++ compiler)"
+        )
+
+
+def check_lengths(cfg: Any) -> None:
+    """What the settings of both of fairseq's tasks must keep to.
+
+    Raises:
+        ValueError: names the setting, its value and what is allowed.
+    """
+    if cfg.width % cfg.heads:
+        raise ValueError(f"task.heads={cfg.heads}: must divide width={cfg.width}")
+    if cfg.warmup >= cfg.decay_until:
+        raise ValueError(
+            f"task.warmup={cfg.warmup}: must be less than decay_until={cfg.decay_until}"
+        )
+    if cfg.average_over > cfg.updates:
+        raise ValueError(
+            f"task.average_over={cfg.average_over}: must be at most updates={cfg.updates}"
+        )
+
+
+def prepared(settings: Settings, text: dict[str, Any], make: Callable[[Path], None]) -> Path:
+    """A folder of prepared text that the runs of a sweep share, below the output folder.
+
+    Args:
+        settings: of the run.
+        text: all that decides what the folder holds, apart from the task's program.
+        make: fills an empty folder; called once, whatever number of runs ask at a time.
+    """
+    task = settings.task_name
+    content = json.dumps({"code": code_hash(task), **text}, sort_keys=True)
+    home = settings.output.absolute() / "prepared"
+    folder = home / f"{task}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = folder.with_suffix(".new")
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+def tool(name: str, *arguments: object, log: Path, device: torch.device | None = None) -> None:
+    """Run one of fairseq's programs to its end.
+
+    Args:
+        name: a module, ``fairseq_cli.preprocess``.
+        arguments: of its command line.
+        log: what it prints is written there.
+        device: where to compute; default the CPU.
+
+    Raises:
+        RuntimeError: it failed; with the last line that it printed.
+    """
+    with log.open("wb") as stream:
+        process = _start(name, list(map(str, arguments)), stream, device or torch.device("cpu"))
+        try:
+            process.wait()
+        finally:
+            _stop(process)
+    if process.returncode:
+        raise RuntimeError(f"{name}: {_last_words(log)} ({log})")
+
+
+def optimizer(settings: Settings) -> list[str]:
+    """The optimizer of the settings on fairseq's command line.
+
+    Raises:
+        ConfigError: for an optimizer or a decay that fairseq does not have.
+    """
+    h = settings.optimizer
+    betas = f"({h.mu}, {h.nu})"
+    shared = ["--lr", str(h.lr), "--weight-decay", str(h.weight_decay)]
+    if h.name == "adam":
+        if h.weight_decay and not h.decay_by_lr:
+            raise ConfigError(
+                "optimizer.decay_by_lr=False: fairseq's adam scales the decay by lr; "
+                "set optimizer.decay_by_lr=true"
+            )
+        own = ["--optimizer", "adam", "--adam-betas", betas, "--adam-eps", str(h.epsilon)]
+        return [*own, *shared]
+    options = {"laprop": [], "amsprop": ["--laprop-amsgrad"]}
+    if h.name not in options:
+        allowed = ", ".join(["adam", *options])
+        raise ConfigError(f"optimizer={h.name}: fairseq and our plugin have {allowed}")
+    own = ["--optimizer", "laprop", "--laprop-betas", betas, "--laprop-eps", str(h.epsilon)]
+    decay = ["--laprop-decay", "by_lr" if h.decay_by_lr else "paper"]
+    return [*own, *decay, *options[h.name], *shared]
+
+
+def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) -> pd.DataFrame:
+    """Train with fairseq-train; every update becomes a record of ``run`` as it is made.
+
+    A loss or gradient that is not finite, at which fairseq gives up, is recorded as divergence.
+
+    Args:
+        run: the run; its seed s is fairseq's s + 1, so that 0 is fairseq's default.
+        arguments: of fairseq-train, without those of the optimizer, the seed, the log and the
+            checkpoints.
+        updates: how many.
+        save_every: updates between two checkpoints of fairseq.
+
+    Returns:
+        a row per update: ``update``, ``train_loss`` in bits per token, ``gradient_norm``, ``lr``,
+        ``tokens``.
+
+    Raises:
+        RuntimeError: fairseq failed or was killed; the same command goes on from its checkpoint.
+    """
+    command = [
+        *map(str, arguments),
+        *optimizer(run.config),
+        *("--max-update", str(updates), "--seed", str(run.config.seed + 1)),
+        *("--log-format", "json", "--log-interval", "1"),
+        *("--save-dir", str(checkpoints(run)), "--save-interval-updates", str(save_every)),
+        *("--keep-interval-updates", "1", "--no-epoch-checkpoints", "--save-interval", "1000000"),
+        *("--disable-validation", "--num-workers", "0", "--distributed-world-size", "1"),
+    ]
+    with _Training(run, command) as training:
+        for step in run.steps(updates):
+            record = training.record(step + 1)
+            if record is None:
+                run.diverged(math.nan, step + 1)
+                break
+            run.log(**{"step" if k == "update" else k: v for k, v in record.items()})
+        else:
+            if run.diverged_at is None:
+                training.finish(updates)
+    return pd.DataFrame([training.records[n] for n in sorted(training.records)])
+
+
+def checkpoints(run: Run) -> Path:
+    """Folder of fairseq's checkpoints in that of the run."""
+    return run.folder.absolute() / "fairseq"
+
+
+class _Training:
+    """fairseq-train beside us, and its log."""
+
+    def __init__(self, run: Run, command: list[str]) -> None:
+        self.records: dict[int, dict[str, float]] = {}
+        self._run = run
+        self._command = command
+        self._log = run.folder / "fairseq.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._files = ExitStack()
+        self._saved = 0  # updates at fairseq's last checkpoint
+
+    def __enter__(self) -> _Training:
+        self._reader = self._files.enter_context(self._log.open("a+"))
+        self._reader.seek(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            _stop(self._process)
+        self._files.close()
+
+    def record(self, update: int) -> dict[str, float] | None:
+        """Wait for the record of an update; None where fairseq has given up on numbers."""
+        self._read()
+        while update not in self.records:
+            if max(self.records, default=0) > update:
+                raise RuntimeError(
+                    f"{self._log}: update {update} is missing; delete {self._log.parent} to train "
+                    "it again"
+                )
+            if self._process is None:
+                self._start()
+            ended = self._process.poll() is not None  # before the last look
+            if not self._read() and ended:
+                if "FloatingPointError" in _tail(self._log):
+                    return None
+                raise RuntimeError(self._failure())
+            time.sleep(POLL)
+        return self.records[update]
+
+    def finish(self, updates: int) -> None:
+        """Wait until fairseq has saved the last checkpoint and ended."""
+        self._read()
+        if self._process is None:
+            if self._saved == updates:
+                return
+            self._start()  # it was killed between its last record and its last checkpoint
+        if self._process.wait() != 0:
+            raise RuntimeError(self._failure())
+
+    def _start(self) -> None:
+        whole = _whole(checkpoints(self._run))
+        resumed = ["--restore-file", str(whole[-1])] if whole else []
+        stream = self._files.enter_context(self._log.open("ab"))
+        stream.write(b"\n")  # the line that a killed process left unfinished ends here
+        stream.flush()
+        command = [*self._command, "--user-dir", str(PLUGIN), *resumed]
+        self._process = _start("fairseq_cli.train", command, stream, self._run.device)
+
+    def _read(self) -> int:
+        """Take over what was added to the log; the number of whole lines."""
+        count = 0
+        while True:
+            position = self._reader.tell()
+            line = self._reader.readline()
+            if not line.endswith("\n"):  # the end, or half a line: look again later
+                self._reader.seek(position)
+                return count
+            count += 1
+            if found := RECORD.search(line):
+                told = json.loads(found[1])
+                update = int(told["num_updates"])
+                self.records[update] = {
+                    "update": update,
+                    "train_loss": float(told["loss"]),
+                    "gradient_norm": float(told["gnorm"]),
+                    "lr": float(told["lr"]),
+                    "tokens": float(told["wpb"]),
+                }
+            elif found := SAVED.search(line):
+                self._saved = int(found[1])
+
+    def _failure(self) -> str:
+        assert self._process is not None
+        code = self._process.returncode
+        what = f"was ended by signal {-code}" if code < 0 else _last_words(self._log)
+        return f"fairseq-train: {what} ({self._log}); the same command goes on from its checkpoint"
+
+
+def _whole(folder: Path) -> list[Path]:
+    """fairseq's checkpoints, oldest first, without those that a kill cut off: they are deleted.
+
+    fairseq writes the first of two under another name, but copies the second in place.
+    """
+    found = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    for path in found:
+        if not zipfile.is_zipfile(path):  # the directory of torch's archives is at their end
+            path.unlink()
+    return [path for path in found if path.exists()]
+
+
+def _start(
+    module: str, arguments: list[str], stream: IO[bytes], device: torch.device
+) -> subprocess.Popen[bytes]:
+    """A program of fairseq, in a session of its own: Ctrl-C comes to us, and we end it."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONWARNINGS": "ignore",
+    }
+    if device.type == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        index = device.index or 0
+        environment["CUDA_VISIBLE_DEVICES"] = visible[index] if visible != [""] else str(index)
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stream,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+
+
+def _end_with_parent() -> None:
+    """In the child: be killed when the parent is, even by SIGKILL. Linux alone has this."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tail(log: Path) -> str:
+    with log.open("rb") as stream:
+        stream.seek(max(log.stat().st_size - 20_000, 0))
+        return stream.read().decode(errors="replace")
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else "printed nothing"

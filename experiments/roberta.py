@@ -1,0 +1,113 @@
+"""RoBERTa on English Wikipedia, pretrained by fairseq (paper 5.4 and C.5, Figures 5b and 10).
+
+fairseq-train runs beside us with :mod:`laprop.fairseq_plugin`: GPT-2's byte pairs, whole words
+masked. Its training loss of every update is recorded. See :mod:`experiments.common.fairseq`.
+"""
+
+import json
+import lzma
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from experiments.common import data, fairseq
+from experiments.common.config import settings
+from experiments.common.run import Run
+
+
+@settings
+class Config:
+    """roberta_base, or smaller.
+
+    Attributes:
+        megabytes: of the training text, from its start; null: all 150.
+        layers: of the encoder.
+        width: of the embeddings and layers; ``inner`` of the feed-forward layers.
+        heads: of attention; must divide the width.
+        dropout: share of activations; ``attention_dropout`` of attention weights.
+        tokens_per_sample: whole paragraphs that fit into as many tokens; longer ones are left out.
+        batch_size: samples that go through the network at a time.
+        update_freq: of these to an update.
+        updates: length of the training.
+        decay_until: the update at which the learning rate would reach 0.
+        warmup: updates over which the learning rate grows from 0.
+        average_over: last updates whose mean is the final loss.
+        save_every: updates between fairseq's checkpoints.
+        precision: of the network; fp16 needs a GPU.
+    """
+
+    megabytes: Annotated[float, Gt(0)] | None
+    layers: Annotated[int, Gt(0)]
+    width: Annotated[int, Gt(0)]
+    inner: Annotated[int, Gt(0)]
+    heads: Annotated[int, Gt(0)]
+    dropout: Annotated[float, Interval(ge=0, lt=1)]
+    attention_dropout: Annotated[float, Interval(ge=0, lt=1)]
+    tokens_per_sample: Annotated[int, Gt(8)]
+    batch_size: Annotated[int, Gt(0)]
+    update_freq: Annotated[int, Gt(0)]
+    updates: Annotated[int, Gt(0)]
+    decay_until: Annotated[int, Gt(0)]
+    warmup: Annotated[int, Ge(0)]
+    average_over: Annotated[int, Gt(0)]
+    save_every: Annotated[int, Gt(0)]
+    precision: Literal["float32", "fp16", "bf16"]
+
+    def __post_init__(self) -> None:
+        fairseq.check_lengths(self)
+
+
+def prepare(cfg: Config, folder: Path) -> None:
+    """Fill ``folder`` with text as numbers of byte pairs and ``bin/`` as fairseq reads it."""
+    bpe = data.fetch("gpt2_bpe")
+    with lzma.open(data.fetch("wikipedia") / "train.txt.xz") as stream:
+        text = stream.read(-1 if cfg.megabytes is None else int(cfg.megabytes * 1e6))
+    (folder / "train.txt").write_bytes(text[: text.rindex(b"\n") + 1])
+    fairseq.tool(
+        "fairseq.examples.roberta.multiprocessing_bpe_encoder",
+        *("--encoder-json", bpe / "encoder.json", "--vocab-bpe", bpe / "vocab.bpe"),
+        *("--inputs", folder / "train.txt", "--outputs", folder / "train.bpe"),
+        *("--keep-empty", "--workers", 2),
+        log=folder / "encode.log",
+    )
+    # All of GPT-2's pairs, whether the text has them or not: the network's size is the paper's.
+    pairs = sorted(json.loads((bpe / "encoder.json").read_text()).values())
+    (folder / "dict.txt").write_text("".join(f"{pair} 1\n" for pair in pairs))
+    fairseq.tool(
+        "fairseq_cli.preprocess",
+        *("--only-source", "--srcdict", folder / "dict.txt", "--trainpref", folder / "train.bpe"),
+        *("--destdir", folder / "bin", "--workers", 1),
+        log=folder / "preprocess.log",
+    )
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Prepare the text and train."""
+    fairseq.require("roberta")
+    text = fairseq.prepared(
+        run.config, {"megabytes": cfg.megabytes}, lambda folder: prepare(cfg, folder)
+    )
+    bpe = data.fetch("gpt2_bpe")
+    updates = fairseq.train(
+        run,
+        [
+            *(text / "bin", "--task", "masked_lm", "--criterion", "masked_lm"),
+            *("--arch", "roberta_base", "--encoder-layers", cfg.layers),
+            *("--encoder-attention-heads", cfg.heads, "--encoder-embed-dim", cfg.width),
+            *("--encoder-ffn-embed-dim", cfg.inner, "--dropout", cfg.dropout),
+            *("--attention-dropout", cfg.attention_dropout, "--mask-whole-words", "--bpe", "gpt2"),
+            *("--gpt2-encoder-json", bpe / "encoder.json", "--gpt2-vocab-bpe", bpe / "vocab.bpe"),
+            *("--sample-break-mode", "complete", "--tokens-per-sample", cfg.tokens_per_sample),
+            *("--batch-size", cfg.batch_size, "--update-freq", cfg.update_freq),
+            *("--lr-scheduler", "polynomial_decay", "--warmup-updates", cfg.warmup),
+            *("--total-num-update", cfg.decay_until, "--clip-norm", 0.0),
+            *([] if cfg.precision == "float32" else [f"--{cfg.precision}"]),
+        ],
+        cfg.updates,
+        cfg.save_every,
+    )
+    losses = updates.train_loss
+    run.summary(final_loss=losses[-cfg.average_over :].mean(), mean_loss=losses.mean())
+    shutil.rmtree(fairseq.checkpoints(run), ignore_errors=True)  # as run's own, when it is done

@@ -1,0 +1,117 @@
+"""The optimizer ``laprop`` in fairseq's registry.
+
+fairseq reads the annotations of its options as types, so they are not to be strings here.
+"""
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, List  # noqa: UP035  fairseq knows no list[float]
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.optim import FairseqOptimizer, register_optimizer
+from omegaconf import II
+from torch import Tensor
+
+from laprop import LaProp
+
+DECAYS = ChoiceEnum(["by_lr", "paper"])
+FUSED = ChoiceEnum(["auto", "on", "off"])
+LOW_PRECISION = ChoiceEnum(["master", "stochastic", "nearest"])
+
+
+@dataclass
+class FairseqLaPropConfig(FairseqDataclass):
+    """LaProp's options; help and defaults are what ``fairseq-train --help`` shows."""
+
+    laprop_betas: Any = field(
+        default=(0.9, 0.999), metadata={"help": "(mu, nu): decay of momentum and second moment"}
+    )
+    laprop_eps: float = field(default=1e-15, metadata={"help": "added to the root"})
+    weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay w"})
+    laprop_decay: DECAYS = field(  # type: ignore[valid-type]
+        default="by_lr",
+        metadata={
+            "help": "by_lr: weights times 1 - lr w, as fairseq's adam and the authors' fairseq "
+            "code; paper: times 1 - w, which does not scale with lr"
+        },
+    )
+    laprop_amsgrad: bool = field(
+        default=False, metadata={"help": "AmsProp: the largest second moment so far"}
+    )
+    laprop_centered: bool = field(
+        default=False, metadata={"help": "second moment minus the squared mean gradient"}
+    )
+    laprop_centered_warmup: int = field(
+        default=10, metadata={"help": "steps before centering begins"}
+    )
+    laprop_eps_in_sqrt: bool = field(
+        default=False, metadata={"help": "epsilon under the root, as Algorithms 2 to 4 are printed"}
+    )
+    laprop_printed_correction: bool = field(
+        default=False,
+        metadata={"help": "correct the momentum by 1 - mu^t, as printed, not by the mean lr"},
+    )
+    laprop_low_precision: LOW_PRECISION = field(  # type: ignore[valid-type]
+        default="master",
+        metadata={
+            "help": "16-bit weights (memory-efficient training): keep a float32 copy, round at "
+            "random, or round to the nearest as fairseq's adam does, which stalls"
+        },
+    )
+    laprop_fused: FUSED = field(  # type: ignore[valid-type]
+        default="auto", metadata={"help": "the kernel that makes a step in one pass over memory"}
+    )
+    lr: List[float] = II("optimization.lr")  # noqa: UP006, RUF009
+
+
+@register_optimizer("laprop", dataclass=FairseqLaPropConfig)
+class FairseqLaProp(FairseqOptimizer):
+    """fairseq's face of :class:`laprop.LaProp`.
+
+    Args:
+        cfg: the options.
+        params: what to train; flat float32 copies of it in ``--fp16`` training.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    # LaProp is element-wise, and does the arithmetic of 16-bit parameters in float32 by itself.
+    supports_flat_params = True
+    supports_memory_efficient_fp16 = True
+
+    def __init__(self, cfg: FairseqLaPropConfig, params: Iterable[Tensor]) -> None:
+        super().__init__(cfg)
+        self._optimizer = LaProp(params, **self.optimizer_config)
+        # fairseq would put a checkpoint's tensors in the place of what LaProp has loaded, which is
+        # float32 already, and on the parameter's device besides.
+        self._optimizer.disable_mem_eff_fp16_loading_hack = True  # type: ignore[attr-defined]
+
+    @property
+    def optimizer_config(self) -> dict[str, Any]:
+        """The options as :class:`laprop.LaProp` takes them."""
+        cfg = self.cfg
+        lr = cfg.lr[0] if isinstance(cfg.lr, Sequence) else cfg.lr
+        betas = cfg.laprop_betas
+        if isinstance(betas, str):
+            try:
+                betas = ast.literal_eval(betas)
+            except (SyntaxError, ValueError):
+                raise ValueError(
+                    f"--laprop-betas {betas}: must be two numbers, such as '(0.9, 0.98)'"
+                ) from None
+        return {
+            "lr": float(lr),
+            "betas": tuple(betas) if isinstance(betas, Sequence) else betas,
+            "eps": cfg.laprop_eps,
+            "weight_decay": cfg.weight_decay,
+            "decay_by_lr": str(cfg.laprop_decay) == "by_lr",
+            "amsgrad": cfg.laprop_amsgrad,
+            "centered": cfg.laprop_centered,
+            "centered_warmup": cfg.laprop_centered_warmup,
+            "eps_in_sqrt": cfg.laprop_eps_in_sqrt,
+            "lr_weighted_correction": not cfg.laprop_printed_correction,
+            "low_precision": str(cfg.laprop_low_precision),
+            "fused": {"auto": None, "on": True, "off": False}[str(cfg.laprop_fused)],
+        }

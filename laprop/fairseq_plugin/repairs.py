@@ -1,0 +1,74 @@
+"""What breaks in fairseq 0.12 with today's torch and Hydra, mended on import.
+
+* Loading a checkpoint: torch since 2.6 loads weights only and refuses the ``argparse.Namespace``
+  that fairseq-train leaves inside. It is declared safe: it holds strings and numbers.
+* ``--task masked_lm --mask-whole-words``: the task asks for ``self.args``, which it has not had
+  since fairseq went over to Hydra. It gets the options of ``--bpe``.
+* Resuming after the first epoch: the batches of an undisturbed training are made once, from a seed
+  that has the epoch in it; a resumed one would make them from the seed of its own epoch, and
+  sentences of equal length would change places. It takes those of the first epoch as well.
+* ``--bf16`` of fairseq-train means a TPU to fairseq, and fails without torch_xla. There it now
+  trains on the GPU or CPU at hand; on several GPUs take fairseq-hydra-train, which makes no such
+  connection.
+* ``--fp16`` on a CPU ends in "Torch not compiled with CUDA enabled". It is refused in one line that
+  names what works.
+"""
+
+import argparse
+import functools
+import importlib.util
+from typing import Any
+
+import torch
+from fairseq.tasks import FairseqTask
+from fairseq.tasks.masked_lm import MaskedLMTask
+from fairseq.trainer import Trainer
+
+torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def _bpe(task: Any) -> Any:
+    """The options of ``--bpe``, which stand beside the task's below one root."""
+    root = task.cfg._get_parent()
+    bpe = None if root is None else root.get("bpe")
+    if bpe is None or bpe.get("_name") is None:
+        raise SystemExit(
+            "error: --mask-whole-words: needs --bpe to know where words begin, such as "
+            "--bpe gpt2 --gpt2-encoder-json encoder.json --gpt2-vocab-bpe vocab.bpe"
+        )
+    return bpe
+
+
+MaskedLMTask.args = property(_bpe)
+
+_get_batch_iterator = FairseqTask.get_batch_iterator
+
+
+@functools.wraps(_get_batch_iterator)
+def _get_lasting_batch_iterator(task: Any, dataset: Any, *arguments: Any, **options: Any) -> Any:
+    rebuilt = options.get("disable_iterator_cache") or options.get("update_epoch_batch_itr")
+    if not rebuilt and task.can_reuse_epoch_itr(dataset):
+        options["epoch"] = 1  # load_state_dict then sets the epoch that it is to go on in
+    return _get_batch_iterator(task, dataset, *arguments, **options)
+
+
+FairseqTask.get_batch_iterator = _get_lasting_batch_iterator
+
+_init = Trainer.__init__
+
+
+@functools.wraps(_init)
+def _checked_init(trainer: Any, cfg: Any, *arguments: Any, **options: Any) -> None:
+    common = cfg.common
+    if common.bf16 and common.tpu and importlib.util.find_spec("torch_xla") is None:
+        common.tpu = False
+    flat = not (common.fp16_no_flatten_grads or common.memory_efficient_fp16)
+    if common.fp16 and flat and (common.cpu or not torch.cuda.is_available()):
+        raise SystemExit(
+            "error: --fp16: its flat gradients need a GPU; on a CPU add --fp16-no-flatten-grads "
+            "or --memory-efficient-fp16"
+        )
+    _init(trainer, cfg, *arguments, **options)
+
+
+Trainer.__init__ = _checked_init

@@ -1,0 +1,57 @@
+"""Target tokens per second of fairseq-train with LaProp and with fairseq's own Adam.
+
+``python -m scripts.bench_fairseq`` trains the paper's transformer on IWSLT14 (text of the cpu
+scale, prepared once below ``outputs/``) for a few updates at a time, in turn, on the CPU, and
+writes ``results/benchmarks/fairseq.csv``. ``ratio`` is to Adam's median.
+"""
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from experiments import translation
+from experiments.common import fairseq
+from experiments.common.config import Settings, compose_settings
+from scripts import benchmark
+
+REPEATS = 3
+UPDATES = 6  # to a measurement, after fairseq has started
+SMALL_BATCH = ["task.width=512", "task.inner=1024", "task.max_tokens=500"]
+
+
+def tokens_per_second(settings: Settings, text: Path) -> float:
+    """Of a short training, as fairseq counts them: target tokens, from the first update on."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        fairseq.tool(
+            "fairseq_cli.train",
+            *translation.training(settings.task, text),
+            *fairseq.optimizer(settings),
+            *("--user-dir", fairseq.PLUGIN, "--max-update", UPDATES, "--no-save"),
+            *("--log-format", "json", "--disable-validation", "--num-workers", 0),
+            log=log,
+        )
+        lines = [line for line in log.read_text().splitlines() if " | train | " in line]
+        return float(json.loads(lines[-1].split(" | ")[-1])["train_wps"])
+
+
+def main() -> None:
+    """Measure, print and write."""
+    fairseq.require("translation")
+    torch.set_num_threads(1)
+    ways = {}
+    for optimizer in ("adam", "laprop"):
+        overrides = ["task=translation", "scale=cpu", f"optimizer={optimizer}", *SMALL_BATCH]
+        settings = compose_settings(overrides)
+        text = translation.prepared(settings.task, settings)
+        ways[optimizer] = partial(tokens_per_second, settings, text)
+    rows = benchmark.table(benchmark.interleaved(ways, REPEATS), "tokens_per_second")
+    adam = rows.tokens_per_second[rows.way == "adam"].item()
+    benchmark.write("fairseq", rows.assign(ratio=rows.tokens_per_second / adam))
+
+
+if __name__ == "__main__":
+    main()

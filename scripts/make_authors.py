@@ -1,0 +1,165 @@
+"""Facts of the authors' own runs, from their raw logs: ``python -m scripts.make_authors``.
+
+Writes ``results/authors/``: at most 40 points a curve, read off the logs after the paper's
+smoothing. The raw logs stay where ``data.fetch("authors_logs")`` finds them. With ``--check``
+nothing is written and a stale table gives exit status 1.
+"""
+
+import argparse
+import lzma
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter1d
+
+from experiments.common import data
+from experiments.common.records import RESULTS
+
+FOLDER = RESULTS / "authors"
+POINTS = 40  # of a curve, at most
+SIGMA = {"iwslt": 70, "roberta": 6}  # updates; of the paper's figures
+LAST = 1000  # updates that "the end" of a training means
+BIN, WITHIN = 400_000, 12_000_000  # agent steps: of a bin while both logs last, and so long they do
+README = """\
+# The authors' own runs
+
+Written by `python -m scripts.make_authors` from the raw logs that the paper's authors published:
+Z-T-WANG/LaProp-Optimizer, commit a419916, MIT ([LICENSE](LICENSE)). These are facts about **their**
+runs, one run a curve, no seeds; nothing here was run by us. The logs themselves are not here:
+`python -m scripts.fetch_data authors_logs`.
+
+| table | what it holds |
+| --- | --- |
+| `iwslt.csv` | Figure 5a: training loss (base 2, label smoothing included) at 40 updates, the log of 60,000 smoothed by a Gaussian of sigma 70 |
+| `roberta.csv` | Figures 5b and 10: the same, 20,000 updates, sigma 6 |
+| `ends.csv` | of each of those logs: the mean loss of all updates and of the last 1,000 |
+| `rainbow.csv` | Figure 6: Breakout score of a trained agent, by steps of the agent; mean over the `evaluations` of 20 games each that fall into a bin, with the standard error that the games make |
+| `rainbow_best.csv` | the best single evaluation, within the 12M steps that both logs hold and within the whole log |
+"""  # noqa: E501
+
+
+def load(name: str) -> pd.DataFrame:
+    """A committed table by name: iwslt, roberta, ends, rainbow, rainbow_best."""
+    return pd.read_csv(FOLDER / f"{name}.csv")
+
+
+def of_file(name: str) -> dict[str, object]:
+    """Optimizer, nu and warmup from the name of a log.
+
+    IWSLT's names say where there is a warmup, RoBERTa's where there is none.
+    """
+    (nu,) = re.findall(r"\d\.\d+", name)
+    warmup = "no_warmup" not in name if name.startswith("ROBERTA") else "warmup" in name
+    length = 10_000 if name.startswith("ROBERTA") else 2_000  # P C.5
+    return {
+        "optimizer": "laprop" if "laprop" in name else "adam",
+        "nu": float(nu),
+        "warmup": length if warmup else 0,
+    }
+
+
+def smoothed(loss: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """POINTS updates, counted from 1 and denser where a curve begins, and the smoothed loss there.
+
+    Args:
+        loss: of every update.
+        sigma: of the Gaussian, in updates; the ends are reflected, as scipy does by default.
+    """
+    share = np.arange(1, POINTS + 1) / POINTS
+    updates = np.ceil(len(loss) * share**2).astype(int)
+    return updates, gaussian_filter1d(loss, sigma)[updates - 1]
+
+
+def trainings(logs: Path, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Points of each curve, and its means, of the logs of one task."""
+    curves, ends = [], []
+    for path in sorted((logs / task).glob("*.txt.xz")):
+        with lzma.open(path, "rt") as log:
+            loss = np.loadtxt(log, usecols=0)
+        updates, values = smoothed(loss, SIGMA[task])
+        name = of_file(path.name)
+        curves.append(pd.DataFrame(name | {"update": updates, "loss": values}))
+        last = {"updates": len(loss), "mean_loss": loss.mean(), "last_loss": loss[-LAST:].mean()}
+        ends.append(pd.DataFrame([{"task": task} | name | last]))
+    return pd.concat(curves), pd.concat(ends)
+
+
+def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Binned evaluations on Breakout, and the best ones.
+
+    A bin's agent_steps are the mean of its evaluations'. Bins are equal as long as both logs last
+    and four and a half times as long after that, where only Adam's goes on.
+    """
+    bins, best = [], []
+    for path in sorted((logs / "rainbow").glob("*.txt")):
+        log = pd.read_csv(path, sep="\t", names=["agent_steps", "mean", "standard_error"])
+        steps = log.agent_steps
+        late = WITHIN + ((steps - WITHIN - 1) // 1_800_000) * 1_800_000
+        groups = log.groupby(np.where(steps > WITHIN, late, (steps - 1) // BIN * BIN))
+        table = groups.agg(
+            agent_steps=("agent_steps", "mean"),
+            mean=("mean", "mean"),
+            standard_error=("standard_error", lambda e: np.sqrt((e**2).sum()) / len(e)),
+            evaluations=("mean", "size"),
+        )
+        table.insert(0, "optimizer", path.stem)
+        bins.append(table)
+        for name, part in {"both logs": log[steps <= WITHIN], "whole log": log}.items():
+            row = part.loc[part["mean"].idxmax()]
+            best.append({"optimizer": path.stem, "within": name, **row})
+    return pd.concat(bins), pd.DataFrame(best).drop_duplicates()
+
+
+def files() -> dict[Path, bytes]:
+    """Everything below ``results/authors``.
+
+    Raises:
+        DataError: the logs cannot be had.
+    """
+    logs = data.fetch("authors_logs")
+    iwslt, iwslt_ends = trainings(logs, "iwslt")
+    roberta, roberta_ends = trainings(logs, "roberta")
+    scores, best = rainbow(logs)
+    tables = {
+        "iwslt": iwslt,
+        "roberta": roberta,
+        "ends": pd.concat([iwslt_ends, roberta_ends]),
+        "rainbow": scores,
+        "rainbow_best": best,
+    }
+    texts = {
+        FOLDER / f"{name}.csv": table.to_csv(index=False, float_format="%.6g").encode()
+        for name, table in tables.items()
+    }
+    return texts | {
+        FOLDER / "README.md": README.encode(),
+        FOLDER / "LICENSE": (logs / "LICENSE").read_bytes(),
+    }
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
+    arguments = parser.parse_args()
+    try:
+        new = files()
+    except data.DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    stale = [path for path, text in new.items() if not path.exists() or path.read_bytes() != text]
+    if arguments.check:
+        for path in stale:
+            print(f"stale: {path.relative_to(RESULTS.parent)}", file=sys.stderr)
+        return bool(stale)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in stale:
+        path.write_bytes(new[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
