@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
 from experiments.common.records import Results, load
@@ -31,6 +32,7 @@ def draw(results: Results | None) -> Figure:
             theirs = theirs[theirs.nu == 0.999]
         panel(column[0], theirs)
         column[0].set(title=name, xlabel="updates")
+        column[0].xaxis.set_major_locator(MaxNLocator(5))
         if run is None:
             if below:
                 blank(column[1], "not run here")
