@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from experiments.common.config import ConfigError, Settings
 from experiments.common.run import execute, status
 from experiments.rainbow import DEVIATIONS, Tally, play, shared, too_long
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
-from experiments.rainbow.network import CONVOLUTIONS, Network, best_actions, losses, projected
+from experiments.rainbow.network import Network, losses, projected
 from experiments.rainbow.replay import Batch, Replay, SumTree
 
 # The memory ---------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ def test_initial_weights_and_sizes() -> None:
     assert sizes == {True: pytest.approx(6.76e6, rel=2e-3), False: pytest.approx(3.5e6, rel=2e-3)}
     layer = net.noisy["hidden"]
     bound = 3136**-0.5
-    assert bound * 0.99 < float(layer.weight.abs().max()) <= bound
+    assert bound * 0.99 < float(layer.weight.detach().abs().max()) <= bound
     assert float(layer.weight_sigma.unique()) == pytest.approx(0.5 * bound)
     assert float(layer.bias_sigma.unique()) == pytest.approx(0.5 * 512**-0.5)
 
@@ -354,3 +355,376 @@ def test_loss_against_one_transition_at_a_time() -> None:
                 float(q) * np.log(float(q / r)) for q, r in zip(goal, p, strict=True) if q > 0
             )
             assert float(found[i].detach()) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+# Games --------------------------------------------------------------------------------------------
+
+
+def test_screens_are_those_of_gymnasium() -> None:
+    """Pixel by pixel, with rewards, through 300 steps of two games without a lost life between."""
+    import ale_py
+    import gymnasium
+    from gymnasium.wrappers import AtariPreprocessing
+
+    gymnasium.register_envs(ale_py)
+    for name, rom in (("Breakout", "breakout"), ("Pong", "pong")):
+        theirs = AtariPreprocessing(
+            gymnasium.make(f"{name}NoFrameskip-v4", frameskip=1), noop_max=0
+        )
+        theirs.reset(seed=0)
+        console, ours = theirs.unwrapped.ale, Atari(rom, 0)
+        ours.ale.reset_game()
+        assert ours.actions == theirs.action_space.n
+        random = np.random.default_rng(0)
+        for _ in range(300):
+            action = int(random.integers(ours.actions))
+            expected, reward, over, _, _ = theirs.step(action)
+            seen, our_reward, _ = ours.step(action)
+            assert seen.shape == Atari.shape == (1, 84, 84)
+            assert seen.dtype == np.uint8
+            assert our_reward == reward
+            assert ours.over == over
+            assert ours.ale.lives() == console.lives()
+            if over:
+                break
+            assert (seen[0] == expected).all()
+
+
+def test_a_lost_life_is_terminal_and_the_game_goes_on() -> None:
+    game = Atari("breakout", 0)
+    game.begin()
+    lives, score = [game.lives], 0.0
+    frames_before = game.ale.getEpisodeFrameNumber()
+    while not game.over:
+        _, reward, terminal = game.step(0)
+        score += reward
+        if terminal:
+            lives.append(game.lives)
+            if not game.over:
+                assert game.ale.getEpisodeFrameNumber() > frames_before  # not started anew
+                frames_before = game.ale.getEpisodeFrameNumber()
+                game.begin()
+                assert game.ale.lives() == lives[-1]
+    assert lives == [5, 4, 3, 2, 1, 0]
+    game.begin()
+    assert game.lives == 5
+    assert game.ale.getEpisodeFrameNumber() < frames_before
+
+
+def test_a_life_begins_with_fire_and_a_game_with_up_to_thirty_frames_without_action(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a lost life one step without action, FIRE and action 2; before a game no-ops too."""
+    numbers = set()
+    for seed in range(40):
+        game = Atari("breakout", seed)
+        acted: list[str] = []
+        real = game.ale.act
+
+        class Console:
+            def __getattr__(self, name: str, ale: Any = game.ale) -> Any:
+                return getattr(ale, name)
+
+            def act(self, code: Any, real: Any = real, acted: list[str] = acted) -> float:
+                acted.append(code.name)
+                return float(real(code))
+
+        game.ale = Console()  # type: ignore[assignment]
+        game.begin()
+        noops = acted.index("FIRE")
+        assert acted == ["NOOP"] * noops + ["FIRE"] * 4 + ["RIGHT"] * 4
+        numbers.add(noops)
+        if seed == 0:
+            while not game.step(0)[2]:
+                pass
+            acted.clear()
+            game.begin()
+            assert acted == ["NOOP"] * 4 + ["FIRE"] * 4 + ["RIGHT"] * 4
+    assert min(numbers) >= 1
+    assert max(numbers) <= NOOPS
+    assert len(numbers) > 15
+    freeway = Atari("freeway", 0)
+    assert not freeway.fires  # it has no FIRE
+
+
+@pytest.mark.parametrize(
+    ("suite", "name"), [("atari", "breakout")] + [("minatar", g) for g in MINATAR]
+)
+def test_a_restored_game_goes_on_as_the_one_that_was_saved(
+    suite: str, name: str, tmp_path: Path
+) -> None:
+    kind = {"atari": Atari, "minatar": MinAtar}[suite]
+    saved, other = kind(name, 3), kind(name, 4)
+    actions = np.random.default_rng(0)
+
+    def go(game: Any, moves: list[int]) -> list[Any]:
+        seen = [game.begin()] if game.over else []
+        for move in moves:
+            frame, reward, terminal = game.step(move)
+            seen.append((frame.tobytes(), reward, terminal, game.over))
+            if terminal:
+                seen.append(game.begin().tobytes())
+        return seen
+
+    go(saved, actions.integers(saved.actions, size=150).tolist())
+    go(other, [0] * 20)
+    torch.save(saved.state_dict(), tmp_path / "state.pt")
+    moves = actions.integers(saved.actions, size=400).tolist()
+    expected = go(saved, moves)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert go(other, moves) == expected
+
+
+def test_minatar_is_played_as_published() -> None:
+    game = MinAtar("breakout", 0)
+    assert game.game.sticky_action_prob == 0.1
+    assert game.actions == 3
+    first = game.begin()
+    assert first.shape == game.shape == (4, 10, 10)
+    assert set(np.unique(first)) == {0, 1}
+    assert first[3, 1:4].all()  # the bricks
+    assert game.picture().shape == (200, 200, 3)
+    while not game.step(0)[2]:
+        assert not game.over
+    assert game.over
+
+
+def test_unknown_games_and_networks_are_refused(make: Maker) -> None:
+    with pytest.raises(ConfigError, match=r"task.game=brakout.*did you mean breakout"):
+        make("task=rainbow", "scale=cpu", "task.game=brakout")
+    with pytest.raises(ConfigError, match=r"task.network=nature.*task.suite=minatar"):
+        make("task=rainbow", "scale=cpu", "task.network=nature")
+    with pytest.raises(ConfigError, match=r"task.game=brakout: ale-py has adventure"):
+        Atari("brakout", 0)
+    with pytest.raises(
+        ConfigError, match=r"task.learning_starts=2: must be at least task.n_step=3"
+    ):
+        make("task=rainbow", "scale=cpu", "task.learning_starts=2")
+    with pytest.raises(ConfigError, match=r"task.authors"):
+        make("task=rainbow", "task.authors=[noize]")
+
+
+# The agent ----------------------------------------------------------------------------------------
+
+TINY = (
+    "task=rainbow", "scale=cpu", "task.steps=400", "task.learning_starts=40", "task.hidden=8",
+    "task.replay=150", "task.target_every=60", "task.log_every=50", "task.evaluate_every=200",
+    "task.evaluate_games=2", "task.film=4", "task.epsilon_decay=50",
+)  # fmt: skip
+
+
+def summary(settings: Settings) -> dict[str, Any]:
+    assert execute(settings) == "finished"
+    return dict(json.loads((settings.folder / "summary.json").read_text()))
+
+
+def records(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for line in (settings.folder / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def test_epsilon_and_beta_follow_their_schedules(make: Maker) -> None:
+    cfg = make("task=rainbow").task
+    assert cfg.epsilon_at(0) == 1
+    assert cfg.epsilon_at(30000) == pytest.approx(0.005 + 0.995 / np.e)
+    assert cfg.epsilon_at(10**7) == pytest.approx(0.005)
+    assert [cfg.beta_at(t) for t in (0, 50000, 100000, 10**7)] == pytest.approx([0.4, 0.7, 1, 1])
+    rainbows = make("task=rainbow", "task.epsilon=0", "task.epsilon_decay=0").task
+    assert rainbows.epsilon_at(0) == 0
+
+
+def test_the_networks_share_their_noise_and_the_authors_seldom_do(make: Maker) -> None:
+    """Theirs at 5.1 % of the steps, those between a copy and the end of its table of noise."""
+    ours = make("task=rainbow").task
+    theirs = make("task=rainbow", "task.authors=[noise]").task
+    steps = range(80_000, 1_000_000)
+    assert all(shared(ours, step) for step in steps)
+    assert np.mean([shared(theirs, step) for step in steps]) == pytest.approx(0.052, abs=0.002)
+    assert [shared(theirs, step) for step in (90_000, 90_110, 90_111, 99_999)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_run_uses_the_noise_it_says(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two copies of the weights both networks see one noise, or two."""
+    seen: list[bool] = []
+    real = rainbow.losses
+
+    def spy(online: Any, target: Any, data: Any, noises: Any, *args: Any, **options: Any) -> Tensor:
+        seen.append(noises[0] is noises[1])
+        return real(online, target, data, noises, *args, **options)
+
+    monkeypatch.setattr(rainbow, "losses", spy)
+    found = {}
+    for authors in ("false", "[noise]"):
+        seen.clear()
+        changes = ("task.steps=1500", "task.target_every=400", "task.evaluate_every=0")
+        summary(make(*TINY, *changes, f"task.authors={authors}"))
+        found[authors] = np.mean(seen)
+    assert found["false"] == 1
+    assert 0.4 < found["[noise]"] < 0.9
+
+
+def test_the_cutoff_is_of_a_game_and_the_authors_of_a_life(make: Maker) -> None:
+    ours, theirs = (make("task=rainbow", f"task.authors={a}").task for a in ("false", "[cutoff]"))
+    tally = Tally()
+    for _ in range(9950):
+        tally.add(1.0)
+    assert not too_long(ours, tally)
+    assert too_long(theirs, tally)
+    tally.end(game_over=False)
+    for _ in range(50):
+        tally.add(1.0)
+    assert too_long(ours, tally)
+    assert not too_long(theirs, tally)
+    tally.end(game_over=True)
+    assert tally.game_steps == tally.life_steps == 0
+    point = tally.point()
+    assert (point["life_score"], point["game_score"], point["lives"]) == (5000, 10000, 2)
+    assert tally.curve == [5000]
+    assert np.isnan(tally.point()["life_score"])
+    assert tally.curve == [5000, 5000]
+
+
+class Endless:
+    """Stands still for ever, but for a random action that loses a life."""
+
+    actions, shape, stack, unit = 2, (1, 2, 2), 1, 1
+    made: list[Endless] = []  # noqa: RUF012
+
+    def __init__(self, game: str, seed: int) -> None:
+        self.over, self.lives, self.steps = True, 2, 0
+        self.made.append(self)
+
+    def begin(self) -> np.ndarray:
+        self.over = False
+        return frame(0)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool]:
+        self.steps += 1
+        self.lives -= action
+        self.over = self.lives == 0
+        return frame(0), 1.0, action == 1
+
+
+@pytest.mark.parametrize(("authors", "steps"), [("false", 7), ("[cutoff]", 10)])
+def test_an_evaluation_is_cut_off_too(
+    make: Maker, monkeypatch: pytest.MonkeyPatch, authors: str, steps: int
+) -> None:
+    """Ours after 7 steps of the game; the authors' after 5 of each life and what it takes."""
+    monkeypatch.setitem(rainbow.SUITES, "atari", Endless)
+    monkeypatch.setattr(rainbow, "LIFE_IN_EVALUATION", 5)
+    monkeypatch.setattr(rainbow, "best_actions", lambda logits, support: torch.zeros(len(logits)))
+    monkeypatch.setattr(Endless, "made", [])
+    cfg = make("task=rainbow", "task.cutoff=7", f"task.authors={authors}").task
+
+    class Net:
+        device = torch.device("cpu")
+
+        def formed(self, noise: Any) -> None: ...
+
+        def __call__(self, states: Tensor, layers: None) -> Tensor:
+            return torch.zeros(len(states), 2, 11)
+
+    scores, pictures = play(cfg, Net(), {}, SUPPORT, [0, 1, 2])  # type: ignore[arg-type]
+    assert pictures == []
+    assert scores == [game.steps for game in Endless.made]
+    if authors == "false":
+        assert scores == [steps] * 3
+    else:
+        assert min(scores) > steps
+        assert max(scores) < 60
+
+
+def test_a_score_of_an_evaluation_has_its_standard_error(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [1.0, 2.0, 6.0]
+    monkeypatch.setattr(rainbow, "play", lambda *args: (scores, []))
+    settings = make(*TINY, "task.evaluate_games=3", "task.film=0", "seed=1")
+    assert summary(settings)["best_evaluation"] == 3
+    (record, _) = [r for r in records(settings) if "evaluation" in r]
+    assert record["evaluation"] == 3
+    assert record["evaluation_error"] == pytest.approx(np.std(scores, ddof=1) / 3**0.5)
+
+
+def test_every_deviation_of_the_authors_makes_another_run(make: Maker) -> None:
+    """Alone and together; what a deviation cannot touch stays as it is."""
+    options = (*TINY, "task.film=0", "task.evaluate_every=0", "task.steps=200")
+    ours = records_of(make, *options)
+    assert records_of(make, *options, "task.authors=[]") == ours
+    for deviation in ("dueling", "multi_step"):
+        assert records_of(make, *options, f"task.authors=[{deviation}]") != ours
+    assert records_of(make, *options, "task.authors=[cutoff]") == ours  # no life is that long
+    plain = (*options, "task.dueling=false", "task.n_step=1")
+    both = "task.authors=[dueling,multi_step]"
+    assert records_of(make, *plain, both) == records_of(make, *plain)  # as in their Breakout run
+    every = make(*options, "task.authors=true").task
+    assert all(every.as_authors(deviation) for deviation in DEVIATIONS)
+
+
+def records_of(make: Maker, *overrides: str) -> list[dict[str, Any]]:
+    settings = make(*overrides)
+    summary(settings)
+    return records(settings)
+
+
+@pytest.mark.usefixtures("forkserver")
+@pytest.mark.parametrize("suite", ["minatar", "atari"])
+def test_a_killed_run_ends_with_the_same_bytes(make: Maker, tmp_path: Path, suite: str) -> None:
+    """Killed twice after a checkpoint, with the memory full and random slots overwritten."""
+    overrides = (*TINY, "task.steps=900", "checkpoint_every=0.05")
+    if suite == "atari":
+        overrides = ("task=rainbow", "scale=smoke", "task.steps=250", "task.replay=100",
+                     "task.n_step=3", "task.authors=true", "checkpoint_every=0.05")  # fmt: skip
+    alone = make(*overrides, output=tmp_path / "alone")
+    assert execute(alone) == "finished"
+    settings, kills = make(*overrides), 0
+    log, checkpoint = settings.folder / "metrics.jsonl", settings.folder / "checkpoint.old.pt"
+
+    def reached(records: int) -> bool:
+        return checkpoint.exists() and log.read_bytes().count(b"\n") >= records
+
+    for records in (1, 2, None):
+        process = SERVER.Process(target=child, args=(settings,))
+        process.start()
+        if records is not None:
+            wait_for(partial(reached, records))
+            process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills == 2
+    assert status(settings) == "finished"
+    for name in ("summary.json", "metrics.jsonl"):
+        assert (settings.folder / name).read_bytes() == (alone.folder / name).read_bytes()
+    films = [list(s.folder.glob("*.jpg")) for s in (settings, alone)]
+    assert films[0][0].read_bytes() == films[1][0].read_bytes()
+
+
+def test_a_memory_of_frames_is_saved_as_far_as_it_is_filled() -> None:
+    replay = memory(capacity=10_000)
+    live(replay, [0.0] * 30, terminal=False)
+    state = replay.state_dict()
+    assert len(state["frames"]) == 31
+    assert state["frames"].untyped_storage().nbytes() == 31 * 4
+    other = memory(capacity=10_000)
+    other.load_state_dict(state)
+    assert transitions(other) == transitions(replay)
+    for memory_ in (replay, other):
+        memory_.generator.manual_seed(5)
+        live(memory_, [1.0] * 30, terminal=True, first=40)
+    assert transitions(other) == transitions(replay)
+    assert other.sample(5, 0.5).index.tolist() == replay.sample(5, 0.5).index.tolist()
+
+
+def test_it_learns_breakout_of_minatar(make: Maker) -> None:
+    settings = make("task=rainbow", "scale=cpu", "task.steps=7000", "task.hidden=32",
+                    "task.evaluate_every=0", "task.film=0", "optimizer.lr=1e-3")  # fmt: skip
+    summary(settings)
+    curve = [record["life_score"] for record in records(settings)]
+    assert curve[0] < 0.7  # random play
+    assert max(curve[-3:]) > 1.2

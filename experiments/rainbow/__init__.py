@@ -134,6 +134,12 @@ class Config:
                 f"{self.suite} has"
             )
 
+        if self.learning_starts < self.n_step:
+            raise ValueError(
+                f"task.learning_starts={self.learning_starts}: must be at least task.n_step="
+                f"{self.n_step}, the steps of a transition"
+            )
+
     def as_authors(self, deviation: str) -> bool:
         """Whether one of :data:`DEVIATIONS` is wanted."""
         if isinstance(self.authors, bool):

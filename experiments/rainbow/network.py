@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from experiments.rainbow.replay import Batch
 
 CONVOLUTIONS = {  # (channels, kernel, stride)
     "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),  # Mnih et al. 2015
@@ -165,7 +166,7 @@ def projected(p: Tensor, returns: Tensor, discounts: Tensor, support: Tensor) ->
 def losses(
     online: Network,
     target: Network,
-    batch: Any,
+    batch: Batch,
     noises: tuple[Noise, Noise],
     support: Tensor,
     *,
@@ -176,13 +177,14 @@ def losses(
 
     Args:
         online, target: the network that learns, and its older copy.
-        batch: a :class:`~experiments.rainbow.replay.Batch` on the networks' device.
+        batch: on the networks' device.
         noises: of the two.
         support: atoms of the returns.
         double: the online network chooses the next action that the target network values.
         advantage_alone: see :meth:`Network.forward`; of the prediction, not of its target.
     """
-    mine, rows = online.formed(noises[0]), torch.arange(len(batch.actions))
+    mine = online.formed(noises[0])
+    rows = torch.arange(len(batch.actions), device=support.device)
     with torch.no_grad():
         following = target(batch.following, target.formed(noises[1]))
         chooser = online(batch.following, mine) if double else following
