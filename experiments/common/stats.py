@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
-from scipy.stats import binom, bootstrap, norm, trim_mean
+from scipy.stats import binom, bootstrap, norm
 
 LEVEL = 0.95
 
@@ -92,7 +92,9 @@ def interquartile_mean(scores: ArrayLike) -> float:
     Args:
         scores: of any shape; where a quarter is not a whole number, it is rounded down.
     """
-    return float(trim_mean(np.asarray(scores, float), 0.25, axis=None))
+    ordered = np.sort(np.asarray(scores, float), axis=None)
+    cut = ordered.size // 4
+    return float(ordered[cut : ordered.size - cut].mean())
 
 
 def probability_of_improvement(a: np.ndarray, b: np.ndarray) -> float:
