@@ -281,7 +281,7 @@ def test_forming_the_noisy_weights_changes_nothing() -> None:
 
 def test_noise_is_factorised_and_of_the_right_size() -> None:
     """The matrix of a stream has rank 1; f(z)^2 is |z|, of mean sqrt(2/pi)."""
-    net = network(hidden=400)
+    net = network(hidden=40)
     g = torch.Generator().manual_seed(0)
     noise = net.draw(g)
     layer = net.noisy["hidden"]
@@ -309,8 +309,8 @@ def test_initial_weights_and_sizes() -> None:
     layer = net.noisy["hidden"]
     bound = 3136**-0.5
     assert bound * 0.99 < float(layer.weight.detach().abs().max()) <= bound
-    assert float(layer.weight_sigma.unique()) == pytest.approx(0.5 * bound)
-    assert float(layer.bias_sigma.unique()) == pytest.approx(0.5 * 512**-0.5)
+    assert float(layer.weight_sigma.detach().unique()) == pytest.approx(0.5 * bound)
+    assert float(layer.bias_sigma.detach().unique()) == pytest.approx(0.5 * 512**-0.5)
 
 
 def gradients(deviates: bool = False, dueling: bool = True) -> dict[str, float]:
@@ -430,7 +430,7 @@ def test_a_life_begins_with_fire_and_a_game_with_up_to_thirty_frames_without_act
 ) -> None:
     """After a lost life one step without action, FIRE and action 2; before a game no-ops too."""
     numbers = set()
-    for seed in range(40):
+    for seed in range(25):
         game = Atari("breakout", seed)
         acted: list[str] = []
         real = game.ale.act
@@ -456,7 +456,7 @@ def test_a_life_begins_with_fire_and_a_game_with_up_to_thirty_frames_without_act
             assert acted == ["NOOP"] * 4 + ["FIRE"] * 4 + ["RIGHT"] * 4
     assert min(numbers) >= 1
     assert max(numbers) <= NOOPS
-    assert len(numbers) > 15
+    assert len(numbers) > 10
     freeway = Atari("freeway", 0)
     assert not freeway.fires  # it has no FIRE
 
@@ -691,7 +691,7 @@ def records_of(make: Maker, *overrides: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("suite", ["minatar", "atari"])
 def test_a_killed_run_ends_with_the_same_bytes(make: Maker, tmp_path: Path, suite: str) -> None:
     """Killed twice after a checkpoint, with the memory full and random slots overwritten."""
-    overrides = (*TINY, "task.steps=900", "checkpoint_every=0.05")
+    overrides = (*TINY, "task.steps=600", "checkpoint_every=0.05")
     if suite == "atari":
         overrides = ("task=rainbow", "scale=smoke", "task.steps=250", "task.replay=100",
                      "task.n_step=3", "task.authors=true", "checkpoint_every=0.05")  # fmt: skip
