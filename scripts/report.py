@@ -84,16 +84,23 @@ def cells(results: Results) -> pd.DataFrame:
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
     """The metrics of :func:`cells`, in their order."""
-    return [
-        name
-        for name in dict.fromkeys(table.columns.get_level_values(0))
-        if (name, "mean") in table.columns
-    ]
+    return [name for name, part in table.columns if part == "mean"]
 
 
 def value(x: Any) -> str:
     """An axis value as text, the same from ``runs.csv`` and from ``curves.parquet``."""
     return f"{x:.7g}" if isinstance(x, float | np.floating) else str(x)
+
+
+def values_of(column: pd.Series) -> list[str]:
+    """The values of an axis as text: numbers sorted, words in the order in which they ran."""
+    found = column.drop_duplicates()
+    return [value(x) for x in (found if column.dtype == object else found.sort_values())]
+
+
+def keys_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """The place of each of :func:`cells` as text."""
+    return [tuple(map(value, key)) for key in table.index.to_frame().itertuples(index=False)]
 
 
 def number(x: Any) -> str:
@@ -112,28 +119,25 @@ def deviation(x: float) -> str:
     return f"{x:.2g}" if x < 100 else f"{x:,.0f}" if x < 1e9 else f"{x:.1e}"
 
 
-def spread(cell: pd.Series, metric: str, seeds: int) -> str:
+def spread(cell: pd.Series, metric: str) -> str:
     """Mean, standard deviation, and how many seeds these are of where it is not all."""
     mean, std, count = (cell[metric, part] for part in ("mean", "std", "count"))
     text = number(mean) + (f" ± {deviation(std)}" if np.isfinite(std) else "")
-    return text if count == seeds else f"{text} ({count:.0f} of {seeds})"
+    seeds = cell["seeds", ""]
+    return text if count == seeds else f"{text} ({count:.0f} of {seeds:.0f})"
 
 
 def cell_table(table: pd.DataFrame) -> dict[str, Any]:
     """:func:`cells` as headings and rows of text; how many there are beside."""
-    metrics, rows = metrics_of(table), []
-    for key, cell in table.head(ROWS).iterrows():
-        seeds, diverged = int(cell["seeds", ""]), int(cell["diverged", ""])
-        place = [value(x) for x in (key if isinstance(key, tuple) else (key,))]
-        counts = [str(seeds), f"{diverged} ×" if diverged else "–"]
-        rows.append(place + counts + [spread(cell, metric, seeds) for metric in metrics])
-    heads = [*table.index.names, "seeds", "diverged", *metrics]
-    if not table["diverged", ""].any():
-        place = heads.index("diverged")
-        heads.pop(place)
-        for row in rows:
-            row.pop(place)
-    return {"heads": heads, "rows": rows, "total": len(table), "leading": len(table.index.names)}
+    metrics, axes = metrics_of(table), list(table.index.names)
+    counts = ["seeds", "diverged"] if table["diverged", ""].any() else ["seeds"]
+    rows = [
+        [*key, *(f"{cell[count, '']:.0f}" for count in counts)]
+        + [spread(cell, metric) for metric in metrics]
+        for key, (_, cell) in zip(keys_of(table.head(ROWS)), table.iterrows(), strict=False)
+    ]
+    heads = [*axes, *counts, *metrics]
+    return {"heads": heads, "rows": rows, "total": len(table), "leading": len(axes)}
 
 
 # The grid that answers to pointer and keyboard ----------------------------------------------------
@@ -162,10 +166,8 @@ def curves(results: Results, axes: list[str], known: set[tuple[str, ...]]) -> di
         return {}
     frame = results.curves
     metrics = [c for c in frame if c not in results.manifest["axes"] and c != "step"]
-    groups = {
-        tuple(map(value, key if isinstance(key, tuple) else (key,))): cell
-        for key, cell in frame.groupby(axes, sort=False, dropna=False)
-    }
+    by_cell = frame.groupby(axes, sort=False, dropna=False)
+    groups = {tuple(map(value, key)): cell for key, cell in by_cell}
     if not metrics or not groups.keys() <= known:
         return {}
     points = min(POINTS, max(2, NUMBERS // (3 * len(groups) * len(metrics))))
@@ -183,16 +185,10 @@ def curves(results: Results, axes: list[str], known: set[tuple[str, ...]]) -> di
 
 def grid(results: Results, table: pd.DataFrame) -> dict[str, Any] | None:
     """What ``site.js`` draws a map of and curves under; None where nothing varies."""
-    axes = list(table.index.names)
-    keys = [tuple(map(value, key)) for key in table.index.to_frame().itertuples(index=False)]
-    values = {
-        axis: [
-            value(x)
-            for x in (sorted(column.unique()) if column.dtype.kind in "if" else column.unique())
-        ]
-        for axis, column in table.index.to_frame().items()
-    }
-    by = table.index.to_frame(index=False).groupby("optimizer")
+    axes, keys = list(table.index.names), keys_of(table)
+    places = table.index.to_frame(index=False)
+    values = {axis: values_of(places[axis]) for axis in axes}
+    by = places.groupby("optimizer")
     free = [  # an axis that the optimizer decides, as its own epsilon, is no axis of the map
         axis
         for axis in axes
@@ -203,7 +199,7 @@ def grid(results: Results, table: pd.DataFrame) -> dict[str, Any] | None:
     if not others or not metrics:
         return None
     drawn = curves(results, axes, set(keys))
-    entries = []
+    entered = []
     for key, (_, cell) in zip(keys, table.iterrows(), strict=True):
         entry = {
             "at": [values[axis].index(key[axes.index(axis)]) for axis in free],
@@ -216,14 +212,14 @@ def grid(results: Results, table: pd.DataFrame) -> dict[str, Any] | None:
         }
         if drawn:
             entry["curves"] = drawn["cells"].get(key)
-        entries.append(entry)
+        entered.append(entry)
     return {
         "axes": {axis: values[axis] for axis in free},
         "down": others[-1],
         "across": "mu" if "mu" in others[:-1] else others[-2] if others[1:] else "optimizer",
         "metrics": metrics,
         "curves": drawn.get("metrics", []),
-        "cells": entries,
+        "cells": entered,
         "names": {name: style.NAME[name] for name in values["optimizer"]},
         "colours": {name: style.COLOUR[name] for name in values["optimizer"]},
     }
@@ -252,9 +248,8 @@ def section(text: str) -> str:
     return re.sub(r"^(beyond )?(?=[A-Z]?\.?\d)", r"\1§ ", text)
 
 
-def listed(values: list[Any]) -> str:
+def listed(texts: list[str]) -> str:
     """The values of an axis: all of a few, the ends of many."""
-    texts = [value(x) for x in values]
     many = len(texts) > 12
     return f"{len(texts)} values, {texts[0]} to {texts[-1]}" if many else ", ".join(texts)
 
@@ -298,21 +293,14 @@ def provenance(results: Results) -> dict[str, Any]:
         for name in manifest["summary"]
         if results.runs[name].dtype == object and results.runs[name].nunique() == 1
     }
-    axes = {
-        key: listed(
-            sorted(results.runs[name].unique())
-            if name != "optimizer"
-            else list(results.runs[name].unique())
-        )
-        for name, key in manifest["axes"].items()
-    }
+    axes = {key: listed(values_of(results.runs[name])) for name, key in manifest["axes"].items()}
     places = [
         place | {"runs": int((runs.environment == i).sum())}
         for i, place in enumerate(manifest["environments"])
     ]
     return {
         "settings": manifest["settings"],
-        "measured_alike": constant,
+        "alike": constant,
         "axes": axes,
         "places": places,
         "runs": len(runs),
@@ -346,7 +334,7 @@ def entries() -> dict[str, dict[str, Any]]:
         tables = "tables" in row
         status = "not run" if results is None else "measured" if tables else results.label
         found[name] = (
-            dict.fromkeys(("authors", "command", "results"))
+            dict.fromkeys(("authors", "command", "results", "tables"))
             | row
             | {
                 "name": name,
@@ -365,7 +353,7 @@ def details(entry: dict[str, Any]) -> dict[str, Any]:
     results: Results | None = entry["runs"]
     name = entry["name"]
     more: dict[str, Any] = {"grids": grids_of(name), "config": entry["results"], "tables": []}
-    if "tables" in entry:  # measured beside the runs: all that lies there
+    if entry["tables"]:  # measured beside the runs: all that lies there
         folder = (RESULTS / entry["tables"]).parent
         more["tables"] = [frame_table(path) for path in sorted(folder.glob("*.csv"))]
     if results is not None:
