@@ -303,7 +303,6 @@ def provenance(results: Results) -> dict[str, Any]:
         "alike": constant,
         "axes": axes,
         "places": places,
-        "runs": len(runs),
         "rows": len(results.runs),
         "statuses": Counter(runs.status),
         "seconds": runs.wall_time_s.sum(),
@@ -323,7 +322,9 @@ def duration(seconds: float) -> str:
 def size(path: Path) -> str:
     """Of a file, in kB or MB."""
     kilobytes = path.stat().st_size / 1000
-    return f"{kilobytes:,.0f} kB" if kilobytes < 1000 else f"{kilobytes / 1000:.1f} MB"
+    if kilobytes >= 1000:
+        return f"{kilobytes / 1000:.1f} MB"
+    return f"{kilobytes:.0f} kB" if kilobytes >= 10 else f"{kilobytes:.1f} kB"
 
 
 def entries() -> dict[str, dict[str, Any]]:

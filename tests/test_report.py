@@ -231,7 +231,7 @@ def test_a_grid_of_mu_and_nu_with_curves(tmp_path: Path) -> None:
     assert len(cell["curves"]["steps"]) == len(mean) == report.POINTS
     assert cell["curves"]["steps"][0] == 1
     assert cell["curves"]["steps"][-1] == 164
-    assert low[0], high[0] == (2, 2.1)
+    assert (low[0], high[0]) == (2, 2.1)
     assert mean[0] == 2.05
     assert mean[-1] == low[-1] == high[-1] == 3.1  # of the seed that is left
 
