@@ -21,8 +21,9 @@ PAPER: tuple[Arm, Arm] = ("laprop", SMALL), ("adam", LARGE)  # LaProp's and Adam
 
 
 def name(arm: Arm) -> str:
-    """``LaProp, 1e-15``."""
-    return f"{'LaProp' if arm[0] == 'laprop' else 'Adam'}, {arm[1]:g}"
+    """``Adam, 1.5e-4``."""
+    digits, power = f"{arm[1]:e}".split("e")
+    return f"{'LaProp' if arm[0] == 'laprop' else 'Adam'}, {float(digits):g}e{int(power)}"
 
 
 def mean_curves(results: Results) -> pd.DataFrame:
@@ -47,6 +48,7 @@ def areas(results: Results) -> dict[Arm, np.ndarray]:
     """Per optimizer and epsilon the areas on that scale, (seeds, games), games by name."""
     scale = ends(results)
     table = results.runs.pivot(index="seed", columns=[*ARM, "game"], values="area")
+    table = table.sort_index(axis=1)
     arms = dict.fromkeys((o, e) for o, e, _ in table.columns)
     span = (scale.one - scale.zero).replace(0, np.inf)  # nobody learns the game: all are at 0
     return {arm: ((table[arm] - scale.zero) / span).to_numpy() for arm in arms}

@@ -66,5 +66,5 @@ def legend(figure: Figure, shown: list[Arm]) -> None:
         [Line2D([], [], **look(arm)) for arm in shown],
         [name(arm).replace(", ", ", ε ") for arm in shown],
         loc="outside upper center",
-        ncols=4,
+        ncols=4 if figure.get_figwidth() > 6 else 2,
     )
