@@ -23,12 +23,12 @@ from torch import Tensor
 from experiments import rainbow
 from experiments.common.config import ConfigError, Settings
 from experiments.common.records import Results
-from experiments.common.run import execute, status
+from experiments.common.run import Run, execute, status
 from experiments.rainbow import DEVIATIONS, Tally, play, shared, too_long
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 from experiments.rainbow.network import Network, losses, projected
 from experiments.rainbow.replay import Batch, Replay, SumTree
-from scripts import discrepancies, make_authors
+from scripts import discrepancies, make_authors, make_discrepancies
 from scripts.claims import fig06, fig11
 from scripts.claims.fig11 import LARGE, SMALL
 from scripts.figures import fig06 as picture06
@@ -538,14 +538,21 @@ def records(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def test_epsilon_and_beta_follow_their_schedules(make: Maker) -> None:
+def test_epsilon_and_beta_follow_the_authors_schedules_and_rainbows_on_demand(make: Maker) -> None:
     cfg = make("task=rainbow").task
+    assert cfg.learning_starts == 80_000
     assert cfg.epsilon_at(0) == 1
     assert cfg.epsilon_at(30000) == pytest.approx(0.005 + 0.995 / np.e)
     assert cfg.epsilon_at(10**7) == pytest.approx(0.005)
     assert [cfg.beta_at(t) for t in (0, 50000, 100000, 10**7)] == pytest.approx([0.4, 0.7, 1, 1])
-    rainbows = make("task=rainbow", "task.epsilon=0", "task.epsilon_decay=0").task
+    rainbows = make(
+        *make_discrepancies.ledger()["rainbow_rest"]["option"].split(), "task=rainbow"
+    ).task
+    assert rainbows.learning_starts == 20_000
+    assert [rainbows.beta_at(t) for t in (0, 6 * 10**6, 12 * 10**6)] == pytest.approx([0.4, 0.7, 1])
     assert rainbows.epsilon_at(0) == 0
+    assert (rainbows.leak, rainbows.stratified, rainbows.normalise) == (1, True, True)
+    assert not rainbows.random_overwrite
 
 
 def test_the_networks_share_their_noise_and_the_authors_seldom_do(make: Maker) -> None:
@@ -579,6 +586,7 @@ def test_a_run_uses_the_noise_it_says(make: Maker, monkeypatch: pytest.MonkeyPat
         changes = ("task.steps=1500", "task.target_every=400", "task.evaluate_every=0")
         summary(make(*TINY, *changes, f"task.authors={authors}"))
         found[authors] = np.mean(seen)
+        assert len(seen) == (1500 - 40) // 4  # an update every four steps once learning has begun
     assert found["false"] == 1
     assert 0.4 < found["[noise]"] < 0.9
 
@@ -679,6 +687,15 @@ def test_every_deviation_of_the_authors_makes_another_run(make: Maker) -> None:
     assert records_of(make, *plain, both) == records_of(make, *plain)  # as in their Breakout run
     every = make(*options, "task.authors=true").task
     assert all(every.as_authors(deviation) for deviation in DEVIATIONS)
+
+
+@pytest.mark.parametrize("name", ["adam", "laprop"])
+def test_the_optimizer_is_one_pass_over_memory(make: Maker, name: str) -> None:
+    settings = make("task=rainbow", f"optimizer={name}")
+    settings.folder.mkdir(parents=True)
+    run, params = Run(settings), [torch.nn.Parameter(torch.ones(3))]
+    assert run.optimizer(params, fused=True).param_groups[0]["fused"] is (name == "adam" or None)
+    assert run.optimizer(params).param_groups[0]["fused"] is None
 
 
 def records_of(make: Maker, *overrides: str) -> list[dict[str, Any]]:
