@@ -63,14 +63,21 @@ def main() -> int:
         )
         print(f"runs: {tasks}; finished before: {done}", flush=True)
         jobs = config.for_hydra(config.with_grid(overrides))
-        sys.argv[1:] = ["--multirun", *jobs] if sweep else jobs
-        run()
     except config.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Exception as error:  # of Hydra or its launcher
-        print(f"failed: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    sys.argv[1:] = ["--multirun", *jobs] if sweep else jobs
+    while True:
+        try:
+            run()
+            break
+        except Exception as error:  # of Hydra or its launcher: joblib's ends if a worker is killed
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"failed: {text}", file=sys.stderr, flush=True)
+        before, done = done, sum(status(settings) in FINAL for settings in every)
+        if launcher not in HERE or done == before:  # elsewhere the other jobs go on
+            print("the same command goes on with what is left", file=sys.stderr, flush=True)
+            return 1
     outcomes = [outcome(settings) for settings in every]
     if launcher not in HERE:
         for settings, what in zip(every, outcomes, strict=True):

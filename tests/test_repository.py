@@ -1,4 +1,4 @@
-"""The README does what it says, and the files that name versions agree."""
+"""The README does what it says, and the layers keep apart."""
 
 import json
 import os
@@ -10,15 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
-
-from experiments.common.config import ROOT
-
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+from conftest import README, ROOT, blocks, readme
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +21,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("laprop", "experiments", "configs", "scripts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    python = next(block for block in blocks("python") if "class Config" in block)
-    (folder / "experiments" / "softmax.py").write_text(python)
+    (folder / "experiments" / "softmax.py").write_text(readme("class Config"))
     (folder / "configs" / "task" / "softmax.yaml").write_text(blocks("yaml")[0])
     return folder
 
@@ -84,29 +75,6 @@ def test_every_command_of_the_readme_composes() -> None:
         words = [word.strip("'") for word in line.split() if not word.startswith("-")]
         if words:
             assert expand(words)
-
-
-def test_environment_yml_names_the_versions_of_constraints_txt() -> None:
-    pins = dict(
-        line.split("==")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    names = [entry for entry in environment["dependencies"][-1]["pip"] if "==" in entry]
-    for entry in names:
-        name, version = entry.split("==")
-        assert pins[name] == version
-    project = (ROOT / "pyproject.toml").read_text()
-    peers = {"heavyball", "timm", "torchvision"}  # of the benchmarks alone
-    fairseq = {"sacrebleu", "sacremoses", "subword-nmt"}  # built by hand: make fairseq
-    wanted = set(re.findall(r'"([a-z0-9-]+)>=', project)) - {
-        "setuptools",
-        "hydra-ray-launcher",
-        *peers,
-        *fairseq,
-    }
-    assert wanted == {entry.split("==")[0] for entry in names}
 
 
 def test_links_and_pictures_of_the_readme_exist() -> None:
