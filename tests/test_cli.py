@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import json
 import os
@@ -168,12 +170,14 @@ def test_wandb_offline_holds_all_and_stays_in_the_output_folder(cli: CLI, tmp_pa
     settings, history, summary, run = read_wandb(log)
     (artifact,) = wandb_artifacts(log)
     assert (artifact.name, artifact.type) == (f"mnist_divergence-{key}", "run")
-    names = {entry.path for entry in artifact.manifest.contents}
-    assert names == {"config.yaml", "metrics.jsonl", "summary.json"}
+    folder = tmp_path / "outputs" / "mnist_divergence" / key
+    assert {entry.path: entry.digest for entry in artifact.manifest.contents} == {
+        name: base64.b64encode(hashlib.md5((folder / name).read_bytes()).digest()).decode()
+        for name in ("config.yaml", "manifest.json", "metrics.jsonl", "summary.json")
+    }
     assert settings["optimizer"]["lr"] == [0.001, 0.003]
     assert settings["seed"] == 0
     assert (run.run_id, run.run_group, run.job_type) == (key, "fig01", "smoke")
-    folder = tmp_path / "outputs" / "mnist_divergence" / key
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in history] == [row["step"] for row in logged]
     for row, record in zip(history, logged, strict=True):
@@ -187,6 +191,7 @@ def test_wandb_offline_holds_all_and_stays_in_the_output_folder(cli: CLI, tmp_pa
 def test_wandb_takes_scalars_and_closes_a_failed_run(tmp_path: Path):
     """One process, one run after another, as a sweep has them; the second fails."""
     program = """
+import forked
 from experiments import toy
 from experiments.common import config
 from experiments.common.run import execute
