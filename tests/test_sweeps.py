@@ -59,9 +59,10 @@ class Sweep:
     ) -> subprocess.Popen[bytes]:
         """The sweep as a process; what it says goes to a file, which outlives it."""
         return subprocess.Popen(
-            [*self.before, sys.executable, "-m", "experiments", "-m", "task=toy", f"task.steps={STEPS}",
-             f"task.pause={PAUSE}", "task.starts=starts", "threads=1", "checkpoint_every=0",
-             f"seed={','.join(map(str, seeds))}", f"output={self.output}", *arguments],
+            [*self.before, sys.executable, "-m", "experiments", "-m", "task=toy",
+             f"task.steps={STEPS}", f"task.pause={PAUSE}", "task.starts=starts", "threads=1",
+             "checkpoint_every=0", f"seed={','.join(map(str, seeds))}", f"output={self.output}",
+             *arguments],
             cwd=self.folder,
             env=os.environ
             | {"PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
