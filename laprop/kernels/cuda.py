@@ -105,7 +105,7 @@ def _advance(
 
     counts = there
     if found_inf is not None:
-        counts = there & (tl.load(found_inf) == 0)
+        counts = there & (tl.load(found_inf + 0 * row) == 0)
     tl.store(step_at, step, counts)
     tl.store(weight_at, weight, counts)
     tl.store(sq_weight_at, c_n, counts)
