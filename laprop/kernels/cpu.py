@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from laprop.kernels import plan
+from laprop.kernels.watch import library
 
 __all__ = ["CpuPlan", "available", "kernel"]
 
@@ -38,20 +38,19 @@ class _Row(ctypes.Structure):
 @functools.cache
 def _library() -> Callable[..., int] | None:
     """Return ``laprop_step`` of cpu.cpp on torch's threads, or None where it was not built."""
-    built = importlib.util.find_spec("laprop.kernels._cpu")
-    if built is None or built.origin is None:
+    file = library()
+    if file is None:
         return None
-    step = ctypes.CDLL(built.origin).laprop_step
+    step = ctypes.CDLL(file).laprop_step
     step.argtypes = (
-        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
         *(ctypes.c_double,) * 5,
-        *(ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p),
+        *(ctypes.c_int64, ctypes.c_int32),
     )
     step.restype = ctypes.c_int32
     # A handle of torch's extension module sees the libraries that it is linked to.
     parallel_for = ctypes.CDLL(torch._C.__file__).torch_parallel_for
-    address = ctypes.cast(parallel_for, ctypes.c_void_p)
-    return lambda *arguments: cast(int, step(*arguments, address))
+    return functools.partial(step, ctypes.cast(parallel_for, ctypes.c_void_p))
 
 
 def available() -> bool:
@@ -68,10 +67,10 @@ class CpuPlan(plan.Plan):
     """A param group on the CPU, as cpu.cpp takes it."""
 
     def _lay_out(self) -> None:
-        library = _library()
-        if library is None:
+        kernel = _library()
+        if kernel is None:
             raise plan.Unsuited("the kernel was not built")
-        self._kernel = library
+        self._kernel = kernel
         self._rows = (_Row * len(self._params))()
         first = 0
         for row, param, entries, averages in zip(
@@ -84,10 +83,6 @@ class CpuPlan(plan.Plan):
             row.wide_step = entries["step"].dtype == torch.float64
             row.first, row.numel = first, param.numel()
             first += row.numel
-        self._grads: Any = (ctypes.c_void_p * len(self._params))()
-
-    def _take_gradients(self, addresses: list[int]) -> None:
-        self._grads[:] = addresses
 
     def step(
         self,

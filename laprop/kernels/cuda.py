@@ -310,7 +310,7 @@ class CudaPlan(plan.Plan):
             _Bucket(rows, dtype, aligned, master, self._upload(self._blocks(rows)))
             for (dtype, aligned, master), rows in kinds.items()
         ]
-        self._grad_addresses: list[int] = []
+        self._grad_addresses: list[int] = []  # of which there is a copy on the device
 
     def _blocks(self, rows: list[int]) -> Tensor:
         counts = torch.tensor([-(-self._params[row].numel() // _BLOCK) for row in rows])
@@ -330,11 +330,6 @@ class CudaPlan(plan.Plan):
         _captured.append((host, device))
         return device
 
-    def _take_gradients(self, addresses: list[int]) -> None:
-        if addresses != self._grad_addresses:
-            self._grads = self._upload(torch.tensor(addresses))
-            self._grad_addresses = addresses
-
     def step(
         self,
         group: dict[str, Any],
@@ -342,6 +337,9 @@ class CudaPlan(plan.Plan):
         found_inf: Tensor | None = None,
     ) -> bool:
         """Make one step with the group's present options; see the base class."""
+        if self._grad_addresses != (addresses := self._grads[:]):
+            self._grad_table = self._upload(torch.tensor([address or 0 for address in addresses]))
+            self._grad_addresses = addresses
         if self._device.type != "cuda":
             self._launch(group, grad_scale, found_inf)
         else:
@@ -349,7 +347,7 @@ class CudaPlan(plan.Plan):
                 self._launch(group, grad_scale, found_inf)
                 if torch.cuda.is_current_stream_capturing():
                     blocks = [bucket.blocks for bucket in self._buckets]
-                    _captured.append((self._table, self._factors, self._grads, *blocks))
+                    _captured.append((self._table, self._factors, self._grad_table, *blocks))
         written = [param.grad for param in self._params if param.grad is not None]
         # As an in-place operation does, for autograd to notice a weight changed before backward.
         torch.autograd.graph.increment_version(
@@ -390,7 +388,7 @@ class CudaPlan(plan.Plan):
             wide = torch.float64 if bucket.dtype == torch.float64 else torch.float32
             _update[(len(bucket.blocks),)](
                 self._table,
-                self._grads,
+                self._grad_table,
                 self._factors,
                 bucket.blocks,
                 grad_scale,

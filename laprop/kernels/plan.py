@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
 from itertools import chain, pairwise
 from operator import attrgetter, is_, itemgetter
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+from laprop.kernels.watch import Watch
 
 __all__ = ["AVERAGES", "DTYPES", "LOW_PRECISION", "SCALARS", "Plan", "Unsuited"]
 
@@ -29,8 +32,8 @@ class Unsuited(Exception):
 class Plan:
     """A param group as a kernel takes it: a table of addresses, used for as long as they hold.
 
-    A subclass copies the addresses to where its kernel reads them (:meth:`_lay_out` once,
-    :meth:`_take_gradients` when they are elsewhere), and makes the step.
+    A subclass copies the addresses to where its kernel reads them (:meth:`_lay_out`), and makes the
+    step with the gradients that :meth:`fits` finds.
 
     Args:
         group: A param group of :class:`laprop.LaProp` in which something has a gradient.
@@ -77,15 +80,15 @@ class Plan:
             self._addresses = self._find()
         except (TypeError, RuntimeError) as error:
             raise Unsuited("the state holds more than tensors") from error
+        self._grads: Any = (ctypes.c_void_p * len(grads))(*map(Tensor.data_ptr, grads))
+        try:
+            self._watch: Watch | None = Watch(self._group_params, state)
+        except LookupError:
+            self._watch = None
         self._lay_out()
-        self._take_gradients([*map(Tensor.data_ptr, grads)])
 
     def _lay_out(self) -> None:
         """Copy the addresses of parameters and state."""
-        raise NotImplementedError
-
-    def _take_gradients(self, addresses: list[int]) -> None:
-        """Copy the addresses of the gradients."""
         raise NotImplementedError
 
     def step(
@@ -124,11 +127,20 @@ class Plan:
 
     def fits(self, group: dict[str, Any], state: dict[Tensor, dict[str, Any]]) -> bool:
         """Take over the present gradients; return False where anything else is not as it was."""
-        grads = [*map(_grad, group["params"])]
+        if _options(group) != self._options:
+            return False
+        if self._watch is None:
+            return self._unchanged(group["params"], state)
+        return self._watch.unchanged(group["params"], state, self._grads) and not any(
+            self._params[i].grad.is_neg() for i in self._small
+        )
+
+    def _unchanged(self, params: list[Tensor], state: dict[Tensor, dict[str, Any]]) -> bool:
+        """Do what :class:`Watch` does."""
+        grads = [*map(_grad, params)]
         if (
-            _options(group) != self._options
-            or len(grads) != len(self._group_params)
-            or not all(map(is_, group["params"], self._group_params))
+            len(grads) != len(self._group_params)
+            or not all(map(is_, params, self._group_params))
             or [grad is not None for grad in grads] != self._has_grad
             or not all(map(is_, map(state.get, self._params), self._states))
         ):
@@ -138,7 +150,7 @@ class Plan:
         try:
             if self._look(grads) != self._layout or self._find() != self._addresses:
                 return False
-            self._take_gradients([*map(Tensor.data_ptr, grads)])
+            self._grads[:] = [*map(Tensor.data_ptr, grads)]
         except (TypeError, RuntimeError):  # no tensor, or a tensor without memory
             return False
         return True
