@@ -132,7 +132,7 @@ class Plan:
         if self._watch is None:
             return self._unchanged(group["params"], state)
         return self._watch.unchanged(group["params"], state, self._grads) and not any(
-            self._params[i].grad.is_neg() for i in self._small
+            grad.is_neg() for i in self._small if (grad := self._params[i].grad) is not None
         )
 
     def _unchanged(self, params: list[Tensor], state: dict[Tensor, dict[str, Any]]) -> bool:

@@ -1,9 +1,10 @@
 // Whether a param group is where it was at the last step, and where its gradients are now.
 //
-// What Plan._unchanged in plan.py finds out, in a fifth of its time: for a network of many small
+// What Plan._unchanged in plan.py finds out, in a fraction of its time: for a network of many small
 // tensors that takes as long as the step itself. It goes through Python's lists and dicts by
-// CPython's stable ABI, declared here so that no headers of Python are needed, and asks torch for
-// addresses by the function that it offers for DLPack. The caller holds the GIL.
+// CPython's stable ABI, declared here so that no headers of Python are needed. Where tensors are it
+// asks torch: by its stable C interface for those that it has a handle of, and for gradients, new
+// ones at each step, by the function that torch offers for DLPack. The caller holds the GIL.
 
 #include <cstdint>
 
@@ -36,17 +37,18 @@ struct DLTensor {
   uint64_t byte_offset;
 };
 using Describe = int (*)(PyObject*, DLTensor*);
+using DataPtr = int32_t (*)(void* handle, void** address);
 
 struct Entry {
   PyObject* tensor;
+  void* handle;
   const void* address;
 };
 
 // A parameter that has a gradient. The same layout as in watch.py.
 struct Row {
   int64_t index;  // in the group
-  PyObject* param;
-  const void* address;
+  Entry param;
   PyObject* state;   // its dict
   intptr_t at;       // where that is in the optimizer's state, for PyDict_Next
   int64_t entries;   // how many tensors there are in its state
@@ -57,6 +59,7 @@ struct Row {
 // The same layout as in watch.py, which owns all that is pointed to.
 struct Watch {
   Describe describe;
+  DataPtr data_ptr;
   PyObject *none, *tensor_type, *grad;  // grad: the attribute's name
   int64_t group_size, count;
   PyObject* const* params;  // of the group
@@ -64,15 +67,9 @@ struct Watch {
   const Entry* entries;  // of all rows
 };
 
-bool describe(const Watch& watch, PyObject* tensor, DLTensor* found) {
-  if (watch.describe(tensor, found) == 0) return true;
-  PyErr_Clear();  // it has no memory
-  return false;
-}
-
-bool is_at(const Watch& watch, PyObject* tensor, const void* address) {
-  DLTensor found;
-  return describe(watch, tensor, &found) && found.data + found.byte_offset == address;
+bool is_there(const Watch& watch, const Entry& entry) {
+  void* address;
+  return watch.data_ptr(entry.handle, &address) == 0 && address == entry.address;
 }
 
 // Whether a gradient is laid out as it was; then also its address.
@@ -80,7 +77,8 @@ bool locate(const Watch& watch, const Row& row, PyObject* grad, const void** add
   PyObject* const type = PyObject_Type(grad);
   Py_DecRef(type);  // which others hold
   DLTensor found;
-  if (type != watch.tensor_type || !describe(watch, grad, &found)) return false;
+  if (type != watch.tensor_type) return false;
+  if (watch.describe(grad, &found) != 0) return PyErr_Clear(), false;  // it has no memory
   if (found.code != row.code || found.bits != row.bits || found.ndim != row.ndim) return false;
   for (int64_t i = 0; i < row.ndim; ++i)
     if (found.shape[i] != row.shape[i] || found.strides[i] != row.strides[i]) return false;
@@ -102,7 +100,7 @@ EXPORT int32_t laprop_watch(Watch* watch, PyObject* state) {
         if (!again) return 0;
         again = false;
         at = 0;
-      } else if (key == row->param && value == row->state) {
+      } else if (key == row->param.tensor && value == row->state) {
         break;
       }
     }
@@ -126,14 +124,14 @@ EXPORT int32_t laprop_unchanged(const Watch* watch, PyObject* params, PyObject* 
     const bool has_row = row < end && row->index == i;
     if ((grad != watch->none) != has_row) return 0;
     if (!has_row) continue;
-    if (!locate(*watch, *row, grad, grads++) || !is_at(*watch, param, row->address)) return 0;
+    if (!locate(*watch, *row, grad, grads++) || !is_there(*watch, row->param)) return 0;
     PyObject *key, *value;
     intptr_t at = row->at;
     if (!PyDict_Next(state, &at, &key, &value) || key != param || value != row->state) return 0;
     at = 0;
     const Entry* const last = entry + row->entries;
     for (; PyDict_Next(row->state, &at, &key, &value); ++entry)
-      if (entry == last || value != entry->tensor || !is_at(*watch, value, entry->address)) return 0;
+      if (entry == last || value != entry->tensor || !is_there(*watch, *entry)) return 0;
     if (entry != last) return 0;
     ++row;
   }

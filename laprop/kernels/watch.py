@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +17,9 @@ __all__ = ["Watch", "library"]
 
 _GRAD = "grad"
 _DLPACK_CODES = {torch.bfloat16: 4}  # kDLBfloat; 2, kDLFloat, for the other dtypes of kernels
-_from_dlpack = ctypes.pythonapi.PyCapsule_GetPointer
-_from_dlpack.argtypes, _from_dlpack.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+_capsule_pointer.restype = ctypes.c_void_p
 
 
 class _ExchangeAPI(ctypes.Structure):
@@ -30,14 +34,17 @@ class _ExchangeAPI(ctypes.Structure):
 
 
 class _Entry(ctypes.Structure):
-    _fields_ = (("tensor", ctypes.c_void_p), ("address", ctypes.c_void_p))
+    _fields_ = (
+        ("tensor", ctypes.c_void_p),
+        ("handle", ctypes.c_void_p),
+        ("address", ctypes.c_void_p),
+    )
 
 
 class _Row(ctypes.Structure):
     _fields_ = (
         ("index", ctypes.c_int64),
-        ("param", ctypes.c_void_p),
-        ("address", ctypes.c_void_p),
+        ("param", _Entry),
         ("state", ctypes.c_void_p),
         ("at", ctypes.c_ssize_t),
         ("entries", ctypes.c_int64),
@@ -52,6 +59,7 @@ class _Row(ctypes.Structure):
 class _Watch(ctypes.Structure):
     _fields_ = (
         ("describe", ctypes.c_void_p),
+        ("data_ptr", ctypes.c_void_p),
         ("none", ctypes.c_void_p),
         ("tensor_type", ctypes.c_void_p),
         ("grad", ctypes.c_void_p),
@@ -69,20 +77,51 @@ def library() -> str | None:
     return None if built is None else built.origin
 
 
+@dataclass
+class _Functions:
+    describe: int  # addresses
+    data_ptr: int
+    delete: Any  # functions of ctypes
+    watch: Any
+    unchanged: Any
+    handles: Callable[[list[Tensor]], list[Any]]  # capsules
+
+
 @functools.cache
-def _functions() -> tuple[int, Any, Any] | None:
-    """Return torch's description of a tensor for DLPack, and the two functions of watch.cpp."""
+def _functions() -> _Functions | None:
+    """Return what torch and watch.cpp have for it, None where something is not there."""
     file, capsule = library(), getattr(Tensor, "__dlpack_c_exchange_api__", None)
     if file is None or capsule is None:
         return None
-    api = _ExchangeAPI.from_address(_from_dlpack(capsule, b"dlpack_exchange_api"))
-    loaded = ctypes.PyDLL(file)
-    if api.major != 1 or not hasattr(loaded, "laprop_unchanged"):
+    api = _ExchangeAPI.from_address(_capsule_pointer(capsule, b"dlpack_exchange_api"))
+    ours, theirs = ctypes.PyDLL(file), ctypes.PyDLL(torch._C.__file__)
+    try:
+        functions = _Functions(
+            describe=api.functions[3],
+            data_ptr=_address(theirs.aoti_torch_get_data_ptr),
+            delete=theirs.aoti_torch_delete_tensor_object,
+            watch=ours.laprop_watch,
+            unchanged=ours.laprop_unchanged,
+            handles=torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors,
+        )
+    except AttributeError:
         return None
-    watch, unchanged = loaded.laprop_watch, loaded.laprop_unchanged
-    watch.argtypes = (ctypes.c_void_p, ctypes.py_object)
-    unchanged.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.py_object, ctypes.c_void_p)
-    return api.functions[3], watch, unchanged
+    functions.delete.argtypes = (ctypes.c_void_p,)
+    functions.watch.argtypes = (ctypes.c_void_p, ctypes.py_object)
+    functions.unchanged.argtypes = (
+        *(ctypes.c_void_p, ctypes.py_object, ctypes.py_object),
+        ctypes.c_void_p,
+    )
+    return functions if api.major == 1 and functions.describe else None
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _delete(handles: list[int], delete: Any) -> None:
+    for handle in handles:
+        delete(handle)
 
 
 class Watch:
@@ -99,33 +138,39 @@ class Watch:
     def __init__(self, params: list[Tensor], state: dict[Tensor, dict[str, Tensor]]) -> None:
         functions = _functions()
         if functions is None:
-            raise LookupError("watch.cpp was not built")
-        describe, watch, self._unchanged = functions
+            raise LookupError("watch.cpp or what it needs of torch is not there")
         with_grad = [
             (i, param, param.grad) for i, param in enumerate(params) if param.grad is not None
         ]
-        entries = [tensor for _, param, _ in with_grad for tensor in state[param].values()]
+        owned = [entry for _, param, _ in with_grad for entry in state[param].values()]
+        tensors = [param for _, param, _ in with_grad] + owned
+        handles = [_capsule_pointer(capsule, None) for capsule in functions.handles(tensors)]
+        weakref.finalize(self, _delete, handles, functions.delete)
+        entries = (_Entry * len(tensors))()
+        for entry, tensor, handle in zip(entries, tensors, handles, strict=True):
+            entry.tensor, entry.handle, entry.address = id(tensor), handle, tensor.data_ptr()
+
         # Everything that is compared by its address is held, so that nothing else can be there.
-        self._held: list[Any] = [params, entries, [state[param] for _, param, _ in with_grad]]
+        self._held: list[Any] = [params, tensors, [state[param] for _, param, _ in with_grad]]
         rows = (_Row * len(with_grad))()
-        for row, (i, param, grad) in zip(rows, with_grad, strict=True):
+        for row, (i, param, grad), entry in zip(rows, with_grad, entries, strict=False):
             layout = (ctypes.c_int64 * (2 * grad.dim()))(*grad.shape, *grad.stride())
             self._held.append(layout)
-            row.index, row.param, row.address = i, id(param), param.data_ptr()
+            row.index, row.param = i, entry
             row.state, row.entries = id(state[param]), len(state[param])
             row.code, row.bits = _DLPACK_CODES.get(grad.dtype, 2), 8 * grad.element_size()
             row.ndim = grad.dim()
             row.shape = ctypes.addressof(layout)
             row.strides = row.shape + 8 * grad.dim()
         objects = (ctypes.c_void_p * len(params))(*map(id, params))
-        places = (_Entry * len(entries))(*((id(e), e.data_ptr()) for e in entries))
-        self._held += [rows, objects, places]
+        self._held += [rows, objects, entries]
         found = _Watch(
-            describe, id(None), id(Tensor), id(_GRAD), len(params), len(rows),
-            ctypes.addressof(objects), ctypes.addressof(rows), ctypes.addressof(places),
-        )  # fmt: skip
-        self._watch = ctypes.byref(found)
-        if not watch(self._watch, state):
+            *(functions.describe, functions.data_ptr, id(None), id(Tensor), id(_GRAD)),
+            *(len(params), len(rows), ctypes.addressof(objects), ctypes.addressof(rows)),
+            ctypes.addressof(entries) + len(rows) * ctypes.sizeof(_Entry),
+        )
+        self._unchanged, self._watch = functions.unchanged, ctypes.byref(found)
+        if not functions.watch(self._watch, state):
             raise LookupError("a parameter's state is not in the optimizer's")
 
     def unchanged(self, params: list[Tensor], state: dict[Tensor, Any], grads: Any) -> bool:
