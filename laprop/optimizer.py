@@ -346,6 +346,8 @@ class LaProp(Optimizer):
                 plan = self._plans[index] = kernel(group, self.state)
             except Unsuited:
                 return False
+        if plan.scalars_on_device:
+            self._accelerator_graph_capture_health_check()
         return plan.step(group, grad_scale, found_inf)
 
     @overload
@@ -365,8 +367,6 @@ class LaProp(Optimizer):
         Returns:
             What the closure returned, or None.
         """
-        self._accelerator_graph_capture_health_check()
-
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -378,6 +378,7 @@ class LaProp(Optimizer):
         for index, group in enumerate(self.param_groups):
             if not torch.compiler.is_compiling() and self._fused_step(index, grad_scale, found_inf):
                 continue
+            self._accelerator_graph_capture_health_check()
             if found_inf is not None and found_inf.item():
                 continue
             params: list[Tensor] = []

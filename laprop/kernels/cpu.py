@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from operator import itemgetter, mul
 from typing import Any
 
 import torch
@@ -19,7 +20,11 @@ from laprop.kernels.watch import library
 
 __all__ = ["CpuPlan", "available", "kernel"]
 
-_FLAGS = ("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted_correction", "maximize")
+# The bits of Flag in cpu.cpp.
+_flags = itemgetter(
+    *("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted_correction", "maximize")
+)
+_BITS = (1, 2, 4, 8, 16, 32)
 
 
 class _Row(ctypes.Structure):
@@ -104,7 +109,7 @@ class CpuPlan(plan.Plan):
             group["eps"],
             group["weight_decay"],
             group["centered_warmup"],
-            sum(group[key] << bit for bit, key in enumerate(_FLAGS)),
+            sum(map(mul, _flags(group), _BITS)),
         )
         if undone:
             return False

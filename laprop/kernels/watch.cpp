@@ -48,10 +48,10 @@ struct Entry {
 // A parameter that has a gradient. The same layout as in watch.py.
 struct Row {
   int64_t index;  // in the group
-  Entry param;
-  PyObject* state;   // its dict
-  intptr_t at;       // where that is in the optimizer's state, for PyDict_Next
-  int64_t entries;   // how many tensors there are in its state
+  PyObject* param;
+  PyObject* state;  // its dict
+  intptr_t at;      // where that is in the optimizer's state, for PyDict_Next
+  int64_t tensors;  // how many are in its state
   int64_t code, bits, ndim;
   const int64_t *shape, *strides;  // of its gradient
 };
@@ -64,13 +64,8 @@ struct Watch {
   int64_t group_size, count;
   PyObject* const* params;  // of the group
   Row* rows;
-  const Entry* entries;  // of all rows
+  const Entry *entries, *end;  // of each row, the parameter and what is in its state
 };
-
-bool is_there(const Watch& watch, const Entry& entry) {
-  void* address;
-  return watch.data_ptr(entry.handle, &address) == 0 && address == entry.address;
-}
 
 // Whether a gradient is laid out as it was; then also its address.
 bool locate(const Watch& watch, const Row& row, PyObject* grad, const void** address) {
@@ -100,7 +95,7 @@ EXPORT int32_t laprop_watch(Watch* watch, PyObject* state) {
         if (!again) return 0;
         again = false;
         at = 0;
-      } else if (key == row->param.tensor && value == row->state) {
+      } else if (key == row->param && value == row->state) {
         break;
       }
     }
@@ -112,9 +107,26 @@ EXPORT int32_t laprop_watch(Watch* watch, PyObject* state) {
 EXPORT int32_t laprop_unchanged(const Watch* watch, PyObject* params, PyObject* state,
                                 const void** grads) {
   if (PyList_Size(params) != watch->group_size) return PyErr_Clear(), 0;
-  const Row* row = watch->rows;
-  const Row* const end = row + watch->count;
+  // Loops of their own, in which the processor can wait for the memory of several tensors at once.
+  for (const Entry* entry = watch->entries; entry < watch->end; ++entry) {
+    void* address;
+    if (watch->data_ptr(entry->handle, &address) != 0 || address != entry->address) return 0;
+  }
+  const Row* const end = watch->rows + watch->count;
   const Entry* entry = watch->entries;
+  for (const Row* row = watch->rows; row < end; ++row) {
+    PyObject *key, *value;
+    intptr_t at = row->at;
+    if (!PyDict_Next(state, &at, &key, &value)) return 0;
+    if (key != row->param || value != row->state) return 0;
+    ++entry;
+    at = 0;
+    int64_t left = row->tensors;
+    while (PyDict_Next(row->state, &at, &key, &value))
+      if (left-- == 0 || value != entry++->tensor) return 0;
+    if (left != 0) return 0;
+  }
+  const Row* row = watch->rows;
   for (int64_t i = 0; i < watch->group_size; ++i) {
     PyObject* const param = watch->params[i];
     if (PyList_GetItem(params, i) != param) return 0;
@@ -123,17 +135,7 @@ EXPORT int32_t laprop_unchanged(const Watch* watch, PyObject* params, PyObject* 
     Py_DecRef(grad);  // which the parameter holds
     const bool has_row = row < end && row->index == i;
     if ((grad != watch->none) != has_row) return 0;
-    if (!has_row) continue;
-    if (!locate(*watch, *row, grad, grads++) || !is_there(*watch, row->param)) return 0;
-    PyObject *key, *value;
-    intptr_t at = row->at;
-    if (!PyDict_Next(state, &at, &key, &value) || key != param || value != row->state) return 0;
-    at = 0;
-    const Entry* const last = entry + row->entries;
-    for (; PyDict_Next(row->state, &at, &key, &value); ++entry)
-      if (entry == last || value != entry->tensor || !is_there(*watch, *entry)) return 0;
-    if (entry != last) return 0;
-    ++row;
+    if (has_row && !locate(*watch, *row++, grad, grads++)) return 0;
   }
   return 1;
 }

@@ -44,10 +44,10 @@ class _Entry(ctypes.Structure):
 class _Row(ctypes.Structure):
     _fields_ = (
         ("index", ctypes.c_int64),
-        ("param", _Entry),
+        ("param", ctypes.c_void_p),
         ("state", ctypes.c_void_p),
         ("at", ctypes.c_ssize_t),
-        ("entries", ctypes.c_int64),
+        ("tensors", ctypes.c_int64),
         ("code", ctypes.c_int64),
         ("bits", ctypes.c_int64),
         ("ndim", ctypes.c_int64),
@@ -68,6 +68,7 @@ class _Watch(ctypes.Structure):
         ("params", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
         ("entries", ctypes.c_void_p),
+        ("end", ctypes.c_void_p),
     )
 
 
@@ -142,8 +143,7 @@ class Watch:
         with_grad = [
             (i, param, param.grad) for i, param in enumerate(params) if param.grad is not None
         ]
-        owned = [entry for _, param, _ in with_grad for entry in state[param].values()]
-        tensors = [param for _, param, _ in with_grad] + owned
+        tensors = [t for _, param, _ in with_grad for t in (param, *state[param].values())]
         handles = [_capsule_pointer(capsule, None) for capsule in functions.handles(tensors)]
         weakref.finalize(self, _delete, handles, functions.delete)
         entries = (_Entry * len(tensors))()
@@ -153,11 +153,11 @@ class Watch:
         # Everything that is compared by its address is held, so that nothing else can be there.
         self._held: list[Any] = [params, tensors, [state[param] for _, param, _ in with_grad]]
         rows = (_Row * len(with_grad))()
-        for row, (i, param, grad), entry in zip(rows, with_grad, entries, strict=False):
+        for row, (i, param, grad) in zip(rows, with_grad, strict=True):
             layout = (ctypes.c_int64 * (2 * grad.dim()))(*grad.shape, *grad.stride())
             self._held.append(layout)
-            row.index, row.param = i, entry
-            row.state, row.entries = id(state[param]), len(state[param])
+            row.index, row.param = i, id(param)
+            row.state, row.tensors = id(state[param]), len(state[param])
             row.code, row.bits = _DLPACK_CODES.get(grad.dtype, 2), 8 * grad.element_size()
             row.ndim = grad.dim()
             row.shape = ctypes.addressof(layout)
@@ -167,7 +167,7 @@ class Watch:
         found = _Watch(
             *(functions.describe, functions.data_ptr, id(None), id(Tensor), id(_GRAD)),
             *(len(params), len(rows), ctypes.addressof(objects), ctypes.addressof(rows)),
-            ctypes.addressof(entries) + len(rows) * ctypes.sizeof(_Entry),
+            *(ctypes.addressof(entries), ctypes.addressof(entries) + ctypes.sizeof(entries)),
         )
         self._unchanged, self._watch = functions.unchanged, ctypes.byref(found)
         if not functions.watch(self._watch, state):
