@@ -122,17 +122,26 @@ class LaProp(Optimizer):
         foreach: Use the implementation on lists of tensors. None: where all parameters are on an
             accelerator, as in torch; on a CPU the loop over tensors is as fast and needs less
             memory. On a CPU both give the same bits.
-        fused: Use the kernel that makes the step in one pass over memory, without temporaries, on
-            torch's threads, with bits that do not depend on their number. None, with ``foreach``
-            None as well: where it can be used. It was built if there was a C++ compiler when
-            laprop was installed (``laprop.kernels.cpu.available()``), and takes a group of plain
-            dense tensors on the CPU in float16, bfloat16, float32 and float64, each gradient laid
-            out in memory as its parameter. Everything else goes the way of ``foreach`` (True with
-            ``fused=True``, else None), a whole group at a time: complex and DTensor parameters,
-            ``low_precision="stochastic"``, and all steps that torch.compile traces. On x86-64
-            with AVX2 and FMA, second moments and counters have the bits of the other two;
-            momentum and weights differ by a few units in the last place, as the kernel's square
-            root is correctly rounded and torch's (MKL's) is not always.
+        fused: Use a kernel that makes the step in one pass over memory, without temporaries. It
+            takes a group of plain dense tensors on one device in float16, bfloat16, float32 and
+            float64, each gradient laid out in memory as its parameter, with all options but
+            ``low_precision="stochastic"`` and ``differentiable``. Everything else goes the way of
+            ``foreach`` (True with ``fused=True``, else None), a whole group at a time: complex and
+            DTensor parameters, random rounding, and all steps that torch.compile traces.
+
+            On the CPU it was built if there was a C++ compiler when laprop was installed
+            (``laprop.kernels.cpu.available()``), and None is True, unless ``foreach`` is given. It
+            runs on torch's threads, with bits that do not depend on their number. On x86-64 with
+            AVX2 and FMA, second moments and counters have the bits of the other two; momentum and
+            weights differ by a few units in the last place, as the kernel's square root is
+            correctly rounded and torch's (MKL's) is not always.
+
+            On CUDA it is Triton's, which comes with torch's CUDA wheels, for compute capability
+            7.0 or more, and as in torch it has to be asked for. A step is a launch for the scalars
+            and one for each dtype; the scalars of the state are on the device. GradScaler leaves
+            unscaling and skipping to it, so that nothing waits for the device; with
+            ``capturable=True`` and ``lr`` as a tensor on the device it can be captured and
+            scheduled.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step.
 

@@ -1,13 +1,13 @@
-"""The CUDA kernel of :class:`laprop.LaProp`, in Triton: a whole param group in two launches or few.
+"""The CUDA kernel of :class:`laprop.LaProp`, in Triton: a whole param group in two launches.
 
-Triton compiles the step when it is first made, and comes with torch's CUDA wheels. Addresses are
-read from a table in the device's memory, so that one launch takes any number of tensors: one for
-the scalars of all parameters (:func:`_advance`), one for all their elements (:func:`_update`), and
-one more of this for each further dtype. Nothing waits for the device, and nothing is decided on
-the host that a step decides (``found_inf``, centering), so a step can be captured in a CUDA graph.
+Triton compiles it when a step is first made, and comes with torch's CUDA wheels. Addresses are read
+from a table in the device's memory, so that one launch takes any number of tensors: one for the
+scalars of all parameters (:func:`_advance`), one for all their elements (:func:`_update`), and one
+more of these for each further dtype. Nothing waits for the device, and nothing is decided on the
+host that a step decides (``found_inf``, centering), so a step can be captured in a CUDA graph.
 
 With ``TRITON_INTERPRET=1`` the kernels run on tensors of the CPU, which is how they are tested
-where there is no GPU.
+where there is no GPU. So far there was none: they were compiled for one, but not run on it.
 """
 
 from __future__ import annotations
