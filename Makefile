@@ -4,12 +4,13 @@
 # make bench       all benchmarks anew (half an hour; nothing else should run)
 # make notebooks   execute the notebooks anew
 # make figures     redraw every figure from results/          make claims   the verdict tables
+# make report      results/site/: all of it as pages that open from disk
 
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
 
-.PHONY: install fairseq reproduce test lint bench figures claims notebooks
+.PHONY: install fairseq reproduce test lint bench figures claims report notebooks
 
 install: $(VENV)/installed
 
@@ -44,6 +45,9 @@ figures: install
 claims: install
 	$(RUN) scripts.check_claims
 	$(RUN) scripts.make_discrepancies
+
+report: install
+	$(RUN) scripts.report
 
 bench: install
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt ".[bench]"
