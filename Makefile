@@ -50,7 +50,7 @@ report: install
 	$(RUN) scripts.report
 
 bench: install
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt ".[bench]"
+	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(RUN) scripts.bench_optimizer
 	$(RUN) scripts.bench_grid
 	$(RUN) scripts.bench_cifar10
