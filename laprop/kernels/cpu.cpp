@@ -232,9 +232,9 @@ void work_on(int64_t begin, int64_t end, void* context) {
 using ParallelFor = int32_t (*)(int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*);
 
 // Make one step; grads[i] belongs to rows[i]. Returns 0, or another number and has done nothing.
-EXPORT int32_t laprop_step(ParallelFor parallel_for, Row* rows, const void* const* grads,
-                           int64_t count, double lr, double beta1, double beta2, double eps,
-                           double weight_decay, int64_t centered_warmup, int32_t flags) {
+EXPORT int32_t laprop_step(Row* rows, const void* const* grads, int64_t count, double lr,
+                           double beta1, double beta2, double eps, double weight_decay,
+                           int64_t centered_warmup, int32_t flags, ParallelFor parallel_for) {
   int64_t total = 0;
   for (int64_t i = 0; i < count; ++i) {
     if (!grads[i] && rows[i].numel) return 1;

@@ -10,7 +10,7 @@ import ctypes
 import functools
 from collections.abc import Callable
 from operator import itemgetter, mul
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,14 +48,15 @@ def _library() -> Callable[..., int] | None:
         return None
     step = ctypes.CDLL(file).laprop_step
     step.argtypes = (
-        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
         *(ctypes.c_double,) * 5,
-        *(ctypes.c_int64, ctypes.c_int32),
+        *(ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p),
     )
     step.restype = ctypes.c_int32
     # A handle of torch's extension module sees the libraries that it is linked to.
     parallel_for = ctypes.CDLL(torch._C.__file__).torch_parallel_for
-    return functools.partial(step, ctypes.cast(parallel_for, ctypes.c_void_p))
+    address = ctypes.cast(parallel_for, ctypes.c_void_p)
+    return lambda *arguments: cast(int, step(*arguments, address))
 
 
 def available() -> bool:
