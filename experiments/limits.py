@@ -161,7 +161,7 @@ def train(cfg: Config, run: Run) -> None:
         carry["largest"] = torch.maximum(carry["largest"], update)
         if (step + 1) % cfg.log_every == 0:
             relative = distance / carry["reach"][stream]
-            run.log(step + 1, distance=relative, **losses())
+            run.log(step + 1, path_distance=relative, **losses())
     run.summary(
         path_distance=carry["farthest"] / carry["reach"][stream],
         largest_update=carry["largest"],

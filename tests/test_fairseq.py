@@ -73,7 +73,7 @@ def test_every_update_of_the_log_is_a_record(smoke: Settings) -> None:
     for record in told:
         n, warmup, end = record["step"], task.warmup, task.decay_until
         share = n / warmup if n <= warmup else (end - n) / (end - warmup)
-        assert record["lr"] == pytest.approx(smoke.optimizer.lr * share, rel=1e-5)
+        assert record["scheduled_lr"] == pytest.approx(smoke.optimizer.lr * share, rel=1e-5)
     summary = json.loads((smoke.folder / "summary.json").read_text())
     losses = [record["train_loss"] for record in told]
     assert summary["mean_loss"] == pytest.approx(sum(losses) / len(losses))
@@ -218,7 +218,7 @@ def test_half_a_line_waits_for_the_rest_and_other_lines_are_passed_over(make: Ma
         with log.open("a") as stream:
             stream.write(second[60:] + "x | Saved checkpoint a.pt (epoch 1 @ 2 updates, score\n")
         assert training.record(2) == {
-            "update": 2, "train_loss": 9.25, "gradient_norm": 2.5, "lr": 0.1, "tokens": 9,
+            "update": 2, "train_loss": 9.25, "gradient_norm": 2.5, "scheduled_lr": 0.1, "tokens": 9,
         }  # fmt: skip
         training.finish(2)  # nothing is left to do, and nothing is started
         with log.open("a") as stream:

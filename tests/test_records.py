@@ -133,7 +133,7 @@ def test_extra_tables_stand_below_each_other_without_repeats(tmp_path: Path):
 
 
 def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: int | None) -> None:
-    settings.folder.mkdir(parents=True)
+    settings.folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in log)
     (settings.folder / "metrics.jsonl").write_text(lines)
     (settings.folder / "summary.json").write_text(json.dumps(summary))
@@ -171,6 +171,19 @@ def test_curves_and_divergence(figure, tmp_path: Path):
         }
     )
     pd.testing.assert_frame_equal(curves[list(expected)], expected, check_dtype=False)
+
+
+def test_a_number_with_the_name_of_an_axis_is_refused(figure, tmp_path: Path):
+    overrides = figure("seed=0", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5,0.6")
+    one, other = expand(overrides)
+    write_run(one, [{"step": 1, "nu": 0.3}], {}, None)
+    write_run(other, [{"step": 1, "loss": 1.0}], {"nu": 2.0}, None)
+    with pytest.raises(ValueError, match=r"nu is logged, but is an axis"):
+        collect(overrides, tmp_path / "results" / "smoke")
+    write_run(one, [{"step": 1, "loss": 1.0}], {}, None)
+    with pytest.raises(ValueError, match=r"nu is in the summary, but is an axis"):
+        collect(overrides, tmp_path / "results" / "smoke")
+    assert not (tmp_path / "results").exists()
 
 
 def test_curves_of_a_batch_are_unfolded(figure, tmp_path: Path):

@@ -158,8 +158,8 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
         save_every: updates between two checkpoints of fairseq.
 
     Returns:
-        a row per update: ``update``, ``train_loss`` in bits per token, ``gradient_norm``, ``lr``,
-        ``tokens``.
+        a row per update: ``update``, ``train_loss`` in bits per token, ``gradient_norm``,
+        ``scheduled_lr``, ``tokens``.
 
     Raises:
         RuntimeError: fairseq failed or was killed; the same command goes on from its checkpoint.
@@ -268,7 +268,7 @@ class _Training:
                     "update": update,
                     "train_loss": float(told["loss"]),
                     "gradient_norm": float(told["gnorm"]),
-                    "lr": float(told["lr"]),
+                    "scheduled_lr": float(told["lr"]),
                     "tokens": float(told["wpb"]),
                 }
             elif found := SAVED.search(line):

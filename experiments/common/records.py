@@ -223,10 +223,14 @@ def _members(settings: Settings, axes: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(max(len(batch), 1)))
 
 
-def _with_summary(settings: Settings, frame: pd.DataFrame) -> pd.DataFrame:
+def _with_summary(settings: Settings, members: pd.DataFrame) -> pd.DataFrame:
+    """One row per member: its axes, and its final numbers."""
+    frame = members.copy()
     summary = json.loads((settings.folder / "summary.json").read_text())
     manifest = json.loads((settings.folder / "manifest.json").read_text())
     for name, values in summary.items():  # a column of None alone is still one of numbers
+        if name in members:
+            raise ValueError(f"{settings.folder}: {name} is in the summary, but is an axis")
         column = pd.Series(values, index=frame.index)
         frame[name] = pd.to_numeric(column) if column.isna().all() else column
     if manifest["diverged_at"] is not None:
@@ -240,6 +244,8 @@ def _curves(settings: Settings, members: pd.DataFrame) -> pd.DataFrame:
     records = [json.loads(line) for line in lines]
     frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
     for name in dict.fromkeys(itertools.chain.from_iterable(records)):
+        if name in members:  # it would take the place of the axis
+            raise ValueError(f"{settings.folder}: {name} is logged, but is an axis")
         values = np.full((len(records), len(members)), np.nan)
         for row, record in zip(values, records, strict=True):
             row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
