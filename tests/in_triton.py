@@ -254,6 +254,26 @@ def test_it_has_to_be_asked_for():
         assert not optimizer._plans
 
 
+def test_what_a_graph_copies_is_not_used_outside(monkeypatch):
+    """Tables made while a graph is captured are there when it is replayed, and then for good."""
+    params = make()
+    optimizer = LaProp(params, fused=True)
+    train(params, optimizer, range(2))
+    before, kept = optimizer._plans[0], len(cuda._captured)
+    with monkeypatch.context() as capture:
+        capture.setattr(cuda.CudaPlan, "_captures", lambda self: True)
+        train(params, optimizer, range(2, 3))
+        assert optimizer._plans[0] is before
+        assert before._grad_addresses == []
+        optimizer.param_groups[0]["amsgrad"] = True  # another plan
+        train(params, optimizer, range(3, 4))
+        inside = optimizer._plans[0]
+    assert len(cuda._captured) > kept + 1
+    train(params, optimizer, range(4, 5))
+    assert inside is not before
+    assert optimizer._plans[0] is not inside
+
+
 @gpu
 def test_nothing_waits_for_the_device():
     params = make()
@@ -301,7 +321,13 @@ def test_captured_in_a_graph(options):
             optimizer.zero_grad()
             with torch.cuda.graph(graph):
                 step()
+        # Not replayed yet: what the graph copies to the device is not there.
+        for param in net.parameters():
+            param.grad.fill_(0.1)
+        optimizer.step()
+        if captured:
             optimizer._plans.clear()  # the graph goes on without what Python holds
+            torch.cuda.empty_cache()
         for t in range(6):
             lr.fill_(0.01 / (1 + t))
             graph.replay() if captured else step()

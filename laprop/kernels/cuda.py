@@ -302,6 +302,7 @@ class CudaPlan(plan.Plan):
             table.append([*found, param.numel()])
             if param.numel():
                 kinds.setdefault((param.dtype, aligned, "master_param" in averages), []).append(row)
+        self._of_a_graph = self._captures()
         self._table = self._upload(torch.tensor(table))
         self._factors = torch.empty(
             len(table), int(_FACTORS), dtype=torch.float64, device=self._device
@@ -318,15 +319,26 @@ class CudaPlan(plan.Plan):
         within = torch.arange(int(counts.sum())) - firsts.repeat_interleave(counts)
         return torch.stack([torch.tensor(rows).repeat_interleave(counts), within], 1).int()
 
+    def fits(self, group: dict[str, Any], state: dict[Tensor, dict[str, Any]]) -> bool:
+        """Take over the present gradients; return False where anything else is not as it was."""
+        # A table that a graph copies to the device is there when the graph is replayed.
+        return not self._of_a_graph and super().fits(group, state)
+
+    def _captures(self) -> bool:
+        """Whether what is launched now goes into a CUDA graph."""
+        if self._device.type != "cuda":
+            return False
+        with torch.cuda.device(self._device):
+            return torch.cuda.is_current_stream_capturing()
+
     def _upload(self, host: Tensor) -> Tensor:
         """Return a copy on the device, without waiting for it."""
         if self._device.type != "cuda":
             return host
-        with torch.cuda.device(self._device):
-            if not torch.cuda.is_current_stream_capturing():
-                return host.pin_memory().to(self._device, non_blocking=True)
-            # The graph copies again whenever it is replayed, so the source has to stay.
-            device = host.to(self._device, non_blocking=True)
+        if not self._captures():
+            return host.pin_memory().to(self._device, non_blocking=True)
+        # The graph copies again whenever it is replayed, so the source has to stay.
+        device = host.to(self._device, non_blocking=True)
         _captured.append((host, device))
         return device
 
@@ -345,9 +357,10 @@ class CudaPlan(plan.Plan):
         else:
             with torch.cuda.device(self._device):
                 self._launch(group, grad_scale, found_inf)
-                if torch.cuda.is_current_stream_capturing():
-                    blocks = [bucket.blocks for bucket in self._buckets]
-                    _captured.append((self._table, self._factors, self._grad_table, *blocks))
+        if self._captures():
+            blocks = [bucket.blocks for bucket in self._buckets]
+            _captured.append((self._table, self._factors, self._grad_table, *blocks))
+            self._grad_addresses = []  # copied to the device by the graph, if at all
         written = [param.grad for param in self._params if param.grad is not None]
         # As an in-place operation does, for autograd to notice a weight changed before backward.
         torch.autograd.graph.increment_version(

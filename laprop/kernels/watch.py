@@ -145,7 +145,7 @@ class Watch:
         ]
         tensors = [t for _, param, _ in with_grad for t in (param, *state[param].values())]
         handles = [_capsule_pointer(capsule, None) for capsule in functions.handles(tensors)]
-        weakref.finalize(self, _delete, handles, functions.delete)
+        weakref.finalize(self, _delete, handles, functions.delete).atexit = False
         entries = (_Entry * len(tensors))()
         for entry, tensor, handle in zip(entries, tensors, handles, strict=True):
             entry.tensor, entry.handle, entry.address = id(tensor), handle, tensor.data_ptr()
