@@ -1,6 +1,7 @@
 """The one-pass CPU kernel: LaProp(fused=True) against the loop over tensors."""
 
 import copy
+import gc
 import math
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import Parameter
 
 from laprop import LaProp
-from laprop.kernels import cpu
+from laprop.kernels import cpu, watch
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -88,6 +89,7 @@ def assert_close(a, b, optimizers, ulp=64):
 def test_the_kernel_is_there():
     """Where the tests run there is a compiler: nothing below is to test the fall-back unnoticed."""
     assert cpu.available()
+    assert watch._functions() is not None
 
 
 @given(options=options, shapes=shapes, data=st.data(), seed=st.integers(0, 99))
@@ -208,6 +210,24 @@ def no_state(params, optimizer):
     del optimizer.state[params[0]]
 
 
+def moved_state(params, optimizer):
+    optimizer.state[params[1]]["exp_avg_sq"].data = torch.ones(4)
+
+
+def one_more(params, optimizer):
+    optimizer.state[params[0]]["more"] = torch.zeros(())
+
+
+def other_dtype(params, optimizer):
+    params[0].data = params[0].data.double()
+    optimizer.state.pop(params[0])
+
+
+def later(params, optimizer):
+    params.append(Parameter(torch.ones(2)))
+    optimizer.param_groups[0]["params"].append(params[2])
+
+
 def option(params, optimizer):
     optimizer.param_groups[0].update(amsgrad=True, centered=True, centered_warmup=2)
 
@@ -220,12 +240,16 @@ def replaced(params, optimizer):
     optimizer.param_groups[0]["params"][0] = params[0] = Parameter(params[0].detach().clone())
 
 
+@pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize(
     "change",
     [moved_data, shorter, no_gradient, new_average, shared_memory, no_state, option, loaded]
-    + [replaced],
+    + [replaced, moved_state, one_more, other_dtype, later],
 )
-def test_what_changes_between_steps_is_noticed(change):
+def test_what_changes_between_steps_is_noticed(change, watched, monkeypatch):
+    """By watch.cpp, and without it."""
+    if not watched:
+        monkeypatch.setattr(watch, "_functions", lambda: None)
     results = []
     for kind in ({"foreach": False}, {"fused": True}):
         params = make([(5, 3), (4,)], DTYPES[2:3])
@@ -238,6 +262,21 @@ def test_what_changes_between_steps_is_noticed(change):
         assert used(optimizer) == ("fused" in kind)
         results.append((params, optimizer))
     assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+def test_what_is_watched_is_let_go():
+    def owners(tensor):
+        return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+    param = Parameter(torch.ones(5))
+    optimizer = LaProp([param], fused=True)
+    step([param], optimizer, range(2))
+    assert optimizer._plans[0]._watch is not None
+    average = optimizer.state[param]["exp_avg"].detach()
+    assert owners(average) == 1 + owners(torch.ones(5))
+    del optimizer
+    gc.collect()
+    assert owners(average) == owners(torch.ones(5))
 
 
 def test_state_dicts_go_both_ways():
