@@ -54,6 +54,7 @@ bench: install
 	$(RUN) scripts.bench_optimizer
 	$(RUN) scripts.bench_grid
 	$(RUN) scripts.bench_cifar10
+	$(RUN) scripts.bench_rainbow
 	$(RUN) scripts.bench_startup
 	$(RUN) scripts.make_figures benchmarks
 

@@ -18,16 +18,16 @@ from scripts.make_figures import results_of
 
 HERE = Path(__file__).parent / "claims"
 README = ROOT / "README.md"
+LOGS = "authors' logs"
 BEGIN, END = "<!-- verdicts: written by make claims -->", "<!-- end of verdicts -->"
 
 
 def verdict(measured: Measured, scale: str) -> str:
-    """One of the words of the legend; a reduced scale never says reproduced."""
-    word = {True: "reproduced", False: "not reproduced", None: "underpowered"}[measured.held]
+    """One of the words of the legend; a reduced scale or a log never says reproduced."""
     if scale == "paper":
-        return word
+        return {True: "reproduced", False: "not reproduced", None: "underpowered"}[measured.held]
     short = {True: "held", False: "did not hold", None: "undecided"}[measured.held]
-    return f"reduced scale: {short}"
+    return f"{scale if scale == LOGS else 'reduced scale'}: {short}"
 
 
 def rows() -> list[dict[str, str]]:
@@ -40,6 +40,12 @@ def rows() -> list[dict[str, str]]:
     for name, claim in yaml.safe_load((HERE / "claims.yaml").read_text()).items():
         figure, results = claim["figure"], results_of(claim["figure"])
         row = {"claim": claim["says"], "figure": figure, "section": claim["section"]}
+        if claim.get("logs"):
+            module = importlib.import_module(f"scripts.claims.{figure}")
+            measured = getattr(module, name)()
+            told = {"verdict": verdict(measured, LOGS), "measured": measured.text, "where": LOGS}
+            table.append(row | told)
+            continue
         if results is None:
             table.append(row | {"verdict": "not run", "measured": "", "where": ""})
             continue
@@ -59,8 +65,8 @@ def claims_page(table: list[dict[str, str]]) -> str:
         "",
         "Written by `make claims` from the committed results. **reproduced** and",
         "**not reproduced** are said of results at the paper's scale only; **underpowered**: the",
-        "interval decides neither way; **reduced scale**: what a smaller run showed; **not run**:",
-        "no results yet.",
+        "interval decides neither way; **reduced scale**: what a smaller run showed; **authors'",
+        "logs**: what their own runs say, one of each; **not run**: no results yet.",
         "What counts as holding stands in `scripts/claims/`, fixed beside the measurement.",
         "Intervals are 95 %.",
         "",

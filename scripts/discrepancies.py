@@ -10,6 +10,7 @@ from experiments.common.records import Results
 from experiments.common.stats import interval
 from scripts.claims.fig02 import medians, reach
 from scripts.claims.fig10 import gains, told
+from scripts.claims.fig11 import LARGE, PAPER, SMALL, areas, compared
 
 
 def _percent(values: pd.Series, sign: str = "") -> str:
@@ -167,3 +168,20 @@ def roberta_faster(results: Results) -> str:
 def roberta_nu(results: Results) -> str:
     """Final loss in the whole grid."""
     return f"final loss, LaProp minus Adam, bits: {told(gains(results, 'final_loss'))}"
+
+
+def rainbow_eps(results: Results) -> str:
+    """Area under Rainbow's training curve at either epsilon, of both optimizers."""
+    table = areas(results)
+    pairs = {
+        "epsilon for epsilon, LaProp over Adam": [
+            (("laprop", e), ("adam", e)) for e in (SMALL, LARGE)
+        ],
+        "1e-15 over 1.5e-4": [((o, SMALL), (o, LARGE)) for o in ("adam", "laprop")],
+        "as in the paper": [PAPER],
+    }
+    text = [
+        f"{what}: {'; '.join(compared(table, a, b)[0] for a, b in arms)}"
+        for what, arms in pairs.items()
+    ]
+    return f"normalised area, {'; '.join(text)}"

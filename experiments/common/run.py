@@ -172,11 +172,14 @@ class Run:
             self._generators[key] = generator
         return self._generators[key]
 
-    def optimizer(self, params: Any, **changes: Any) -> torch.optim.Optimizer:
+    def optimizer(
+        self, params: Any, *, fused: bool | None = None, **changes: Any
+    ) -> torch.optim.Optimizer:
         """The optimizer of the settings, as a torch optimizer.
 
         Args:
             params: parameters or groups, as for any torch optimizer.
+            fused: of torch's Adam, which is fused on request alone; LaProp is where it can be.
             changes: hyper-parameters in the settings' names to be changed, ``lr=...``.
         """
         h = asdict(self.config.optimizer) | changes
@@ -189,7 +192,11 @@ class Run:
                     "set optimizer.decay_by_lr=true"
                 )
             return torch.optim.AdamW(
-                params, **shared, weight_decay=decay, amsgrad=h["name"] == "amsgrad"
+                params,
+                **shared,
+                weight_decay=decay,
+                amsgrad=h["name"] == "amsgrad",
+                fused=fused,
             )
         return laprop.LaProp(
             params,
