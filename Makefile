@@ -14,7 +14,7 @@ RUN = $(VENV)/bin/python -m
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp
+$(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp laprop/kernels/watch.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --upgrade pip
 	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
@@ -50,7 +50,7 @@ report: install
 	$(RUN) scripts.report
 
 bench: install
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt ".[bench]"
+	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	$(RUN) scripts.bench_optimizer
 	$(RUN) scripts.bench_grid
 	$(RUN) scripts.bench_cifar10

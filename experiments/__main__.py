@@ -32,8 +32,12 @@ def run(config: DictConfig) -> None:
         print(f"interrupted: {settings.folder}; the same command resumes it", flush=True)
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"failed: {settings.folder}: {text}", file=sys.stderr, flush=True)
+        print(f"failed: {settings.folder}: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def one_line(error: Exception) -> str:
+    """An error's kind and its text."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def main() -> int:
@@ -64,12 +68,19 @@ def main() -> int:
         print(f"runs: {tasks}; finished before: {done}", flush=True)
         jobs = config.for_hydra(config.with_grid(overrides))
         sys.argv[1:] = ["--multirun", *jobs] if sweep else jobs
-        run()
+        for _ in every:  # anew for each worker that was killed, at most one a run
+            try:
+                run()
+                break
+            except Exception as error:
+                if type(error).__name__ != "TerminatedWorkerError":  # joblib ends them all with one
+                    raise
+                print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
     except config.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception as error:  # of Hydra or its launcher
-        print(f"failed: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"failed: {one_line(error)}", file=sys.stderr)
         return 1
     outcomes = [outcome(settings) for settings in every]
     if launcher not in HERE:

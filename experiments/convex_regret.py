@@ -2,7 +2,7 @@
 
 Each round t shows a convex f_t after theta_t was chosen; the learning rate is lr/sqrt(t), the
 momentum mu zeta^(t-1), and theta is clipped to the box [-D/2, D/2]^d after each update. With
-R(T) = sum f_t(theta_t) - min over the box of sum f_t, three problems:
+R(T) = sum f_t(theta_t) - min over the box of sum f_t, two problems:
 
 - ``rare``: f_t(x) = C x once in a period, else -x (Reddi et al. 2018, section 3, with period and C
   grown with nu, see :func:`rare`). The best x is -D/2; an optimizer that has forgotten the rare

@@ -28,7 +28,7 @@ from torch.optim.optimizer import (
     _view_as_real,
 )
 
-from laprop.kernels import cpu
+from laprop.kernels import Plan, Unsuited, kernel_for
 
 __all__ = ["LaProp", "laprop"]
 
@@ -122,17 +122,26 @@ class LaProp(Optimizer):
         foreach: Use the implementation on lists of tensors. None: where all parameters are on an
             accelerator, as in torch; on a CPU the loop over tensors is as fast and needs less
             memory. On a CPU both give the same bits.
-        fused: Use the kernel that makes the step in one pass over memory, without temporaries, on
-            torch's threads, with bits that do not depend on their number. None, with ``foreach``
-            None as well: where it can be used. It was built if there was a C++ compiler when
-            laprop was installed (``laprop.kernels.cpu.available()``), and takes a group of plain
-            dense tensors on the CPU in float16, bfloat16, float32 and float64, each gradient laid
-            out in memory as its parameter. Everything else goes the way of ``foreach`` (True with
-            ``fused=True``, else None), a whole group at a time: complex and DTensor parameters,
-            ``low_precision="stochastic"``, and all steps that torch.compile traces. On x86-64
-            with AVX2 and FMA, second moments and counters have the bits of the other two;
-            momentum and weights differ by a few units in the last place, as the kernel's square
-            root is correctly rounded and torch's (MKL's) is not always.
+        fused: Use a kernel that makes the step in one pass over memory, without temporaries. It
+            takes a group of plain dense tensors on one device in float16, bfloat16, float32 and
+            float64, each gradient laid out in memory as its parameter, with all options but
+            ``low_precision="stochastic"`` and ``differentiable``. Everything else goes the way of
+            ``foreach`` (True with ``fused=True``, else None), a whole group at a time: complex and
+            DTensor parameters, random rounding, and all steps that torch.compile traces.
+
+            On the CPU it was built if there was a C++ compiler when laprop was installed
+            (``laprop.kernels.cpu.available()``), and None is True, unless ``foreach`` is given. It
+            runs on torch's threads, with bits that do not depend on their number. On x86-64 with
+            AVX2 and FMA, second moments and counters have the bits of the other two; momentum and
+            weights differ by a few units in the last place, as the kernel's square root is
+            correctly rounded and torch's (MKL's) is not always.
+
+            On CUDA it is Triton's, which comes with torch's CUDA wheels, for compute capability
+            7.0 or more, and as in torch it has to be asked for. A step is a launch for the scalars
+            and one for each dtype; the scalars of the state are on the device. GradScaler leaves
+            unscaling and skipping to it, so that nothing waits for the device; with
+            ``capturable=True`` and ``lr`` as a tensor on the device it can be captured and
+            scheduled.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step.
 
@@ -197,7 +206,7 @@ class LaProp(Optimizer):
             "differentiable": differentiable,
         }
         _check_options(defaults)
-        self._plans: dict[int, cpu.Plan] = {}
+        self._plans: dict[int, Plan] = {}
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -297,8 +306,8 @@ class LaProp(Optimizer):
                     state[key] = torch.zeros((), dtype=_scalar_dtype(key))
                 # On the CPU, where reading it costs nothing, unless the step must not be read.
                 # torch.compile moves step, and only step, to the device: the others follow it.
-                device = param.device if group["capturable"] else state["step"].device
-                state[key] = state[key].to(device)
+                moved = _scalars_on_device(param, group)
+                state[key] = state[key].to(param.device if moved else state["step"].device)
                 return cast(Tensor, state[key])
 
             params.append(param)
@@ -318,23 +327,37 @@ class LaProp(Optimizer):
                 master_params.append(state["master_param"])
         return has_complex
 
-    def _fused_step(self, index: int) -> bool:
-        """Make the step of a group with the kernel; return False where it cannot."""
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether GradScaler leaves unscaling and skipping to the step, which then saves a wait."""
+        kernels = (
+            _kernel(param, group)
+            for group in self.param_groups
+            if group["fused"]
+            for param in group["params"]
+        )
+        return any(kernel is not None and kernel.scalars_on_device for kernel in kernels)
+
+    def _fused_step(
+        self, index: int, grad_scale: Tensor | None = None, found_inf: Tensor | None = None
+    ) -> bool:
+        """Make the step of a group with a kernel; return False where none can."""
         group = self.param_groups[index]
-        wanted = group["foreach"] is None if group["fused"] is None else group["fused"]
-        if not wanted or group["capturable"] or group["differentiable"]:
-            return False
         plan = self._plans.get(index)
         if plan is None or not plan.fits(group, self.state):
             self._plans.pop(index, None)
-            if not cpu.suits(group):
+            first = next((param for param in group["params"] if param.grad is not None), None)
+            kernel = None if first is None else _kernel(first, group)
+            if kernel is None:
                 return False
             self._init_group(group, [], [], [], [], [], [], [], [], [], [])
             try:
-                plan = self._plans[index] = cpu.Plan(group, self.state)
-            except cpu.Unsuited:
+                plan = self._plans[index] = kernel(group, self.state)
+            except Unsuited:
                 return False
-        return plan.step(group)
+        if plan.scalars_on_device:
+            self._accelerator_graph_capture_health_check()
+        return plan.step(group, grad_scale, found_inf)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -353,15 +376,19 @@ class LaProp(Optimizer):
         Returns:
             What the closure returned, or None.
         """
-        self._accelerator_graph_capture_health_check()
-
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
 
+        # Given by GradScaler.step for as long as it lasts.
+        grad_scale: Tensor | None = getattr(self, "grad_scale", None)
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for index, group in enumerate(self.param_groups):
-            if not torch.compiler.is_compiling() and self._fused_step(index):
+            if not torch.compiler.is_compiling() and self._fused_step(index, grad_scale, found_inf):
+                continue
+            self._accelerator_graph_capture_health_check()
+            if found_inf is not None and found_inf.item():
                 continue
             params: list[Tensor] = []
             grads: list[Tensor] = []
@@ -388,6 +415,8 @@ class LaProp(Optimizer):
                 exp_avg_weights,
                 exp_avg_sq_weights,
             )
+            if grad_scale is not None:
+                torch._foreach_mul_(grads, 1 / grad_scale.item())
             laprop(
                 params,
                 grads,
@@ -472,6 +501,27 @@ def _check_options(options: dict[str, Any]) -> None:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
 
+def _kernel(param: Tensor, group: dict[str, Any]) -> type[Plan] | None:
+    """Return the kernel that a group's options ask for where the parameter is, None without one."""
+    fused = group["fused"]
+    if fused is None:
+        fused = group["foreach"] is None and param.device.type == "cpu"
+    if not fused or group["differentiable"]:
+        return None
+    kernel = kernel_for(param.device.type)
+    if kernel is None or (group["capturable"] and not kernel.scalars_on_device):
+        return None
+    return kernel
+
+
+def _scalars_on_device(param: Tensor, group: dict[str, Any]) -> bool:
+    """Return whether step and the sums of weights are kept where the parameter is."""
+    if group["capturable"]:
+        return True
+    kernel = _kernel(param, group) if group["fused"] else None
+    return kernel is not None and kernel.scalars_on_device
+
+
 def _scalar_dtype(key: str) -> torch.dtype:
     # float64, since it is the weights' complement 1 - c that decays over thousands of steps.
     return _get_scalar_dtype() if key == "step" else torch.float64
@@ -483,7 +533,7 @@ _SCALARS = ("step", "exp_avg_weight", "exp_avg_sq_weight")
 def _place(key: str, value: Any, param: Tensor, group: dict[str, Any]) -> Any:
     """Return a copy of a loaded value with the dtype and on the device that the step expects."""
     if key in _SCALARS:
-        device = param.device if group["capturable"] else torch.device("cpu")
+        device = param.device if _scalars_on_device(param, group) else torch.device("cpu")
         scalar = torch.as_tensor(value, dtype=_scalar_dtype(key))
         return scalar.detach().to(device=device, dtype=_scalar_dtype(key), copy=True)
     if isinstance(value, Tensor):
@@ -956,7 +1006,11 @@ def laprop(
         eps_in_sqrt=eps_in_sqrt,
         lr_weighted_correction=lr_weighted_correction,
         maximize=maximize,
-        as_tensors=capturable or differentiable or compiling or tensor_options,
+        as_tensors=capturable
+        or differentiable
+        or compiling
+        or tensor_options
+        or device.type != "cpu",  # reading a scalar would wait for the device
         differentiable=differentiable,
     )
 

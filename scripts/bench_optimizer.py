@@ -1,10 +1,12 @@
-"""Time and temporary memory of an optimizer's step on the CPU, as ratios to torch's fused Adam.
+"""Time and temporary memory of an optimizer's step, as ratios to torch's fused Adam.
 
-``python -m scripts.bench_optimizer`` writes ``results/benchmarks/optimizer.csv``. Three sets of
-float32 tensors, on one thread and on all: one of 10M numbers, ResNet-20's 59 (0.27M, which stay in
-the cache), and a transformer's 40M. ``stream`` is a C loop that reads four arrays and writes three,
-as any step of this kind must, and does no more than two products and three sums; it needs ``cc``.
-A peer that is not installed (``pip install '.[bench]'``) has a row without numbers.
+``python -m scripts.bench_optimizer`` writes ``results/benchmarks/optimizer.csv``, with
+``--device cuda`` ``optimizer_cuda.csv``. Three sets of float32 tensors: one of 10M numbers,
+ResNet-20's 59 (0.27M, which stay in the cache), and a transformer's 39M; on a CPU on one thread
+and on all. ``stream`` is what no step of this kind can be faster than: on a CPU a C loop that reads
+four arrays and writes three, and does no more than two products and three sums (it needs ``cc``);
+on a GPU a copy within its memory that reads and writes as many bytes as a step does. A peer that is
+not installed (``pip install '.[bench]'``) has a row without numbers.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +95,18 @@ OPTIMIZERS: dict[str, Callable[[], Callable[..., Any]]] = {
 }
 
 
-def stepper(optimizer: Callable[..., Any], shapes: list[torch.Size]) -> Callable[[], object]:
+# Whose version stands in a row; else it is torch's or laprop's.
+PEERS = ("timm", "pytorch_optimizer", "heavyball")
+
+
+def stepper(
+    optimizer: Callable[..., Any], shapes: list[torch.Size], device: str
+) -> Callable[[], object]:
     """A step of a fresh optimizer on tensors of its own, after three that set it up."""
-    generator = torch.Generator().manual_seed(0)
-    params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-    grads = [1e-2 * torch.randn(shape, generator=generator) for shape in shapes]
+    generator = torch.Generator(device).manual_seed(0)
+    some = {"generator": generator, "device": device}
+    params = [torch.nn.Parameter(torch.randn(shape, **some)) for shape in shapes]
+    grads = [1e-2 * torch.randn(shape, **some) for shape in shapes]
     made = optimizer(params, lr=1e-6)
 
     def step() -> None:
@@ -141,30 +151,62 @@ def stream(shapes: list[torch.Size], threads: int) -> Callable[[], object]:
     return lambda: function(*(a.data_ptr() for a in arrays), size, threads)
 
 
-def temporary_bytes(step: Callable[[], object]) -> float:
-    """By how much the resident set grows at most during a step; NaN where the system can't tell.
+def copy(shapes: list[torch.Size]) -> Callable[[], object]:
+    """A copy that reads and writes as many bytes as a step: seven numbers for each."""
+    source = torch.zeros(sum(map(math.prod, shapes)) * 7 // 2, device="cuda")
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
 
-    Large blocks go back to the system when they are freed, as long as nobody told glibc otherwise.
+
+def seconds_on_gpu(function: Callable[[], object], at_least: float) -> float:
+    """Mean time of a call between two events in its stream, over at least so many seconds.
+
+    What the host needs to launch a call counts where the device waits for it.
     """
+    calls, elapsed = 1, 0.0
+    while elapsed < at_least:
+        calls = max(calls, int(1.2 * calls * at_least / elapsed) if elapsed else 1)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(calls):
+            function()
+        end.record()
+        end.synchronize()
+        elapsed = 1e-3 * begin.elapsed_time(end)
+    return elapsed / calls
+
+
+def temporary_bytes(step: Callable[[], object], device: str) -> float:
+    """By how much memory in use grows at most during a step; NaN where the system can't tell.
+
+    On a CPU it is the resident set: large blocks go back to the system when they are freed, as long
+    as nobody told glibc otherwise.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return float(torch.cuda.max_memory_allocated() - before)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
     except OSError:
         return math.nan
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step()
-    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
 
 
-def memory() -> dict[str, float]:
+def memory(device: str) -> dict[str, float]:
     """Temporary bytes of a step on the tensor of 10M numbers."""
     found = {}
     for way, optimizer in OPTIMIZERS.items():
         with suppress(ImportError):
-            found[way] = temporary_bytes(stepper(optimizer(), PROBLEMS["10M"]()))
+            found[way] = temporary_bytes(stepper(optimizer(), PROBLEMS["10M"](), device), device)
     return found
 
 
-def measured(problem: str, threads: int) -> pd.DataFrame:
+def measured(problem: str, device: str, threads: int) -> pd.DataFrame:
     """A row for each optimizer on one set of tensors."""
     torch.set_num_threads(threads)
     shapes = PROBLEMS[problem]()
@@ -172,15 +214,17 @@ def measured(problem: str, threads: int) -> pd.DataFrame:
     made: dict[str, Callable[[], object] | None] = {}
     for way, optimizer in OPTIMIZERS.items():
         try:
-            made[way] = stepper(optimizer(), shapes)
+            made[way] = stepper(optimizer(), shapes, device)
         except ImportError:
             made[way] = None
     try:
-        made["stream"] = stream(shapes, threads)
+        made["stream"] = copy(shapes) if device == "cuda" else stream(shapes, threads)
     except ImportError:
         made["stream"] = None
 
     def milliseconds(way: str, step: Callable[[], object]) -> float:
+        if device == "cuda":  # the host's assignments pass while the device works
+            return 1e3 * seconds_on_gpu(step, AT_LEAST)
         off = 0.0 if way == "stream" else benchmark.seconds_per_call(overhead, 0.002)
         return 1e3 * (benchmark.seconds_per_call(step, AT_LEAST) - off)
 
@@ -189,6 +233,9 @@ def measured(problem: str, threads: int) -> pd.DataFrame:
     rows["times_fused_adam"] = rows.milliseconds / rows.set_index("way").milliseconds[REFERENCE]
     missing = pd.DataFrame({"way": [way for way, step in made.items() if step is None]})
     rows = pd.concat([rows, missing.assign(note="not installed")]) if len(missing) else rows
+    for name in PEERS:
+        peers = rows.way.str.startswith(f"{name} ") & rows.milliseconds.notna()
+        rows.loc[peers, "version"] = version(name) if peers.any() else None
     rows.insert(0, "problem", problem)
     rows.insert(1, "numbers", sum(map(math.prod, shapes)))
     rows.insert(2, "threads", threads)
@@ -199,16 +246,20 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("problems", nargs="*", help=f"of {', '.join(PROBLEMS)}; default all")
-    chosen = parser.parse_args().problems or list(PROBLEMS)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments = parser.parse_args()
+    chosen, device = arguments.problems or list(PROBLEMS), arguments.device
     if unknown := sorted(set(chosen) - PROBLEMS.keys()):
         parser.error(f"{', '.join(unknown)}: unknown; allowed are {', '.join(PROBLEMS)}")
-    peaks = memory() if "10M" in chosen else {}
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: there is none")
+    peaks = memory(device) if "10M" in chosen else {}
     _keep_freed_memory()
-    every = sorted({1, os.cpu_count() or 1})
-    rows = [measured(problem, threads) for problem in chosen for threads in every]
+    every = [1] if device == "cuda" else sorted({1, os.cpu_count() or 1})
+    rows = [measured(problem, device, threads) for problem in chosen for threads in every]
     table = pd.concat(rows, ignore_index=True)
     table["temporary_bytes"] = table.way.map(peaks).where(table.problem == "10M")
-    benchmark.write("optimizer", table)
+    benchmark.write("optimizer" if device == "cpu" else "optimizer_cuda", table, device)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,13 @@ def table(numbers: Mapping[str, list[float]], unit: str) -> pd.DataFrame:
     return pd.DataFrame({"way": list(numbers), unit: median, "q25": q25, "q75": q75})
 
 
-def write(name: str, rows: pd.DataFrame) -> None:
+def write(name: str, rows: pd.DataFrame, device: str = "cpu") -> None:
     """Print the rows; keep them as ``results/benchmarks/<name>.csv`` with machine and versions."""
     print(rows.to_string(index=False), flush=True)
-    where = environment("cpu")
+    where = environment(device)
     machine = {"cpu": where["hardware"]["cpu"], "cores": where["hardware"]["cores"]}
+    if where["hardware"]["gpu"]:
+        machine["gpu"] = where["hardware"]["gpu"]
     rows = rows.assign(**{k: v for k, v in machine.items() if k not in rows}, **where["versions"])
     rows = rows if "threads" in rows else rows.assign(threads=torch.get_num_threads())
     BENCHMARKS.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,9 @@ nothing is written; exit status 1 where a committed picture or the index is not 
 import argparse
 import importlib
 import io
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib as mpl
@@ -103,11 +105,12 @@ def main() -> int:
     if unknown := sorted(set(arguments.figures) - set(drawn())):
         parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
     files = {}
-    for name in arguments.figures or drawn():
-        png = picture(name)
-        print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
-        if png is not None:
-            files[arguments.to / f"{name}.png"] = png
+    names = arguments.figures or drawn()
+    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1)) as pool:
+        for name, png in zip(names, pool.map(picture, names), strict=True):
+            print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
+            if png is not None:
+                files[arguments.to / f"{name}.png"] = png
     files[RESULTS / "FIGURES.md"] = index().encode()
     if arguments.check:
         stale = [p for p, new in files.items() if not p.exists() or p.read_bytes() != new]

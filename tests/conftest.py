@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 
 import experiments
+from experiments import __main__ as entry
 from experiments.common import config
 
 ROOT = Path(__file__).resolve().parents[1]
 TOYS = ROOT / "tests" / "toys"
 TASKS = sorted(file.stem for file in (ROOT / "configs" / "task").glob("*.yaml"))
+README = (ROOT / "README.md").read_text()
 FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
 
 
@@ -94,9 +97,41 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
+    """``main("task=...")``: the same in this process; returns exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["python -m experiments", *arguments])
+        capfd.readouterr()
+        code = entry.main()
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def blocks(language: str) -> list[str]:
+    """The README's blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def readme(word: str) -> str:
+    """The one block of Python of the README that has a word in it."""
+    (block,) = (block for block in blocks("python") if word in block)
+    return block
+
+
 def manifest(settings: config.Settings) -> dict[str, Any]:
     """What a run wrote about itself."""
     return dict(json.loads((settings.folder / "manifest.json").read_text()))
+
+
+def statuses(output: Path) -> dict[str, dict[str, Any]]:
+    """The manifest of every run below an output folder, by key."""
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in output.glob("*/*/manifest.json")
+    }
 
 
 def files(folder: Path) -> set[str]:

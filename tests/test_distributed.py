@@ -1,10 +1,12 @@
 """LaProp under DDP, FSDP2 (DTensor) and distributed checkpoints: two processes on one CPU."""
 
 import copy
+import os
 
 import pytest
 import torch
 import torch.distributed as dist
+from conftest import readme
 from torch import multiprocessing, nn
 from torch.distributed.checkpoint import state_dict as checkpoint
 from torch.distributed.device_mesh import init_device_mesh
@@ -47,6 +49,7 @@ def assert_close(model, reference):
 
 
 def worker(rank, file, options):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the README's line takes a GPU where there is one
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
     try:
         reference = build()
@@ -80,6 +83,13 @@ def worker(rank, file, options):
         train(second, optimizer, lambda step: batch(step)[rank], range(3, 6))
         for a, b in zip(weights(second), weights(sharded), strict=True):
             assert torch.equal(a, b)
+
+        names = {"model": build()}
+        exec(readme("fully_shard"), names)
+        train(names["model"], names["optimizer"], lambda step: batch(step)[rank], range(1))
+        states = names["optimizer"].state.values()
+        assert len(states) == 4
+        assert all(isinstance(state["exp_avg_sq"], DTensor) for state in states)
     finally:
         dist.destroy_process_group()
 

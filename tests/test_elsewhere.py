@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import readme
 from torch import Tensor
 
 from laprop import LaProp
-
-
-def readme(word: str) -> str:
-    """The README's block of Python that has a word in it."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (block,) = (block for block in blocks if word in block)
-    return str(block)
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def test_plain_pytorch(used: list[LaProp]) -> None:
 
     before = float(loss().detach())
     names: dict[str, Any] = {"model": model}
-    exec(readme("LaProp(model.parameters()"), names)
+    exec(readme("LaProp(model.parameters(), lr=4e-4, betas"), names)
     optimizer = names["optimizer"]
     for _ in range(20):
         optimizer.zero_grad()
@@ -114,10 +106,3 @@ def test_timm(used: list[LaProp]) -> None:
     names["model"](x).sum().backward()
     optimizer.step()
     assert used == [optimizer]
-
-
-@pytest.mark.parametrize(
-    "word", ["optimizer_cls_and_kwargs", "configure_optimizers", "param_groups_weight_decay"]
-)
-def test_the_readme_shows_it(word: str) -> None:
-    assert "LaProp" in readme(word)

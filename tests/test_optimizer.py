@@ -17,6 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_report import WIDE, optimizer_case, optimizer_path
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 from torch.nn import Parameter
 from torch.testing._internal import common_optimizers
 
@@ -264,7 +266,7 @@ def test_compiled_is_eager(options, foreach, backend):
 def test_compiled_once_while_everything_is_scheduled(wrap, dynamic, graphs, foreach):
     """A tensor lr: one graph. A float: at its first change torch makes a second, for all values."""
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     params = make()
     optimizer = LaProp(params, lr=wrap(0.01), foreach=foreach, weight_decay=0.01)
     step = torch.compile(optimizer.step, backend=counter, dynamic=dynamic)
@@ -277,6 +279,49 @@ def test_compiled_once_while_everything_is_scheduled(wrap, dynamic, graphs, fore
             group["lr"].fill_(0.01 + 0.001 * t)
         step()
     assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize(("wrap", "graphs"), [(torch.tensor, 2), (float, 3)])
+def test_a_compiled_training_step(wrap, graphs, foreach):
+    """A graph of the network and one of the step: breaks are those that torch makes with Adam.
+
+    It makes them in backward and where a step begins; a float lr is a second graph, as above.
+    """
+    results = {}
+    for kind in (LaProp, torch.optim.Adam, "eager"):
+        torch._dynamo.reset()
+        counters.clear()
+        counter = CompileCounter()
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        # Adam takes a tensor lr with foreach in a graph of CUDA only.
+        options = {"foreach": foreach and not (kind is torch.optim.Adam and wrap is not float)}
+        optimizer = (LaProp if kind == "eager" else kind)(
+            net.parameters(), lr=wrap(0.01), **options
+        )
+
+        def training_step(x, net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        if kind != "eager":
+            training_step = torch.compile(training_step, backend=counter)
+        for t in range(8):
+            lr = optimizer.param_groups[0]["lr"]
+            optimizer.param_groups[0]["lr"] = (
+                lr.fill_(0.01 + 0.001 * t) if wrap is torch.tensor else 0.01 + 0.001 * t
+            )
+            training_step(torch.randn(5, 4, generator=torch.Generator().manual_seed(t)))
+        breaks = counters["graph_break"]
+        parameters = [param.detach() for param in net.parameters()]
+        results[kind] = (counter.frame_count, len(breaks), sum(breaks.values()), parameters)
+    assert results[LaProp][:3] == results[torch.optim.Adam][:3]
+    assert results[LaProp][0] == graphs
+    assert_close(results[LaProp][3], results["eager"][3], ulp=20)
 
 
 @pytest.mark.parametrize("options", OPTIONS[:-1])

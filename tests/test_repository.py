@@ -1,4 +1,4 @@
-"""The README does what it says, and the files that name versions agree."""
+"""The README does what it says, and the layers keep apart."""
 
 import json
 import os
@@ -6,22 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
-from experiments.common.config import ROOT
-
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+from conftest import README, ROOT, blocks, readme
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +21,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("laprop", "experiments", "configs", "scripts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    python = next(block for block in blocks("python") if "class Config" in block)
-    (folder / "experiments" / "softmax.py").write_text(python)
+    (folder / "experiments" / "softmax.py").write_text(readme("class Config"))
     (folder / "configs" / "task" / "softmax.yaml").write_text(blocks("yaml")[0])
     return folder
 
@@ -87,23 +75,6 @@ def test_every_command_of_the_readme_composes() -> None:
         words = [word.strip("'") for word in line.split() if not word.startswith("-")]
         if words:
             assert expand(words)
-
-
-def test_environment_yml_and_constraints_txt_name_every_dependency() -> None:
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    pip = ["--constraint constraints.txt", "--editable .[dev]"]
-    assert environment["dependencies"][-1]["pip"] == pip
-    pins = {
-        canonicalize_name(line.split("==")[0])
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    }
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    own_versions = {"ray", "bench"}  # in another environment; peers at their newest
-    lists = [project["dependencies"], *(extras[e] for e in extras.keys() - own_versions)]
-    wanted = {canonicalize_name(Requirement(text).name) for texts in lists for text in texts}
-    assert wanted - {"laprop"} <= pins
 
 
 def test_links_and_pictures_of_the_readme_exist() -> None:

@@ -311,6 +311,17 @@ def test_a_manifest_that_cannot_be_written_hides_no_error(
     assert status(toy(fail_at=2)) == "running"  # the old file, whole
 
 
+def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.MonkeyPatch):
+    def offline(*_: object) -> None:
+        raise ConnectionError("no such host")
+
+    monkeypatch.setattr(runs.Tracker, "finish", offline)
+    with pytest.raises(ConnectionError):
+        execute(toy())
+    assert status(toy()) == "finished"
+    assert execute(toy()) == "finished"
+
+
 def test_output_that_is_no_folder_is_bad_input(toy: Maker, tmp_path: Path):
     file = tmp_path / "file"
     file.touch()

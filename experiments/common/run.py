@@ -204,7 +204,6 @@ class Run:
             weight_decay=decay,
             decay_by_lr=decay_by_lr,
             amsgrad=h["name"] == "amsprop",
-            centered=h["name"] == "centered_laprop",
         )
 
     # Steps, checkpoints
@@ -363,6 +362,7 @@ class Run:
 
     def finish(self) -> str:
         """Write the summary; returns the status, ``finished`` or ``diverged``."""
+        os.fsync(self._metrics.fileno())  # a full network disk may say so only now
         write_json(self.folder / "summary.json", self._summary)
         return "finished" if self.diverged_at is None else "diverged"
 
@@ -429,14 +429,17 @@ def _execute(settings: Settings) -> str:
         raise
     finally:
         if run is not None:
-            run.close(completed=manifest["status"] in FINAL)
             manifest |= {
                 "diverged_at": run.diverged_at,
                 "wall_time_s": round(run.wall_time, 3),
                 "peak_memory_bytes": run.peak_memory,
             }
-        with suppress(OSError) if sys.exc_info()[0] else nullcontext():
-            write_json(folder / "manifest.json", manifest)
+        try:
+            with suppress(OSError) if sys.exc_info()[0] else nullcontext():
+                write_json(folder / "manifest.json", manifest)
+        finally:
+            if run is not None:  # after the manifest, which the tracker takes along
+                run.close(completed=manifest["status"] in FINAL)
     for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
     if run._signal is not None:  # it came with the last step: this run is done, no other begins

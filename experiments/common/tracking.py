@@ -80,7 +80,7 @@ class Tracker:
             settings = self._settings
             artifact = wandb.Artifact(f"{settings.task_name}-{settings.key}", type="run")
             for path in sorted(settings.folder.iterdir()):
-                if path.suffix in FILES and path.name != "manifest.json":  # which is not final yet
+                if path.suffix in FILES:
                     artifact.add_file(str(path))
             self._run.log_artifact(artifact)
         self._run.finish(exit_code=0 if completed else 1)

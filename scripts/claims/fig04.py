@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import paired_difference
-from scripts.claims.measured import Measured
+from scripts.claims.measured import Measured, decided
 
 GUESSING = float(np.log(10))
 LEARNED_BELOW = 0.9 * GUESSING
@@ -70,5 +70,5 @@ def deep_faster(results: Results) -> Measured:
     return Measured(
         f"mean training loss, LaProp minus Adam: {centre:+.3f} [{low:+.3f}, {high:+.3f}] over the "
         f"{either.sum()} settings at which either learns; lower with LaProp at {lower.sum()}",
-        True if high < 0 else False if low > 0 else None,
+        decided(-high, -low),
     )

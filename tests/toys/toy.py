@@ -22,16 +22,21 @@ class Config:
         explode_at: step whose loss is NaN; -1: none.
         fail_at: step that raises unless the file ``mended`` lies in the run's folder; -1: none.
         pause: seconds that a step takes besides.
+        starts: file to which each start of a training adds its key; empty: none.
     """
 
     steps: Annotated[int, Gt(0)] = 12
     explode_at: Annotated[int, Ge(-1)] = -1
     fail_at: Annotated[int, Ge(-1)] = -1
     pause: Annotated[float, Ge(0)] = 0.0
+    starts: str = ""
 
 
 def train(cfg: Config, run: Run) -> None:
     """Draw from every generator at every step."""
+    if cfg.starts:
+        with open(cfg.starts, "a") as file:
+            file.write(f"{run.config.key}\n")
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)
     )

@@ -1,0 +1,335 @@
+"""The CUDA kernel, run by test_cuda.py in a process of its own: on a GPU where there is one, else
+by Triton's interpreter on tensors of the CPU (TRITON_INTERPRET=1, read when Triton is imported)."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import Parameter
+
+from laprop import LaProp, kernels
+from laprop.kernels import cuda
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+# Some blocks with and without a rest, none, a scalar; the last two are not aligned to 16 bytes.
+SHAPES = [(5, 3), (2 * cuda._BLOCK,), (cuda._BLOCK + 1,), (0,), (), (7,), (cuda._BLOCK + 3,)]
+OPTIONS = [
+    {},
+    {"amsgrad": True, "weight_decay": 0.01, "maximize": True},
+    {"centered": True, "centered_warmup": 2, "eps": 1e-8},
+    {"centered": True, "centered_warmup": 2, "amsgrad": True, "eps_in_sqrt": True, "eps": 1e-8},
+    {"lr_weighted_correction": False, "eps_in_sqrt": True, "weight_decay": 0.1},
+    {"decay_by_lr": True, "weight_decay": 0.1, "low_precision": "nearest", "eps": 0.1},
+    {"eps": 0.0, "betas": (0.0, 0.0)},
+]
+gpu = pytest.mark.skipif(not GPU, reason="not run: no GPU")
+
+
+@pytest.fixture(autouse=True)
+def _kernel_for_cpu(monkeypatch):
+    if not GPU:
+        monkeypatch.setitem(kernels._MODULES, "cpu", "laprop.kernels.cuda")
+    kernels.kernel_for.cache_clear()
+    yield
+    kernels.kernel_for.cache_clear()
+
+
+def make(dtype=torch.float32, shapes=SHAPES, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    params = []
+    for i, shape in enumerate(shapes):
+        value = torch.randn(shape, generator=generator).to(DEVICE, dtype)
+        if i >= len(SHAPES) - 2:
+            value = torch.cat([value[:1], value])[1:]
+        params.append(Parameter(value))
+    return params
+
+
+def give_gradients(params, t):
+    for i, param in enumerate(params):
+        generator = torch.Generator().manual_seed(1000 * t + i)
+        param.grad = torch.empty_like(param)
+        param.grad.copy_(torch.randn(param.shape, generator=generator))
+
+
+def train(params, optimizer, steps):
+    for t in steps:
+        give_gradients(params, t)
+        for group in optimizer.param_groups:
+            lr = 0.01 * (1 + 0.3 * (t % 5)) * (t != 1)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        optimizer.step()
+    return params
+
+
+def used(optimizer):
+    plans = optimizer._plans.values()
+    return len(plans) == len(optimizer.param_groups) and {*map(type, plans)} == {cuda.CudaPlan}
+
+
+def assert_close(one, other, optimizers, ulp=64):
+    for x, y in zip(one, other, strict=True):
+        states = [dict(o.state[p]) for o, p in zip(optimizers, (x, y), strict=True)]
+        assert states[0].keys() == states[1].keys()
+        for key in states[0]:
+            u, v = states[0][key], states[1][key]
+            assert (u.dtype, u.shape, u.stride()) == (v.dtype, v.shape, v.stride())
+            error = ulp * torch.finfo(u.dtype).eps
+            torch.testing.assert_close(u, v, rtol=error, atol=error, check_device=False)
+        # The interpreter cuts bfloat16 where a GPU rounds it.
+        cuts = x.dtype == torch.bfloat16 and not GPU
+        error = (8 if cuts else 2) * torch.finfo(x.dtype).eps
+        if x.dtype in (torch.float32, torch.float64):
+            error = ulp * torch.finfo(x.dtype).eps
+        torch.testing.assert_close(x.detach(), y.detach(), rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_fused_is_the_for_loop(options, dtype):
+    one, other = make(dtype), make(dtype)
+    optimizers = [LaProp(one, foreach=False, **options), LaProp(other, fused=True, **options)]
+    for params, optimizer in zip((one, other), optimizers, strict=True):
+        train(params, optimizer, range(5))
+    assert used(optimizers[1])
+    assert not optimizers[0]._plans
+    assert {value.device.type for s in optimizers[1].state.values() for value in s.values()} == {
+        DEVICE
+    }
+    assert_close(one, other, optimizers)
+
+
+def test_dtypes_and_layouts_together():
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        params = [p for dtype in DTYPES for p in make(dtype, SHAPES[:3])]
+        conv = torch.nn.Conv2d(4, 6, 3).to(DEVICE, memory_format=torch.channels_last)
+        conv.weight.data.copy_(torch.linspace(-1, 1, conv.weight.numel()).view(6, 4, 3, 3))
+        results.append(([*params, conv.weight], LaProp([*params, conv.weight], **kind)))
+        train(*results[-1], range(3))
+        assert used(results[-1][1]) == ("fused" in kind)
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", OPTIONS[:4:3])
+def test_special_gradients(options, dtype):
+    info = torch.finfo(dtype)
+    special = [0.0, -0.0, math.inf, -math.inf, math.nan, info.max, -info.max, info.tiny, info.eps]
+    special += [1.0, -3.0]
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        param = Parameter(torch.ones(len(special) * 3, dtype=dtype, device=DEVICE))
+        optimizer = LaProp([param], lr=0.01, **options, **kind)
+        for t in range(4):
+            param.grad = torch.tensor(special * 3, dtype=torch.float64).roll(t).to(DEVICE, dtype)
+            optimizer.step()
+        results.append(param.detach())
+    rtol = (16 if dtype == torch.bfloat16 and not GPU else 4) * info.eps
+    torch.testing.assert_close(*results, rtol=rtol, atol=0, equal_nan=True)
+
+
+def test_a_master_copy_follows_a_weight_changed_from_outside():
+    params = make(torch.float16, SHAPES[:2])
+    optimizer = LaProp(params, lr=1e-4, fused=True)
+    train(params, optimizer, range(2))
+    kept = optimizer.state[params[0]]["master_param"]
+    assert not torch.equal(kept, kept.half().float())  # it is finer than the weight
+    with torch.no_grad():
+        params[0][0] = 7.0
+    optimizer.param_groups[0]["lr"] = 0.0
+    give_gradients(params, 2)
+    optimizer.step()
+    assert (kept[0] == 7.0).all()
+    assert not torch.equal(kept[1:], kept[1:].half().float())
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_hyper_parameters_on_the_device(capturable):
+    """lr as float32, betas as float64: read where they are."""
+    params, expected = make(), make()
+    lr, mu, nu = (torch.tensor(x, device=DEVICE) for x in (0.01, 0.8, 0.95))
+    optimizer = LaProp(
+        params, lr=lr, betas=(mu.double(), nu.double()), fused=True, capturable=capturable
+    )
+    train(params, optimizer, range(4))
+    assert used(optimizer)
+    reference = LaProp(expected, lr=lr.clone(), betas=(float(mu), float(nu)), foreach=False)
+    train(expected, reference, range(4))
+    assert_close(expected, params, [reference, optimizer])
+
+
+def test_grad_scaler():
+    """Scaled and unscaled, and an infinite gradient: as GradScaler with the loop over tensors."""
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        params = make()
+        optimizer = LaProp(params, lr=0.01, **kind)
+        assert optimizer._step_supports_amp_scaling == ("fused" in kind)
+        scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**10, growth_interval=2)
+        scales = []
+        for t in range(6):
+            give_gradients(params, t)
+            for param in params:
+                param.grad = scaler.scale(param.grad)
+            if t == 3:
+                params[1].grad[5] = math.inf
+            before = copy.deepcopy([params, [*optimizer.state.values()]])
+            if t == 4:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            scales.append(scaler.get_scale())
+            if t == 3:
+                after = [params, [*optimizer.state.values()]]
+                torch.testing.assert_close(after, before, rtol=0, atol=0)
+            else:  # unscaled, as after GradScaler.unscale_
+                wanted = torch.randn((5, 3), generator=torch.Generator().manual_seed(1000 * t))
+                torch.testing.assert_close(params[0].grad.cpu(), wanted, rtol=1e-6, atol=0)
+        results.append((params, optimizer, scales))
+    assert used(results[1][1])
+    assert results[0][2] == results[1][2]
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+def test_grad_scaler_where_the_kernel_cannot():
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        params = [Parameter(torch.ones(4, 6, device=DEVICE)[:, ::2])]
+        optimizer = LaProp(params, lr=0.01, **kind)
+        scaler = torch.amp.GradScaler(DEVICE, init_scale=2.0**10)
+        for t in range(4):
+            give_gradients(params, t)
+            params[0].grad = scaler.scale(params[0].grad)
+            if t == 1:
+                params[0].grad[0, 0] = math.nan
+            scaler.step(optimizer)
+            scaler.update()
+        assert not optimizer._plans
+        results.append((params, optimizer))
+    assert results[1][1].state[results[1][0][0]]["step"] == 3
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+def test_state_dicts_go_both_ways():
+    kinds = [{"fused": True}, {"foreach": False}, {"foreach": True}]
+    options = {"amsgrad": True, "centered": True, "centered_warmup": 2, "weight_decay": 0.01}
+    one, other = make(shapes=SHAPES[:3]), make(shapes=SHAPES[:3])
+    reference = LaProp(one, foreach=False, **options)
+    train(one, reference, range(9))
+    optimizer = LaProp(other, **options)
+    for i in range(9):
+        kind = {"fused": False, "foreach": False} | kinds[i % 3]
+        if i % 2:
+            saved = copy.deepcopy(optimizer.state_dict())
+            optimizer = LaProp(other, **options)
+            optimizer.load_state_dict(saved)
+        optimizer.param_groups[0].update(kind)
+        train(other, optimizer, [i])
+        assert used(optimizer) == ("fused" in kinds[i % 3])
+    assert_close(one, other, [reference, optimizer])
+
+
+def test_autograd_notices_the_step():
+    param = Parameter(torch.ones(3, device=DEVICE))
+    loss = (param**2).sum()
+    param.grad = torch.ones_like(param)
+    LaProp([param], fused=True).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_it_has_to_be_asked_for():
+    """As torch's fused optimizers; on a CPU without Triton's interpreter it is another kernel."""
+    if GPU:
+        params = make()
+        optimizer = LaProp(params)
+        train(params, optimizer, range(2))
+        assert not optimizer._plans
+
+
+def test_what_a_graph_copies_is_not_used_outside(monkeypatch):
+    """Tables made while a graph is captured are there when it is replayed, and then for good."""
+    params = make()
+    optimizer = LaProp(params, fused=True)
+    train(params, optimizer, range(2))
+    before, kept = optimizer._plans[0], len(cuda._captured)
+    with monkeypatch.context() as capture:
+        capture.setattr(cuda.CudaPlan, "_captures", lambda self: True)
+        train(params, optimizer, range(2, 3))
+        assert optimizer._plans[0] is before
+        assert before._grad_addresses == []
+        optimizer.param_groups[0]["amsgrad"] = True  # another plan
+        train(params, optimizer, range(3, 4))
+        inside = optimizer._plans[0]
+    assert len(cuda._captured) > kept + 1
+    train(params, optimizer, range(4, 5))
+    assert inside is not before
+    assert optimizer._plans[0] is not inside
+
+
+@gpu
+def test_nothing_waits_for_the_device():
+    params = make()
+    optimizer = LaProp(params, fused=True, amsgrad=True, centered=True)
+    train(params, optimizer, range(2))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for t in range(3):
+            for param in params:
+                param.grad = torch.full_like(param, 0.1)
+            optimizer.param_groups[0]["lr"] = 0.01 * t
+            optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert used(optimizer)
+
+
+@gpu
+@pytest.mark.parametrize("options", OPTIONS)
+def test_captured_in_a_graph(options):
+    """Backward and step captured together; lr on the device is scheduled between replays."""
+    model = torch.nn.Sequential(
+        torch.nn.Linear(40, 3000), torch.nn.Tanh(), torch.nn.Linear(3000, 1)
+    )
+    x = torch.randn(16, 40, device=DEVICE)
+    results = []
+    for captured in (False, True):
+        net = copy.deepcopy(model).to(DEVICE)
+        lr = torch.tensor(0.01, device=DEVICE)
+        optimizer = LaProp(net.parameters(), lr=lr, fused=True, capturable=True, **options)
+
+        def step(net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        if captured:
+            graph = torch.cuda.CUDAGraph()
+            optimizer.zero_grad()
+            with torch.cuda.graph(graph):
+                step()
+        # Not replayed yet: what the graph copies to the device is not there.
+        for param in net.parameters():
+            param.grad.fill_(0.1)
+        optimizer.step()
+        if captured:
+            optimizer._plans.clear()  # the graph goes on without what Python holds
+            torch.cuda.empty_cache()
+        for t in range(6):
+            lr.fill_(0.01 / (1 + t))
+            graph.replay() if captured else step()
+        results.append(([*net.parameters()], optimizer))
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])

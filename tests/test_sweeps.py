@@ -1,0 +1,469 @@
+"""Sweeps on every launcher; whatever befalls them, no finished cell is lost or done twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import forked
+import psutil
+import pytest
+from conftest import ROOT, SERVER, TOYS, files, statuses, wait_for
+
+CLI = Callable[..., "subprocess.CompletedProcess[str]"]
+SEEDS, STEPS, PAUSE = range(4), 30, 0.05
+LAUNCHERS = {
+    "basic": (),
+    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    "submitit_local": ("hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"),
+    "ray": ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"),
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with one task more: one Python file and one YAML file."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("experiments", "configs", "laprop"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build")
+        )
+    shutil.copy(TOYS / "toy.py", folder / "experiments")
+    shutil.copy(TOYS / "toy.yaml", folder / "configs" / "task")
+    return folder
+
+
+class Sweep:
+    """Four cells of the toy task, each of about two seconds, below a test's own folder."""
+
+    def __init__(self, checkout: Path, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "outputs"
+        self.checkout = checkout
+        self.before: list[str] = []  # a program that runs the sweep
+        folder.mkdir(exist_ok=True)
+
+    def start(
+        self, *arguments: str, seeds: Sequence[int] = SEEDS, **env: str
+    ) -> subprocess.Popen[bytes]:
+        """The sweep as a process; what it says goes to a file, which outlives it."""
+        return subprocess.Popen(
+            [*self.before, sys.executable, "-m", "experiments", "-m", "task=toy",
+             f"task.steps={STEPS}", f"task.pause={PAUSE}", "task.starts=starts", "threads=1",
+             "checkpoint_every=0", f"seed={','.join(map(str, seeds))}", f"output={self.output}",
+             *arguments],
+            cwd=self.folder,
+            env=os.environ
+            | {"PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
+            | env,
+            stdout=(self.folder / "out").open("wb"),
+            stderr=(self.folder / "err").open("wb"),
+        )  # fmt: skip
+
+    def said(self) -> str:
+        """What the last process printed, errors last."""
+        return (self.folder / "out").read_text() + (self.folder / "err").read_text()
+
+    def to_its_end(self, *arguments: str, **env: str) -> None:
+        """Again and again, as a user would, until no cell is in another's hands."""
+        for _ in range(20):
+            assert self.start(*arguments, **env).wait(300) == 0, self.said()
+            if "busy: 0" in self.said():
+                return
+        pytest.fail(f"never done: {self.said()}")
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        return {k: m for k, m in statuses(self.output).items() if m["status"] == "finished"}
+
+    def starts(self) -> list[str]:
+        """Keys, in the order in which their trainings began."""
+        path = self.folder / "starts"
+        return path.read_text().split() if path.exists() else []
+
+    def numbers(self) -> dict[str, list[bytes]]:
+        """What each finished cell came to, byte for byte."""
+        names = ("summary.json", "metrics.jsonl", "layers.csv")
+        return {
+            key: [(self.output / "toy" / key / name).read_bytes() for name in names]
+            for key in self.finished()
+        }
+
+    def midway(self) -> bool:
+        """Whether a cell is in the midst of its steps."""
+        running = [k for k, m in statuses(self.output).items() if m["status"] == "running"]
+        logs = (self.output / "toy" / key / "metrics.jsonl" for key in running)
+        return any(log.exists() and 0 < log.read_bytes().count(b"\n") < STEPS - 5 for log in logs)
+
+    def at_work(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """The processes below one that are in the midst of a cell: those that hold its log open."""
+        found = []
+        for child in psutil.Process(process.pid).children(recursive=True):
+            try:
+                if any(file.path.endswith("metrics.jsonl") for file in child.open_files()):
+                    found.append(child)
+            except psutil.Error:  # it ended meanwhile
+                pass
+        return found
+
+
+@pytest.fixture
+def sweep(checkout: Path, tmp_path: Path) -> Sweep:
+    return Sweep(checkout, tmp_path / "sweep")
+
+
+@pytest.fixture(scope="module")
+def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
+    """The numbers of a sweep that nothing befell."""
+    sweep = Sweep(checkout, tmp_path_factory.mktemp("alone"))
+    sweep.to_its_end()
+    numbers = sweep.numbers()
+    assert len(numbers) == len(SEEDS)
+    return numbers
+
+
+# Launchers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_failed_run_stops_no_other(cli: CLI, checkout: Path, tmp_path: Path, launcher: str):
+    done = cli(
+        "-m", "task=toy", "scale=smoke", "task.fail_at=-1,1", "task.explode_at=-1,2",
+        f"hydra/launcher={launcher}", PYTHONPATH=str(checkout),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "finished: 1, diverged: 1, busy: 0, failed: 2"
+    failed = [key for key, m in statuses(tmp_path / "outputs").items() if m["status"] == "failed"]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert sorted(lines) == sorted(
+        f"failed: outputs/toy/{key}: RuntimeError: this step fails as it was told to"
+        for key in failed
+    )
+    if launcher == "joblib":  # the machine is shared out, not asked for twice
+        threads = [m["hardware"]["threads"] for m in statuses(tmp_path / "outputs").values()]
+        assert threads == [1] * 4
+
+
+def test_submitit_runs_a_sweep_on_this_machine(cli: CLI, tmp_path: Path):
+    done = cli(
+        "-m", "task=rosenbrock", "scale=smoke", "optimizer=adam,laprop",
+        "hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "finished: 2, diverged: 0, busy: 0, failed: 0"
+    assert {m["status"] for m in statuses(tmp_path / "outputs").values()} == {"finished"}
+    assert {path.parts[0] for path in map(Path, files(tmp_path))} == {"outputs"}
+
+
+def test_ray_runs_a_sweep_on_this_machine(cli: CLI, tmp_path: Path):
+    output, home = tmp_path / "shared", tmp_path / "home"  # Ray keeps a token in the home folder
+    home.mkdir()
+    done = cli(
+        "-m", "task=rosenbrock", "scale=smoke", "optimizer=adam,laprop", f"output={output}",
+        "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", HOME=str(home),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "finished: 2, diverged: 0, busy: 0, failed: 0" in done.stdout.splitlines()
+    runs = statuses(output)
+    assert {m["status"] for m in runs.values()} == {"finished"}
+    workers = set(re.findall(r"\(_run_job pid=(\d+)\)", done.stdout))  # Ray's, not this process
+    for key in runs:
+        assert f"finished: {output}/rosenbrock/{key}" in done.stdout
+    assert len(workers) == 2
+
+
+def test_the_slurm_preset_composes():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("config", ["hydra/launcher=slurm"], return_hydra_config=True)
+    assert config.hydra.launcher._target_.endswith("SlurmLauncher")
+    assert config.hydra.launcher.timeout_min == 1440
+
+
+# Killed -------------------------------------------------------------------------------------------
+
+
+def progress(output: Path) -> list[tuple[int, int]]:
+    """Which files the checkpoints are: each is a new one."""
+    stats = [path.stat() for path in output.glob("*/*/checkpoint.pt")]
+    return sorted((stat.st_ino, stat.st_mtime_ns) for stat in stats)
+
+
+def nothing(output: Path) -> None:
+    """No more harm than the kill."""
+
+
+def damaged(output: Path) -> None:
+    """The newest checkpoint of the run that was killed is cut off."""
+    for path in output.glob("*/*/checkpoint.pt"):
+        os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [nothing, damaged])
+@pytest.mark.usefixtures("forkserver")
+def test_a_sweep_killed_ten_times_loses_and_repeats_nothing(tmp_path: Path, main, harm):
+    sweep = (
+        "-m", "task=rosenbrock", "optimizer=adam,laprop", "seed=0,1,2,3,4", "task.updates=3000",
+        "task.mean_over=100", "threads=1", "checkpoint_every=0",
+    )  # fmt: skip
+    assert main(*sweep, f"output={tmp_path / 'alone'}")[0] == 0
+    alone = statuses(tmp_path / "alone")
+    assert len(alone) == 10
+
+    moments, kills, finished = random.Random(2), 0, {}
+    output = tmp_path / "killed"
+    while True:
+        process = SERVER.Process(target=forked.sweep, args=([*sweep, f"output={output}"],))
+        process.start()
+        if kills < 10:
+            before = progress(output)
+            wait_for(lambda old=before: progress(output) != old)  # checked, and at work again
+            time.sleep(moments.uniform(0, 0.3))
+            process.kill()
+            kills += 1
+        process.join()
+        harm(output)
+        now = statuses(output)
+        for key, manifest in finished.items():
+            assert now[key] == manifest  # neither lost nor done again
+        finished = {key: m for key, m in now.items() if m["status"] == "finished"}
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert kills == 10
+    assert finished.keys() == alone.keys()
+    for key in alone:
+        for name in ("summary.json", "metrics.jsonl"):
+            paths = [tmp_path / which / "rosenbrock" / key / name for which in ("alone", "killed")]
+            assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_an_interrupted_sweep_ends_with_128_plus_the_signal(tmp_path: Path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments", "-m", "task=rosenbrock", "seed=0,1", "threads=1",
+         "task.updates=1000000", "task.mean_over=1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob("outputs/*/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    (run,) = statuses(tmp_path / "outputs").values()
+    assert run["status"] == "interrupted"
+    assert out.splitlines()[-1].endswith(f"{run['key']}; the same command resumes it")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "victim", "code"),
+    [
+        ("joblib", "worker", 0),  # it goes on by itself
+        ("joblib", "parent", -signal.SIGKILL),
+        ("submitit_local", "worker", 1),
+        ("ray", "worker", 0),  # Ray runs the task again
+    ],
+)
+def test_a_killed_worker_takes_nothing_with_it(
+    sweep: Sweep, alone: dict[str, list[bytes]], launcher: str, victim: str, code: int
+):
+    assert sweep.start(seeds=SEEDS[:1]).wait(300) == 0
+    before = sweep.finished()
+    process, workers = sweep.start(*LAUNCHERS[launcher]), []
+
+    def busy() -> bool:
+        workers[:] = sweep.at_work(process)
+        return bool(workers) and sweep.midway()
+
+    wait_for(busy, 300)
+    children = psutil.Process(process.pid).children(recursive=True)
+    (process if victim == "parent" else workers[0]).kill()
+    assert process.wait(300) == code, sweep.said()
+    if code:
+        sweep.to_its_end()
+    for child in children:  # joblib's wait five minutes for more work from the dead
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    assert sweep.numbers() == alone
+    for key, manifest in before.items():
+        assert sweep.finished()[key] == manifest
+        assert sweep.starts().count(key) == 1
+    assert len(sweep.starts()) <= len(SEEDS) + 2  # again at most the two that were cut off
+
+
+# Two at a time, and clocks ------------------------------------------------------------------------
+
+
+def test_two_sweeps_on_one_folder_do_every_cell_once(sweep: Sweep, alone: dict[str, list[bytes]]):
+    both = [sweep.start(*LAUNCHERS[launcher]) for launcher in ("joblib", "basic")]
+    assert [process.wait(300) for process in both] == [0, 0], sweep.said()
+    assert sorted(sweep.starts()) == sorted(alone)
+    assert sweep.numbers() == alone
+
+
+CLOCK = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long jump(void) { return random() % 200000000 - 100000000; } /* seconds: three years */
+int clock_gettime(clockid_t id, struct timespec *t) {
+  int failed = syscall(SYS_clock_gettime, id, t);
+  if (!failed && id == CLOCK_REALTIME) t->tv_sec += jump();
+  return failed;
+}
+int gettimeofday(struct timeval *t, void *zone) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  t->tv_sec = now.tv_sec;
+  t->tv_usec = now.tv_nsec / 1000;
+  return 0;
+}
+time_t time(time_t *t) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (t) *t = now.tv_sec;
+  return now.tv_sec;
+}
+"""
+
+
+def test_clocks_that_jump(sweep: Sweep, alone: dict[str, list[bytes]], tmp_path: Path):
+    """At every look the time of day is another, by years; so are files' times after a kill."""
+    library = tmp_path / "clock.so"
+    command = ["cc", "-shared", "-fPIC", "-x", "c", "-o", str(library), "-"]
+    subprocess.run(command, input=CLOCK, text=True, check=True)
+    clock = {"LD_PRELOAD": str(library)}
+    look = [sys.executable, "-c", "import time; print(time.time() - time.time())"]
+    jumped = subprocess.run(look, env=os.environ | clock, capture_output=True, check=True)
+    assert abs(float(jumped.stdout)) > 1
+
+    begin, moments = time.monotonic(), random.Random(3)
+    process = sweep.start(**clock)
+    wait_for(lambda: len(sweep.finished()) >= 2 and sweep.midway(), 300)
+    process.kill()
+    process.wait()
+    before = sweep.finished()
+    for path in sweep.output.rglob("*"):
+        os.utime(path, (moments.uniform(0, 4e9),) * 2)
+    sweep.to_its_end(**clock)
+    elapsed = time.monotonic() - begin
+
+    assert sweep.numbers() == alone
+    assert {key: sweep.finished()[key] for key in before} == before
+    assert len(sweep.starts()) == len(SEEDS) + 1  # that which was killed, twice
+    started = sorted(m["started"] for m in sweep.finished().values())
+    assert started[0][:7] != started[-1][:7]  # they were fooled: not in one month
+    for manifest in sweep.finished().values():
+        assert STEPS * PAUSE <= manifest["wall_time_s"] < elapsed
+
+
+# Disk ---------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path):
+    def limit() -> None:  # bytes past which no file may grow
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "task=rosenbrock", "scale=smoke", "threads=1",
+         "checkpoint_every=0"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    (run,) = statuses(tmp_path / "outputs").values()
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"failed: outputs/rosenbrock/{run['key']}: OSError: [Errno 27] File too large\n"
+    )
+
+
+@pytest.fixture
+def namespace() -> list[str]:
+    """A program that runs another where it may mount what nobody else sees."""
+    prefix = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
+    script = "mount -t tmpfs none /mnt"
+    if shutil.which("unshare") is None or subprocess.run([*prefix, "sh", "-c", script]).returncode:
+        pytest.skip("nothing can be mounted here")
+    return prefix
+
+
+def test_a_full_disk_costs_the_cells_that_it_has_no_room_for(
+    sweep: Sweep, alone: dict[str, list[bytes]], namespace: list[str]
+):
+    """A file system of 190 kB; then one of the same files with room; then that one, read-only."""
+    kept = sweep.folder / "kept"
+    sweep.output.mkdir()
+    for options, code in ("size=190k", 1), ("size=10m", 0), ("size=10m", 2):
+        mount = f"mount -t tmpfs -o {options} none {sweep.output} && cp -a {kept}/. {sweep.output}"
+        if code == 2:
+            mount += f" && mount -o remount,ro {sweep.output}"
+        save = f"code=$?; rm -r {kept}; cp -a {sweep.output} {kept}; exit $code"
+        kept.mkdir(exist_ok=True)
+        sweep.before = [*namespace, "sh", "-c", f'{mount} && "$@"; {save}', "sh"]
+        assert sweep.start().wait(300) == code, sweep.said()
+        now = Sweep(sweep.checkout, sweep.folder)
+        now.output = kept
+        if options == "size=190k":
+            before = now.finished()
+            lines = (sweep.folder / "err").read_text().splitlines()
+            assert len(lines) == len(SEEDS) - len(before)
+            for line in lines:
+                assert line.startswith("failed: ")
+                assert line.endswith("OSError: [Errno 28] No space left on device")
+        assert {key: now.finished()[key] for key in before} == before
+    assert 0 < len(before) < len(SEEDS)
+    assert (sweep.folder / "err").read_text() == (
+        f"error: output={sweep.output}: not writable; must be a folder that can be written\n"
+    )
+    assert now.numbers() == alone
+    assert all(sweep.starts().count(key) == 1 for key in before)
+
+
+def test_a_folder_that_may_not_be_written(sweep: Sweep, alone: dict[str, list[bytes]]):
+    if os.geteuid() == 0:  # for whom permissions do not count, unless this is taken away
+        sweep.before = ["setpriv", "--bounding-set=-dac_override"]
+    process = sweep.start()
+    wait_for(lambda: bool(sweep.finished()), 300)
+    (sweep.output / "toy").chmod(0o555)  # no cell can begin; one that has begun ends well
+    assert process.wait(300) == 1, sweep.said()
+    lines = (sweep.folder / "err").read_text().splitlines()
+    before = sweep.finished()
+    assert len(lines) == len(SEEDS) - len(before) > 0
+    for line in lines:
+        assert re.fullmatch(r"failed: \S+: PermissionError: \[Errno 13\] Permission .*", line)
+
+    (sweep.output / "toy").chmod(0o755)
+    sweep.output.chmod(0o555)
+    assert sweep.start().wait(300) == 2
+    assert sweep.said() == (
+        f"error: output={sweep.output}: not writable; must be a folder that can be written\n"
+    )
+    sweep.output.chmod(0o755)
+    sweep.to_its_end()
+    assert sweep.numbers() == alone
+    assert {key: sweep.finished()[key] for key in before} == before
+    assert sorted(sweep.starts()) == sorted(alone)
