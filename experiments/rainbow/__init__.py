@@ -199,10 +199,11 @@ def play(
                 pictures.append(games[0].picture())
             for i, action in zip(playing, actions, strict=True):
                 game = games[i]
-                if by_life and lengths[i] >= limit:
+                cut = by_life and lengths[i] >= limit
+                if cut:  # what is earned by chance does not count
                     action = int(torch.randint(game.actions, (), generator=random))
                 frame, reward, terminal = game.step(action)
-                scores[i] += reward
+                scores[i] += 0.0 if cut else reward
                 lengths[i] += 1
                 if terminal and not game.over:
                     frame = game.begin()

@@ -71,14 +71,9 @@ class Atari:
 
     def begin(self) -> Frame:
         """First frame of a life; rewards of the steps that lead there do not count."""
-        if self.over:
-            frame = self._new_game()
-        else:
-            frame, _ = self._advance(0)
+        frame = self._new_game() if self.over else self._pass(0)
         for action in (1, 2) if self.fires else ():
-            frame, _ = self._advance(action)
-            if self.ale.game_over():
-                frame = self._new_game()
+            frame = self._pass(action)
         self.over, self.lives = False, self.ale.lives()
         return frame
 
@@ -103,6 +98,11 @@ class Atari:
         self.ale.getScreenGrayscale(self._screens[0])
         self._screens[1] = 0
         return self._seen()
+
+    def _pass(self, action: int) -> Frame:
+        """Frame after an action whose reward does not count; of a new game where it ends one."""
+        frame, _ = self._advance(action)
+        return self._new_game() if self.ale.game_over() else frame
 
     def _advance(self, action: int) -> tuple[Frame, float]:
         reward = 0.0
