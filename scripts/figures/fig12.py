@@ -58,9 +58,7 @@ def maps(
         figure.colorbar(image, ax=row, label=name, extend="both")
     for axis in axes[-1]:
         axis.set_xlabel("µ")
-    style.provenance(
-        figure, results, "×: diverged, with the number of seeds that did; last epochs' mean"
-    )
+    style.provenance(figure, results, "×: all seeds diverged, × n: n of them; last epochs' mean")
     return figure
 
 

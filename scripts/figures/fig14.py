@@ -27,6 +27,7 @@ def curves(results: Results, column: str, name: str) -> Figure:
     every = results.curves
     mus, nus = sorted(every.mu.unique()), sorted(every.nu.unique())
     colour = dict(zip(nus, mpl.colormaps["viridis_r"](np.linspace(0.1, 1, len(nus))), strict=True))
+    top = 2 * GUESSING
     figure, axes = plt.subplots(
         len(OPTIMIZERS),
         len(mus),
@@ -41,13 +42,15 @@ def curves(results: Results, column: str, name: str) -> Figure:
             for (nu, _), run in cell.groupby(["nu", "seed"]):
                 axis.plot(run.step, run[column], color=colour[nu], linewidth=0.7)
                 if run.step.max() < every.step.max():  # ended there
-                    last = run.dropna(subset=column).iloc[-1:]
-                    axis.plot(last.step, last[column], "x", color=colour[nu], markersize=5)
+                    last = run.iloc[-1:]
+                    height = last[column].fillna(top).clip(upper=top)  # the edge, once it left
+                    mark = {"color": colour[nu], "markersize": 5, "clip_on": False, "zorder": 3}
+                    axis.plot(last.step, height, "x", **mark)
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log")
         row[0].set_ylabel(f"{style.NAME[optimizer]}\n{name}")
     low = np.nanmin(every[column])
-    axes[0, 0].set_ylim(0.8 * low, 2 * GUESSING)
+    axes[0, 0].set_ylim(0.8 * low, top)
     for axis, mu in zip(axes[0], mus, strict=True):
         axis.set_title(f"µ = {mu:g}")
     for axis in axes[-1]:
