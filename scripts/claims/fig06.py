@@ -16,6 +16,7 @@ def best(results: Results, a: Arm, b: Arm) -> tuple[str, bool | None]:
     """
     points = results.curves.dropna(subset="evaluation")
     scores = points.pivot(index="seed", columns=[*ARM, "step"], values="evaluation")
+    scores = scores.sort_index(axis=1)
     chosen = {arm: best_by_the_others(-scores[arm], scores[arm]) for arm in (a, b)}
     gap, low, high = paired_difference(chosen[a], chosen[b])
     return (
