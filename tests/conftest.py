@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 import experiments
-from experiments import __main__ as entry
 from experiments.common import config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +99,9 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
     """``main("task=...")``: the same in this process; returns exit status, stdout, stderr."""
+    # Not at the top: its @hydra.main sets Hydra's version for the process, and fairseq's is older.
+    from experiments import __main__ as entry
+
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
