@@ -1,7 +1,8 @@
 """Execute the notebooks anew and keep their outputs: ``make notebooks``.
 
 With ``--check`` nothing is written; exit status 1 where the text that a committed notebook shows is
-not what its code prints now. Pictures are executed, not compared.
+not what its code prints now. Pictures are executed, not compared. Widgets are not kept: without a
+running kernel they do nothing, and their names are new at each execution.
 """
 
 import argparse
@@ -15,6 +16,13 @@ from nbclient import NotebookClient
 from experiments.common.config import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def client(notebook: Any) -> NotebookClient:
+    """What executes a notebook, in the folder of the notebooks."""
+    resources = {"metadata": {"path": str(NOTEBOOKS)}}
+    return NotebookClient(notebook, timeout=600, resources=resources)
 
 
 def executed(path: Path) -> Any:
@@ -24,11 +32,12 @@ def executed(path: Path) -> Any:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}
-    ).execute()
+    client(notebook).execute()
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     return notebook
 
 

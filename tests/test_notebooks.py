@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import nbformat
+from nbformat.v4 import new_code_cell
 
 from experiments.common.config import ROOT
-from scripts.run_notebooks import NOTEBOOKS
+from scripts.run_notebooks import NOTEBOOKS, client
 
 
 def test_committed_outputs_are_those_of_the_code() -> None:
@@ -23,3 +24,27 @@ def test_every_code_cell_was_executed_in_order() -> None:
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
         assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs)
         assert path.stat().st_size < 500_000
+
+
+def test_a_slider_that_is_moved_draws_another_picture() -> None:
+    notebook = nbformat.read(NOTEBOOKS / "2_laprop.ipynb", as_version=4)
+    notebook.cells.append(
+        new_code_cell("_, nu, picture = sliders.children; print(picture.comm.comm_id)")
+    )
+    runner = client(notebook)
+
+    def pictures() -> list[str]:
+        """What the sliders' output shows, as PNG."""
+        outputs = runner.widget_state[picture]["outputs"]
+        return [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
+
+    with runner.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            runner.execute_cell(cell, index)
+        picture = notebook.cells[-1].outputs[0]["text"].strip()
+        (before,) = pictures()
+        notebook.cells.append(new_code_cell("nu.value = 0.999; print(sliders.kwargs)"))
+        runner.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
+        (after,) = pictures()
+    assert notebook.cells[-1].outputs[0]["text"] == "{'mu': 0.9, 'nu': 0.999}\n"
+    assert before != after

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -106,3 +107,25 @@ def test_an_unknown_figure_is_refused_in_one_line() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "fig99: unknown figure; allowed are" in result.stderr.splitlines()[-1]
+
+
+def test_the_ratios_in_the_readme_are_the_measured_ones() -> None:
+    def benchmark(name: str, index: str | list[str]) -> pd.DataFrame:
+        return pd.read_csv(RESULTS / "benchmarks" / f"{name}.csv").set_index(index)
+
+    steps = benchmark("optimizer", ["problem", "threads", "way"]).times_fused_adam
+    ours = {p: steps[p, 1, "LaProp, fused"] for p in ("10M", "ResNet-20", "transformer")}
+    cells = benchmark("grid", "way").cells_per_second
+    sentences = [
+        f"LaProp's takes {ours['10M']:.2f} of the time of torch's fused Adam on a tensor of 10M",
+        f"{ours['ResNet-20']:.2f} on ResNet-20's tensors and {ours['transformer']:.2f} on a trans",
+        f"that is {ours['10M'] / steps['10M', 1, 'stream']:.2f} of a loop in C",
+        f"at {cells['batch'] / cells['loop']:,.0f} times the cells per second",
+        f"at {benchmark('cifar10', 'way').times_the_better_plain['ours']:.2f} times the images",
+        f"at {benchmark('rainbow', 'way').ratio['ours, Adam']:.2f} times the steps",
+        f"at {benchmark('fairseq', 'way').ratio['laprop']:.2f} times the tokens",
+    ]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert [sentence for sentence in sentences if sentence not in text] == []
+    memory = benchmark("optimizer", ["problem", "threads", "way"]).temporary_bytes
+    assert memory["10M", 1, "LaProp, fused"] == 0

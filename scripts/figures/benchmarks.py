@@ -12,7 +12,7 @@ from scripts.figures import style
 TITLES = {
     "10M": "one tensor of 10M",
     "ResNet-20": "ResNet-20, 59 tensors, 0.27M",
-    "transformer": "transformer, 75 tensors, 39M",
+    "transformer": "transformer, 73 tensors, 39M",
 }
 
 
@@ -27,12 +27,15 @@ def draw(results: Results) -> Figure:
         axis.set_title(TITLES[problem])
     axes[0].set_yticks(range(len(ways)), ways)
     axes[0].invert_yaxis()
-    axes[1].legend(fontsize=7, loc="lower right")
+    axes[0].legend(fontsize=7, loc="lower left")
     memory = rows[(rows.problem == "10M") & (rows.threads == 1)].set_index("way")
     copies = (memory.temporary_bytes / (4 * memory.numbers)).reindex(ways)
-    axes[-1].barh(range(len(ways)), copies, height=0.55, color=[_colour(way) for way in ways])
-    axes[-1].set_title("temporary memory, tensor of 10M")
-    axes[-1].set_xlabel("copies of the weights")
+    bars = axes[-1].barh(
+        range(len(ways)), copies, height=0.55, color=[_colour(way) for way in ways]
+    )
+    labels = ["" if np.isnan(copied) else f"{copied:.1f}" for copied in copies]
+    axes[-1].bar_label(bars, labels, fontsize=6.5, padding=2)
+    axes[-1].set(title="temporary memory", xlabel="copies of the tensor of 10M", xlim=(0, 2.4))
     where = rows.iloc[0]
     figure.supxlabel(
         f"{where.cpu}, torch {where.torch}, float32; medians of rounds in turn, bars: "
