@@ -227,19 +227,22 @@ def test_half_a_line_waits_for_the_rest_and_other_lines_are_passed_over(make: Ma
             training.record(3)
 
 
-def test_a_checkpoint_that_a_kill_cut_off_is_not_resumed(tmp_path: Path) -> None:
-    for i, name in enumerate(("checkpoint_1_30.pt", "checkpoint_last.pt")):
-        torch.save({"n": torch.arange(1000)}, tmp_path / name)
-        os.utime(tmp_path / name, (i, i))
-    assert [p.name for p in fairseq._whole(tmp_path)] == [
-        "checkpoint_1_30.pt",
-        "checkpoint_last.pt",
-    ]
-    content = (tmp_path / "checkpoint_last.pt").read_bytes()
-    (tmp_path / "checkpoint_last.pt").write_bytes(content[:-100])
-    assert [p.name for p in fairseq._whole(tmp_path)] == ["checkpoint_1_30.pt"]
-    assert not (tmp_path / "checkpoint_last.pt").exists()
-    assert zipfile.is_zipfile(tmp_path / "checkpoint_1_30.pt")
+@pytest.mark.parametrize("saved", [0, 30, 35])  # by the log, when fairseq was killed
+def test_the_newest_whole_checkpoint_is_resumed_whatever_the_clock_says(
+    tmp_path: Path, saved: int
+) -> None:
+    numbered, last = tmp_path / "checkpoint_1_30.pt", tmp_path / "checkpoint_last.pt"
+    for moment, path in ((2, last), (1, numbered)):
+        torch.save({"n": torch.arange(1000)}, path)
+        os.utime(path, (moment, moment))
+    newest = numbered if saved == 0 else last
+    for _ in range(2):
+        assert fairseq._whole(tmp_path, saved)[-1] == newest
+        os.utime(numbered, (3, 3))
+    last.write_bytes(last.read_bytes()[:-100])  # cut off by a kill
+    assert fairseq._whole(tmp_path, saved) == [numbered]
+    assert not last.exists()
+    assert zipfile.is_zipfile(numbered)
 
 
 # Recipes and refusals ----------------------------------------------------------------------------

@@ -243,7 +243,7 @@ class _Training:
             raise RuntimeError(self._failure())
 
     def _start(self) -> None:
-        whole = _whole(checkpoints(self._run))
+        whole = _whole(checkpoints(self._run), self._saved)
         resumed = ["--restore-file", str(whole[-1])] if whole else []
         stream = self._files.enter_context(self._log.open("ab"))
         stream.write(b"\n")  # the line that a killed process left unfinished ends here
@@ -281,12 +281,23 @@ class _Training:
         return f"fairseq-train: {what} ({self._log}); the same command goes on from its checkpoint"
 
 
-def _whole(folder: Path) -> list[Path]:
+def _whole(folder: Path, saved: int) -> list[Path]:
     """fairseq's checkpoints, oldest first, without those that a kill cut off: they are deleted.
 
-    fairseq writes the first of two under another name, but copies the second in place.
+    fairseq writes the first of two, whose name ends in its update, under another name, but copies
+    ``checkpoint_last.pt`` in place; at the end of an epoch it writes that one alone. Files have
+    no time that could be trusted: clocks jump.
+
+    Args:
+        folder: where they are.
+        saved: update of the last checkpoint that the log tells of.
     """
-    found = sorted(folder.glob("checkpoint*.pt"), key=lambda path: path.stat().st_mtime_ns)
+
+    def age(path: Path) -> tuple[int, str]:
+        end = path.stem.rpartition("_")[2]
+        return saved if end == "last" else int(end), path.name
+
+    found = sorted(folder.glob("checkpoint*.pt"), key=age)
     for path in found:
         if not zipfile.is_zipfile(path):  # the directory of torch's archives is at their end
             path.unlink()
