@@ -119,9 +119,9 @@ class LaProp(Optimizer):
             from torch's default generator, which replicas (DDP) must have seeded alike.
             ``"nearest"``: plain rounding, which stalls as Adam does.
         maximize: Ascend in place of descending.
-        foreach: Use the implementation on lists of tensors. None: where all parameters are on an
-            accelerator, as in torch; on a CPU the loop over tensors is as fast and needs less
-            memory. On a CPU both give the same bits.
+        foreach: Use the implementation on lists of tensors. None: as in torch, where ``fused`` is
+            None too and all parameters are on an accelerator; on a CPU the loop over tensors is as
+            fast and needs less memory. On a CPU both give the same bits.
         fused: Use a kernel that makes the step in one pass over memory, without temporaries. It
             takes a group of plain dense tensors on one device in float16, bfloat16, float32 and
             float64, each gradient laid out in memory as its parameter, with all options but
@@ -138,10 +138,10 @@ class LaProp(Optimizer):
 
             On CUDA it is Triton's, which comes with torch's CUDA wheels, for compute capability
             7.0 or more, and as in torch it has to be asked for. A step is a launch for the scalars
-            and one for each dtype; the scalars of the state are on the device. GradScaler leaves
-            unscaling and skipping to it, so that nothing waits for the device; with
-            ``capturable=True`` and ``lr`` as a tensor on the device it can be captured and
-            scheduled.
+            and one for each dtype (two where some tensors are not aligned); the scalars of the
+            state are on the device. GradScaler leaves unscaling and skipping to it, so that nothing
+            waits for the device; with ``capturable=True`` and ``lr`` as a tensor on the device it
+            can be captured and scheduled.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step.
 
@@ -347,7 +347,9 @@ class LaProp(Optimizer):
         if plan is None or not plan.fits(group, self.state):
             self._plans.pop(index, None)
             first = next((param for param in group["params"] if param.grad is not None), None)
-            kernel = None if first is None else _kernel(first, group)
+            if first is None:
+                return True  # without gradients there is nothing to do
+            kernel = _kernel(first, group)
             if kernel is None:
                 return False
             self._init_group(group, [], [], [], [], [], [], [], [], [], [])

@@ -4,7 +4,7 @@
 ``--device cuda`` ``optimizer_cuda.csv``. Three sets of float32 tensors: one of 10M numbers,
 ResNet-20's 59 (0.27M, which stay in the cache), and a transformer's 39M; on a CPU on one thread
 and on all. ``stream`` is what no step of this kind can be faster than: on a CPU a C loop that reads
-four arrays and writes three, and does no more than two products and three sums (it needs ``cc``);
+four arrays and writes three, and does no more than two products and four sums (it needs ``cc``);
 on a GPU a copy within its memory that reads and writes as many bytes as a step does. A peer that is
 not installed (``pip install '.[bench]'``) has a row without numbers.
 """

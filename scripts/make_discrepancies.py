@@ -70,7 +70,7 @@ def page(table: list[dict[str, str]]) -> str:
             "| row | where | paper | code and logs | here | otherwise | measured |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        columns = ("name", "where", "paper", "code", "ours", "option", "measured")
+        columns = ("name", *KEYS[1:])
         lines += ["| " + " | ".join(row[c] for c in columns) + " |" for row in members]
     return "\n".join(lines) + "\n"
 

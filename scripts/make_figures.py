@@ -111,7 +111,8 @@ def main() -> int:
             print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
             if png is not None:
                 files[arguments.to / f"{name}.png"] = png
-    files[RESULTS / "FIGURES.md"] = index().encode()
+    if arguments.to == PICTURES:
+        files[RESULTS / "FIGURES.md"] = index().encode()
     if arguments.check:
         stale = [p for p, new in files.items() if not p.exists() or p.read_bytes() != new]
         for path in stale:

@@ -227,13 +227,13 @@ def test_autograd_notices_the_step():
     fused.autograd_notices_the_step(DEVICE)
 
 
+@gpu
 def test_it_has_to_be_asked_for():
-    """As torch's fused optimizers; on a CPU without Triton's interpreter it is another kernel."""
-    if GPU:
-        params = make()
-        optimizer = LaProp(params)
-        train(params, optimizer, range(2))
-        assert not optimizer._plans
+    """As torch's fused optimizers."""
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, range(2))
+    assert not optimizer._plans
 
 
 def test_what_a_graph_copies_is_not_used_outside(monkeypatch):

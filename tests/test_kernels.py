@@ -349,3 +349,16 @@ def test_no_temporary_memory(dtype):
         [sys.executable, "-c", MEMORY, dtype], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert int(result.stdout) < 4_000  # KiB
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_group_without_gradients_is_left_alone_also_by_a_scaler(fused):
+    trained, frozen = Parameter(torch.ones(3)), Parameter(torch.ones(2))
+    groups = [{"params": [frozen]}, {"params": [trained]}]
+    optimizer = LaProp(groups, lr=0.1, betas=(0.0, 0.0), fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(trained.sum()).backward()
+    scaler.step(optimizer)
+    assert torch.equal(frozen, torch.ones(2))
+    torch.testing.assert_close(trained.detach(), torch.full((3,), 0.9))
+    assert frozen not in optimizer.state

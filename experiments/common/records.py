@@ -73,7 +73,13 @@ class Results:
         """One line for figures and claims: scale, what it reduces, number of seeds."""
         reduced = self.manifest["reduced"]
         text = f"scale: {self.scale}" + (f" ({reduced})" if reduced else "")
-        return f"{text}, {self.manifest['seeds']} seeds"
+        return f"{text}, {self.seeds}"
+
+    @property
+    def seeds(self) -> str:
+        """``1 seed``, ``100 seeds``."""
+        count = self.manifest["seeds"]
+        return f"{count} seed" + "s" * (count != 1)
 
 
 def load(figure: str) -> Results | None:

@@ -179,7 +179,8 @@ class Run:
 
         Args:
             params: parameters or groups, as for any torch optimizer.
-            fused: of torch's Adam, which is fused on request alone; LaProp is where it can be.
+            fused: of torch's Adam, which is fused on request alone. LaProp chooses by itself: its
+                kernel on a CPU, lists of tensors on a GPU.
             changes: hyper-parameters in the settings' names to be changed, ``lr=...``.
         """
         h = asdict(self.config.optimizer) | changes

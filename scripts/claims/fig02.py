@@ -1,7 +1,7 @@
 """Claims of section 5.1 on the noisy Rosenbrock function.
 
-A setting converges where more than half of the seeds do: the median over all seeds, those that
-never arrive included, is then finite, and so is the bound that its 95 % interval puts on it.
+A setting converges where at least half of the seeds do: the median over all seeds, those that
+never arrive included, is then finite; the upper end of its 95 % interval need not be.
 nu = 0 is left out for Adam and AMSGrad: there Adam is on its way to infinity and its path crosses
 the region by chance (see the share of seeds in the figure).
 """

@@ -11,9 +11,9 @@ def _every_lr(results: Results, noise: str) -> Measured:
     text, held = [], True
     for lr in sorted(results.runs.lr.unique()):
         steps = medians(results, "laprop", noise, "lr", lr)
-        text.append(f"lr {lr:g}: {reach(steps)}")
+        text.append(f"{lr:g}: {reach(steps).removeprefix('at ')}")
         held &= bool(np.isfinite(steps).any())
-    return Measured("LaProp converges at " + "; ".join(text).replace("at ", ""), held)
+    return Measured("nu at which LaProp converges, by lr: " + "; ".join(text), held)
 
 
 def every_lr(results: Results) -> Measured:

@@ -30,7 +30,7 @@ def draw(results: Results | None) -> Figure:
     if results is not None:
         curves(axes[-1], results.curves, "evaluation" if not beside else "life_score")
     if beside:
-        axes[2].set(title="Breakout of MinAtar", ylabel="score of a game", xlabel="steps")
+        axes[2].set(title="Breakout of MinAtar", ylabel="score of a life", xlabel="steps")
     shown = games or results
     if shown is not None:
         legend(figure, arms(shown))
@@ -72,4 +72,4 @@ def authors(axis: Axes) -> None:
         )
     axis.axvline(make_authors.WITHIN, color="#999999", linewidth=0.8, linestyle=":")
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M")
-    axis.set(title="Breakout, the authors' runs", ylabel="score of a game", xlabel="steps")
+    axis.set(title="Breakout, the authors' runs", ylabel="score of a life", xlabel="steps")
