@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 
 from experiments.cifar10 import resnet
-from experiments.common.run import _keep_freed_memory
+from experiments.common.run import keep_freed_memory
 from laprop import LaProp
 from scripts import benchmark
 
@@ -254,7 +254,7 @@ def main() -> None:
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is none")
     peaks = memory(device) if "10M" in chosen else {}
-    _keep_freed_memory()
+    keep_freed_memory()
     every = [1] if device == "cuda" else sorted({1, os.cpu_count() or 1})
     rows = [measured(problem, device, threads) for problem in chosen for threads in every]
     table = pd.concat(rows, ignore_index=True)

@@ -402,7 +402,7 @@ def _execute(settings: Settings) -> str:
     folder = settings.folder
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    _keep_freed_memory()
+    keep_freed_memory()
     manifest = {
         "key": settings.key,
         "task": settings.task_name,
@@ -562,7 +562,7 @@ def _peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc reuse large blocks: a page fault on every temporary costs more than its work."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
     if mallopt is not None:

@@ -4,9 +4,7 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import paired_difference
-from scripts.claims.measured import Measured, decided, every
-
-NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp"}
+from scripts.claims.measured import NAMES, Measured, decided, every
 
 
 def cells(results: Results, values: str = "test_error") -> pd.DataFrame:
@@ -56,7 +54,7 @@ def imdb_ten_points(results: Results) -> Measured:
         f"without noise: LaProp at nu 0 {errors['laprop', 0.0].mean():.1f} % wrong, best of the "
         f"others {others[best].mean():.1f} % ({NAMES[best[0]]}, nu {best[1]:g}); gain {gain:+.1f} "
         f"[{low:+.1f}, {high:+.1f}] points",
-        True if low >= 10 else False if high < 10 else None,
+        decided(low, high, 10),
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import interquartile_mean, probability_of_improvement, stratified
-from scripts.claims.measured import Measured, decided, every
+from scripts.claims.measured import NAMES, Measured, decided, every
 
 SMALL, LARGE = 1e-15, 1.5e-4
 ARM = ["optimizer", "epsilon"]
@@ -23,7 +23,7 @@ PAPER: tuple[Arm, Arm] = ("laprop", SMALL), ("adam", LARGE)  # LaProp's and Adam
 def name(arm: Arm) -> str:
     """``Adam, 1.5e-4``."""
     digits, power = f"{arm[1]:e}".split("e")
-    return f"{'LaProp' if arm[0] == 'laprop' else 'Adam'}, {float(digits):g}e{int(power)}"
+    return f"{NAMES[arm[0]]}, {float(digits):g}e{int(power)}"
 
 
 def mean_curves(results: Results) -> pd.DataFrame:

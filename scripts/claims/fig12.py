@@ -6,14 +6,13 @@ training loss at which the loss is above log 10. A cell, that is a mu and a nu, 
 of its seeds diverged.
 """
 
-import numpy as np
 import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import paired_difference, proportion
+from scripts.claims.fig04 import GUESSING
 from scripts.claims.measured import Measured
 
-GUESSING = float(np.log(10))
 CELL = ["optimizer", "mu", "nu"]
 
 

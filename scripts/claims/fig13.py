@@ -9,7 +9,7 @@ import pandas as pd
 from experiments.common.records import Results
 from experiments.common.stats import interval, paired_difference
 from scripts.claims.fig12 import common, outcomes
-from scripts.claims.measured import Measured
+from scripts.claims.measured import Measured, decided
 
 
 def rise(runs: pd.DataFrame, optimizer: str) -> tuple[float, float, float]:
@@ -52,5 +52,5 @@ def cifar_training_loss(results: Results) -> Measured:
         f"standard deviation of the log of the final training loss over the "
         f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {text}; difference "
         f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]",
-        True if low > 0 else False if high < 0 else None,
+        decided(low, high),
     )

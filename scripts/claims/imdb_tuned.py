@@ -9,8 +9,7 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import paired_difference
-from scripts.claims.fig07 import NAMES
-from scripts.claims.measured import Measured
+from scripts.claims.measured import NAMES, Measured, decided
 
 
 def tuned(results: Results) -> dict[str, tuple[tuple[float, float], pd.Series]]:
@@ -37,5 +36,5 @@ def imdb_ten_points_tuned(results: Results) -> Measured:
     return Measured(
         f"wrong without noise: {text}; gain of LaProp over {NAMES[best]} {gain:+.1f} "
         f"[{low:+.1f}, {high:+.1f}] points",
-        True if low >= 10 else False if high < 10 else None,
+        decided(low, high, 10),
     )

@@ -1,6 +1,8 @@
-"""What a claim's function returns."""
+"""What the functions of the claims share: what they return, how an interval decides, names."""
 
 from dataclasses import dataclass
+
+NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp", "amsprop": "AmsProp"}
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,9 @@ class Measured:
     held: bool | None
 
 
-def decided(low: float, high: float) -> bool | None:
-    """Whether an interval is above 0; None where it holds 0."""
-    return True if low > 0 else False if high < 0 else None
+def decided(low: float, high: float, least: float = 0.0) -> bool | None:
+    """Whether an interval is above ``least``; None where it holds it."""
+    return True if low > least else False if high < least else None
 
 
 def every(verdicts: list[bool | None]) -> bool | None:

@@ -37,13 +37,10 @@ def draw(results: Results) -> Figure:
     axes[-1].bar_label(bars, labels, fontsize=6.5, padding=2)
     axes[-1].set(title="temporary memory", xlabel="copies of the tensor of 10M", xlim=(0, 2.4))
     where = rows.iloc[0]
-    figure.supxlabel(
+    style.below(
+        figure,
         f"{where.cpu}, torch {where.torch}, float32; medians of rounds in turn, bars: "
         "quartiles; stream: a loop with the same reads and writes",
-        fontsize=7,
-        color="#666666",
-        x=0.995,
-        ha="right",
     )
     return figure
 

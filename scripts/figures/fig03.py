@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.common.records import Results
+from scripts.claims.fig03 import FIRST
 from scripts.figures import style
 
-FIRST = 120  # updates shown
 SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # values of nu whose curves and pictures are shown
 
 

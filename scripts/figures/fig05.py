@@ -109,4 +109,4 @@ def note(figure: Figure, ours: list[Results | None]) -> None:
     for results in shown:
         sigma = "" if results.scale == "paper" else f", sigma {SIGMA}"
         text += f"\n{results.manifest['task']}: {results.label}{sigma}"
-    figure.supxlabel(text, fontsize=7, color="#666666", x=0.995, ha="right")
+    style.below(figure, text)

@@ -38,7 +38,7 @@ def draw(results: Results | None) -> Figure:
         axes[1].legend(loc="lower right")
     note = "b: the authors' runs as published, one each, two evaluations to a point, later nine"
     if results is None:
-        figure.supxlabel(f"{note}; ours: not run", fontsize=7, color="#666666", x=0.995, ha="right")
+        style.below(figure, f"{note}; ours: not run")
     else:
         style.provenance(figure, results, f"mean and range of the seeds, sigma {SIGMA}; {note}")
     return figure
@@ -51,7 +51,7 @@ def mean(axis: Axes, games: Results) -> None:
     table = table.sub(scale.zero, axis=0, level="game").div(span[span > 0], axis=0, level="game")
     for arm, curve in table.groupby("step").mean().items():
         axis.plot(curve.index, gaussian_filter1d(curve, SIGMA), **look(arm))
-    axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
+    style.steps(axis)
     count = games.runs.game.nunique()
     axis.set(title=f"{count} games", ylabel="score of a life, normalised", xlabel="steps")
 

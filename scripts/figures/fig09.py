@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
+from scripts.claims.fig03 import FIRST
 from scripts.figures import style
-from scripts.figures.fig03 import FIRST, note, regret
+from scripts.figures.fig03 import note, regret
 
 
 def draw(results: Results) -> Figure:

@@ -57,7 +57,7 @@ def curves(axis: Axes, table: pd.DataFrame, value: str) -> None:
         axis.plot(seeds.index, smooth.mean(1), **look(arm))
         ends = np.min(smooth, 1), np.max(smooth, 1)
         axis.fill_between(seeds.index, *ends, color=style.COLOUR[arm[0]], alpha=0.1, linewidth=0)
-    axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
+    style.steps(axis)
 
 
 def legend(figure: Figure, shown: list[Arm]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from scripts.claims.fig12 import GUESSING
+from scripts.claims.fig04 import GUESSING
 from scripts.figures import style
 from scripts.figures.fig12 import OPTIMIZERS
 

@@ -3,9 +3,11 @@
 import textwrap
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
+from scripts.claims.measured import NAMES as NAME  # for all figures: style.NAME
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 COLOUR = {
@@ -13,22 +15,6 @@ COLOUR = {
     "amsgrad": "#E69F00",
     "laprop": "#0072B2",
     "amsprop": "#56B4E9",
-    "centered_laprop": "#009E73",
-    "lapropw": "#332288",
-    "rmsprop": "#CC79A7",
-    "ssg_m": "#555555",
-    "sgd_m": "#999999",
-}
-NAME = {
-    "adam": "Adam",
-    "amsgrad": "AMSGrad",
-    "laprop": "LaProp",
-    "amsprop": "AmsProp",
-    "centered_laprop": "Centered LaProp",
-    "lapropw": "LaPropW",
-    "rmsprop": "RMSProp",
-    "ssg_m": "Signed SGD-M",
-    "sgd_m": "SGD-M",
 }
 DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid"}
 
@@ -66,8 +52,17 @@ def line(optimizer: str) -> dict[str, object]:
     }
 
 
+def steps(axis: Axes) -> None:
+    """Thousands and millions on the x axis as k and M."""
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
+
+
+def below(figure: Figure, text: str) -> None:
+    """The small lines below a figure."""
+    figure.supxlabel(text, fontsize=7, color="#666666", x=0.995, ha="right")
+
+
 def provenance(figure: Figure, results: Results, note: str = "") -> None:
     """Write what was run below the figure: scale, what it reduces, seeds, and ``note``."""
     text = results.label + (f"; {note}" if note else "")
-    lines = textwrap.fill(text, int(CHARACTERS * figure.get_figwidth()))
-    figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
+    below(figure, textwrap.fill(text, int(CHARACTERS * figure.get_figwidth())))
