@@ -72,4 +72,4 @@ def authors(axis: Axes) -> None:
         )
     axis.axvline(make_authors.WITHIN, color="#999999", linewidth=0.8, linestyle=":")
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M")
-    axis.set(title="Breakout, the authors' runs", ylabel="score of a life", xlabel="steps")
+    axis.set(title="Breakout, the authors' runs", ylabel="score of a game", xlabel="steps")
