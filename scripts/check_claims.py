@@ -44,13 +44,14 @@ def rows() -> list[dict[str, str]]:
         if results is None and not logs:
             table.append(row | {"verdict": "not run", "measured": "", "where": ""})
             continue
-        module = importlib.import_module(f"scripts.claims.{figure}")
-        if not hasattr(module, name):
-            raise SystemExit(f"error: scripts/claims/{figure}.py has no function {name}")
+        file, _, function = claim.get("decided_by", f"{figure}.{name}").partition(".")
+        decide = getattr(importlib.import_module(f"scripts.claims.{file}"), function, None)
+        if decide is None:
+            raise SystemExit(f"error: scripts/claims/{file}.py has no function {function}")
         if logs:
-            measured, scale, where = getattr(module, name)(), LOGS, LOGS
+            measured, scale, where = decide(), LOGS, LOGS
         else:
-            measured, scale, where = getattr(module, name)(results), results.scale, results.label
+            measured, scale, where = decide(results), results.scale, results.label
         word = verdict(measured, scale)
         table.append(row | {"verdict": word, "measured": measured.text, "where": where})
     return table

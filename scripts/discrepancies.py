@@ -146,16 +146,14 @@ def rosenbrock_sigma(results: Results) -> str:
 
 
 def iwslt_loss(results: Results) -> str:
-    """Final training loss with and without warmup, at each learning rate."""
-    axes = [axis for axis in ("lr", "warmup") if axis in results.runs]
+    """Final training loss with and without warmup."""
     text = []
-    for cell, runs in results.runs.groupby(axes):
+    for warmup, runs in results.runs.groupby("warmup"):
         loss = {o: interval(arm.final_loss) for o, arm in runs.groupby("optimizer")}
         ends = ", ".join(
             f"{o} {c:.2f} [{low:.2f}, {high:.2f}]" for o, (c, low, high) in loss.items()
         )
-        where = ", ".join(f"{axis} {value:g}" for axis, value in zip(axes, cell, strict=True))
-        text.append(f"{where}: {ends}")
+        text.append(f"warmup {warmup:g}: {ends}")
     return "final loss, bits: " + "; ".join(text)
 
 

@@ -17,7 +17,8 @@ from scripts import discrepancies
 from scripts.claims import fig05, fig10
 from scripts.figures import fig05 as picture05
 from scripts.figures import fig10 as picture10
-from scripts.figures import iwslt_lr, style
+from scripts.figures import iwslt_map as iwslt_map_picture
+from scripts.figures import style
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -39,44 +40,73 @@ def results(tmp_path: Path, task: str, scale: str, rows: list[dict[str, Any]]) -
     ]
     pd.concat(curves).to_parquet(folder / "curves.parquet")
     manifest = {"task": task, "scale": scale, "reduced": "much", "seeds": 3}
-    manifest["settings"] = {"optimizer.lr": 3e-4}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Results(folder)
 
 
-def iwslt(tmp_path: Path, scale: str, ends: dict[float | None, tuple[float, float]]) -> Results:
-    """``ends``: per learning rate (None: one) the final losses of Adam and LaProp, no warmup."""
+def iwslt(tmp_path: Path, scale: str, ends: tuple[float, float]) -> Results:
+    """Figure 5's grid; ``ends``: the final losses of Adam and LaProp without warmup."""
     rows = []
-    for (lr, losses), warmup, seed in itertools.product(ends.items(), (0, 2000), range(3)):
-        for optimizer, loss in zip(("adam", "laprop"), losses, strict=True):
-            end = loss if warmup == 0 else 3.2
-            row = {"optimizer": optimizer, "warmup": warmup, "seed": seed, "bleu": None}
-            row |= {"final_loss": end + 0.01 * seed, "unigram_loss": UNIGRAM}
-            rows.append(row if lr is None else {"lr": lr, **row})
+    for (optimizer, loss), warmup, seed in itertools.product(
+        zip(("adam", "laprop"), ends, strict=True), (0, 2000), range(3)
+    ):
+        end = loss if warmup == 0 else 3.2
+        row = {"optimizer": optimizer, "warmup": warmup, "seed": seed, "bleu": None}
+        rows.append(row | {"final_loss": end + 0.01 * seed, "unigram_loss": UNIGRAM})
     return results(tmp_path, "translation", scale, rows)
+
+
+def iwslt_map(tmp_path: Path, cells: dict[tuple[float, int], tuple[float, float]]) -> Results:
+    """``cells``: for each learning rate and depth the final losses of Adam and LaProp."""
+    rows = []
+    for (lr, layers), losses in cells.items():
+        for (optimizer, loss), seed in itertools.product(
+            zip(("adam", "laprop"), losses, strict=True), range(3)
+        ):
+            row = {"optimizer": optimizer, "lr": lr, "layers": layers, "seed": seed}
+            rows.append(row | {"final_loss": loss + 0.01 * seed, "unigram_loss": UNIGRAM})
+    return results(tmp_path, "translation", "cpu", rows)
 
 
 @pytest.mark.parametrize(
     ("ends", "held"),
     [
-        ({None: (9.43, 4.48)}, True),  # the authors' logs
-        ({None: (5.0, 4.48)}, False),
-        ({None: (9.6, 9.7)}, False),
-        ({None: (4.5, 9.7)}, False),
-        ({None: (np.nan, 4.5)}, True),
-        ({None: (9.29, 4.5)}, None),  # seeds on either side of the line, 9.3
-        ({1e-4: (5, 5), 1e-3: (9.6, 5), 1e-2: (9.7, 9.7)}, True),
-        ({1e-4: (5, 5), 1e-3: (9.6, 5), 1e-2: (5, 9.7)}, None),
-        ({1e-4: (5, 5), 1e-2: (9.7, 9.7)}, False),
+        ((9.43, 4.48), True),  # the authors' logs
+        ((5.0, 4.48), False),
+        ((9.6, 9.7), False),
+        ((4.5, 9.7), False),
+        ((np.nan, 4.5), True),
+        ((9.29, 4.5), None),  # seeds on either side of the line, 9.3
     ],
 )
-def test_stuck_means_alone_stuck(tmp_path: Path, ends: Any, held: bool | None) -> None:
+def test_stuck_means_alone_stuck(
+    tmp_path: Path, ends: tuple[float, float], held: bool | None
+) -> None:
     measured = fig05.iwslt_no_warmup(iwslt(tmp_path, "cpu", ends))
     assert measured.held is held, measured.text
     assert "\n" not in measured.text
-    if next(iter(ends.values())) == (9.43, 4.48):
+    if ends == (9.43, 4.48):
         assert "adam 9.44" in measured.text
         assert "laprop 4.49" in measured.text
+        assert "difference -4.95" in measured.text
+
+
+@pytest.mark.parametrize(
+    ("cells", "held"),
+    [
+        ({(1e-4, 2): (5, 5), (1e-4, 6): (9.6, 5), (1e-2, 6): (9.7, 9.7)}, True),
+        ({(1e-4, 2): (5, 5), (1e-3, 2): (9.6, 5), (1e-2, 6): (5, 9.7)}, None),
+        ({(1e-4, 2): (5, 5), (1e-2, 2): (9.7, 9.7)}, False),
+        ({(1e-4, 2): (5, 5), (1e-4, 6): (9.29, 5)}, None),
+    ],
+)
+def test_one_cell_where_adam_alone_is_stuck_will_do(
+    tmp_path: Path, cells: Any, held: bool | None
+) -> None:
+    measured = fig05.iwslt_no_warmup(iwslt_map(tmp_path, cells))
+    assert measured.held is held, measured.text
+    assert measured.text.count("stuck:") == len(cells)
+    assert "lr 0.0001, layers 2, adam" in measured.text
 
 
 def roberta(tmp_path: Path, scale: str, gain: float, exception: float | None = None) -> Results:
@@ -114,8 +144,7 @@ def test_pictures_show_the_authors_runs_and_ours(
     tmp_path: Path, scale: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     style.use()
-    ends = {None: (9.43, 4.48)} if scale == "paper" else {1e-3: (9.6, 5), 1e-2: (9.7, 9.7)}
-    translation = iwslt(tmp_path, scale, ends) if scale else None
+    translation = iwslt(tmp_path, scale, (9.43, 4.48)) if scale else None
     masked = roberta(tmp_path, scale, 0.05) if scale else None
     monkeypatch.setattr(picture05, "load", lambda name: masked)
     rows = 2 if scale == "cpu" else 1
@@ -129,5 +158,16 @@ def test_pictures_show_the_authors_runs_and_ours(
         assert ("not run" in figure.get_supxlabel()) == (scale is None)
         plt.close(figure)
     if translation is not None:
-        plt.close(iwslt_lr.draw(translation))
         assert "laprop" in discrepancies.iwslt_loss(translation)
+
+
+def test_the_map_has_a_panel_for_each_depth(tmp_path: Path) -> None:
+    style.use()
+    cells = dict.fromkeys(itertools.product((0.0001, 0.001), (2, 6, 12)), (9.6, 5.0))
+    figure = iwslt_map_picture.draw(iwslt_map(tmp_path, cells))
+    assert [axis.get_title() for axis in figure.axes] == [f"{n} + {n} layers" for n in (2, 6, 12)]
+    for axis in figure.axes:
+        drawn = {line.get_label(): line.get_ydata() for line in axis.lines}
+        assert np.allclose(drawn["Adam"], 9.61)
+        assert np.allclose(drawn["LaProp"], 5.01)
+    plt.close(figure)

@@ -1,17 +1,16 @@
-"""Claims about Figure 5a, IWSLT14."""
+"""Claims about Figure 5a, IWSLT14, and about the map of learning rates and depths around it."""
 
 import pandas as pd
 
 from experiments.common.records import Results
-from experiments.common.stats import interval
+from experiments.common.stats import interval, paired_difference
 from scripts.claims.measured import Measured
 
-LR = "optimizer.lr"
 MARGIN = 0.5  # bits below what knowing the frequencies of the words alone gives
 
 
 def outcome(runs: pd.DataFrame) -> tuple[str, str]:
-    """Who got stuck at one learning rate, and the numbers.
+    """Who got stuck at one learning rate and depth, and the numbers.
 
     Stuck is a final loss within MARGIN of that of a decoder that knows how frequent each token is
     and nothing else: as low as that, every one gets at once. A run that diverged is stuck.
@@ -30,6 +29,10 @@ def outcome(runs: pd.DataFrame) -> tuple[str, str]:
         centre, low, high = interval(loss)
         sides[optimizer] = True if low > line else False if high < line else None
         numbers.append(f"{optimizer} {centre:.2f} [{low:.2f}, {high:.2f}]")
+    loss = runs.pivot(index="seed", columns="optimizer", values="final_loss").dropna()
+    if len(loss):
+        gap, low, high = paired_difference(loss.laprop, loss.adam)
+        numbers.append(f"difference {gap:+.2f} [{low:+.2f}, {high:+.2f}]")
     text = f"{', '.join(numbers)}, line {line:.2f}"
     if None in sides.values():
         return "open", text
@@ -38,18 +41,21 @@ def outcome(runs: pd.DataFrame) -> tuple[str, str]:
 
 
 def iwslt_no_warmup(results: Results) -> Measured:
-    """Held where at some learning rate Adam alone is stuck without warmup, at none LaProp alone.
+    """Held where in some cell Adam alone is stuck without warmup, in none LaProp alone.
 
-    Not held where at none Adam alone is, and none is open.
+    A cell is a learning rate and a depth. Not held where in none Adam alone is, and none is open.
     """
-    runs = results.runs[results.runs.warmup == 0]
-    rates = runs.groupby("lr") if "lr" in runs else [(results.manifest["settings"][LR], runs)]
-    found = {lr: outcome(cell) for lr, cell in rates}
-    text = "; ".join(f"lr {lr:g}: {numbers}, stuck: {who}" for lr, (who, numbers) in found.items())
-    who = {verdict for verdict, _ in found.values()}
+    runs = results.runs[results.runs.warmup == 0] if "warmup" in results.runs else results.runs
+    axes = [axis for axis in ("lr", "layers") if axis in runs]
+    text, verdicts = [], set()
+    for cell, rows in runs.groupby(axes) if axes else [((), runs)]:
+        who, numbers = outcome(rows)
+        where = [f"{axis} {value:g}" for axis, value in zip(axes, cell, strict=True)]
+        text.append(", ".join([*where, numbers, f"stuck: {who}"]))
+        verdicts.add(who)
     held = None
-    if "adam" in who and "laprop" not in who:
+    if "adam" in verdicts and "laprop" not in verdicts:
         held = True
-    elif not who & {"adam", "open"}:
+    elif not verdicts & {"adam", "open"}:
         held = False
-    return Measured(f"final loss without warmup, bits: {text}", held)
+    return Measured(f"final loss without warmup, bits: {'; '.join(text)}", held)

@@ -38,10 +38,6 @@ def draw(results: Results | None) -> Figure:
                 blank(column[1], "not run here")
             continue
         curves = run.curves if task == "iwslt" else run.curves[run.curves.nu == 0.999]
-        if "lr" in curves:
-            lr = sorted(curves.lr.unique())[curves.lr.nunique() // 2]
-            curves = curves[curves.lr == lr]
-            column[-1].set_title(f"lr {lr:g}; others: iwslt_lr.png")
         if run.scale == "paper":
             own(column[0], curves, make_authors.SIGMA[task])
         else:

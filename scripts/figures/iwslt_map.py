@@ -1,0 +1,33 @@
+"""Where the loss gets stuck on IWSLT14 without warmup: learning rates and depths."""
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from scripts.claims.fig05 import MARGIN
+from scripts.figures import style
+
+
+def draw(results: Results) -> Figure:
+    """A panel for each depth: final loss over the learning rate, mean and every seed."""
+    runs = results.runs
+    depths = sorted(runs.layers.unique())
+    size = (2.6 * len(depths) + 0.8, 3.2)
+    figure, axes = plt.subplots(1, len(depths), figsize=size, sharey=True, squeeze=False)
+    for depth, axis in zip(depths, axes[0], strict=True):
+        panel = runs[runs.layers == depth]
+        for optimizer, arm in panel.groupby("optimizer"):
+            axis.plot(arm.groupby("lr").final_loss.mean(), **style.line(optimizer))
+            axis.plot(arm.lr, arm.final_loss, ".", color=style.COLOUR[optimizer], markersize=4)
+        for below in (0, MARGIN):
+            height = panel.unigram_loss.mean() - below
+            axis.axhline(height, color="#999999", linewidth=0.8, linestyle=":")
+        rates = sorted(panel.lr.unique())
+        axis.set(title=f"{depth} + {depth} layers", xscale="log", xlabel="learning rate")
+        axis.set_xticks(rates, [f"{lr:g}" for lr in rates])
+        axis.minorticks_off()
+    axes[0, 0].set_ylabel("final training loss, bits")
+    axes[0, 0].legend()
+    note = f"dotted: what the words' frequencies alone give, and {MARGIN:g} below: stuck above that"
+    style.provenance(figure, results, note)
+    return figure
