@@ -29,14 +29,14 @@ from torch.optim.optimizer import (
 )
 
 from laprop.kernels import Plan, Unsuited, kernel_for
+from laprop.kernels.plan import DTYPES, LOW_PRECISION, state_dtype
 
 __all__ = ["LaProp", "laprop"]
 
 Scalar = float | Tensor
 Step = TypeVar("Step", bound=Callable[..., Any])
 
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
-_DTYPES = (*_LOW_PRECISION, torch.float32, torch.float64, torch.complex64, torch.complex128)
+_DTYPES = (*DTYPES, torch.complex64, torch.complex128)
 _ROUNDINGS = ("master", "stochastic", "nearest")
 # What a group may hold besides options: names, and what schedulers and SWA write into it.
 _GROUP_EXTRAS = {"params", "param_names", "name", "initial_lr", "initial_betas"} | {
@@ -54,11 +54,6 @@ def _traced(step: Step) -> Step:
     if (major, minor) >= (2, 14):
         return step
     return cast(Step, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
-
-
-def _state_dtype(param: Tensor) -> torch.dtype:
-    """Return the dtype in which a parameter's arithmetic is done and its averages are kept."""
-    return torch.float32 if param.dtype in _LOW_PRECISION else param.dtype
 
 
 @dataclass
@@ -297,7 +292,7 @@ class LaProp(Optimizer):
                 # One by one, since a group's options may have been switched on meanwhile.
                 if key not in state:
                     state[key] = torch.zeros_like(
-                        param, dtype=_state_dtype(param), memory_format=torch.preserve_format
+                        param, dtype=state_dtype(param), memory_format=torch.preserve_format
                     ).detach()
                 return cast(Tensor, state[key])
 
@@ -321,7 +316,7 @@ class LaProp(Optimizer):
                 max_exp_avg_sqs.append(average("max_exp_avg_sq"))
             if group["centered"]:
                 exp_avg_grads.append(average("exp_avg_grad"))
-            if param.dtype in _LOW_PRECISION and group["low_precision"] == "master":
+            if param.dtype in LOW_PRECISION and group["low_precision"] == "master":
                 if "master_param" not in state:
                     state["master_param"] = param.detach().to(torch.float32, copy=True)
                 master_params.append(state["master_param"])
@@ -539,7 +534,7 @@ def _place(key: str, value: Any, param: Tensor, group: dict[str, Any]) -> Any:
         scalar = torch.as_tensor(value, dtype=_scalar_dtype(key))
         return scalar.detach().to(device=device, dtype=_scalar_dtype(key), copy=True)
     if isinstance(value, Tensor):
-        return value.detach().to(device=param.device, dtype=_state_dtype(param), copy=True)
+        return value.detach().to(device=param.device, dtype=state_dtype(param), copy=True)
     return value
 
 
@@ -906,7 +901,7 @@ def _widen(
     narrow = []
     masters = iter(master_params)
     for i, param in enumerate(params):
-        if param.dtype not in _LOW_PRECISION:
+        if param.dtype not in LOW_PRECISION:
             continue
         if master_params:
             wide = next(masters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def iwslt(tmp_path: Path, scale: str, ends: tuple[float, float]) -> Results:
         zip(("adam", "laprop"), ends, strict=True), (0, 2000), range(3)
     ):
         end = loss if warmup == 0 else 3.2
-        row = {"optimizer": optimizer, "warmup": warmup, "seed": seed, "bleu": None}
+        bleu = 2.0 * seed + (optimizer == "laprop")
+        row = {"optimizer": optimizer, "warmup": warmup, "seed": seed, "bleu": bleu}
         rows.append(row | {"final_loss": end + 0.01 * seed, "unigram_loss": UNIGRAM})
     return results(tmp_path, "translation", scale, rows)
 
@@ -63,7 +65,7 @@ def iwslt_map(tmp_path: Path, cells: dict[tuple[float, int], tuple[float, float]
         for (optimizer, loss), seed in itertools.product(
             zip(("adam", "laprop"), losses, strict=True), range(3)
         ):
-            row = {"optimizer": optimizer, "lr": lr, "layers": layers, "seed": seed}
+            row = {"optimizer": optimizer, "lr": lr, "layers": layers, "seed": seed, "bleu": None}
             rows.append(row | {"final_loss": loss + 0.01 * seed, "unigram_loss": UNIGRAM})
     return results(tmp_path, "translation", "cpu", rows)
 
@@ -86,7 +88,8 @@ def test_stuck_means_alone_stuck(
     assert measured.held is held, measured.text
     assert "\n" not in measured.text
     if ends == (9.43, 4.48):
-        assert "adam 9.44" in measured.text
+        assert re.search(r"adam 9\.44 \[[^]]*\] \(BLEU 2\.0\)", measured.text)
+        assert "(BLEU 3.0), difference" in measured.text
         assert "laprop 4.49" in measured.text
         assert "difference -4.95" in measured.text
 
@@ -106,6 +109,7 @@ def test_one_cell_where_adam_alone_is_stuck_will_do(
     measured = fig05.iwslt_no_warmup(iwslt_map(tmp_path, cells))
     assert measured.held is held, measured.text
     assert measured.text.count("stuck:") == len(cells)
+    assert "BLEU" not in measured.text
     assert "lr 0.0001, layers 2, adam" in measured.text
 
 

@@ -14,15 +14,20 @@ from torch.nn import Parameter
 
 from laprop.kernels.watch import Watch
 
-__all__ = ["AVERAGES", "DTYPES", "LOW_PRECISION", "SCALARS", "Plan", "Unsuited"]
+__all__ = ["AVERAGES", "DTYPES", "LOW_PRECISION", "SCALARS", "Plan", "Unsuited", "state_dtype"]
 
 AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_grad", "master_param")
 SCALARS = ("step", "exp_avg_weight", "exp_avg_sq_weight")
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # cpu.cpp has this order
 LOW_PRECISION = DTYPES[2:]
 
 _grad, _dtype = attrgetter("grad"), attrgetter("dtype")
 _values: Callable[[dict[str, Any]], Iterable[Any]] = dict.values
+
+
+def state_dtype(param: Tensor) -> torch.dtype:
+    """Return the dtype in which a parameter's arithmetic is done and its averages are kept."""
+    return torch.float32 if param.dtype in LOW_PRECISION else param.dtype
 
 
 class Unsuited(Exception):
@@ -190,7 +195,7 @@ def _check_parameter(param: Tensor, low_precision: str, device: torch.device) ->
 
 
 def _check_like(entry: Any, param: Tensor, key: str) -> None:
-    dtype = torch.float32 if param.dtype in LOW_PRECISION else param.dtype
+    dtype = state_dtype(param)
     if type(entry) is not Tensor or entry.dtype != dtype or entry.device != param.device:
         raise Unsuited(f"{key} is not a plain tensor on {param.device} of {dtype}")
     if _strides(entry) != _strides(param):

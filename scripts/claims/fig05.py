@@ -25,10 +25,11 @@ def outcome(runs: pd.DataFrame) -> tuple[str, str]:
     line = runs.unigram_loss.mean() - MARGIN
     sides, numbers = {}, []
     for optimizer in ("adam", "laprop"):
-        loss = runs[runs.optimizer == optimizer].final_loss.fillna(line + MARGIN)
-        centre, low, high = interval(loss)
+        arm = runs[runs.optimizer == optimizer]
+        centre, low, high = interval(arm.final_loss.fillna(line + MARGIN))
         sides[optimizer] = True if low > line else False if high < line else None
-        numbers.append(f"{optimizer} {centre:.2f} [{low:.2f}, {high:.2f}]")
+        bleu = f" (BLEU {arm.bleu.mean():.1f})" if arm.bleu.notna().any() else ""
+        numbers.append(f"{optimizer} {centre:.2f} [{low:.2f}, {high:.2f}]{bleu}")
     loss = runs.pivot(index="seed", columns="optimizer", values="final_loss").dropna()
     if len(loss):
         gap, low, high = paired_difference(loss.laprop, loss.adam)
