@@ -69,6 +69,7 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     lowest = runs.regret.min()
     bottom, top = 0.9 * lowest, 4 * lowest
     axis.set(yscale="log", ylim=(bottom, top))
+    style.digits(axis)
     for optimizer, cell in runs.groupby("optimizer"):
         table = cell.pivot_table(index="nu", columns="seed", values="regret").reindex(values)
         axis.plot(places, table[0], marker=".", markersize=4, **style.line(str(optimizer)))
@@ -82,8 +83,9 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
         )
         for place, value in zip(places, table[0], strict=True):
             if value > top:
-                look = {"fontsize": 7, "color": style.COLOUR[str(optimizer)], "va": "top"}
-                axis.text(place + 0.15, top, f"↑ {value:,.0f}", **look)
+                look = {"fontsize": 7, "color": style.COLOUR[str(optimizer)], "va": "bottom"}
+                number = f"{value:,.0f}" if value < 1e4 else f"{value / 1e3:,.0f}k"
+                axis.text(place, top, f"↑ {number}", **look)
     axis.set_xticks(places, [f"{nu:g}" for nu in values], fontsize=7, rotation=45)
     axis.set_xlabel("ν")
 
@@ -99,6 +101,7 @@ def _first(axis: Axes, curves: pd.DataFrame) -> None:
         curve = curves[np.isclose(curves.nu, nu)]
         axis.plot(curve.step, curve.loss, color=colour, linewidth=1, label=f"{nu:g}")
     axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
+    style.digits(axis)
 
 
 def _pictures(axis: Axes, results: Results, optimizer: str) -> None:

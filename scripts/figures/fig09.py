@@ -30,6 +30,7 @@ def draw(results: Results) -> Figure:
             look = style.line(str(optimizer)) | {"label": f"{best.nu:g}", "linewidth": 1}
             axis.plot(curve.step, curve.loss, **look)
         axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
+        style.digits(axis)
         axis.legend(title="best ν", fontsize=7, title_fontsize=7)
     axes[0, 0].set_ylabel("mean loss of all updates, R(T)/T")
     axes[1, 0].set_ylabel("loss at the nu of the lowest regret")

@@ -5,6 +5,7 @@ import textwrap
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from experiments.common.records import Results
 from scripts.claims.measured import NAMES as NAME  # for all figures: style.NAME
@@ -55,6 +56,12 @@ def line(optimizer: str) -> dict[str, object]:
 def steps(axis: Axes) -> None:
     """Thousands and millions on the x axis as k and M."""
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
+
+
+def digits(axis: Axes) -> None:
+    """Write 600 for 6 x 10^2 on a logarithmic y axis of few decades."""
+    axis.yaxis.set_major_formatter(LogFormatter())
+    axis.yaxis.set_minor_formatter(LogFormatter())
 
 
 def below(figure: Figure, text: str) -> None:
