@@ -24,7 +24,7 @@ def draw(results: Results | None) -> Figure:
     ours = {"iwslt": results, "roberta": load("fig10")}
     below = any(r is not None and r.scale != "paper" for r in ours.values())
     size = (8.2, 5.6 if below else 3.2)
-    figure, rows = plt.subplots(1 + below, 2, figsize=size, sharey="col", squeeze=False)
+    figure, rows = plt.subplots(1 + below, 2, figsize=size, squeeze=False)
     names = {"iwslt": "IWSLT14 de-en", "roberta": "RoBERTa, ν 0.999"}
     for column, (task, name) in zip(rows.T, names.items(), strict=True):
         run, theirs = ours[task], make_authors.load(task)

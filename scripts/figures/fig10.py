@@ -14,7 +14,7 @@ def draw(results: Results | None) -> Figure:
     """A column for each nu; above the authors' runs, below ours, at the paper's scale in one."""
     below = results is not None and results.scale != "paper"
     size = (8.2, 5.6 if below else 3.2)
-    figure, rows = plt.subplots(1 + below, 3, figsize=size, sharey=True, squeeze=False)
+    figure, rows = plt.subplots(1 + below, 3, figsize=size, sharey="row", squeeze=False)
     theirs = make_authors.load("roberta")
     for nu, column in zip(NUS, rows.T, strict=True):
         panel(column[0], theirs[theirs.nu == nu])

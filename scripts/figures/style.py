@@ -65,11 +65,12 @@ def digits(axis: Axes) -> None:
 
 
 def below(figure: Figure, text: str) -> None:
-    """The small lines below a figure."""
-    figure.supxlabel(text, fontsize=7, color="#666666", x=0.995, ha="right")
+    """The small lines below a figure, broken where they are longer than it is wide."""
+    width = int(CHARACTERS * figure.get_figwidth())
+    lines = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+    figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
 
 
 def provenance(figure: Figure, results: Results, note: str = "") -> None:
     """Write what was run below the figure: scale, what it reduces, seeds, and ``note``."""
-    text = results.label + (f"; {note}" if note else "")
-    below(figure, textwrap.fill(text, int(CHARACTERS * figure.get_figwidth())))
+    below(figure, results.label + (f"; {note}" if note else ""))
