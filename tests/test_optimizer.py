@@ -577,7 +577,9 @@ def test_bad_options_get_a_clear_line(options, error, line):
 
 
 def test_bad_parameters_get_a_clear_line():
-    with pytest.raises(TypeError, match=r"float8_e4m3fn \(allowed: float32, float64, bfloat16, float16"):
+    with pytest.raises(
+        TypeError, match=r"float8_e4m3fn \(allowed: float32, float64, bfloat16, float16"
+    ):
         LaProp([torch.zeros(3).to(torch.float8_e4m3fn)])
     embedding = torch.nn.Embedding(4, 3, sparse=True)
     optimizer = LaProp(embedding.parameters())
