@@ -45,13 +45,13 @@ def results(tmp_path: Path, task: str, scale: str, rows: list[dict[str, Any]]) -
     return Results(folder)
 
 
-def iwslt(tmp_path: Path, scale: str, ends: tuple[float, float]) -> Results:
-    """Figure 5's grid; ``ends``: the final losses of Adam and LaProp without warmup."""
+def iwslt(tmp_path: Path, scale: str, ends: tuple[float, float], warm: float = 3.2) -> Results:
+    """Figure 5's grid; ``ends``: final losses of Adam and LaProp, ``warm``: with warmup, both."""
     rows = []
     for (optimizer, loss), warmup, seed in itertools.product(
         zip(("adam", "laprop"), ends, strict=True), (0, 2000), range(3)
     ):
-        end = loss if warmup == 0 else 3.2
+        end = loss if warmup == 0 else warm
         bleu = 2.0 * seed + (optimizer == "laprop")
         row = {"optimizer": optimizer, "warmup": warmup, "seed": seed, "bleu": bleu}
         rows.append(row | {"final_loss": end + 0.01 * seed, "unigram_loss": UNIGRAM})
@@ -92,6 +92,18 @@ def test_stuck_means_alone_stuck(
         assert "(BLEU 3.0), difference" in measured.text
         assert "laprop 4.49" in measured.text
         assert "difference -4.95" in measured.text
+
+
+@pytest.mark.parametrize(
+    ("ends", "held"),
+    [((9.6, 9.7), None), ((9.43, 4.48), True), ((5.0, 4.48), False), ((4.5, 9.7), False)],
+)
+def test_runs_in_which_warmup_does_not_help_either_are_too_short_to_refute(
+    tmp_path: Path, ends: tuple[float, float], held: bool | None
+) -> None:
+    measured = fig05.iwslt_no_warmup(iwslt(tmp_path, "cpu", ends, warm=9.6))
+    assert measured.held is held, measured.text
+    assert "with warmup: adam 9.61" in measured.text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def outcome(runs: pd.DataFrame) -> tuple[str, str]:
     and nothing else: as low as that, every one gets at once. A run that diverged is stuck.
 
     Args:
-        runs: of both optimizers without warmup, one row per seed.
+        runs: of both optimizers, one row per seed.
 
     Returns:
         ``adam``, ``laprop``, ``both`` or ``neither``; ``open`` where an interval over seeds
@@ -44,9 +44,11 @@ def outcome(runs: pd.DataFrame) -> tuple[str, str]:
 def iwslt_no_warmup(results: Results) -> Measured:
     """Held where in some cell Adam alone is stuck without warmup, in none LaProp alone.
 
-    A cell is a learning rate and a depth. Not held where in none Adam alone is, and none is open.
+    A cell is a learning rate and a depth. Not held where in none Adam alone is, and none is open,
+    unless both are stuck with warmup too: then the runs are too short to tell.
     """
-    runs = results.runs[results.runs.warmup == 0] if "warmup" in results.runs else results.runs
+    warm = results.runs[results.runs.warmup > 0] if "warmup" in results.runs else None
+    runs = results.runs if warm is None else results.runs.drop(warm.index)
     axes = [axis for axis in ("lr", "layers") if axis in runs]
     text, verdicts = [], set()
     for cell, rows in runs.groupby(axes) if axes else [((), runs)]:
@@ -59,4 +61,9 @@ def iwslt_no_warmup(results: Results) -> Measured:
         held = True
     elif not verdicts & {"adam", "open"}:
         held = False
-    return Measured(f"final loss without warmup, bits: {'; '.join(text)}", held)
+    if warm is not None:
+        who, numbers = outcome(warm)
+        text.append(f"with warmup: {numbers}, stuck: {who}")
+        if held is False and verdicts == {"both"} and who == "both":
+            held = None
+    return Measured(f"final loss in bits, without warmup: {'; '.join(text)}", held)

@@ -12,7 +12,7 @@ def draw(results: Results) -> Figure:
     """A panel for each depth: final loss over the learning rate, mean and every seed."""
     runs = results.runs
     depths = sorted(runs.layers.unique())
-    size = (2.6 * len(depths) + 0.8, 3.2)
+    size = (3.2 * len(depths) + 0.8, 3.2)
     figure, axes = plt.subplots(1, len(depths), figsize=size, sharey=True, squeeze=False)
     for depth, axis in zip(depths, axes[0], strict=True):
         panel = runs[runs.layers == depth]
