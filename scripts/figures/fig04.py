@@ -34,6 +34,7 @@ def draw(results: Results) -> Figure:
                 axis.plot(seeds.index, middle, **style.line(optimizer))
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log", ylim=(0.8 * shown.train_loss.min(), 2 * GUESSING))
+            style.digits(axis)
         row[0].set_ylabel(f"training loss\nlr = {lr:g}")
     for axis, depth in zip(panels[0], depths, strict=True):
         axis.set_title(f"{depth} hidden layers")

@@ -5,7 +5,7 @@ import textwrap
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.common.records import Results
 from scripts.claims.measured import NAMES as NAME  # for all figures: style.NAME
@@ -59,9 +59,10 @@ def steps(axis: Axes) -> None:
 
 
 def digits(axis: Axes) -> None:
-    """Write 600 for 6 x 10^2 on a logarithmic y axis of few decades."""
-    axis.yaxis.set_major_formatter(LogFormatter())
-    axis.yaxis.set_minor_formatter(LogFormatter())
+    """Label 1, 2 and 5 of each decade in plain numbers: for a logarithmic y axis of few decades."""
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def below(figure: Figure, text: str) -> None:
