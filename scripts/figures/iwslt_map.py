@@ -26,6 +26,7 @@ def draw(results: Results) -> Figure:
         axis.set(title=f"{depth} + {depth} layers", xscale="log", xlabel="learning rate")
         axis.set_xticks(rates, [f"{lr:g}" for lr in rates])
         axis.minorticks_off()
+        axis.margins(x=0.1)
     axes[0, 0].set_ylabel("final training loss, bits")
     axes[0, 0].legend()
     note = f"dotted: what the words' frequencies alone give, and {MARGIN:g} below: stuck above that"
