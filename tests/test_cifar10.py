@@ -89,6 +89,20 @@ def test_option_a_passes_every_second_pixel_and_zeros():
     assert not y[:, 6:].any()
 
 
+@pytest.mark.parametrize("width", [1, 4, 6, 16])
+def test_a_projection_is_a_strided_convolution_and_its_gradient(width: int):
+    apart, convolution, _ = cifar10.Block(width, 2 * width, 2, "projection").shortcut.children()
+    net = nn.Sequential(apart, convolution).to(memory_format=torch.channels_last)
+    image = torch.randn(16, width, 8, 8).contiguous(memory_format=torch.channels_last)
+    weight = convolution.weight.detach().clone().requires_grad_()
+    expected = torch.einsum("nchw,ocij->nohw", image[:, :, ::2, ::2], weight)
+    found = net(image)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for y in (found, expected):
+        y.square().sum().backward()
+    torch.testing.assert_close(convolution.weight.grad, weight.grad, rtol=1e-4, atol=1e-3)
+
+
 # The augmentation ---------------------------------------------------------------------------------
 
 
