@@ -102,8 +102,8 @@ class Block(nn.Module):
                 Pad(inputs, outputs)
                 if shortcut == "pad"
                 else nn.Sequential(
-                    # A strided 1 x 1 convolution, apart: torch 2.14's backward pass of it, channels
-                    # last, not a multiple of 8 of them, crashes on CPUs with AVX2 and no AVX-512.
+                    # A strided 1 x 1 convolution in two steps: in one, the gradient of its weights
+                    # crashes on CPUs with AVX2, channels last and few (oneDNN issue 6035).
                     nn.AvgPool2d(1, stride),
                     nn.Conv2d(inputs, outputs, 1, bias=False),
                     nn.BatchNorm2d(outputs),
