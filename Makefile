@@ -14,7 +14,7 @@ RUN = $(VENV)/bin/python -m
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp laprop/kernels/watch.cpp
+$(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp laprop/kernels/numbers.h
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --upgrade pip
 	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"

@@ -23,8 +23,8 @@ from torch.nn import Parameter
 from torch.testing._internal import common_optimizers
 
 from laprop import LaProp
+from laprop.arithmetic import stochastic_rounding
 from laprop.functional import ALGORITHMS
-from laprop.optimizer import _stochastic_rounding
 
 ULP = 30.0  # after 40 steps, see test_functional.py
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64)
@@ -426,16 +426,16 @@ def test_16_bit_weights_do_not_stall(dtype, low_precision, stalls):
 def test_stochastic_rounding(dtype, value):
     source = torch.full((20_000,), value)
     torch.manual_seed(0)
-    error = _stochastic_rounding(source, dtype).double() - float(source[0])
+    error = stochastic_rounding(source, dtype).double() - float(source[0])
     digits, least = (10, -14) if dtype == torch.float16 else (7, -126)
     gap = 2.0 ** (max(math.frexp(value)[1] - 1, least) - digits)
     assert error.abs().max() <= gap  # one of the two neighbours; float64 may round up to the gap
     assert abs(float(error.mean())) <= 6 * gap / 2 / math.sqrt(20_000) + gap * 2**-12
     # A number of the dtype stays, and so does what is no number.
     exact = torch.full((100,), value).to(dtype)
-    assert torch.equal(_stochastic_rounding(exact.float(), dtype), exact)
+    assert torch.equal(stochastic_rounding(exact.float(), dtype), exact)
     special = torch.tensor([math.inf, -math.inf, math.nan])
-    kept = _stochastic_rounding(special, dtype)
+    kept = stochastic_rounding(special, dtype)
     assert kept[0] == math.inf
     assert kept[1] == -math.inf
     assert kept[2].isnan()
@@ -577,10 +577,11 @@ def test_bad_options_get_a_clear_line(options, error, line):
 
 
 def test_bad_parameters_get_a_clear_line():
+    narrow = torch.zeros(3).to(torch.float8_e4m3fn)
     with pytest.raises(
         TypeError, match=r"float8_e4m3fn \(allowed: float32, float64, bfloat16, float16"
     ):
-        LaProp([torch.zeros(3).to(torch.float8_e4m3fn)])
+        LaProp([narrow.requires_grad_()])
     embedding = torch.nn.Embedding(4, 3, sparse=True)
     optimizer = LaProp(embedding.parameters())
     embedding(torch.tensor([1, 2])).sum().backward()
