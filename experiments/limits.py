@@ -75,7 +75,7 @@ def loss_and_gradient(theta: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor,
 
 def becomes(limit: str, name: str) -> str:
     """Name of the rule that an optimizer should become in a limit."""
-    return {"mu_0": "rmsprop", "nu_0": "ssg_m", "both_0": "ssg_m", "nu_1": "sgd_m"}.get(limit, name)
+    return {"mu_0": "rmsprop", "nu_0": "signsgd", "both_0": "signsgd", "nu_1": "sgd"}.get(limit, name)
 
 
 def approaching(limit: str, e: Tensor, mu: float, nu: float) -> dict[str, Tensor | float]:

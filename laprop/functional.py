@@ -18,7 +18,9 @@ Every rule in :data:`ALGORITHMS` is used in the same way::
 A hyper-parameter is a float, or a tensor over the *leading* dimensions of ``theta``: with ``theta``
 of shape (B, d) and ``nu`` of shape (B,) each of the B members has its own nu, so a grid of B runs
 is one program. Only correctly rounded elementwise operations are used (no ``pow``, ``lerp`` or
-``addcmul``), hence a member's path is the same to the last bit alone and in a batch of any size.
+``addcmul``, and on a CPU numpy's root: torch's is off by a bit for one number in 150 where MKL
+computes it). Hence a member's path has the same bits alone and in a batch of any size, with any
+number of threads and on any x86-64 processor.
 Hyper-parameters are reduced to ``theta``'s precision only after their arithmetic was done in
 float64; give them as float64 tensors, since 1 - nu is off by 1e-5 of itself for a float32 0.999.
 
@@ -34,13 +36,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State"]
+try:  # torch does not require it
+    import numpy
+except ImportError:
+    numpy = None  # type: ignore[assignment]
+
+__all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State", "exact_sqrt"]
 
 State = dict[str, Tensor]
 """``m``, ``n``, ``n_max``, ``n_bar``: shaped as theta. ``c_m``, ``c_n``: float64, shaped as mu, nu
 (a scalar before the first step). ``t``: int64 scalar, on the CPU. A rule holds what it needs."""
 
 Hyper = float | Tensor
+
+
+def exact_sqrt(x: Tensor) -> Tensor:
+    """Return the correctly rounded root of each element, in x's dtype and memory layout.
+
+    On a CPU it is numpy's, since torch's differs between processors in the last bit (MKL). Torch's
+    is used off the CPU, where gradients are to flow through it, and where numpy is not installed.
+
+    Args:
+        x: float32 or float64, of any shape.
+    """
+    if numpy is None or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
+        return x.sqrt()
+    with numpy.errstate(invalid="ignore"):  # the root of a negative number is NaN, as torch's is
+        return torch.from_numpy(numpy.asarray(numpy.sqrt(x.detach().numpy())))
 
 
 class _Step:
@@ -141,7 +163,7 @@ class _Step:
             n = self.new["n_max"] = torch.maximum(self.old["n_max"], n)
         epsilon = self.column(self.epsilon)
         n = n / c_n
-        root = (n + epsilon).sqrt() if algorithm.epsilon_in_root else n.sqrt() + epsilon
+        root = exact_sqrt(n + epsilon) if algorithm.epsilon_in_root else exact_sqrt(n) + epsilon
         # Only where epsilon is (all but) 0: below this g^2 underflows and g / root would be noise
         # or 0 / 0; with this floor it is at most about 1, and 0 for g = 0.
         return root.clamp(min=torch.finfo(root.dtype).tiny ** 0.5)
@@ -167,7 +189,7 @@ def _rmsprop(s: _Step) -> Tensor:
     return s.g / s.root() * s.column(s.lr)
 
 
-def _sgd_m(s: _Step) -> Tensor:
+def _sgd(s: _Step) -> Tensor:
     r"""SGD with momentum, as an average with bias correction.
 
     .. math::
@@ -177,7 +199,7 @@ def _sgd_m(s: _Step) -> Tensor:
     return m * s.over(s.lr, s.correction("c_m", s.mu))
 
 
-def _ssg_m(s: _Step) -> Tensor:
+def _signsgd(s: _Step) -> Tensor:
     r"""Signed SGD with momentum, LaProp at :math:`\nu = 0, \epsilon = 0` (Table 1, section 3).
 
     .. math::
@@ -306,10 +328,13 @@ ALGORITHMS: dict[str, Algorithm] = {
     "adam": Algorithm(_adam),
     "amsgrad": Algorithm(_adam, maximum=True),
     "rmsprop": Algorithm(_rmsprop, averages="n"),
-    "sgd_m": Algorithm(_sgd_m, averages="m"),
-    "ssg_m": Algorithm(_ssg_m, averages="m"),
+    "sgd": Algorithm(_sgd, averages="m"),
+    "signsgd": Algorithm(_signsgd, averages="m"),
     "laprop": Algorithm(_laprop),
     "lapropw": Algorithm(_lapropw),
+    "laprop_printed": Algorithm(_lapropw, epsilon_in_root=True),
     "amsprop": Algorithm(_laprop, maximum=True),
-    "centered_laprop": Algorithm(_laprop, centered=True),
+    "centered": Algorithm(_laprop, centered=True),
 }
+"""The rules by the names that the command line gives them; ``lapropw`` is Algorithm 2 with epsilon
+outside the root, ``laprop_printed`` the same with epsilon where the paper prints it."""

@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 NAMES = (
-    "sgd_m",
-    "ssg_m",
+    "sgd",
+    "signsgd",
     "rmsprop",
     "adam",
     "amsgrad",
     "laprop",
     "lapropw",
     "lapropw_authors",
+    "laprop_printed",
     "amsprop",
-    "centered_laprop",
+    "centered",
     "centered_amsprop",
 )
 
@@ -81,19 +82,20 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             n = centered
         if name in ("amsgrad", "amsprop", "centered_amsprop") and warm:
             n = n_max = np.maximum(n_max, n)
-        root = np.sqrt(n / c_n + epsilon) if case.epsilon_in_root else np.sqrt(n / c_n) + epsilon
+        in_root = case.epsilon_in_root or name == "laprop_printed"
+        root = np.sqrt(n / c_n + epsilon) if in_root else np.sqrt(n / c_n) + epsilon
 
-        us.append(np.sign(g) if name == "ssg_m" else g / root)
+        us.append(np.sign(g) if name == "signsgd" else g / root)
         sizes.append(np.abs(us[-1]) * lost)
         if name == "rmsprop":
             move, size = lr * us[-1], lr * sizes[-1]
-        elif name == "sgd_m":
+        elif name == "sgd":
             move = lr * _average(gs, mu) / c_m
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m
         elif name in ("adam", "amsgrad"):
             move = lr * _average(gs, mu) / c_m / root
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m / root
-        elif name == "lapropw":
+        elif name in ("lapropw", "laprop_printed"):
             move = _average([a * u for a, u in zip(lrs, us, strict=True)], mu) / c_m
             size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) / c_m
         elif name == "lapropw_authors":
@@ -102,7 +104,7 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             bias = np.where(lr != 0, mean_lr, 1)
             move = np.where(lr != 0, m * lr / bias, 0)  # theirs moves at lr = 0, ours must not
             size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) * lr / bias
-        else:  # laprop, ssg_m, amsprop and the centered ones
+        else:  # laprop, signsgd, amsprop and the centered ones
             move = lr * _average(us, mu) / c_m
             size = lr * _average(sizes, mu) / c_m
         theta = (theta - move) * (1 - w)
