@@ -147,7 +147,7 @@ class _Step:
         """
         g, algorithm = self.g, self.algorithm
         n = self.average("n", g * g, self.nu)
-        c_n = self.column(self.correction("c_n", self.nu))
+        c_n = self.column(self.correction("c_n", self.nu)) if algorithm.corrected else 1.0
         maximum = algorithm.maximum
         if algorithm.centered:
             n_bar = self.average("n_bar", g, self.nu)
@@ -162,7 +162,7 @@ class _Step:
         if maximum:
             n = self.new["n_max"] = torch.maximum(self.old["n_max"], n)
         epsilon = self.column(self.epsilon)
-        n = n / c_n
+        n = n / c_n if algorithm.corrected else n
         root = exact_sqrt(n + epsilon) if algorithm.epsilon_in_root else exact_sqrt(n) + epsilon
         # Only where epsilon is (all but) 0: below this g^2 underflows and g / root would be noise
         # or 0 / 0; with this floor it is at most about 1, and 0 for g = 0.
@@ -181,16 +181,28 @@ def _adam(s: _Step) -> Tensor:
 
 
 def _rmsprop(s: _Step) -> Tensor:
-    r"""RMSProp with bias correction: Adam and LaProp at :math:`\mu = 0` (Table 1).
+    r"""RMSProp as torch.optim.RMSprop: no momentum, no bias correction.
 
     .. math::
-        \theta_t = \theta_{t-1} - \lambda g_t / (\sqrt{n_t/c_n} + \epsilon)
+        \theta_t = \theta_{t-1} - \lambda g_t / (\sqrt{n_t} + \epsilon)
+
+    With bias correction it is Adam, and LaProp, at :math:`\mu = 0` (Table 1).
     """
     return s.g / s.root() * s.column(s.lr)
 
 
 def _sgd(s: _Step) -> Tensor:
-    r"""SGD with momentum, as an average with bias correction.
+    r"""SGD with momentum as torch.optim.SGD: the momentum is a sum.
+
+    .. math::
+        m_t = \mu m_{t-1} + g_t, \qquad \theta_t = \theta_{t-1} - \lambda m_t
+    """
+    m = s.new["m"] = s.old["m"] * s.column(s.mu) + s.g
+    return m * s.column(s.lr)
+
+
+def _momentum(s: _Step) -> Tensor:
+    r"""SGD whose momentum is an average with bias correction: Adam without its division (Table 1).
 
     .. math::
         m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad \theta_t = \theta_{t-1} - \lambda m_t / c_m
@@ -251,6 +263,7 @@ class Algorithm:
     Args:
         rule: What is subtracted from theta; its docstring holds the equation.
         averages: Which of the averages ``m`` and ``n`` the rule keeps.
+        corrected: Averages are divided by their bias corrections.
         maximum: The largest second moment so far is used (AMSGrad, AmsProp B.4).
         centered: The squared mean gradient is subtracted from the second moment (B.5).
         lr_weighted: Bias correction of LaPropW as in the authors' code, not as printed.
@@ -260,6 +273,7 @@ class Algorithm:
 
     rule: Callable[[_Step], Tensor]
     averages: str = "mn"
+    corrected: bool = True
     maximum: bool = False
     centered: bool = False
     lr_weighted: bool = False
@@ -277,7 +291,7 @@ class Algorithm:
         if theta.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"theta has dtype {theta.dtype}; it must be float32 or float64")
         state = {key: torch.zeros_like(theta) for key in self.averages}
-        for key in self.averages:
+        for key in self.averages if self.corrected else "":
             state[f"c_{key}"] = torch.zeros((), dtype=torch.float64, device=theta.device)
         if self.maximum:
             state["n_max"] = torch.zeros_like(theta)
@@ -327,8 +341,9 @@ class Algorithm:
 ALGORITHMS: dict[str, Algorithm] = {
     "adam": Algorithm(_adam),
     "amsgrad": Algorithm(_adam, maximum=True),
-    "rmsprop": Algorithm(_rmsprop, averages="n"),
-    "sgd": Algorithm(_sgd, averages="m"),
+    "rmsprop": Algorithm(_rmsprop, averages="n", corrected=False),
+    "sgd": Algorithm(_sgd, averages="m", corrected=False),
+    "momentum": Algorithm(_momentum, averages="m"),
     "signsgd": Algorithm(_signsgd, averages="m"),
     "laprop": Algorithm(_laprop),
     "lapropw": Algorithm(_lapropw),
@@ -336,5 +351,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "amsprop": Algorithm(_laprop, maximum=True),
     "centered": Algorithm(_laprop, centered=True),
 }
-"""The rules by the names that the command line gives them; ``lapropw`` is Algorithm 2 with epsilon
-outside the root, ``laprop_printed`` the same with epsilon where the paper prints it."""
+"""The rules by the names that the command line gives them, and ``momentum``.
+
+``lapropw`` is Algorithm 2 with epsilon outside the root; ``laprop_printed`` has it under the root.
+"""

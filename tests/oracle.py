@@ -14,12 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+RULES_ALONE = ("sgd", "momentum", "signsgd", "rmsprop", "adam", "amsgrad")  # no option of LaProp's
 NAMES = (
-    "sgd",
-    "signsgd",
-    "rmsprop",
-    "adam",
-    "amsgrad",
+    *RULES_ALONE,
     "laprop",
     "lapropw",
     "lapropw_authors",
@@ -71,6 +68,8 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
         gs.append(g)
         lrs.append(lr)
         c_m, c_n = 1 - mu**t, 1 - nu**t
+        if name == "rmsprop":
+            c_n = 1.0
 
         n = _average([x * x for x in gs], nu)
         lost = np.ones_like(n)
@@ -90,6 +89,9 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
         if name == "rmsprop":
             move, size = lr * us[-1], lr * sizes[-1]
         elif name == "sgd":
+            move = lr * sum(mu ** (t - s) * x for s, x in enumerate(gs, start=1))
+            size = lr * sum(mu ** (t - s) * np.abs(x) for s, x in enumerate(gs, start=1))
+        elif name == "momentum":
             move = lr * _average(gs, mu) / c_m
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m
         elif name in ("adam", "amsgrad"):
