@@ -144,6 +144,50 @@ def test_best_of_linear_is_the_best_of_a_grid() -> None:
     assert game.gradient == c.abs().amax(0)[stream].tolist()
 
 
+def test_growing_gradients_never_shrink() -> None:
+    c = [convex_regret.growing(5000, generator(seed)) for seed in range(3)]
+    for signed in c:
+        assert (signed.abs().diff() >= 0).all()
+        assert signed.abs()[[0, -1]].tolist() == pytest.approx([1, 10])
+        assert 0.35 < (signed > 0).double().mean() < 0.65
+    assert not torch.equal(c[0].sign(), c[1].sign())
+
+
+def test_best_of_distances_is_the_best_of_a_grid() -> None:
+    z, stream = convex_regret.targets(400, 2.0, generator()), torch.tensor([0, 1, 1])
+    assert z.abs().max() <= 1
+    assert z.median() == pytest.approx(-0.5, abs=0.15)
+    game = convex_regret.Distance(torch.stack([z, -z], 1), stream)
+    x = torch.linspace(-1, 1, 4001, dtype=torch.float64)
+    for t in (1, 16, 399):
+        for member in range(3):
+            total = (x - game.targets[:t, stream[member], None]).abs().sum(0)
+            assert game.best(t)[member].item() == pytest.approx(total.min().item(), abs=t * 3e-4)
+            assert game.best(t)[member] <= total.min() + 1e-12
+    loss, g = game(torch.tensor([[0.5], [1.0], [-1.0]]).double(), 7)
+    assert g[1:].flatten().tolist() == [1, -1]
+    assert loss[2] == 1 - z[6]
+
+
+def test_condition_of_theorem_1_is_checked(tmp_path: Path) -> None:
+    """Growing gradients keep it at every nu; rare ones break it, unless n never falls (AmsProp)."""
+    broken = {}
+    for problem in ("growing", "median", "rare"):
+        for name in ("laprop", "amsprop"):
+            rates = ["optimizer.nu=[0.1,0.9]", "optimizer.mu=[0,0.9]", f"task.problem={problem}"]
+            chosen = ["task=convex_regret", "scale=smoke", f"optimizer={name}"]
+            run = compose_settings([*chosen, *rates, f"output={tmp_path}"])
+            assert execute(run) == "finished"
+            summary = json.loads((run.folder / "summary.json").read_text())
+            broken[problem, name] = summary["condition_broken"]
+            for share, at in zip(
+                *(summary[f"condition_broken{k}"] for k in ("", "_at")), strict=True
+            ):
+                assert (share == 0) == (at is None)
+    assert min(broken.pop(("rare", "laprop"))) > 0
+    assert {share for shares in broken.values() for share in shares} == {0}
+
+
 def test_logistic_problem() -> None:
     x = torch.rand(60, 3, dtype=torch.float64, generator=generator())
     y = torch.where(normal(60) + x[:, 0] > 0.5, 1.0, -1.0).double()
