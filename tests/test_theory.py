@@ -1,6 +1,7 @@
 """The mathematics of the tasks behind Table 1, the propositions and Theorem 1."""
 
 import json
+import math
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments import convex_regret, limits, update_bounds
+from experiments import convex_regret, limits, one_gradient, update_bounds, update_variance
 from experiments.common.config import compose_settings, expand
 from experiments.common.run import execute
+from laprop import bounds
 from laprop.functional import ALGORITHMS
 
 
@@ -215,3 +217,55 @@ def test_logistic_problem() -> None:
             smallest = total(grid, member, t).min().item()
             assert best[member] <= smallest + 1e-3 * t  # of a grid: never below the minimum
             assert best[member] >= smallest - 0.02 * t
+
+
+# One gradient -------------------------------------------------------------------------------------
+
+
+def test_one_gradient_reaches_the_closed_form(tmp_path: Path) -> None:
+    for name in ("adam", "laprop"):
+        rates = ["optimizer.mu=[0.5,0.9]", "optimizer.nu=[0,0.5,0.9]", "task.size=[10,1e10]"]
+        chosen = ["task=one_gradient", f"optimizer={name}", "task.before=500", "task.after=300"]
+        run = compose_settings([*chosen, *rates, f"output={tmp_path}"])
+        assert execute(run) == "finished"
+        summary = json.loads((run.folder / "summary.json").read_text())
+        assert summary["update_before"] == pytest.approx([1.0] * 12)
+        for (size, mu, nu), after, closed, turned in zip(
+            run.members(),
+            *(summary[key] for key in ("update_after", "update_closed", "turned_for")),
+            strict=True,
+        ):
+            assert closed == one_gradient.closed_form(name, mu, nu)
+            assert after >= closed - 1e-9
+            if size == 1e10:
+                assert after == pytest.approx(closed, abs=1e-6)
+            assert (after < 0) == (turned > 0)
+            if name == "laprop" and nu < bounds.steady_direction_nu(mu):
+                assert after > 0
+
+
+# Variance -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adam", "laprop"])
+def test_variance_of_an_update_is_the_measured_one(tmp_path: Path, name: str) -> None:
+    chosen = ["task=update_variance", f"optimizer={name}", "task.settling=1", "task.counted=2"]
+    rates = ["optimizer.mu=[0,0.5,0.9]", "optimizer.nu=[0.1,0.5,0.9]", "seed=[0]"]
+    run = compose_settings([*chosen, *rates, "task.coordinates=1000", f"output={tmp_path}"])
+    assert execute(run) == "finished"
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["variance"] == pytest.approx(summary["variance_exact"], rel=0.05)
+
+
+def test_exact_variance_in_its_limits() -> None:
+    exact = update_variance.exact
+    for mu in (0.0, 0.5, 0.9):
+        assert exact("laprop", mu, 0.0) == pytest.approx((1 - mu) / (1 + mu))
+        assert exact("laprop", mu, 1e-8) == pytest.approx(exact("laprop", mu, 0.0), rel=1e-3)
+        assert exact("laprop", mu, 0.9) <= (1 - mu) / (1 + mu) / 0.1
+    assert exact("adam", 0.0, 0.0) == 1
+    assert exact("adam", 0.0, 0.3) == pytest.approx(exact("laprop", 0.0, 0.3), rel=1e-12)
+    assert exact("adam", 0.5, 0.0) == math.inf
+    # From one gradient ago alone: (1-mu)^2 mu^2 / sqrt(nu).
+    assert exact("adam", 0.5, 1e-8) > 0.5**4 / 1e-4
+    assert exact("adam", 0.5, 1e-8) / exact("adam", 0.5, 1e-6) > 10
