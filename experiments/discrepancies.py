@@ -24,6 +24,7 @@ from experiments.common.config import Axis, ConfigError, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
 
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.schedule", "seed")
 
 CODE = replace(ALGORITHMS["lapropw"], lr_weighted=True)  # the package's default

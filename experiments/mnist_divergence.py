@@ -18,6 +18,7 @@ from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 
 

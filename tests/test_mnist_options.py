@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import Maker
 
-from experiments.common.run import execute
+from experiments.common.execution import execute
 from experiments.mnist_divergence import clipped
 
 SHORT = ("task=mnist_divergence", "task.width=4", "task.batch_size=2000", "task.epochs=1")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments import convex_regret, limits, one_gradient, update_bounds, update_variance
 from experiments.common.config import compose_settings, expand
-from experiments.common.run import execute
+from experiments.common.execution import execute
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
