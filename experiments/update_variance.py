@@ -105,7 +105,10 @@ def train(cfg: Config, run: Run) -> None:
             if step >= cfg.settling:
                 carry["squares"] = carry["squares"] + update.square().mean(1)
                 carry["largest"] = torch.maximum(carry["largest"], update.abs().amax(1))
-    variance = carry["squares"] / (cfg.counted * UPDATES_PER_STEP)  # the mean is 0 by symmetry
+        if step >= cfg.settling:
+            counted = (step + 1 - cfg.settling) * UPDATES_PER_STEP
+            variance = carry["squares"] / counted  # the mean is 0 by symmetry
+            run.log(counted, variance=variance)
+            run.summary(variance=variance, largest_update=carry["largest"])
     pairs = zip(mu.tolist(), nu.tolist(), strict=True)
-    run.summary(variance=variance, largest_update=carry["largest"])
     run.summary(variance_exact=[exact(name, m, n) for m, n in pairs])
