@@ -22,8 +22,9 @@ from torch import Tensor
 
 from experiments import rainbow
 from experiments.common.config import ConfigError, Settings
+from experiments.common.execution import execute, status
 from experiments.common.records import Results
-from experiments.common.run import Run, execute, status
+from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared, too_long
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 from experiments.rainbow.network import Network, losses, projected
@@ -527,15 +528,15 @@ def test_minatar_is_played_as_published() -> None:
 
 def test_unknown_games_and_networks_are_refused(make: Maker) -> None:
     with pytest.raises(ConfigError, match=r"task.game=brakout.*did you mean breakout"):
-        make("task=rainbow", "scale=cpu", "task.game=brakout")
+        make("task=rainbow", "scale=small", "task.game=brakout")
     with pytest.raises(ConfigError, match=r"task.network=nature.*task.suite=minatar"):
-        make("task=rainbow", "scale=cpu", "task.network=nature")
+        make("task=rainbow", "scale=small", "task.network=nature")
     with pytest.raises(ConfigError, match=r"task.game=brakout: ale-py has adventure"):
         Atari("brakout", 0)
     with pytest.raises(
         ConfigError, match=r"task.learning_starts=2: must be at least task.n_step=3"
     ):
-        make("task=rainbow", "scale=cpu", "task.learning_starts=2")
+        make("task=rainbow", "scale=small", "task.learning_starts=2")
     with pytest.raises(ConfigError, match=r"task.authors"):
         make("task=rainbow", "task.authors=[noize]")
 
@@ -543,7 +544,7 @@ def test_unknown_games_and_networks_are_refused(make: Maker) -> None:
 # The agent ----------------------------------------------------------------------------------------
 
 TINY = (
-    "task=rainbow", "scale=cpu", "task.steps=400", "task.learning_starts=40", "task.hidden=8",
+    "task=rainbow", "scale=small", "task.steps=400", "task.learning_starts=40", "task.hidden=8",
     "task.replay=150", "task.target_every=60", "task.log_every=50", "task.evaluate_every=200",
     "task.evaluate_games=2", "task.film=4", "task.epsilon_decay=50",
 )  # fmt: skip
@@ -772,7 +773,7 @@ def test_a_memory_of_frames_is_saved_as_far_as_it_is_filled() -> None:
 
 
 def test_it_learns_breakout_of_minatar(make: Maker) -> None:
-    settings = make("task=rainbow", "scale=cpu", "task.steps=7000", "task.hidden=32",
+    settings = make("task=rainbow", "scale=small", "task.steps=7000", "task.hidden=32",
                     "task.evaluate_every=0", "task.film=0", "optimizer.lr=1e-3")  # fmt: skip
     summary(settings)
     curve = [record["life_score"] for record in records(settings)]
@@ -833,7 +834,7 @@ def heights(**named: float) -> dict[tuple[str, float], float]:
 
 def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None:
     """0 where a curve begins, 1 its highest point; a straight line to there has one half."""
-    results = table(tmp_path, "cpu", heights(adam_large=0.5), noise=0)
+    results = table(tmp_path, "small", heights(adam_large=0.5), noise=0)
     scale = fig11.ends(results)
     assert scale.loc["pong"].tolist() == [-21, 9]
     found = fig11.areas(results)
@@ -858,7 +859,7 @@ def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None
 def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
     tmp_path: Path, height: dict[tuple[str, float], float], earlier: bool, equal: bool
 ) -> None:
-    results = table(tmp_path, "cpu", height)
+    results = table(tmp_path, "small", height)
     for claim, held in ((fig11.rainbow_earlier, earlier), (fig11.rainbow_earlier_equal, equal)):
         measured = claim(results)
         assert measured.held is held, measured.text
@@ -880,7 +881,7 @@ def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
 def test_the_best_score_is_compared_at_the_papers_epsilons(
     tmp_path: Path, height: dict[tuple[str, float], float], held: bool
 ) -> None:
-    results = table(tmp_path, "cpu", height, {"breakout": (0.5, 8.0)})
+    results = table(tmp_path, "small", height, {"breakout": (0.5, 8.0)})
     measured = fig06.rainbow_breakout(results)
     assert measured.held is held, measured.text
     assert re.match(r"best evaluation: \d+\.\d \(LaProp, 1e-15; mean of the maxima", measured.text)
@@ -888,7 +889,7 @@ def test_the_best_score_is_compared_at_the_papers_epsilons(
 
 def test_the_best_of_many_evaluations_is_chosen_by_the_other_seeds(tmp_path: Path) -> None:
     """Evaluations that are noise: the mean of the maxima is far above them, the chosen is not."""
-    results = table(tmp_path, "cpu", heights(), {"breakout": (0.5, 0.0)})
+    results = table(tmp_path, "small", heights(), {"breakout": (0.5, 0.0)})
     noise, curves, found = np.random.default_rng(0), results.curves, []
     pattern = r"(\d+\.\d) \(LaProp, 1e-15; mean of the maxima (\d+\.\d)\)"
     for _ in range(20):
@@ -917,7 +918,7 @@ def test_the_authors_logs_say_what_they_say(monkeypatch: pytest.MonkeyPatch) -> 
     assert fig06.rainbow_breakout_logs().held is True
 
 
-@pytest.mark.parametrize("scale", ["cpu", "paper", None])
+@pytest.mark.parametrize("scale", ["small", "paper", None])
 def test_pictures_show_all_arms_and_the_authors_logs_whole(
     tmp_path: Path, scale: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -927,11 +928,11 @@ def test_pictures_show_all_arms_and_the_authors_logs_whole(
     monkeypatch.setattr(picture06, "load", lambda name: every)
     figure = picture06.draw(breakout)
     panels = figure.axes
-    assert len(panels) == (3 if scale == "cpu" else 2)
+    assert len(panels) == (3 if scale == "small" else 2)
     logs = [line.get_xdata() for line in panels[1].lines if len(line.get_xdata()) > 20][:2]
     assert sorted(round(max(x) / 1e6) for x in logs) == [12, 29]
     assert len(panels[0].lines) == (4 if scale else 0)
-    if scale == "cpu":
+    if scale == "small":
         assert len(panels[2].lines) == 4
         top = max(line.get_ydata().max() for line in panels[0].lines)
         assert top == pytest.approx(1, abs=0.1)
