@@ -30,6 +30,7 @@ from experiments.common.run import Interrupted
 
 # Figure and scale, in the order in which they are wanted.
 QUEUE = (
+    ("fig01", "paper"),
     ("fig05", "short"),
     ("fig12", "short"),
     ("resnet20", "paper"),
