@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 from typing import Any
 
@@ -76,7 +77,8 @@ def test_every_figure_names_settings_of_its_task(figure: str):
     grids = OmegaConf.load(CONFIGS / "figure" / f"{figure}.yaml").grids
     for scale, grid in grids.items():
         every = expand([f"figure={figure}", f"scale={scale}"])
-        columns = {"optimizer.name" if key == "optimizer" else key for key in grid}
+        keys = itertools.chain.from_iterable(grid if OmegaConf.is_list(grid) else [grid])
+        columns = {"optimizer.name" if key == "optimizer" else key for key in keys}
         for settings in every:
             assert columns <= {
                 "seed",
