@@ -30,6 +30,7 @@ from laprop.functional import ALGORITHMS
 # part of a run's key by themselves. 2: the style loss is a mean over the layers; 1: it was the sum.
 VERSION = 2
 
+OPTIMIZERS = ("lbfgs",)  # besides the rules of laprop.functional
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # all of them for the style
 CONTENT = LAYERS.index("conv2_2")
