@@ -288,6 +288,9 @@ class Run:
                 ``null``: a curve ends there, and :meth:`diverged` says why.
         """
         record = {"step": step} | self._plain(metrics)
+        for name, value in record.items():
+            if any(isinstance(v, str) for v in (value if isinstance(value, list) else [value])):
+                raise TypeError(f"run.log({name}={value!r}): takes numbers; run.summary takes text")
         self._metrics.write((json.dumps(record, allow_nan=False) + "\n").encode())
         self._metrics.flush()
         self._tracker.log(record)
