@@ -25,6 +25,7 @@ from experiments.common.config import Axis, ConfigError, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
 
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.schedule", "seed")
 SIDE = 14  # images are averaged over 2 x 2 pixels: a quarter of the work
 

@@ -20,7 +20,7 @@ from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
-VERSION = 1  # to be raised with every change after which the same settings give other numbers
+VERSION = 1  # raised when the same settings give other numbers
 AXES = (
     "seed", "optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "task.flip",
 )  # fmt: skip

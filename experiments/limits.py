@@ -74,8 +74,12 @@ def loss_and_gradient(theta: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor,
 
 
 def becomes(limit: str, name: str) -> str:
-    """Name of the rule that an optimizer should become in a limit."""
-    return {"mu_0": "rmsprop", "nu_0": "ssg_m", "both_0": "ssg_m", "nu_1": "sgd_m"}.get(limit, name)
+    """Name of the rule that an optimizer should become in a limit.
+
+    RMSProp with bias correction, as both have it, is Adam at mu = 0: see :func:`limiting`.
+    """
+    limits = {"mu_0": "adam", "nu_0": "signsgd", "both_0": "signsgd", "nu_1": "momentum"}
+    return limits.get(limit, name)
 
 
 def approaching(limit: str, e: Tensor, mu: float, nu: float) -> dict[str, Tensor | float]:
@@ -89,7 +93,7 @@ def limiting(limit: str, t: int, mu: float, nu: float) -> dict[str, float]:
     """Decay rates at update t (from 1) of what the limit should become."""
     mean = 1 - 1 / t
     return {
-        "mu": {"both_0": 0.0, "mu_1": mean}.get(limit, mu),
+        "mu": {"mu_0": 0.0, "both_0": 0.0, "mu_1": mean}.get(limit, mu),
         "nu": mean if limit == "nu_1_cold" else nu,
     }
 

@@ -16,6 +16,8 @@ from experiments.common import data, fairseq
 from experiments.common.config import settings
 from experiments.common.run import Run
 
+VERSION = 1  # raised when the same settings give other numbers
+
 
 @settings
 class Config:

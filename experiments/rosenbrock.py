@@ -27,6 +27,7 @@ AXES = (
     "optimizer.nu",
     "seed",
 )
+VERSION = 1  # raised when the same settings give other numbers
 UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
 
 

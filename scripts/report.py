@@ -23,7 +23,8 @@ import pandas as pd
 import yaml
 from markupsafe import Markup, escape
 
-from experiments.common.config import CONFIGS, ROOT
+from experiments.common import ROOT
+from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
 from scripts import check_claims, make_discrepancies
 from scripts.figures import style

@@ -23,7 +23,8 @@ from conftest import ROOT, Maker, manifest, wait_for
 from experiments import translation
 from experiments.common import data, fairseq
 from experiments.common.config import ConfigError, Settings, compose_settings
-from experiments.common.run import Run, execute
+from experiments.common.execution import execute
+from experiments.common.run import Run
 
 HERE = importlib.util.find_spec("fairseq") is not None
 pytestmark = pytest.mark.skipif(not HERE, reason="fairseq is not installed: make fairseq")

@@ -19,8 +19,9 @@ from torch import Tensor
 from experiments import imdb
 from experiments.common import data
 from experiments.common.config import ConfigError, Settings
+from experiments.common.execution import execute
 from experiments.common.records import Results
-from experiments.common.run import Run, execute
+from experiments.common.run import Run
 from scripts.claims.fig07 import best_by_the_others
 from scripts.claims.imdb_tuned import imdb_ten_points_tuned, tuned
 
@@ -237,7 +238,7 @@ def test_the_best_of_many_equals_is_not_better_than_they_are() -> None:
 
 def test_it_learns_from_real_reviews(make: Maker) -> None:
     settings = make(
-        "task=imdb", "scale=cpu", "task.hidden=16", "task.length=40", "task.reviews=2000",
+        "task=imdb", "scale=small", "task.hidden=16", "task.length=40", "task.reviews=2000",
         "task.test_reviews=500", "task.validation=100", "task.epochs=4", "task.batch_size=50",
         "task.average_over=1", "optimizer.lr=0.01", "optimizer.nu=0.99",
     )  # fmt: skip

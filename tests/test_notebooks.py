@@ -6,7 +6,7 @@ import sys
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from experiments.common.config import ROOT
+from experiments.common import ROOT
 from scripts.run_notebooks import NOTEBOOKS, client
 
 

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from experiments import rainbow
 from experiments.common.config import CONFIGS, ConfigError, Settings, expand
+from experiments.common.execution import execute, status
 from experiments.common.records import Results
-from experiments.common.run import Run, execute, status
+from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 from experiments.rainbow.network import Network, losses, projected

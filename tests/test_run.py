@@ -18,7 +18,8 @@ from forked import child
 
 from experiments.common import run as runs
 from experiments.common.config import ConfigError, Settings
-from experiments.common.run import Run, execute, outcome, status
+from experiments.common.execution import execute, outcome, status
+from experiments.common.run import Run
 
 NUMBERS = ("summary.json", "metrics.jsonl")
 

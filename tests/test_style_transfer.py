@@ -17,7 +17,8 @@ from torch.nn.functional import conv2d, max_pool2d, mse_loss
 from experiments import style_transfer
 from experiments.common import data
 from experiments.common.config import ConfigError, Settings
-from experiments.common.run import Run, execute
+from experiments.common.execution import execute
+from experiments.common.run import Run
 from experiments.style_transfer import CAFFE_UNIT, CONTENT, LAYERS, VGG, Loss, picture
 
 CPU = torch.device("cpu")

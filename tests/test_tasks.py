@@ -11,7 +11,7 @@ import pytest
 from conftest import FIGURES, TASKS, Maker
 
 from experiments.common.config import Settings, expand
-from experiments.common.run import FINAL, execute
+from experiments.common.execution import FINAL, execute
 
 
 def summary(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from experiments import convex_regret, limits, update_bounds
 from experiments.common.config import compose_settings, expand
-from experiments.common.run import execute
+from experiments.common.execution import execute
 from laprop.functional import ALGORITHMS
 
 

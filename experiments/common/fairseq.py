@@ -34,8 +34,10 @@ import torch
 from filelock import FileLock
 
 import laprop
-from experiments.common.config import ROOT, ConfigError, Settings, code_hash
+from experiments.common import ROOT
+from experiments.common.config import ConfigError, Settings
 from experiments.common.run import Run
+from experiments.common.versions import versions
 
 PLUGIN = Path(str(laprop.__file__)).parent / "fairseq_plugin"
 POLL = 0.02  # seconds between two looks at the log
@@ -79,11 +81,11 @@ def prepared(settings: Settings, text: dict[str, Any], make: Callable[[Path], No
 
     Args:
         settings: of the run.
-        text: all that decides what the folder holds, apart from the task's program.
+        text: all that decides what the folder holds, apart from the task's version.
         make: fills an empty folder; called once, whatever number of runs ask at a time.
     """
     task = settings.task_name
-    content = json.dumps({"code": code_hash(task), **text}, sort_keys=True)
+    content = json.dumps({"version": versions(task)["task"], **text}, sort_keys=True)
     home = settings.output.absolute() / "prepared"
     folder = home / f"{task}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     home.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ from experiments.rainbow.environments import MINATAR, SUITES, Atari, MinAtar
 from experiments.rainbow.network import CONVOLUTIONS, Network, Noise, best_actions, losses
 from experiments.rainbow.replay import Batch, Replay
 
-VERSION = 2  # to be raised with every change after which the same settings give other numbers
+VERSION = 2  # raised when the same settings give other numbers
 DEVIATIONS = ("noise", "dueling", "multi_step", "cutoff")
 TABLE = 1024  # draws after which the authors' noise is drawn anew for each network
 CUTOFF, CUTOFF_IN_EVALUATION = 9950, 5000  # the authors', steps of a life

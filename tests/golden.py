@@ -1,0 +1,80 @@
+"""Numbers of each task's smoke run, as committed in ``golden.json``.
+
+``python tests/golden.py TASK ...`` runs the named tasks (default: all) and writes their numbers
+anew. Do that after a task's ``VERSION``, or ``RULES`` in ``laprop/version.py``, was raised.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FILE = Path(__file__).with_suffix(".json")
+OPTIMIZERS = ("adam", "laprop")
+
+
+def numbers(task: str, optimizer: str, output: Path) -> dict[str, list[float | None]]:
+    """All numbers of a smoke run: its summary, and its first and its last record."""
+    from experiments.common.config import compose_settings
+    from experiments.common.execution import execute
+
+    settings = compose_settings(
+        [f"task={task}", f"optimizer={optimizer}", "scale=smoke", "threads=1", f"output={output}"]
+    )
+    execute(settings)
+    summary = json.loads((settings.folder / "summary.json").read_text())
+    log = (settings.folder / "metrics.jsonl").read_text().splitlines()
+    parts = {"summary": summary, "first": json.loads(log[0]), "last": json.loads(log[-1])}
+    found = {}
+    for part, values in parts.items():
+        for name, value in values.items():
+            row = value if isinstance(value, list) else [value]
+            if all(isinstance(x, int | float | None) for x in row):
+                found[f"{part}.{name}"] = row
+    return found
+
+
+def versions_of(task: str) -> dict[str, Any]:
+    """What must rise when the numbers change."""
+    from experiments.common.versions import versions
+
+    return versions(task)
+
+
+def differences(
+    golden: dict[str, list[float | None]], found: dict[str, list[float | None]]
+) -> list[str]:
+    """The numbers that differ by more than what processors round differently."""
+    names = sorted(golden.keys() | found.keys())
+    return [name for name in names if not _close(golden.get(name), found.get(name))]
+
+
+def _close(one: list[float | None] | None, other: list[float | None] | None) -> bool:
+    if one is None or other is None or len(one) != len(other):
+        return False
+    pairs = zip(one, other, strict=True)
+    return all(
+        a == b if a is None or b is None else math.isclose(a, b, rel_tol=2e-3, abs_tol=1e-7)
+        for a, b in pairs
+    )
+
+
+def main(tasks: list[str]) -> None:
+    """Write the numbers of the named tasks."""
+    golden = json.loads(FILE.read_text()) if FILE.exists() else {}
+    for task in tasks:
+        with tempfile.TemporaryDirectory() as folder:
+            runs = {name: numbers(task, name, Path(folder)) for name in OPTIMIZERS}
+        golden[task] = {"versions": versions_of(task), "runs": runs}
+        FILE.write_text(json.dumps(dict(sorted(golden.items())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[1]
+    sys.path.insert(0, str(root))
+    names = sorted(file.stem for file in (root / "configs" / "task").glob("*.yaml"))
+    main(sys.argv[1:] or names)
