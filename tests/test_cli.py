@@ -230,7 +230,7 @@ for fail_at in (-1, 3):
     assert [m["status"] for m in statuses(tmp_path / "outputs").values()].count("failed") == 1
 
 
-@pytest.mark.parametrize("grid", [["figure=fig12", "scale=small"], ["figure=fig04", "scale=smoke"]])
+@pytest.mark.parametrize("grid", [["figure=fig10", "scale=small"], ["figure=fig04", "scale=smoke"]])
 def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
     """Cell by cell: the agent's command lines stand for the runs of the grid, none else."""
     made = yaml.safe_load(yaml.safe_dump(wandb_sweep.sweep([*grid, f"output={tmp_path}"])))
@@ -248,6 +248,11 @@ def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
     wanted = [settings.key for settings in config.expand([*grid, f"output={tmp_path}"])]
     assert sorted(keys) == sorted(wanted)
     assert len(set(keys)) == len(keys) > 3
+
+
+def test_a_list_of_grids_is_no_wandb_sweep():
+    with pytest.raises(config.ConfigError, match=r"figure=fig05 scale=short: its grid is 2 grids"):
+        wandb_sweep.sweep(["figure=fig05", "scale=short"])
 
 
 def data_folder() -> Path:

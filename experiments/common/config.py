@@ -34,6 +34,7 @@ from pydantic.dataclasses import dataclass
 from experiments.common import ROOT
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.versions import versions
+from laprop.functional import ALGORITHMS
 
 CONFIGS = ROOT / "configs"
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
@@ -312,6 +313,12 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     module = task_module(name)
+    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
+    if config.optimizer.name not in usable:
+        raise ConfigError(
+            f"optimizer={config.optimizer.name}: is not for {name}, which takes "
+            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
+        )
     task = {key: value for key, value in plain["task"].items() if key != "name"}
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
