@@ -239,6 +239,7 @@ def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
     ]
     columns = ["optimizer", "lr", "nu", "seed", "valid_error", "test_error"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "runs.csv", index=False)
+    (tmp_path / "manifest.json").write_text("{}")
     results = Results(tmp_path)
     assert {o: chosen for o, (chosen, _) in tuned(results).items()} == {
         "adam": (0.004, 0.9), "amsgrad": (0.002, 0.9), "laprop": (0.008, 0.9),
