@@ -206,9 +206,9 @@ class Run:
     def steps(self, total: int) -> Iterator[int]:
         """The steps still to do, out of ``range(total)``; ends early once diverged.
 
-        Between two steps the run is checkpointed every ``checkpoint_every`` seconds, less often
-        where writing would take more than a twentieth of the time (0: after every step); and when SIGINT or SIGTERM
-        arrives, after which the process ends.
+        Between two steps the run is checkpointed every ``checkpoint_every`` seconds (0: after every
+        step), less often where writing would take more than a twentieth of the time; and when
+        SIGINT or SIGTERM arrives, after which the process ends.
         """
         self._restore()
         label = f"{self.config.task_name} {self.config.optimizer.name} {self.config.key[:6]}"
