@@ -296,7 +296,7 @@ def provenance(results: Results) -> dict[str, Any]:
     }
     axes = {key: listed(values_of(results.runs[name])) for name, key in manifest["axes"].items()}
     places = [
-        place | {"runs": int((runs.environment == i).sum())}
+        place | {"runs": sum(i in places for places in runs.environments)}
         for i, place in enumerate(manifest["environments"])
     ]
     return {

@@ -22,6 +22,7 @@ import experiments
 from experiments.common import config
 from experiments.common.config import ConfigError, Settings, compose_settings, expand
 from experiments.common.versions import program, versions
+from laprop.functional import ALGORITHMS
 
 
 @pytest.fixture
@@ -113,7 +114,12 @@ def test_every_task_with_every_optimizer_at_every_scale(task: str):
     assert set(raw.get("scales", {})) <= set(config.SCALES)
     assert set(raw.get("optimizers", {})) <= set(config.OPTIMIZERS)
     assert "smoke" in raw.scales
+    own = getattr(config.task_module(task), "OPTIMIZERS", ())
     for optimizer in config.OPTIMIZERS:
+        if optimizer not in ALGORITHMS and optimizer not in own:
+            with pytest.raises(ConfigError, match=f"={optimizer}: is not for {task}, which"):
+                compose_settings([f"task={task}", f"optimizer={optimizer}"])
+            continue
         for scale in {"paper", *raw.scales}:
             s = compose_settings([f"task={task}", f"optimizer={optimizer}", f"scale={scale}"])
             assert (s.task_name, s.optimizer.name, s.scale) == (task, optimizer, scale)

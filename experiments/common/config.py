@@ -34,6 +34,7 @@ from pydantic.dataclasses import dataclass
 from experiments.common import ROOT
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.versions import versions
+from laprop.functional import ALGORITHMS
 
 CONFIGS = ROOT / "configs"
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
@@ -311,7 +312,15 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
         value = raw[key.rpartition(".")[2]]  # type: ignore[index, call-overload]
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
+        raise ConfigError("output=: must be the path of a folder")
     module = task_module(name)
+    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
+    if config.optimizer.name not in usable:
+        raise ConfigError(
+            f"optimizer={config.optimizer.name}: is not for {name}, which takes "
+            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
+        )
     task = {key: value for key, value in plain["task"].items() if key != "name"}
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
@@ -375,6 +384,8 @@ def _parsed(text: str) -> Override:
     first = re.split("[./]", key)[0]
     known = [field.name for field in fields(Settings) if field.name != "task_name"]
     value = text.partition("=")[2]
+    if first in HYPERPARAMETERS:
+        raise ConfigError(f"{text}: unknown (did you mean optimizer.{text}?)")
     if first not in (*known, "hydra"):
         raise unknown(key, value, first, known)
     if override.is_delete():

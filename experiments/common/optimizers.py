@@ -67,6 +67,4 @@ def torch_optimizer(
         )
     if name == "sgd":
         return torch.optim.SGD(params, lr=lr, momentum=settings.mu, fused=fused)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(params, lr=lr, alpha=settings.nu, eps=eps)
-    raise ConfigError(f"optimizer={name}: is not for this task")
+    return torch.optim.RMSprop(params, lr=lr, alpha=settings.nu, eps=eps)
