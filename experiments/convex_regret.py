@@ -38,7 +38,7 @@ from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
-VERSION = 2  # to be raised when the numbers of the same settings change
+VERSION = 2  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
 ROUNDS_PER_STEP = 100  # of run.steps: the grain of checkpoints
 ROUNDING = 1e-12  # relative: what falls by less counts as constant

@@ -36,7 +36,7 @@ from experiments.common.config import Axis, ConfigError, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, State
 
-VERSION = 2  # to be raised when the numbers of the same settings change
+VERSION = 2  # raised when the same settings give other numbers
 AXES = ("task.distance", "seed")
 OTHER = {"adam": "laprop", "laprop": "adam"}
 WARM = ("nu_1", "nu_1_other_warm")

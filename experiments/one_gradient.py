@@ -19,7 +19,7 @@ from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
-VERSION = 1  # to be raised when the numbers of the same settings change
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.size", "optimizer.mu", "optimizer.nu")
 LOGGED = 40  # points of the curve after the exploding gradient, at equal steps of log t
 

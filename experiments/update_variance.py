@@ -20,7 +20,7 @@ from experiments.common.config import ConfigError, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
-VERSION = 1  # to be raised when the numbers of the same settings change
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.mu", "optimizer.nu", "seed")
 UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
 
