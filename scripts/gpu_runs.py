@@ -6,15 +6,15 @@ prepared text and images. No part is larger than what is sent to it at a time; o
 needed to start.
 
 ``python3 .gpu/1/gpu_runs.py run --output DIR`` runs ``STEPS`` there, from the parts that have
-arrived, and leaves at most six small files in DIR: what was reached (``reached.csv``), records of
-the runs without weights (``runs.tar.gz``), the benchmark, the tests' log, all logs, and
-``report.json``. A run whose time is up gets SIGTERM and counts as unfinished.
+arrived, and leaves at most seven small files in DIR: what was reached (``reached.csv``), records
+of the runs without weights (``runs.tar.gz``), the benchmark, the tests' log, the logs of the steps
+and of fairseq, and ``report.json``. A run whose time is up gets SIGTERM and counts as unfinished.
 
 ``python -m scripts.gpu_runs unpack DIR`` puts finished runs into the output folder of
 ``scripts.long_runs``, where ``scripts.collect`` finds them, and the others into its ``reached``.
 
-Runs of IWSLT14 compute in float32 as the authors' did: neither fp16 nor TF32, which torch leaves
-off. RoBERTa's compute in fp16, as theirs did.
+Runs of IWSLT14 and CIFAR-10 compute in float32, not TF32, which is switched off. RoBERTa's compute
+in fp16, as the authors' did.
 """
 
 import argparse
@@ -52,7 +52,8 @@ WHEELS = (
     *("typing_extensions", "heavyball", "pytorch_optimizer"),
 )
 FROM_SOURCE = ("antlr4-python3-runtime",)  # has no wheel, and no compiled part
-RECORDS = ("manifest.json", "config.yaml", "metrics.jsonl", "summary.json")
+# Of a run, what comes back: all but checkpoints and the logs, which have an archive of their own.
+RECORDS = ("manifest.json", "config.yaml", "metrics.jsonl", "summary.json", "*.csv")
 MIB = 1 << 20
 LARGEST = 16 * MIB  # of a file that comes back
 GRACE = 20.0  # seconds from SIGTERM to SIGKILL
@@ -110,13 +111,13 @@ STEPS = (
 # Packing ----------------------------------------------------------------------------------------
 
 
-def pack(folder: Path, limit: float, steps: list[Step]) -> None:
+def pack(folder: Path, limit: float, commands: list[str]) -> None:
     """Fill the parts; what was downloaded or prepared before is kept.
 
     Args:
         folder: of the parts, ignored by git.
         limit: of a part, in MiB.
-        steps: whose data is to go along.
+        commands: of steps; the text of their runs goes along.
     """
     commit = git("rev-parse", "HEAD")
     if git("status", "--porcelain", "--", *PROGRAM):
@@ -127,7 +128,7 @@ def pack(folder: Path, limit: float, steps: list[Step]) -> None:
     git("archive", "--format=tar.gz", f"--output={program}", "HEAD", "--", *PROGRAM)
     (folder / "commit").write_text(commit)
     items = [folder / "gpu_runs.py", program, folder / "commit", *wheels(folder / "wheels")]
-    items += [*texts(folder, steps), *images(folder / "cifar10")]
+    items += [*texts(folder, commands), *images(folder / "cifar10")]
     parts = distributed(items, int(limit * MIB))
     for old in folder.glob("[0-9]*"):
         shutil.rmtree(old)
@@ -193,7 +194,7 @@ def wheels(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def texts(folder: Path, steps: list[Step]) -> Iterator[Path]:
+def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
     """An archive for each prepared text of the runs of fairseq, and one of what they read beside.
 
     Runs find their text in the output folder and prepare nothing.
@@ -204,7 +205,6 @@ def texts(folder: Path, steps: list[Step]) -> Iterator[Path]:
 
     made = {}
     prepare = {"translation": translation.prepared, "roberta": roberta.prepared}
-    commands = itertools.chain.from_iterable([*s.commands, *s.rehearsal] for s in steps)
     for overrides in (text.split()[1:] for text in commands if text.startswith("experiments ")):
         for settings in expand([*overrides, f"output='{folder}'"]):
             if settings.task_name in prepare:
@@ -269,10 +269,10 @@ def images_back(sheet: Path, folder: Path) -> None:
     (folder / f"{sheet.stem}.bin").write_bytes(both.tobytes())
 
 
-def install(parts: Path, work: Path) -> dict[str, str]:
-    """Lay out program, packages and data in ``work``; returns the environment of the steps."""
+def install(parts: Path, work: Path, store: Path) -> dict[str, str]:
+    """Lay out program and packages in ``work``, data in ``store``; returns the environment."""
     for archive in sorted([*parts.glob("*/program.tar.gz"), *parts.glob("*/*.tar.xz")]):
-        into = work / "program" if archive.name.startswith("program") else work
+        into = work / "program" if archive.name.startswith("program") else store
         with tarfile.open(archive) as tar:
             tar.extractall(into, filter="data")
     together = work / "cifar10"  # a sheet and its labels may have come in two parts
@@ -281,7 +281,7 @@ def install(parts: Path, work: Path) -> dict[str, str]:
         (together / path.name).symlink_to(path)
     for sheet in sorted(together.glob("*.webp")):
         if sheet.with_suffix(".labels").exists():
-            images_back(sheet, work / "data" / "cifar10")
+            images_back(sheet, store / "data" / "cifar10")
     found = sorted(map(str, parts.glob("*/wheels/*.whl")))
     if found:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
@@ -291,34 +291,42 @@ def install(parts: Path, work: Path) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONUNBUFFERED": "1",
-        "LAPROP_DATA": str(work / "data"),
+        "LAPROP_DATA": str(store / "data"),
         "OMP_NUM_THREADS": "1",
+        "NVIDIA_TF32_OVERRIDE": "0",  # cuDNN's convolutions would use it
     }
 
 
-def place() -> Path:
-    """Where to work: in memory where there is room, as fairseq saves 470 MB every 50 updates."""
-    memory = Path("/dev/shm")  # Linux
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 40e9
-    return Path(tempfile.mkdtemp(prefix="laprop-", dir=memory if roomy else None))
+def places() -> tuple[Path, Path]:
+    """Two new folders: to work in, and for data and runs.
+
+    The second is in memory where there is room, since fairseq saves 470 MB every 50 updates. It
+    does not hold packages: programs may not be allowed there.
+    """
+    work, memory = Path(tempfile.mkdtemp(prefix="laprop-")), Path("/dev/shm")  # Linux has it
+    if memory.is_dir() and shutil.disk_usage(memory).free > 40e9:
+        return work, Path(tempfile.mkdtemp(prefix="laprop-", dir=memory))
+    return work, work
 
 
 class Machine:
     """The steps on this machine: starts what may begin, stops what must end, keeps what came."""
 
-    def __init__(self, parts: Path, output: Path, minutes: float, rehearse: bool) -> None:
+    def __init__(
+        self, parts: Path, work: Path, store: Path, output: Path, minutes: float, rehearse: bool
+    ) -> None:
         self.begin = time.monotonic()
         self.output, self.minutes, self.rehearse = output, minutes, rehearse
-        self.work = place()
+        self.work, self.outputs = work, store / "outputs"
         self.report: dict[str, Any] = {"minutes": minutes, "rehearsal": rehearse, "steps": {}}
         for path in parts.glob("*/commit"):
             self.report["commit"] = path.read_text()
         self.running: dict[str, list[subprocess.Popen[bytes]]] = {}
         self.told: dict[str, float] = {}  # when a step's processes got SIGTERM
-        self.told_all = False
+        self.over = False  # for all steps
         (self.work / "logs").mkdir()
         output.mkdir(parents=True, exist_ok=True)
-        self.environment = install(parts, self.work)
+        self.environment = install(parts, work, store)
         self.report["installed_after_s"] = round(self.seconds(), 1)
 
     def seconds(self) -> float:
@@ -327,12 +335,10 @@ class Machine:
 
     def run(self, steps: list[Step]) -> int:
         """All steps; returns the number of processes that failed by themselves."""
-        signal.signal(signal.SIGTERM, self._stop_all)
-        signal.signal(signal.SIGINT, self._stop_all)
         waiting, names = list(steps), {step.name for step in steps}
         while waiting or self.running:
             for step in list(waiting):
-                over = self.told_all or self.seconds() >= self._until(step)
+                over = self.over or self.seconds() >= self._until(step)
                 blocked = step.after in names and (
                     step.after in self.running or step.after in {s.name for s in waiting}
                 )
@@ -381,7 +387,7 @@ class Machine:
         processes = self.running.get(step.name, [])
         alive = [process for process in processes if process.poll() is None]
         note = self.report["steps"].get(step.name, {})
-        if alive and (self.told_all or self.seconds() >= self._until(step)):
+        if alive and (self.over or self.seconds() >= self._until(step)):
             since = self.told.setdefault(step.name, self.seconds())
             number = signal.SIGTERM if not note["stopped"] else signal.SIGKILL
             if not note["stopped"] or self.seconds() > since + GRACE:
@@ -396,21 +402,22 @@ class Machine:
             print(f"{self.seconds():6.1f} s: {step.name} ended, {note['exit_codes']}", flush=True)
             self.gather()  # in case that this process is killed later
 
-    def _stop_all(self, *_: object) -> None:
-        self.told_all = True
+    def stop(self, *_: object) -> None:
+        """Stop every step; a handler of signals."""
+        self.over = True
 
     def gather(self) -> None:
         """Write what there is by now into the folder that comes back."""
-        runs = sorted((self.work / "outputs").glob("*/*/manifest.json"))
+        runs = sorted(self.outputs.glob("*/*/manifest.json"))
         rows = [reached(path.parent) for path in runs]
         with (self.output / "reached.csv").open("w", newline="") as stream:
             table = csv.DictWriter(stream, list(rows[0]) if rows else ["task"])
             table.writeheader()
             table.writerows(rows)
-        kept = [p for run in runs for p in sorted(run.parent.iterdir()) if p.name in RECORDS]
-        self._tar("runs.tar.gz", kept, self.work / "outputs")
-        logs = [*(self.work / "logs").iterdir(), *(self.work / "outputs").glob("*/*/fairseq.log")]
-        self._tar("logs.tar.gz", sorted(logs), self.work)
+        kept = [p for run in runs for p in records(run.parent)]
+        self._tar("runs.tar.gz", kept, self.outputs)
+        self._tar("logs.tar.gz", sorted((self.work / "logs").iterdir()), self.work)
+        self._tar("fairseq.tar.gz", sorted(self.outputs.glob("*/*/fairseq.log")), self.outputs)
         tests = self.work / "logs" / "kernel-0.log"
         if tests.exists():
             shutil.copy(tests, self.output / "tests.log")
@@ -428,6 +435,11 @@ class Machine:
             for path in paths:
                 tar.add(path, str(path.relative_to(root)))
         shutil.move(partial, self.output / name)
+
+
+def records(folder: Path) -> list[Path]:
+    """What is kept of a run, the manifest first."""
+    return [path for pattern in RECORDS for path in sorted(folder.glob(pattern))]
 
 
 def reached(folder: Path) -> dict[str, Any]:
@@ -459,7 +471,7 @@ def reached(folder: Path) -> dict[str, Any]:
 
 
 def unpack(folder: Path, output: Path) -> None:
-    """Put the runs of ``runs.tar.gz`` into the output folder, finished ones where they belong.
+    """Put the runs of ``runs.tar.gz`` into the output folder, and the benchmark into its place.
 
     The machine has no git, so that the commit that was packed is entered into each manifest. A run
     that is finished here, or that a process is at, is left alone.
@@ -469,6 +481,9 @@ def unpack(folder: Path, output: Path) -> None:
     from experiments.common.checkpoint import CHECKPOINTS, write_json
     from experiments.common.execution import FINAL, read_manifest
 
+    if (table := folder / "optimizer_cuda.csv").exists():
+        shutil.copy(table, ROOT / "results" / "benchmarks" / table.name)
+        print("results/benchmarks/optimizer_cuda.csv")
     commit = json.loads((folder / "report.json").read_text()).get("commit")
     with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(folder / "runs.tar.gz") as tar:
@@ -488,11 +503,10 @@ def unpack(folder: Path, output: Path) -> None:
                     if ((read_manifest(target) or {}).get("status")) in FINAL:
                         print(f"{name}: is finished here")
                         continue
-                    for old in (*RECORDS, *CHECKPOINTS):
-                        (target / old).unlink(missing_ok=True)
-                    for file in RECORDS[1:] + RECORDS[:1]:  # the manifest last: it says finished
-                        if (run / file).exists():
-                            shutil.copy(run / file, target / file)
+                    for old in [*records(target), *(target / name for name in CHECKPOINTS)]:
+                        old.unlink(missing_ok=True)
+                    for file in reversed(records(run)):  # the manifest last: it says finished
+                        shutil.copy(file, target / file.name)
                     print(f"{name}: {manifest['status']}, {target}")
             except Timeout:
                 print(f"{name}: a process is at it here; stop that first")
@@ -509,8 +523,8 @@ def main() -> int:
     running = commands.add_parser("run", help="run the steps from the parts, on the GPU machine")
     running.add_argument("--output", type=Path, required=True, help="folder of what comes back")
     running.add_argument("--minutes", type=float, default=10, help="in all; default 10")
-    running.add_argument("--rehearse", action="store_true", help="at scale smoke, on the CPU")
     for one in (packing, running):
+        one.add_argument("--rehearse", action="store_true", help="at scale smoke, on the CPU")
         one.add_argument("--steps", nargs="*", choices=names, default=names, help=steps)
         one.add_argument("--parts", type=Path, help="their folder; default .gpu")
     taking = commands.add_parser("unpack", help="take over what came back")
@@ -524,14 +538,21 @@ def main() -> int:
         return 0
     chosen = [step for step in STEPS if step.name in arguments.steps]
     if arguments.what == "pack":
-        pack((arguments.parts or PACK).absolute(), arguments.limit, chosen)
+        lists = [step.rehearsal for step in chosen]  # small: they always go along
+        lists += [step.commands for step in chosen if not arguments.rehearse]
+        commands = list(itertools.chain.from_iterable(lists))
+        pack((arguments.parts or PACK).absolute(), arguments.limit, commands)
         return 0
     # The copy of this file that runs there lies in a part itself.
     parts = (arguments.parts or (PACK if PACK.is_dir() else ROOT)).absolute()
-    machine = Machine(parts, arguments.output.absolute(), arguments.minutes, arguments.rehearse)
+    (work, store), output = places(), arguments.output.absolute()
+    machine = Machine(parts, work, store, output, arguments.minutes, arguments.rehearse)
+    signal.signal(signal.SIGTERM, machine.stop)
+    signal.signal(signal.SIGINT, machine.stop)
     failed = machine.run(chosen)
-    print((machine.output / "reached.csv").read_text())
-    shutil.rmtree(machine.work, ignore_errors=True)
+    print((output / "reached.csv").read_text())
+    for folder in {work, store}:
+        shutil.rmtree(folder, ignore_errors=True)
     return 1 if failed else 0
 
 
