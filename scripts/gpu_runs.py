@@ -335,13 +335,15 @@ class Machine:
 
     def run(self, steps: list[Step]) -> int:
         """All steps; returns the number of processes that failed by themselves."""
-        waiting, names = list(steps), {step.name for step in steps}
+        waiting, named = list(steps), {step.name: step for step in STEPS}
         while waiting or self.running:
             for step in list(waiting):
                 over = self.over or self.seconds() >= self._until(step)
-                blocked = step.after in names and (
-                    step.after in self.running or step.after in {s.name for s in waiting}
-                )
+                unfinished = {*self.running, *(other.name for other in waiting)}
+                before = step.after  # of a step that was not chosen, what it would wait for
+                while before is not None and before not in unfinished:
+                    before = named[before].after if before in named else None
+                blocked = before is not None
                 if over or not blocked:
                     waiting.remove(step)
                     self._start(step, over)

@@ -142,3 +142,15 @@ def test_a_signal_stops_every_step_and_keeps_what_came(parts, tmp_path):
     assert machine.run(list(STEPS)) == 0
     notes = json.loads((back / "report.json").read_text())["steps"]
     assert all(note["started_s"] is None for note in notes.values())
+
+
+def test_a_step_waits_for_what_the_steps_between_would_wait_for(parts, tmp_path):
+    """The benchmark is alone also where RoBERTa is the only other step."""
+    work, back = tmp_path / "work", tmp_path / "back"
+    work.mkdir()
+    chosen = [s for s in STEPS if s.name in ("benchmark", "roberta")]
+    quick = [s._replace(rehearsal=["this --version"]) for s in chosen]
+    machine = Machine(parts, work, work, back, 1, rehearse=True)
+    machine.run(quick)
+    notes = json.loads((back / "report.json").read_text())["steps"]
+    assert notes["roberta"]["started_s"] >= notes["benchmark"]["ended_s"]
