@@ -1,5 +1,6 @@
 # make reproduce   install, run the quick figures, compare with the committed results
-# make test        install, with fairseq, lint, check types, run the tests
+# make check       install, lint, check types, run the fast tests: what to run while editing
+# make test        install, with fairseq, lint, check types, run all tests
 # make fairseq     what the tasks translation and roberta need: built in three minutes, C++ compiler
 # make bench       all benchmarks anew (half an hour; nothing else should run)
 # make notebooks   execute the notebooks anew
@@ -9,27 +10,32 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python -m
+# Errors only: setuptools warns on each build that two tables of pyproject.toml are experimental.
+INSTALL = $(RUN) pip install --quiet --quiet --constraint constraints.txt
 
-.PHONY: install fairseq reproduce test lint bench figures claims report notebooks
+.PHONY: install fairseq reproduce check test lint bench figures claims report notebooks
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp laprop/kernels/numbers.h
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) pip install --quiet --upgrade pip
-	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(RUN) pip install --quiet --quiet --upgrade pip
+	$(INSTALL) --editable ".[dev]"
 	touch $@
 
 fairseq: $(VENV)/fairseq
 
 # Not isolated: its build would download a second torch.
 $(VENV)/fairseq: $(VENV)/installed
-	$(RUN) pip install --quiet --constraint constraints.txt cython setuptools
-	$(RUN) pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,fairseq]"
+	$(INSTALL) cython setuptools
+	$(INSTALL) --no-build-isolation --editable ".[dev,fairseq]"
 	touch $@
 
 reproduce: install
 	$(RUN) scripts.reproduce
+
+check: lint
+	$(RUN) pytest -n 2 --dist worksteal -m "not slow"
 
 test: fairseq lint
 	$(RUN) pytest -n 2 --dist worksteal
@@ -50,7 +56,7 @@ report: install
 	$(RUN) scripts.report
 
 bench: install
-	$(RUN) pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
+	$(INSTALL) --editable ".[dev,bench]"
 	$(RUN) scripts.bench_optimizer
 	$(RUN) scripts.bench_grid
 	$(RUN) scripts.bench_cifar10

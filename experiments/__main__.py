@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def run(config: DictConfig) -> None:
     import torch
 
     from experiments.common.config import validate
-    from experiments.common.run import Interrupted, execute
+    from experiments.common.execution import execute
+    from experiments.common.run import Interrupted
 
     settings = validate(config, HydraConfig.get().overrides.task)
     cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sees to it by itself
@@ -32,7 +34,13 @@ def run(config: DictConfig) -> None:
         print(f"interrupted: {settings.folder}; the same command resumes it", flush=True)
         raise
     except Exception as error:
-        print(f"failed: {settings.folder}: {one_line(error)}", file=sys.stderr, flush=True)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"failed: {settings.folder}: {one_line(error)} ({place.filename}:{place.lineno}; "
+            "the traceback is in its manifest.json)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def one_line(error: Exception) -> str:
@@ -53,7 +61,7 @@ def main() -> int:
         return 0
     overrides = [argument for argument in sys.argv[1:] if argument not in flags]
     from experiments.common import config
-    from experiments.common.run import FINAL, check, outcome, status
+    from experiments.common.execution import FINAL, check, outcome, status
 
     try:
         sweep = bool(flags) or any(text.startswith("figure=") for text in overrides)
@@ -66,16 +74,18 @@ def main() -> int:
             f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items()
         )
         print(f"runs: {tasks}; finished before: {done}", flush=True)
-        jobs = config.for_hydra(config.with_grid(overrides))
-        sys.argv[1:] = ["--multirun", *jobs] if sweep else jobs
-        for _ in every:  # anew for each worker that was killed, at most one a run
-            try:
-                run()
-                break
-            except Exception as error:
-                if type(error).__name__ != "TerminatedWorkerError":  # joblib ends them all with one
-                    raise
-                print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
+        for line in config.command_lines(overrides):
+            jobs = config.for_hydra(line)
+            sys.argv[1:] = ["--multirun", *jobs] if sweep else jobs
+            for _ in every:  # anew for each worker that was killed, at most one a run
+                try:
+                    run()
+                    break
+                except Exception as error:
+                    # joblib ends all its workers when one was killed.
+                    if type(error).__name__ != "TerminatedWorkerError":
+                        raise
+                    print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
     except config.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ AXES = (
     "optimizer.nu",
     "seed",
 )
+VERSION = 1  # raised when the same settings give other numbers
 UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
 
 
@@ -40,7 +41,8 @@ class Config:
             paper says, ``width`` from Uniform(-sigma/2, sigma/2), which gives its thresholds.
         updates: the longest run; a multiple of 100.
         start: (x, y).
-        converged_below: loss without noise that counts as converged.
+        converged_below: a member has converged at the first update after which its loss without
+            noise is below this; the paper does not say whether it has to stay there.
         mean_over: number of last updates whose mean position is kept; 0: stop members once
             converged and keep no position.
     """

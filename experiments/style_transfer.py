@@ -1,8 +1,9 @@
 """Neural style transfer (paper 5.2 and C.3; Figures 3 and 9).
 
 The set-up of the PyTorch tutorial "Neural Transfer Using PyTorch" (Jacq, Herring), but from a
-black image. A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; each member is
-an image of its own before the same network, which takes them in chunks.
+black image and with the style loss averaged over the layers. A vectorised task: optimizer.lr, mu,
+nu, epsilon and seed may be lists; each member is an image of its own before the same network, which
+takes them in chunks. ``optimizer=lbfgs`` is the tutorial's optimizer, as a reference.
 """
 
 import math
@@ -16,16 +17,25 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, max_unpool2d
 from torch.nn.grad import conv2d_input
+from torch.optim import LBFGS
 
 from experiments.common import data
 from experiments.common.config import settings
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
+# Raise it with every change that moves a number of a finished run by more than rounding: of the
+# network, the losses, the start, an update or its clamp, what is logged or summed up. Settings are
+# part of a run's key by themselves. 2: the style loss is a mean over the layers; 1: it was the sum.
+VERSION = 2
+
+OPTIMIZERS = ("lbfgs",)  # besides the rules of laprop.functional
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # all of them for the style
 CONTENT = LAYERS.index("conv2_2")
 POOLED = (LAYERS.index("conv1_2"), LAYERS.index("conv2_2"))
+ROUND = 20  # evaluations in a step of L-BFGS: torch's default max_iter, one an iteration
 CHUNK = {"cpu": 4 * 128**2, "cuda": 16 * 512**2}  # pixels before the network at a time
 TILE = 128  # pixels: the height of a picture in the montage
 
@@ -36,15 +46,15 @@ class Config:
 
     Attributes:
         size: height and width of the images; a multiple of 4.
-        updates: T.
-        style_weight: factor of the sum over the five layers of the mean squared error of the Gram
-            matrix, which is over channels x height x width.
+        updates: T; for L-BFGS the evaluations of loss and gradient.
+        style_weight: factor of the mean over the five layers (paper C.3; the tutorial has the sum)
+            of the mean squared error of the Gram matrix, which is over channels x height x width.
         content_weight: factor of the mean squared error of conv2_2.
         start_noise: seed 0 starts at black, the paper's image; every other seed adds noise uniform
             in [0, start_noise] to it. 1/255 is a grey level: nobody sees it.
         weights: which VGG19, the first of these that can be had: ``torchvision``, the tutorial's;
             ``caffe``, those of Simonyan and Zisserman brought to the same scale.
-        log_first: up to this update each loss is logged,
+        log_first: up to this update, or evaluation, each loss is logged,
         log_every: and later every so many.
     """
 
@@ -176,6 +186,7 @@ def gram(output: Tensor) -> Tensor:
 class Loss:
     """``style_weight`` times the style loss plus ``content_weight`` times the content loss.
 
+    The style loss is the mean over the layers of the mean squared error of the Gram matrix (C.3).
     The gradient is written out: one matrix product a layer for the Gram matrix and one for its
     gradient, added in place. On a CPU core at 128 pixels autograd takes 1.4 times as long.
 
@@ -211,12 +222,13 @@ class Loss:
         outputs, places = self.vgg(images)
         style = torch.zeros(len(images), dtype=images.dtype, device=images.device)
         gradient = torch.zeros_like(outputs[-1])
+        share = self.style_weight / len(LAYERS)  # of a layer in the mean
         for layer in reversed(range(len(LAYERS))):
             output, below = outputs[layer], outputs[layer - 1] if layer else images
             error = gram(output) - self.grams[layer]
             channels, values = error.shape[1], output[0].numel()
-            style += self.style_weight * error.square().mean((1, 2))
-            error *= 4 * self.style_weight / (channels**2 * values)
+            style += share * error.square().mean((1, 2))
+            error *= 4 * share / (channels**2 * values)
             if layer == CONTENT:
                 distance = output - self.content
                 content = self.content_weight * distance.square().mean((1, 2, 3))
@@ -227,7 +239,9 @@ class Loss:
             if layer - 1 in places:
                 gradient = max_unpool2d(gradient, places[layer - 1], 2)
             if layer:
-                gradient *= below > 0
+                # 0 where below <= 0. One pass over memory; `gradient *= below > 0` makes several,
+                # and the whole loss then takes a tenth longer.
+                gradient = torch.ops.aten.threshold_backward(gradient, below, 0)
         return style, content, gradient / self.vgg.std
 
 
@@ -279,7 +293,7 @@ def save_pictures(images: Tensor, run: Run) -> None:
         file(image).save(folder / f"{number}.png")
     _, stream = run.grid.codes("seed")
     tiles = avg_pool2d(images[stream == 0], math.ceil(images.shape[-1] / TILE))
-    columns = len(run.grid.codes("optimizer.nu")[0])
+    columns = run.grid.frame["optimizer.nu"].nunique(dropna=False)
     rows = tiles.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4)
     file(rows.flatten(3).flatten(1, 2)).save(run.folder / "montage.jpg", quality=90)
 
@@ -288,38 +302,119 @@ def save_pictures(images: Tensor, run: Run) -> None:
 
 
 def train(cfg: Config, run: Run) -> None:
-    """T updates of every member; the regret is the mean of the T losses that they were taken at.
+    """T updates or evaluations; the regret is the mean of the T losses that were met on the way.
 
     The loss of the best image is not subtracted: nobody knows it, and it is the same for all.
     """
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = grid.hyper()
     weights, vgg = network(cfg.weights)
     style, content = (picture(n, cfg.size).to(run.device) for n in ("picasso", "dancing"))
     objective = Loss(vgg.to(run.device), style, content, cfg.style_weight, cfg.content_weight)
-    chunk = max(1, CHUNK[run.device.type] // cfg.size**2)
+    minimise = by_lbfgs if run.config.optimizer.name == "lbfgs" else by_updates
+    # A GPU's default is to round what a convolution multiplies to 10 bits.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        images, total, last = minimise(cfg, run, objective)
+    run.summary(regret=total / cfg.updates, final_loss=last, weights=weights)
+    save_pictures(images, run)
 
+
+def is_logged(cfg: Config, number: int) -> bool:
+    """Whether the loss of an update or evaluation, counted from 1, is logged."""
+    return number <= cfg.log_first or number % cfg.log_every == 0 or number == cfg.updates
+
+
+def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """T updates of every member, each followed by a clamp to [0, 1].
+
+    Returns:
+        images (B, 3, size, size), float64 sum of the T losses (B,), last loss (B,). The loss of an
+        update is that of the image before it.
+    """
+    algorithm, hyper = ALGORITHMS[run.config.optimizer.name], run.grid.hyper()
+    chunk = max(1, CHUNK[run.device.type] // cfg.size**2)
     images = start(cfg, run)
     carry = {
         "images": images,
         "state": algorithm.init(images),
-        "total": torch.zeros(len(grid), dtype=torch.float64, device=run.device),  # of the losses
-        "last": torch.zeros(len(grid), device=run.device),  # loss
+        "total": torch.zeros(len(images), dtype=torch.float64, device=run.device),
+        "last": torch.zeros(len(images), device=run.device),
     }
     run.track(carry=carry)
-    # A GPU's default is to round what a convolution multiplies to 10 bits.
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-        for step in run.steps(cfg.updates):
-            parts = zip(*map(objective, carry["images"].split(chunk)), strict=True)
-            style_loss, content_loss, gradient = map(torch.cat, parts)
-            loss = style_loss + content_loss
-            carry |= {"total": carry["total"] + loss, "last": loss}
-            images, carry["state"] = algorithm.step(
-                carry["images"], gradient, carry["state"], **hyper
-            )
-            carry["images"] = images.clamp(0, 1)
-            update = step + 1
-            if update <= cfg.log_first or update % cfg.log_every == 0 or update == cfg.updates:
-                run.log(update, loss=loss, content_loss=content_loss)
-    run.summary(regret=carry["total"] / cfg.updates, final_loss=carry["last"], weights=weights)
-    save_pictures(carry["images"], run)
+    for step in run.steps(cfg.updates):
+        parts = zip(*map(objective, carry["images"].split(chunk)), strict=True)
+        style_loss, content_loss, gradient = map(torch.cat, parts)
+        loss = style_loss + content_loss
+        carry |= {"total": carry["total"] + loss, "last": loss}
+        images, carry["state"] = algorithm.step(carry["images"], gradient, carry["state"], **hyper)
+        carry["images"] = images.clamp(0, 1)
+        if is_logged(cfg, step + 1):
+            run.log(step + 1, loss=loss, content_loss=content_loss)
+    return carry["images"], carry["total"], carry["last"]
+
+
+def by_lbfgs(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Tensor]:
+    """T evaluations of loss and gradient by L-BFGS, one search per member, as the tutorial does it.
+
+    L-BFGS is torch's, with all defaults but lr. It keeps 100 pairs of vectors: at 512 pixels 630 MB
+    for each member, in memory and in each checkpoint.
+
+    Returns:
+        as :func:`by_updates`, over evaluations instead of updates.
+
+    Raises:
+        ConfigError: for a weight decay, which torch's L-BFGS does not have.
+    """
+    if decay := run.config.optimizer.weight_decay:
+        raise ConfigError(f"optimizer.weight_decay={decay}: must be 0; L-BFGS has none")
+    images = start(cfg, run).contiguous()  # L-BFGS reads image and gradient as one vector
+    rates = run.grid["optimizer.lr"].tolist()
+    optimizers = [LBFGS([i], lr=lr) for i, lr in zip(images.split(1), rates, strict=True)]
+    carry = {
+        "total": torch.zeros(len(images), dtype=torch.float64, device=run.device),
+        "last": torch.zeros(len(images), device=run.device),
+    }
+    run.track(images=images, carry=carry)
+    run.track(**{f"optimizer{number}": optimizer for number, optimizer in enumerate(optimizers)})
+    for turn in run.steps(math.ceil(cfg.updates / ROUND)):
+        before = turn * ROUND
+        count = min(ROUND, cfg.updates - before)
+        met = [evaluations(optimizer, objective, count) for optimizer in optimizers]
+        losses, content_losses = (torch.stack(rows, 1) for rows in zip(*met, strict=True))
+        carry |= {"total": carry["total"] + losses.double().sum(0), "last": losses[-1]}
+        for number, (loss, content_loss) in enumerate(
+            zip(losses, content_losses, strict=True), before + 1
+        ):
+            if is_logged(cfg, number):
+                run.log(number, loss=loss, content_loss=content_loss)
+    return images.clamp(0, 1), carry["total"], carry["last"]
+
+
+def evaluations(optimizer: LBFGS, objective: Loss, count: int) -> tuple[Tensor, Tensor]:
+    """One step of L-BFGS, whose image is clamped to [0, 1] before each evaluation.
+
+    Args:
+        optimizer: of one image, (1, 3, size, size).
+        objective: gives loss and gradient.
+        count: evaluations to make. Where L-BFGS makes fewer, since one of torch's tolerances is
+            met, the last one stands for the others.
+
+    Returns:
+        loss (count,), content loss (count,).
+    """
+    (image,) = optimizer.param_groups[0]["params"]
+    optimizer.param_groups[0]["max_iter"] = count
+    losses, content_losses = [], []
+
+    def closure() -> Tensor:
+        image.clamp_(0, 1)
+        style, content, gradient = objective(image.contiguous(memory_format=torch.channels_last))
+        image.grad = gradient.contiguous()
+        losses.append(style + content)
+        content_losses.append(content)
+        return losses[-1]
+
+    optimizer.step(closure)
+    left = count - len(losses)
+    return (
+        torch.cat(losses + left * losses[-1:]),
+        torch.cat(content_losses + left * content_losses[-1:]),
+    )

@@ -18,7 +18,9 @@ Every rule in :data:`ALGORITHMS` is used in the same way::
 A hyper-parameter is a float, or a tensor over the *leading* dimensions of ``theta``: with ``theta``
 of shape (B, d) and ``nu`` of shape (B,) each of the B members has its own nu, so a grid of B runs
 is one program. Only correctly rounded elementwise operations are used (no ``pow``, ``lerp`` or
-``addcmul``), hence a member's path is the same to the last bit alone and in a batch of any size.
+``addcmul``, and on a CPU numpy's root: torch's is off by a bit for one number in 150 where MKL
+computes it). Hence a member's path has the same bits alone and in a batch of any size, with any
+number of threads and on any x86-64 processor.
 Hyper-parameters are reduced to ``theta``'s precision only after their arithmetic was done in
 float64; give them as float64 tensors, since 1 - nu is off by 1e-5 of itself for a float32 0.999.
 
@@ -34,13 +36,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State"]
+try:  # torch does not require it
+    import numpy
+except ImportError:
+    numpy = None  # type: ignore[assignment]
+
+__all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State", "exact_sqrt"]
 
 State = dict[str, Tensor]
 """``m``, ``n``, ``n_max``, ``n_bar``: shaped as theta. ``c_m``, ``c_n``: float64, shaped as mu, nu
 (a scalar before the first step). ``t``: int64 scalar, on the CPU. A rule holds what it needs."""
 
 Hyper = float | Tensor
+
+
+def exact_sqrt(x: Tensor) -> Tensor:
+    """Return the correctly rounded root of each element, in x's dtype and memory layout.
+
+    On a CPU it is numpy's, since torch's differs between processors in the last bit (MKL). Torch's
+    is used off the CPU, where gradients are to flow through it, and where numpy is not installed.
+
+    Args:
+        x: float32 or float64, of any shape.
+    """
+    if numpy is None or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
+        return x.sqrt()
+    with numpy.errstate(invalid="ignore"):  # the root of a negative number is NaN, as torch's is
+        return torch.from_numpy(numpy.asarray(numpy.sqrt(x.detach().numpy())))
 
 
 class _Step:
@@ -125,7 +147,7 @@ class _Step:
         """
         g, algorithm = self.g, self.algorithm
         n = self.average("n", g * g, self.nu)
-        c_n = self.column(self.correction("c_n", self.nu))
+        c_n = self.column(self.correction("c_n", self.nu)) if algorithm.corrected else 1.0
         maximum = algorithm.maximum
         if algorithm.centered:
             n_bar = self.average("n_bar", g, self.nu)
@@ -140,8 +162,8 @@ class _Step:
         if maximum:
             n = self.new["n_max"] = torch.maximum(self.old["n_max"], n)
         epsilon = self.column(self.epsilon)
-        n = n / c_n
-        root = (n + epsilon).sqrt() if algorithm.epsilon_in_root else n.sqrt() + epsilon
+        n = n / c_n if algorithm.corrected else n
+        root = exact_sqrt(n + epsilon) if algorithm.epsilon_in_root else exact_sqrt(n) + epsilon
         # Only where epsilon is (all but) 0: below this g^2 underflows and g / root would be noise
         # or 0 / 0; with this floor it is at most about 1, and 0 for g = 0.
         return root.clamp(min=torch.finfo(root.dtype).tiny ** 0.5)
@@ -159,16 +181,28 @@ def _adam(s: _Step) -> Tensor:
 
 
 def _rmsprop(s: _Step) -> Tensor:
-    r"""RMSProp with bias correction: Adam and LaProp at :math:`\mu = 0` (Table 1).
+    r"""RMSProp as torch.optim.RMSprop: no momentum, no bias correction.
 
     .. math::
-        \theta_t = \theta_{t-1} - \lambda g_t / (\sqrt{n_t/c_n} + \epsilon)
+        \theta_t = \theta_{t-1} - \lambda g_t / (\sqrt{n_t} + \epsilon)
+
+    With bias correction it is Adam, and LaProp, at :math:`\mu = 0` (Table 1).
     """
     return s.g / s.root() * s.column(s.lr)
 
 
-def _sgd_m(s: _Step) -> Tensor:
-    r"""SGD with momentum, as an average with bias correction.
+def _sgd(s: _Step) -> Tensor:
+    r"""SGD with momentum as torch.optim.SGD: the momentum is a sum.
+
+    .. math::
+        m_t = \mu m_{t-1} + g_t, \qquad \theta_t = \theta_{t-1} - \lambda m_t
+    """
+    m = s.new["m"] = s.old["m"] * s.column(s.mu) + s.g
+    return m * s.column(s.lr)
+
+
+def _momentum(s: _Step) -> Tensor:
+    r"""SGD whose momentum is an average with bias correction: Adam without its division (Table 1).
 
     .. math::
         m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad \theta_t = \theta_{t-1} - \lambda m_t / c_m
@@ -177,7 +211,7 @@ def _sgd_m(s: _Step) -> Tensor:
     return m * s.over(s.lr, s.correction("c_m", s.mu))
 
 
-def _ssg_m(s: _Step) -> Tensor:
+def _signsgd(s: _Step) -> Tensor:
     r"""Signed SGD with momentum, LaProp at :math:`\nu = 0, \epsilon = 0` (Table 1, section 3).
 
     .. math::
@@ -229,6 +263,7 @@ class Algorithm:
     Args:
         rule: What is subtracted from theta; its docstring holds the equation.
         averages: Which of the averages ``m`` and ``n`` the rule keeps.
+        corrected: Averages are divided by their bias corrections.
         maximum: The largest second moment so far is used (AMSGrad, AmsProp B.4).
         centered: The squared mean gradient is subtracted from the second moment (B.5).
         lr_weighted: Bias correction of LaPropW as in the authors' code, not as printed.
@@ -238,6 +273,7 @@ class Algorithm:
 
     rule: Callable[[_Step], Tensor]
     averages: str = "mn"
+    corrected: bool = True
     maximum: bool = False
     centered: bool = False
     lr_weighted: bool = False
@@ -255,7 +291,7 @@ class Algorithm:
         if theta.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"theta has dtype {theta.dtype}; it must be float32 or float64")
         state = {key: torch.zeros_like(theta) for key in self.averages}
-        for key in self.averages:
+        for key in self.averages if self.corrected else "":
             state[f"c_{key}"] = torch.zeros((), dtype=torch.float64, device=theta.device)
         if self.maximum:
             state["n_max"] = torch.zeros_like(theta)
@@ -305,11 +341,17 @@ class Algorithm:
 ALGORITHMS: dict[str, Algorithm] = {
     "adam": Algorithm(_adam),
     "amsgrad": Algorithm(_adam, maximum=True),
-    "rmsprop": Algorithm(_rmsprop, averages="n"),
-    "sgd_m": Algorithm(_sgd_m, averages="m"),
-    "ssg_m": Algorithm(_ssg_m, averages="m"),
+    "rmsprop": Algorithm(_rmsprop, averages="n", corrected=False),
+    "sgd": Algorithm(_sgd, averages="m", corrected=False),
+    "momentum": Algorithm(_momentum, averages="m"),
+    "signsgd": Algorithm(_signsgd, averages="m"),
     "laprop": Algorithm(_laprop),
     "lapropw": Algorithm(_lapropw),
+    "laprop_printed": Algorithm(_lapropw, epsilon_in_root=True),
     "amsprop": Algorithm(_laprop, maximum=True),
-    "centered_laprop": Algorithm(_laprop, centered=True),
+    "centered": Algorithm(_laprop, centered=True),
 }
+"""The rules by the names that the command line gives them, and ``momentum``.
+
+``lapropw`` is Algorithm 2 with epsilon outside the root; ``laprop_printed`` has it under the root.
+"""

@@ -21,7 +21,7 @@ from torchvision import transforms
 from experiments.cifar10 import MEAN, PADDING, STD, resnet
 from experiments.common import data
 from experiments.common.config import expand
-from experiments.common.run import execute
+from experiments.common.execution import execute
 from scripts import benchmark
 
 IMAGES = 5120  # an epoch

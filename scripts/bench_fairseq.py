@@ -44,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     ways = {}
     for optimizer in ("adam", "laprop"):
-        overrides = ["task=translation", "scale=cpu", f"optimizer={optimizer}", *SMALL_BATCH]
+        overrides = ["task=translation", "scale=small", f"optimizer={optimizer}", *SMALL_BATCH]
         settings = compose_settings(overrides)
         text = translation.prepared(settings.task, settings)
         ways[optimizer] = partial(tokens_per_second, settings, text)

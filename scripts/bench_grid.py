@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from experiments.common.config import ROOT, expand
-from experiments.common.run import execute
+from experiments.common import ROOT
+from experiments.common.config import expand
+from experiments.common.execution import execute
 from scripts import benchmark
 
 GRID = ["figure=fig02", "optimizer=laprop", "task.noise=halfwidth", "threads=1"]

@@ -29,7 +29,7 @@ import pandas as pd
 import torch
 
 from experiments.cifar10 import resnet
-from experiments.common.run import keep_freed_memory
+from experiments.common.provenance import keep_freed_memory
 from laprop import LaProp
 from scripts import benchmark
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common.config import expand
-from experiments.common.run import execute
+from experiments.common.execution import execute
 from experiments.rainbow.environments import SUITES
 from scripts import benchmark
 
@@ -198,7 +198,7 @@ def ours(*options: str) -> float:
         with tempfile.TemporaryDirectory() as output:
             common = ["task.evaluate_every=0", "task.film=0", "threads=1", f"output={output}"]
             (settings,) = expand(
-                ["task=rainbow", "scale=cpu", f"task.game={GAME}", *common, *values, *options]
+                ["task=rainbow", "scale=small", f"task.game={GAME}", *common, *values, *options]
             )
             start = time.perf_counter()
             execute(settings)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from functools import partial
 
-from experiments.common.config import ROOT
+from experiments.common import ROOT
 from scripts import benchmark
 
 REPEATS = 5

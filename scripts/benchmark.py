@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from experiments.common.provenance import device as device_of
+from experiments.common.provenance import environment
 from experiments.common.records import RESULTS
-from experiments.common.run import environment
 
 BENCHMARKS = RESULTS / "benchmarks"
 
@@ -48,7 +49,7 @@ def table(numbers: Mapping[str, list[float]], unit: str) -> pd.DataFrame:
 def write(name: str, rows: pd.DataFrame, device: str = "cpu") -> None:
     """Print the rows; keep them as ``results/benchmarks/<name>.csv`` with machine and versions."""
     print(rows.to_string(index=False), flush=True)
-    where = environment(device)
+    where = environment(device_of(device))
     machine = {"cpu": where["hardware"]["cpu"], "cores": where["hardware"]["cores"]}
     if where["hardware"]["gpu"]:
         machine["gpu"] = where["hardware"]["gpu"]

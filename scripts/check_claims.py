@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from experiments.common.config import ROOT
+from experiments.common import ROOT
 from experiments.common.records import RESULTS
 from scripts.claims.measured import Measured
 from scripts.make_figures import results_of

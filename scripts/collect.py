@@ -1,16 +1,23 @@
 """Promote finished runs to committed results: ``python -m scripts.collect figure=fig02``.
 
-Takes the same overrides as the runs themselves. Refuses a figure whose grid is not complete.
+Takes the overrides of the runs themselves. A figure's own grid goes to ``results/``, anything else
+to a table in the output folder. Refuses a grid that is not complete, unless with ``--partial``.
 """
 
+import argparse
 import sys
 
+from experiments.common.collect import collect
 from experiments.common.config import ConfigError
-from experiments.common.records import collect
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split(chr(10))[0], prog="scripts.collect")
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
+    parser.add_argument("--partial", action="store_true", help="take what is finished so far")
+    arguments = parser.parse_args()
     try:
-        results = collect(sys.argv[1:])
+        results = collect(arguments.overrides, partial=arguments.partial)
     except ConfigError as error:
-        sys.exit(f"error: {error}")
-    print(f"{results.figure}: {len(results.runs)} rows, {results.label}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{results.folder}: {len(results.runs)} rows, {results.label}")

@@ -23,7 +23,8 @@ import pandas as pd
 import yaml
 from markupsafe import Markup, escape
 
-from experiments.common.config import CONFIGS, ROOT
+from experiments.common import ROOT
+from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
 from scripts import check_claims, make_discrepancies
 from scripts.figures import style
@@ -295,7 +296,7 @@ def provenance(results: Results) -> dict[str, Any]:
     }
     axes = {key: listed(values_of(results.runs[name])) for name, key in manifest["axes"].items()}
     places = [
-        place | {"runs": int((runs.environment == i).sum())}
+        place | {"runs": sum(i in places for places in runs.environments)}
         for i, place in enumerate(manifest["environments"])
     ]
     return {

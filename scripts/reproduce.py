@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
-from experiments.common import data
-from experiments.common.config import ROOT
-from experiments.common.records import Results, collect, compare, load
+from experiments.common import ROOT, data
+from experiments.common.collect import collect
+from experiments.common.records import Results, compare, load
 
 TABLES = ROOT / "outputs" / "reproduce"
 # Figure 1 is the paper's scale with fewer seeds and one learning rate; the others are whole.

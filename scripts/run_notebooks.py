@@ -12,17 +12,42 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 
-from experiments.common.config import ROOT
+from experiments.common import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
+CELL_SECONDS = 180
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+class Output(OutputWidget):
+    """The place where a widget shows its pictures, which the kernel is not told about.
+
+    nbclient sends every change back to the kernel, past asyncio, on the socket on which it waits
+    for the kernel's reply. ZeroMQ announces a reply once. If the client sends after the reply has
+    come and before it has looked, the announcement is lost: the reply lies unread until the
+    cell's time is over (nbclient's issue 312). No cell of ours reads the outputs in the kernel.
+    """
+
+    def sync_state(self) -> None:
+        """Send nothing."""
+
+
 def client(notebook: Any) -> NotebookClient:
-    """What executes a notebook, in the folder of the notebooks."""
-    resources = {"metadata": {"path": str(NOTEBOOKS)}}
-    return NotebookClient(notebook, timeout=600, resources=resources)
+    """Return what executes a notebook in the folder of the notebooks.
+
+    A cell may take ``CELL_SECONDS``, and its outputs as long again; after that it is an error.
+    """
+    runner = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        iopub_timeout=CELL_SECONDS,
+        raise_on_iopub_timeout=True,
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
+    )
+    runner.widget_registry = {"@jupyter-widgets/output": {"OutputModel": Output}}
+    return runner
 
 
 def executed(path: Path) -> Any:

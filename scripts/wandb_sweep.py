@@ -3,7 +3,7 @@
 Prints the YAML that ``wandb sweep`` takes; each agent then runs cells of the grid one by one, and
 what is finished is skipped, as always::
 
-    python -m scripts.wandb_sweep figure=fig12 scale=cpu > sweep.yaml
+    python -m scripts.wandb_sweep figure=fig12 scale=short > sweep.yaml
     wandb sweep sweep.yaml
     wandb agent <what it printed>
 
@@ -16,18 +16,25 @@ from typing import Any
 
 import yaml
 
-from experiments.common.config import ConfigError, choices, compose_settings, expand, with_grid
+from experiments.common.config import ConfigError, choices, command_lines, compose_settings, expand
 
 
 def sweep(overrides: Sequence[str]) -> dict[str, Any]:
     """The sweep's configuration.
 
     Raises:
-        ConfigError: for a bad setting, or where there is nothing to sweep.
+        ConfigError: for a bad setting, where there is nothing to sweep, or where the figure has
+            several grids.
     """
     expand(overrides)  # every cell is checked before an agent meets it
+    lines = command_lines(overrides)
+    if len(lines) > 1:
+        raise ConfigError(
+            f"{' '.join(overrides)}: its grid is {len(lines)} grids, one sweep takes one; "
+            "write its settings out"
+        )
     fixed, parameters = [], {}
-    for text in with_grid(overrides):
+    for text in lines[0]:
         single = choices(text)
         if len(single) == 1:
             fixed += single

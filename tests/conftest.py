@@ -27,6 +27,33 @@ README = (ROOT / "README.md").read_text()
 FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
 
 
+# What `make check` leaves out: modules that train or build, and tests that start the command line.
+SLOW = {
+    "test_cifar10",
+    "test_deep_fc",
+    "test_distributed",
+    "test_elsewhere",
+    "test_fairseq",
+    "test_golden",
+    "test_imdb",
+    "test_packaging",
+    "test_rainbow",
+    "test_report",
+    "test_repository",
+    "test_run",
+    "test_style_transfer",
+    "test_sweeps",
+    "test_every_figure_at_every_scale_it_has",
+}
+SLOW_FIXTURES = {"cli", "forkserver"}
+
+
+def pytest_itemcollected(item: pytest.Function) -> None:
+    """Mark what is slow by its module, its name or the fixtures that it asks for."""
+    if {item.path.stem, item.originalname} & SLOW or SLOW_FIXTURES & set(item.fixturenames):
+        item.add_marker("slow")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Generator[None, Any, Any]:
     """Skip where the data that a test needs can't be had on this machine; with CI set, fail."""

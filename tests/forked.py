@@ -13,7 +13,7 @@ from conftest import TOYS
 import experiments
 from experiments import __main__ as entry
 from experiments.common.config import Settings
-from experiments.common.run import execute
+from experiments.common.execution import execute
 
 experiments.__path__ = [*experiments.__path__, str(TOYS)]
 

@@ -14,17 +14,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+RULES_ALONE = ("sgd", "momentum", "signsgd", "rmsprop", "adam", "amsgrad")  # no option of LaProp's
 NAMES = (
-    "sgd_m",
-    "ssg_m",
-    "rmsprop",
-    "adam",
-    "amsgrad",
+    *RULES_ALONE,
     "laprop",
     "lapropw",
     "lapropw_authors",
+    "laprop_printed",
     "amsprop",
-    "centered_laprop",
+    "centered",
     "centered_amsprop",
 )
 
@@ -70,6 +68,8 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
         gs.append(g)
         lrs.append(lr)
         c_m, c_n = 1 - mu**t, 1 - nu**t
+        if name == "rmsprop":
+            c_n = 1.0
 
         n = _average([x * x for x in gs], nu)
         lost = np.ones_like(n)
@@ -81,19 +81,23 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             n = centered
         if name in ("amsgrad", "amsprop", "centered_amsprop") and warm:
             n = n_max = np.maximum(n_max, n)
-        root = np.sqrt(n / c_n + epsilon) if case.epsilon_in_root else np.sqrt(n / c_n) + epsilon
+        in_root = case.epsilon_in_root or name == "laprop_printed"
+        root = np.sqrt(n / c_n + epsilon) if in_root else np.sqrt(n / c_n) + epsilon
 
-        us.append(np.sign(g) if name == "ssg_m" else g / root)
+        us.append(np.sign(g) if name == "signsgd" else g / root)
         sizes.append(np.abs(us[-1]) * lost)
         if name == "rmsprop":
             move, size = lr * us[-1], lr * sizes[-1]
-        elif name == "sgd_m":
+        elif name == "sgd":
+            move = lr * sum(mu ** (t - s) * x for s, x in enumerate(gs, start=1))
+            size = lr * sum(mu ** (t - s) * np.abs(x) for s, x in enumerate(gs, start=1))
+        elif name == "momentum":
             move = lr * _average(gs, mu) / c_m
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m
         elif name in ("adam", "amsgrad"):
             move = lr * _average(gs, mu) / c_m / root
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m / root
-        elif name == "lapropw":
+        elif name in ("lapropw", "laprop_printed"):
             move = _average([a * u for a, u in zip(lrs, us, strict=True)], mu) / c_m
             size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) / c_m
         elif name == "lapropw_authors":
@@ -102,7 +106,7 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             bias = np.where(lr != 0, mean_lr, 1)
             move = np.where(lr != 0, m * lr / bias, 0)  # theirs moves at lr = 0, ours must not
             size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) * lr / bias
-        else:  # laprop, ssg_m, amsprop and the centered ones
+        else:  # laprop, signsgd, amsprop and the centered ones
             move = lr * _average(us, mu) / c_m
             size = lr * _average(sizes, mu) / c_m
         theta = (theta - move) * (1 - w)

@@ -32,7 +32,9 @@ def algorithm(name: str) -> Algorithm:
 
 def functional_path(name: str, case: oracle.Case) -> np.ndarray:
     """Theta after each step by `laprop.functional`, all members in one batch."""
-    rule = dataclasses.replace(algorithm(name), epsilon_in_root=case.epsilon_in_root)
+    rule = algorithm(name)
+    in_root = case.epsilon_in_root or rule.epsilon_in_root
+    rule = dataclasses.replace(rule, epsilon_in_root=in_root)
     theta = torch.from_numpy(case.theta)
     state = rule.init(theta)
     tensors = {
@@ -56,10 +58,11 @@ def optimizer_options(name: str) -> dict[str, bool]:
     """The options of LaProp that make it the oracle's algorithm."""
     return {
         "lapropw": {"lr_weighted_correction": False},
+        "laprop_printed": {"lr_weighted_correction": False},
         "lapropw_authors": {},
         "laprop": {},
         "amsprop": {"amsgrad": True},
-        "centered_laprop": {"centered": True},
+        "centered": {"centered": True},
         "centered_amsprop": {"amsgrad": True, "centered": True},
     }[name]
 
@@ -79,7 +82,7 @@ def optimizer_path(name: str, case: oracle.Case, foreach: bool) -> np.ndarray:
             for i, param in enumerate(params)
         ],
         centered_warmup=case.warmup,
-        eps_in_sqrt=case.epsilon_in_root,
+        eps_in_sqrt=case.epsilon_in_root or name == "laprop_printed",
         foreach=foreach,
         **optimizer_options(name),
     )
@@ -105,7 +108,7 @@ def still_at_zero(case: oracle.Case) -> oracle.Case:
 
 def optimizer_case(name: str, case: oracle.Case) -> oracle.Case:
     """The case as the optimizer is defined on it by the algorithm of this name."""
-    if name in ("lapropw", "lapropw_authors"):
+    if name in ("lapropw", "lapropw_authors", "laprop_printed"):
         return still_at_zero(case)
     return constant_lr(case)
 
@@ -127,7 +130,7 @@ def main(members: int) -> None:
             for dtype in (np.float32, np.float64)
         ]
         print(f"{name:<18}{'functional':<12}{members:>8}{errors[0]:>14.2f}{errors[1]:>14.2f}")
-    for name in oracle.NAMES[5:]:
+    for name in oracle.NAMES[len(oracle.RULES_ALONE) :]:
         for kind, foreach in (("for loop", False), ("foreach", True)):
 
             def make(name: str, case: oracle.Case, foreach: bool = foreach) -> np.ndarray:

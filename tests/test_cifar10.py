@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from experiments import cifar10
 from experiments.common.config import ConfigError, Settings
-from experiments.common.run import Run, execute
+from experiments.common.execution import execute
+from experiments.common.run import Run
 
 SMALL = ("task=cifar10", "scale=smoke", "task.train_images=64", "task.test_images=50")
 

@@ -74,7 +74,9 @@ BAD = {
     # arguments after `task=rosenbrock`: what the one line must contain
     ("task.sigmaa=1",): ["task.sigmaa=1", "did you mean sigma?", "sigma, noise, updates"],
     ("optimizer.beta=3",): ["optimizer.beta=3", "lr, mu, nu, epsilon"],
-    ("scal=cpu",): ["scal=cpu", "did you mean scale?"],
+    ("scal=small",): ["scal=small", "did you mean scale?"],
+    ("nu=0.5",): ["nu=0.5", "did you mean optimizer.nu=0.5?"],
+    ("output=",): ["output=", "path of a folder"],
     ("optimizer.nu=1.5",): ["optimizer.nu=1.5", "at least 0 and less than 1"],
     ("optimizer.nu=[0.1,1]",): ["optimizer.nu=1:", "at least 0 and less than 1"],
     ("optimizer.nu=[]",): ["optimizer.nu=[]", "must not be empty"],
@@ -98,8 +100,8 @@ BAD = {
     ("~task",): ["~task"],
     ("optimizer=lapropp",): ["optimizer=lapropp", "did you mean laprop?", "adam"],
     ("figure=fig002",): ["figure=fig002", "did you mean fig02?", *FIGURES],
-    ("figure=fig02", "scale=cpu"): ["scale=cpu", "paper, smoke"],
-    ("scale=tiny",): ["scale=tiny", "paper, cpu, smoke"],
+    ("figure=fig02", "scale=small"): ["scale=small", "paper, smoke"],
+    ("scale=tiny",): ["scale=tiny", "paper, short, small, smoke"],
     ("tracking=wandbb",): ["tracking=wandbb", "did you mean wandb?", "none"],
     ("tracking.mode=never",): ["tracking.mode=never", "auto, online, offline"],
     ("hydra/launcher=joblb", "-m"): ["hydra/launcher=joblb", "did you mean joblib?", "basic"],
@@ -194,7 +196,7 @@ def test_wandb_takes_scalars_and_closes_a_failed_run(tmp_path: Path):
 import forked
 from experiments import toy
 from experiments.common import config
-from experiments.common.run import execute
+from experiments.common.execution import execute
 for fail_at in (-1, 3):
     optimizer = config.Optimizer(name="laprop", lr=0.01, mu=0.9, nu=0.99, epsilon=1e-15)
     settings = config.Settings(
@@ -230,7 +232,7 @@ for fail_at in (-1, 3):
     assert [m["status"] for m in statuses(tmp_path / "outputs").values()].count("failed") == 1
 
 
-@pytest.mark.parametrize("grid", [["figure=fig12", "scale=cpu"], ["figure=fig04", "scale=smoke"]])
+@pytest.mark.parametrize("grid", [["figure=fig10", "scale=small"], ["figure=fig04", "scale=smoke"]])
 def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
     """Cell by cell: the agent's command lines stand for the runs of the grid, none else."""
     made = yaml.safe_load(yaml.safe_dump(wandb_sweep.sweep([*grid, f"output={tmp_path}"])))
@@ -248,6 +250,11 @@ def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
     wanted = [settings.key for settings in config.expand([*grid, f"output={tmp_path}"])]
     assert sorted(keys) == sorted(wanted)
     assert len(set(keys)) == len(keys) > 3
+
+
+def test_a_list_of_grids_is_no_wandb_sweep():
+    with pytest.raises(config.ConfigError, match=r"figure=fig05 scale=short: its grid is 2 grids"):
+        wandb_sweep.sweep(["figure=fig05", "scale=short"])
 
 
 def data_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import itertools
 import os
 import subprocess
@@ -20,6 +21,8 @@ from omegaconf import OmegaConf
 import experiments
 from experiments.common import config
 from experiments.common.config import ConfigError, Settings, compose_settings, expand
+from experiments.common.versions import program, versions
+from laprop.functional import ALGORITHMS
 
 
 @pytest.fixture
@@ -73,8 +76,8 @@ def test_a_grid_counts_as_command_line_and_the_command_line_itself_wins():
     assert [(s.optimizer.nu, s.task.steps, s.seed) for s in smoke] == [(0.5, 4, 3), (0.6, 4, 3)]
     (one,) = expand(["figure=toys", "scale=smoke", "optimizer.nu=0.7"])
     assert (one.optimizer.nu, one.figure) == (0.7, "toys")
-    with pytest.raises(ConfigError, match="scale=cpu: figure=toys has paper, smoke"):
-        expand(["figure=toys", "scale=cpu"])
+    with pytest.raises(ConfigError, match="scale=small: figure=toys has paper, smoke"):
+        expand(["figure=toys", "scale=small"])
 
 
 @pytest.mark.usefixtures("toy_configs")
@@ -86,12 +89,15 @@ def test_a_list_needs_a_vectorised_task():
         "sweep with -m optimizer.nu=0.5,0.9"
     )
     with pytest.raises(ConfigError, match="task toy has paper, smoke"):
-        compose_settings(["task=toy", "scale=cpu"])
+        compose_settings(["task=toy", "scale=small"])
 
 
 def test_sweeps_of_hydra_expand():
-    names = sorted(file.stem for file in (ROOT / "configs" / "optimizer").glob("*.yaml"))
-    every = expand(["task=rosenbrock", "optimizer=glob(*)", "seed=range(3)", "optimizer.nu=0,0.5"])
+    names = sorted(file.stem for file in (ROOT / "configs" / "optimizer").glob("ams*.yaml"))
+    assert len(names) == 2
+    every = expand(
+        ["task=rosenbrock", "optimizer=glob(ams*)", "seed=range(3)", "optimizer.nu=0,0.5"]
+    )
     assert [(s.optimizer.name, s.seed, s.optimizer.nu) for s in every] == list(
         itertools.product(names, range(3), (0.0, 0.5))
     )
@@ -108,7 +114,12 @@ def test_every_task_with_every_optimizer_at_every_scale(task: str):
     assert set(raw.get("scales", {})) <= set(config.SCALES)
     assert set(raw.get("optimizers", {})) <= set(config.OPTIMIZERS)
     assert "smoke" in raw.scales
+    own = getattr(config.task_module(task), "OPTIMIZERS", ())
     for optimizer in config.OPTIMIZERS:
+        if optimizer not in ALGORITHMS and optimizer not in own:
+            with pytest.raises(ConfigError, match=f"={optimizer}: is not for {task}, which"):
+                compose_settings([f"task={task}", f"optimizer={optimizer}"])
+            continue
         for scale in {"paper", *raw.scales}:
             s = compose_settings([f"task={task}", f"optimizer={optimizer}", f"scale={scale}"])
             assert (s.task_name, s.optimizer.name, s.scale) == (task, optimizer, scale)
@@ -168,8 +179,9 @@ def test_the_key_depends_on_every_decisive_setting(task: str, monkeypatch: pytes
             keys.append(with_group(base, group, changed(getattr(base, group), field.name)).key)
     keys.append(with_group(base, "seed", 1).key)
     keys.append(with_group(base, "seed", [0, 1]).key)
-    monkeypatch.setattr(config, "code_hash", lambda name: "other code")
-    keys.append(with_group(base, "seed", 0).key)
+    for other in ({"task": "other", "laprop": 1}, {"task": 1, "laprop": "other"}):
+        monkeypatch.setattr(config, "versions", lambda name, other=other: other)
+        keys.append(with_group(base, "seed", 0).key)
     assert len(set(keys)) == len(keys)
 
 
@@ -215,47 +227,115 @@ def test_the_key_is_the_same_in_every_process():
         assert done.stdout.strip() == compose_settings(overrides).key
 
 
-def test_the_key_follows_the_code_but_not_its_comments(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    source = (TOYS / "toy.py").read_text()
-    file = tmp_path / "toy.py"
-    monkeypatch.setattr(config, "task_module", lambda name: SimpleNamespace(__file__=str(file)))
+@pytest.fixture
+def program_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """``program_of(parts={...}, task=...)``: the hash of a task ``mine`` made of these modules."""
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
+    monkeypatch.syspath_prepend(str(tmp_path))
 
-    def key(text: str) -> str:
-        file.write_text(text)
-        config.code_hash.cache_clear()
-        return config.code_hash("toy")
+    def write(**texts: str) -> str:
+        for name, text in texts.items():
+            file = tmp_path / f"{name}.py"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        importlib.invalidate_caches()
+        for name in [name for name in sys.modules if name.startswith("experiments.mine")]:
+            del sys.modules[name]
+        program.cache_clear()
+        return str(versions("mine")["task"])
 
-    base = key(source)
-    assert key(source.replace("0.99)", "0.98)")) != base
-    assert key(source + "\nfurther = 1\n") != base
+    yield write
+    program.cache_clear()
+
+
+TASK = '''"""A task."""
+from experiments import mine_helper
+import experiments.common.stats
+
+def train(cfg, run):
+    """Train."""
+    total = 1
+    run.summary(x=mine_helper.double(total))
+'''
+HELPER = "def double(x):\n    return 2 * x\n"
+
+
+def test_without_a_version_the_key_follows_the_program_and_what_it_imports(program_of):
+    base = program_of(mine=TASK, mine_helper=HELPER)
+    assert program_of(mine=TASK.replace("total = 1", "total = 3")) != base
+    assert program_of(mine=TASK) == base
     for same in (
-        source.replace('"""Draw from every', '"""Draw numbers from every'),
-        source.replace('"""A small torch.nn', '"""A tiny torch.nn'),
-        source.replace('"""Regression by', '"""Some regression by'),
-        source.replace("    model = torch", "    # a comment\n    model   =   torch"),
+        TASK.replace('"""Train."""', '"""Train a net."""'),
+        TASK.replace("    total = 1", "    # a comment\n    total   =   1"),
     ):
-        assert same != source
-        assert key(same) == base
-    config.code_hash.cache_clear()
+        assert same != TASK
+        assert program_of(mine=same) == base
+    program_of(mine=TASK)
+    assert program_of(mine_helper=HELPER.replace("2", "3")) != base
+    assert program_of(mine_helper=HELPER) == base
+    without = program_of(mine=TASK.replace("import experiments.common.stats\n", ""))
+    assert without != base  # common modules count, too
 
 
-def test_all_files_of_a_package_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    (tmp_path / "parts").mkdir()
-    for name in ("__init__.py", "net.py", "parts/deep.py"):
-        (tmp_path / name).write_text("x = 1\n")
-    module = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(config, "task_module", lambda name: module)
+def test_a_declared_version_takes_the_place_of_the_program(program_of):
+    """Renaming a local variable keeps the keys; raising the version makes new ones."""
+    declared = TASK.replace("def train", "VERSION = 3\n\ndef train")
+    assert program_of(mine=declared, mine_helper=HELPER) == "3"
+    assert program_of(mine=declared.replace("total", "amount")) == "3"
+    assert program_of(mine=declared.replace("VERSION = 3", "VERSION = 4")) == "4"
 
-    def key() -> str:
-        config.code_hash.cache_clear()
-        return config.code_hash("package")
 
-    base = key()
-    (tmp_path / "parts" / "deep.py").write_text("x = 2\n")
-    assert key() != base
-    config.code_hash.cache_clear()
+def test_a_new_field_at_its_default_keeps_the_keys(make: Maker, monkeypatch: pytest.MonkeyPatch):
+    settings = make("task=rosenbrock")
+    plain = settings.decisive()
+    assert "weight_decay" not in plain["optimizer"]  # it stands at the default that it declares
+    assert (
+        "weight_decay"
+        in make("task=rosenbrock", "optimizer.weight_decay=0.1").decisive()["optimizer"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("optimizer.nu=[0.9]", "optimizer.nu=0.9"),
+        ("seed=[3]", "seed=3"),
+        ("task.sigma=-0.0", "task.sigma=0"),
+        ("task.sigma=[-0.0,0.1]", "task.sigma=[0,0.1]"),
+        ("optimizer.lr=1", "optimizer.lr=1.0"),
+    ],
+)
+def test_one_setting_has_one_key(make: Maker, one: str, other: str):
+    assert make("task=rosenbrock", one).key == make("task=rosenbrock", other).key
+
+
+def test_a_run_that_is_named_twice_is_there_once():
+    assert [s.seed for s in expand(["task=rosenbrock", "seed=0,1,0"])] == [0, 1]
+
+
+def test_an_optimizer_has_its_own_hyper_parameters_alone(make: Maker):
+    sgd = make("task=rosenbrock", "optimizer=sgd").optimizer
+    assert (sgd.mu, sgd.nu, sgd.epsilon) == (0.9, None, None)
+    with pytest.raises(ConfigError) as caught:
+        make("task=rosenbrock", "optimizer=sgd", "optimizer.nu=0.5")
+    assert str(caught.value) == "optimizer.nu=0.5: sgd has lr, mu alone"
+
+
+@pytest.mark.usefixtures("toy_configs")
+def test_a_grid_may_be_a_list_of_grids():
+    file = config.CONFIGS / "figure" / "toys.yaml"
+    file.write_text(
+        "# @package _global_\ndefaults: [override /task: toy]\nfigure: { name: toys }\n"
+        "grids:\n  paper:\n    - { seed: '1,2', optimizer: 'adam,laprop' }\n"
+        "    - { optimizer: sgd, seed: 2, task.steps: 4 }\n"
+        "    - { seed: 1, optimizer: adam }\n"
+    )
+    every = expand(["figure=toys"])
+    assert [(s.seed, s.optimizer.name, s.task.steps) for s in every] == [
+        (1, "adam", 12), (1, "laprop", 12), (2, "adam", 12), (2, "laprop", 12), (2, "sgd", 4),
+    ]  # fmt: skip
+    given = expand(["figure=toys", "seed=5"])
+    assert [(s.seed, s.optimizer.name) for s in given] == [(5, "adam"), (5, "laprop"), (5, "sgd")]
 
 
 # The batch ----------------------------------------------------------------------------------------

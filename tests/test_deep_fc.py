@@ -16,7 +16,8 @@ from conftest import Maker
 from torch import nn
 
 from experiments.common.config import ConfigError, Settings
-from experiments.common.run import Run, execute
+from experiments.common.execution import execute
+from experiments.common.run import Run
 from experiments.deep_fc import initial, losses
 
 SMALL = ("task=deep_fc", "task.depth=6", "task.width=16", "task.batch_size=200", "task.updates=40",

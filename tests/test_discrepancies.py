@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from experiments.common.config import compose_settings
-from experiments.common.run import execute
+from experiments.common.execution import execute
 from experiments.discrepancies import PAIRS, SCHEDULES, Rule, factor, gradient, initial, losses
 from laprop import LaProp
 from scripts import discrepancies, make_discrepancies, make_figures

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 import oracle
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_report import WIDE, algorithm, constant_lr, functional_path
 
-from laprop.functional import ALGORITHMS
+from laprop.functional import ALGORITHMS, exact_sqrt
 
 # After 40 steps; half an ulp for each rounding that reaches theta adds up to about 15 at worst.
 ULP = 30.0
@@ -104,7 +105,7 @@ def test_extreme_gradients_stay_with_their_coordinate(name, bad):
     g[7, 1] = bad
     dirty, _ = run(rule, theta, g, lr=1e-3)
     assert same(dirty[[0, 2]], clean[[0, 2]])
-    if math.isfinite(bad) and name not in ("sgd_m", "centered_laprop", "centered_amsprop"):
+    if math.isfinite(bad) and name not in ("sgd", "centered", "centered_amsprop"):
         assert dirty.isfinite().all()
 
 
@@ -131,7 +132,7 @@ def test_nu_0_is_signed_sgd_with_momentum(exponent, mu, seed):
     size = 1 + torch.rand(25, 40, generator=generator)
     gradients = signs * size * 10.0**exponent
     laprop, _ = run(ALGORITHMS["laprop"], torch.ones(40), gradients, lr=1e-2, mu=mu, nu=0.0)
-    ssg, _ = run(ALGORITHMS["ssg_m"], torch.ones(40), gradients, lr=1e-2, mu=mu)
+    ssg, _ = run(ALGORITHMS["signsgd"], torch.ones(40), gradients, lr=1e-2, mu=mu)
     assert torch.equal(laprop, ssg)
 
 
@@ -196,26 +197,28 @@ def test_adam_and_amsgrad_are_torchs(dtype, seed, lr, mu, nu, epsilon, amsgrad):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("nu", [0.0, 0.9, 0.99])
-def test_rmsprop_is_torchs_with_bias_correction(dtype, nu):
-    """torch's has none: lr and eps times sqrt(c_n) make up for it exactly."""
+def test_rmsprop_is_torchs(dtype, nu):
     gradients = torch.randn(30, 50, dtype=dtype)
     hyper = {"lr": 1e-3, "nu": nu, "epsilon": 1e-8}
     ours, _ = run(ALGORITHMS["rmsprop"], torch.ones(50, dtype=dtype), gradients, **hyper)
     param = torch.nn.Parameter(torch.ones(50, dtype=dtype))
     rmsprop = torch.optim.RMSprop([param], lr=1e-3, alpha=nu, eps=1e-8)
-
-    def correct(t):
-        root = math.sqrt(1 - nu**t)
-        rmsprop.param_groups[0].update(lr=1e-3 * root, eps=1e-8 * root)
-
-    theirs = torch_path(rmsprop, param, gradients, correct)
-    assert error_in_ulp(ours, theirs, 1.0) < TORCH_ULP
+    assert error_in_ulp(ours, torch_path(rmsprop, param, gradients), 1.0) < TORCH_ULP
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.9])
-def test_sgd_m_is_torchs_with_bias_correction(mu):
+def test_sgd_is_torchs(mu):
     gradients = torch.randn(30, 50, dtype=torch.float64)
-    ours, _ = run(ALGORITHMS["sgd_m"], torch.ones(50).double(), gradients, lr=1e-2, mu=mu)
+    ours, _ = run(ALGORITHMS["sgd"], torch.ones(50).double(), gradients, lr=1e-2, mu=mu)
+    param = torch.nn.Parameter(torch.ones(50, dtype=torch.float64))
+    sgd = torch.optim.SGD([param], lr=1e-2, momentum=mu)
+    assert error_in_ulp(ours, torch_path(sgd, param, gradients), 1.0) < TORCH_ULP
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.9])
+def test_momentum_is_torchs_sgd_with_bias_correction(mu):
+    gradients = torch.randn(30, 50, dtype=torch.float64)
+    ours, _ = run(ALGORITHMS["momentum"], torch.ones(50).double(), gradients, lr=1e-2, mu=mu)
     param = torch.nn.Parameter(torch.ones(50, dtype=torch.float64))
     sgd = torch.optim.SGD([param], lr=1e-2, momentum=mu)  # sums: ours is (1 - mu) of it
 
@@ -225,12 +228,12 @@ def test_sgd_m_is_torchs_with_bias_correction(mu):
     assert error_in_ulp(ours, torch_path(sgd, param, gradients, correct), 1.0) < TORCH_ULP
 
 
-def test_limits_of_table_1():
-    """mu = 0: Adam, LaProp and RMSProp are one rule."""
+def test_adam_and_laprop_are_one_rule_without_momentum():
+    """Table 1: at mu = 0 both are RMSProp with bias correction."""
     gradients = torch.randn(20, 30, dtype=torch.float64)
     paths = [
         run(ALGORITHMS[name], torch.ones(30).double(), gradients, lr=1e-2, mu=0.0, nu=0.7)[0]
-        for name in ("adam", "laprop", "rmsprop", "lapropw")
+        for name in ("adam", "laprop", "lapropw")
     ]
     for path in paths[1:]:
         assert error_in_ulp(path, paths[0], 1.0) < 4
@@ -275,3 +278,25 @@ def test_gradients_of_every_shape(name):
         theta, _ = run(rule, torch.zeros(shape), torch.ones(12, *shape), lr=0.1, nu=0.5)
         assert theta.shape == shape
         assert (theta < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_root_is_correctly_rounded(dtype):
+    """Against exact integer arithmetic: the root of m 4^k lies within half a unit of the result."""
+    bits = 24 if dtype == torch.float32 else 53
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.rand(4000, generator=generator, dtype=torch.float64).to(dtype) + 0.5
+    for x, root in zip(numbers.tolist(), exact_sqrt(numbers).tolist(), strict=True):
+        square, unit = Fraction(x), Fraction(2) ** (math.frexp(root)[1] - bits)
+        below, above = Fraction(root) - unit / 2, Fraction(root) + unit / 2
+        assert below**2 <= square <= above**2
+
+
+def test_the_root_keeps_layout_and_lets_gradients_through():
+    x = torch.rand(3, 5).T
+    assert exact_sqrt(x).stride() == x.stride()
+    assert exact_sqrt(torch.tensor(4.0)).shape == ()
+    assert exact_sqrt(torch.tensor([-1.0])).isnan().all()
+    leaf = torch.tensor([4.0], requires_grad=True)
+    exact_sqrt(leaf).sum().backward()
+    assert leaf.grad == 0.25

@@ -19,8 +19,9 @@ from torch import Tensor
 from experiments import imdb
 from experiments.common import data
 from experiments.common.config import ConfigError, Settings
+from experiments.common.execution import execute
 from experiments.common.records import Results
-from experiments.common.run import Run, execute
+from experiments.common.run import Run
 from scripts.claims.fig07 import best_by_the_others
 from scripts.claims.imdb_tuned import imdb_ten_points_tuned, tuned
 
@@ -199,6 +200,34 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+def test_subnormal_numbers_are_zero_while_it_trains(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    torch.set_flush_denormal(False)
+
+    def product() -> float:
+        return float(torch.tensor(1e-30) * torch.tensor(1e-10))
+
+    seen: list[float] = []
+    real = imdb.binary_cross_entropy_with_logits
+
+    def spy(*arguments: Any, **options: Any) -> Tensor:
+        seen.append(product())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(imdb, "binary_cross_entropy_with_logits", spy)
+    summary(make("task=imdb", "scale=smoke"))
+    assert seen
+    assert not any(seen)
+    assert product() > 0
+    monkeypatch.setattr(imdb, "load", lambda cfg, run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        execute(make("task=imdb", "scale=smoke", "seed=1"))
+    assert product() > 0
+
+
 def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
     """Their best is not the test set's; one choice is inside the grid, two at its ends."""
     valid = {"adam": [0.3, 0.2, 0.4], "amsgrad": [0.2, 0.3, 0.4], "laprop": [0.4, 0.3, 0.2]}
@@ -210,6 +239,7 @@ def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
     ]
     columns = ["optimizer", "lr", "nu", "seed", "valid_error", "test_error"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "runs.csv", index=False)
+    (tmp_path / "manifest.json").write_text("{}")
     results = Results(tmp_path)
     assert {o: chosen for o, (chosen, _) in tuned(results).items()} == {
         "adam": (0.004, 0.9), "amsgrad": (0.002, 0.9), "laprop": (0.008, 0.9),
@@ -237,7 +267,7 @@ def test_the_best_of_many_equals_is_not_better_than_they_are() -> None:
 
 def test_it_learns_from_real_reviews(make: Maker) -> None:
     settings = make(
-        "task=imdb", "scale=cpu", "task.hidden=16", "task.length=40", "task.reviews=2000",
+        "task=imdb", "scale=short", "task.hidden=16", "task.length=40", "task.reviews=2000",
         "task.test_reviews=500", "task.validation=100", "task.epochs=4", "task.batch_size=50",
         "task.average_over=1", "optimizer.lr=0.01", "optimizer.nu=0.99",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pandas as pd
 import pytest
 from conftest import files
 
-from experiments.common import records
+from experiments.common import collect as collecting
+from experiments.common import config, records
+from experiments.common.collect import collect
 from experiments.common.config import ConfigError, Settings, expand
-from experiments.common.records import Results, collect, compare, load
-from experiments.common.run import execute
+from experiments.common.execution import execute
+from experiments.common.records import Results, compare, load
+from experiments.common.versions import versions
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def test_a_sweep_that_is_no_figure_gets_tables_and_pictures_of_its_own(tmp_path:
     every = run_all(overrides)
     (every[1].folder / "montage.jpg").write_bytes(b"picture")
     results = collect(overrides)
-    assert results.folder == tmp_path / "tables" / "rosenbrock" / "smoke"
+    assert results.folder == tmp_path / "tables" / "rosenbrock" / "smoke" / "seed=0,1"
     assert results.runs.seed.tolist() == [0, 1]
     assert (results.folder / f"{every[1].key}-montage.jpg").read_bytes() == b"picture"
     assert results.manifest["figure"] is None
@@ -82,8 +86,8 @@ def test_a_batch_becomes_tidy_rows(figure, tmp_path: Path):
         2, "rosenbrock", ["steps_to_converge"],
     )  # fmt: skip
     assert [run["key"] for run in manifest["runs"]] == [s.key for s in every]
-    assert {run["environment"] for run in manifest["runs"]} == {0}
-    assert len(manifest["environments"]) == 1
+    assert all(run["environments"] == [0] for run in manifest["runs"])
+    assert [e["program"] for e in manifest["environments"]] == manifest["programs"]
     assert results.label == "scale: smoke, 2 seeds"
 
 
@@ -112,7 +116,7 @@ def test_the_target_is_replaced_whole_or_not_at_all(figure, tmp_path: Path, monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "write_json", full)
+        patch.setattr(collecting, "write_json", full)
         with pytest.raises(OSError, match="No space"):
             collect(figure(), target)
     assert {name: (target / name).read_bytes() for name in files(target)} == before
@@ -137,12 +141,19 @@ def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: i
     lines = "".join(json.dumps(record) + "\n" for record in log)
     (settings.folder / "metrics.jsonl").write_text(lines)
     (settings.folder / "summary.json").write_text(json.dumps(summary))
-    keys = ("commit", "uncommitted_changes", "versions", "hardware", "started", "wall_time_s")
     (settings.folder / "manifest.json").write_text(
         json.dumps(
-            dict.fromkeys((*keys, "peak_memory_bytes"))
-            | {"status": "diverged" if diverged_at is not None else "finished"}
-            | {"diverged_at": diverged_at}
+            {
+                "key": settings.key,
+                "status": "finished" if diverged_at is None else "diverged",
+                "started": "2020-01-01",
+                "settings": settings.decisive(),
+                "versions": versions(settings.task_name),
+                "environments": [{"program": "one"}],
+                "diverged_at": diverged_at,
+                "wall_time_s": 1.0,
+                "peak_memory_bytes": 1,
+            }
         )
     )
 
@@ -261,10 +272,136 @@ def test_a_long_log_of_one_run(figure, tmp_path: Path):
     assert (curves.loss == np.arange(100_000, dtype=np.float32) / 2).all()
 
 
-def test_smoke_runs_are_never_loaded_as_results(figure, tmp_path: Path, monkeypatch):
+@pytest.fixture
+def results_folder(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_smoke_runs_are_never_results(figure, tmp_path: Path, results_folder: Path):
     run_all(figure())
-    assert collect(figure()).folder == tmp_path / "results" / "fig02" / "smoke"
-    assert load("fig02") is None
-    (tmp_path / "results" / "fig02" / "smoke").rename(tmp_path / "results" / "fig02" / "cpu")
-    assert load("fig02").scale == "cpu"
+    results = collect(figure())
+    assert results.folder == tmp_path / "outputs" / "tables" / "rosenbrock" / "smoke" / "fig02"
+    assert not results_folder.exists()
+
+
+def grid(tmp_path: Path, *more: str) -> list[str]:
+    """A figure at its full scale, of which tests only pretend to have run anything."""
+    return ["figure=fig05", "scale=short", f"output={tmp_path / 'outputs'}", *more]
+
+
+def pretend(settings: Settings, loss: float = 1.0) -> None:
+    write_run(settings, [{"step": 1, "train_loss": loss}], {"final_loss": loss}, None)
+
+
+def test_a_part_of_a_grid_and_another_task_never_reach_the_results(
+    tmp_path: Path, results_folder: Path
+):
+    for override in ("seed=0", "optimizer=adam", "optimizer.nu=0.5", "task.updates=400"):
+        for settings in expand(grid(tmp_path, override)):
+            pretend(settings)
+        folder = collect(grid(tmp_path, override)).folder
+        name = f"fig05_{override}"
+        assert folder == tmp_path / "outputs" / "tables" / "translation" / "short" / name
+    other = ["figure=fig01", "task=rosenbrock", f"output={tmp_path / 'outputs'}"]
+    for settings in expand(other):
+        write_run(settings, [{"step": 1}], {}, None)
+    assert tmp_path / "outputs" in collect(other).folder.parents
+    assert not results_folder.exists()
+
+
+def test_two_sweeps_of_a_task_have_two_tables(tmp_path: Path):
+    common = ["task=rosenbrock", "scale=smoke", f"output={tmp_path}"]
+    for override in ("seed=0,1", "optimizer.lr=0.1,0.2", f"seed={','.join(map(str, range(90)))}"):
+        for settings in expand([*common, override]):
+            write_run(settings, [{"step": 1}], {"x": 1.0}, None)
+        collect([*common, override])
+    tables = list((tmp_path / "tables" / "rosenbrock" / "smoke").iterdir())
+    assert len(tables) == 3
+    assert all(len(table.name) <= 100 for table in tables)
+
+
+def test_a_part_is_collected_while_the_rest_runs(tmp_path: Path, results_folder: Path):
+    """Seeds of which a run is missing are kept, but not shown; without --partial it is refused."""
+    every = expand(grid(tmp_path))
+    first = [s for s in every if s.seed == 0]
+    for settings in [*first, next(s for s in every if s.seed == 1)]:
+        pretend(settings)
+    with pytest.raises(ConfigError, match=r"of 8 runs are not finished.*figure=fig05 scale=short"):
+        collect(grid(tmp_path))
+    assert not results_folder.exists()
+    results = collect(grid(tmp_path), partial=True)
+    assert results.folder == results_folder / "fig05" / "short"
+    assert set(results.runs.seed) == set(results.curves.seed) == {0}
+    assert results.seeds == "1 seed"
+    assert len(pd.read_csv(results.folder / "runs.csv")) == len(first) + 1
+    assert load("fig05").folder == results.folder
+
+
+def test_nothing_is_shown_before_a_seed_is_whole(tmp_path: Path, results_folder: Path):
+    every = expand(grid(tmp_path))
+    with pytest.raises(ConfigError, match="8 of 8 runs"):
+        collect(grid(tmp_path), partial=True)
+    pretend(every[0])
+    collect(grid(tmp_path), partial=True)
+    assert load("fig05") is None
+
+
+def test_committed_rows_stay_where_their_runs_are_gone(tmp_path: Path, results_folder: Path):
+    """As on a second machine: what the first one finished is neither lost nor run again."""
+    every = expand(grid(tmp_path))
+    for settings in every[:5]:
+        pretend(settings, loss=1.5)
+    collect(grid(tmp_path), partial=True)
+    before = Results(results_folder / "fig05" / "short").manifest["runs"]
+    shutil.rmtree(tmp_path / "outputs")
+    assert [collecting.finished(settings) for settings in every] == [True] * 5 + [False] * 3
+    for settings in every[5:]:
+        pretend(settings, loss=2.5)
+    results = collect(grid(tmp_path))
+    assert sorted(results.runs.final_loss) == [1.5] * 5 + [2.5] * 3
+    assert sorted(results.curves.train_loss) == [1.5] * 5 + [2.5] * 3
+    assert not results.runs.duplicated(["optimizer", "warmup", "seed"]).any()
+    runs = {run["key"]: run for run in results.manifest["runs"]}
+    assert runs.keys() == {settings.key for settings in every}
+    assert [runs[run["key"]] for run in before] == before
+
+
+def test_rows_with_other_columns_are_not_mixed(tmp_path: Path, results_folder: Path):
+    every = expand(grid(tmp_path))
+    for settings in every[:5]:
+        pretend(settings)
+    collect(grid(tmp_path), partial=True)
+    shutil.rmtree(tmp_path / "outputs")
+    path = results_folder / "fig05" / "short" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"axes": manifest["axes"] | {"lr": "optimizer.lr"}}))
+    for settings in every[5:]:
+        pretend(settings)
+    with pytest.raises(ConfigError, match="holds runs that are not in the output folder"):
+        collect(grid(tmp_path))
+
+
+def test_a_run_stays_collectable_when_a_task_without_a_version_is_edited(
+    figure, monkeypatch: pytest.MonkeyPatch
+):
+    """The table's manifest names the programs of its runs."""
+    overrides = figure("seed=0,1", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
+    monkeypatch.setattr(config, "versions", lambda task: {"task": "before", "laprop": 1})
+    first, _ = expand(overrides)
+    write_run(first, [{"step": 1}], {"x": 1.0}, None)
+    manifest = json.loads((first.folder / "manifest.json").read_text())
+    manifest |= {"versions": {"task": "before", "laprop": 1}}
+    manifest["environments"] = [{"program": "before"}]
+    (first.folder / "manifest.json").write_text(json.dumps(manifest))
+    for module in (config, collecting):
+        monkeypatch.setattr(module, "versions", lambda task: {"task": "after", "laprop": 1})
+    again, second = expand(overrides)
+    assert again.key != first.key
+    write_run(second, [{"step": 1}], {"x": 2.0}, None)
+    results = collect(overrides)
+    assert results.runs.x.tolist() == [1.0, 2.0]
+    assert results.manifest["programs"] == ["before", "one"]
+    monkeypatch.setattr(collecting, "versions", lambda task: {"task": 2, "laprop": 1})
+    with pytest.raises(ConfigError, match="1 of 2 runs are not finished"):
+        collect(overrides)  # a version says that the numbers changed

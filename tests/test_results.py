@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiments.common.config import CONFIGS, ROOT
+from experiments.common import ROOT
+from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
 from scripts import check_claims, make_discrepancies, make_figures
 
@@ -46,7 +47,7 @@ def test_the_index_names_every_figure_of_the_paper_and_every_script() -> None:
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda f: f"{f.parent.name}-{f.name}")
 def test_results_are_whole(folder: Path) -> None:
     results = Results(folder)
-    assert results.scale in ("paper", "cpu")
+    assert results.scale in ("paper", "short", "small")
     assert (CONFIGS / "figure" / f"{results.figure}.yaml").exists()
     assert len(results.runs) > 0
     assert set(results.manifest["axes"]) <= set(results.runs.columns)
@@ -76,8 +77,8 @@ def test_claims_are_fresh_and_every_checked_claim_has_its_function() -> None:
         (True, "paper", "reproduced"),
         (False, "paper", "not reproduced"),
         (None, "paper", "underpowered"),
-        (True, "cpu", "reduced scale: held"),
-        (False, "cpu", "reduced scale: did not hold"),
+        (True, "small", "reduced scale: held"),
+        (False, "small", "reduced scale: did not hold"),
         (True, check_claims.LOGS, "authors' logs: held"),
     ],
 )

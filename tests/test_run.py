@@ -16,9 +16,10 @@ from conftest import SERVER, Maker, files, manifest, wait_for
 from filelock import FileLock
 from forked import child
 
-from experiments.common import run as runs
+from experiments.common import checkpoint, execution, run
 from experiments.common.config import ConfigError, Settings
-from experiments.common.run import Run, execute, outcome, status
+from experiments.common.execution import execute, outcome, status
+from experiments.common.run import Run
 
 NUMBERS = ("summary.json", "metrics.jsonl")
 
@@ -101,7 +102,7 @@ def test_a_signal_saves_a_checkpoint_and_ends_the_process(
     process.join()
     assert process.exitcode == 128 + number
     assert status(settings) == "interrupted"
-    assert 3 <= runs._load_checkpoint(settings.folder)["step"] < 30
+    assert 3 <= checkpoint.load_checkpoint(settings.folder)["step"] < 30
     assert execute(settings) == "finished"
     assert numbers(settings) == numbers(alone)
 
@@ -144,14 +145,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(toy: Maker, tmp_path:
     execute(alone)
     settings = toy(_checkpoint_every=0.0)
     interrupt(settings, records_before=6, checkpoints=1)
-    newest, older = (settings.folder / name for name in runs.CHECKPOINTS)
-    steps = [runs._load(path)["step"] for path in (newest, older)]
+    newest, older = (settings.folder / name for name in checkpoint.CHECKPOINTS)
+    steps = [checkpoint.load(path)["step"] for path in (newest, older)]
     assert steps == [6, 5]
 
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2 :] = b""
     newest.write_bytes(damaged)
-    assert runs._load_checkpoint(settings.folder)["step"] == 5
+    assert checkpoint.load_checkpoint(settings.folder)["step"] == 5
     assert "checkpoint.pt: damaged" in capfd.readouterr().err
     both = tmp_path / "both"
     shutil.copytree(settings.output, both)
@@ -209,7 +210,7 @@ def test_dictionaries_return_to_where_they_were_made():
     meta = torch.device("meta")  # stands for a GPU: a device that is not the checkpoint's
     state = {"a": torch.zeros(2), "t": torch.tensor(3), "new": (torch.ones(1), 5)}
     like = {"a": torch.zeros(2, device=meta), "t": torch.tensor(0)}
-    placed = runs._placed(state, like, meta)
+    placed = checkpoint._placed(state, like, meta)
     assert placed["a"].device == meta
     assert placed["t"].device.type == "cpu"
     assert placed["new"][0].device == meta
@@ -277,10 +278,10 @@ def test_two_processes_never_do_the_same_run(toy: Maker):
 
 
 def test_a_full_disk_leaves_the_old_files(toy: Maker, tmp_path: Path):
-    alone = toy(steps=40, output=tmp_path / "alone")
+    alone = toy(steps=90, output=tmp_path / "alone")
     execute(alone)
-    settings = toy(steps=40, _checkpoint_every=0.0)
-    interrupt(settings, records_before=10, checkpoints=1)
+    settings = toy(steps=90, _checkpoint_every=0.0)
+    interrupt(settings, records_before=60, checkpoints=1)  # the log is longer than the manifest
     before = {path.name: path.read_bytes() for path in settings.folder.glob("checkpoint*")}
     # In the first case the log cannot grow, in the second no checkpoint can be written.
     size = (settings.folder / "metrics.jsonl").stat().st_size
@@ -297,7 +298,7 @@ def test_a_full_disk_leaves_the_old_files(toy: Maker, tmp_path: Path):
 def test_a_manifest_that_cannot_be_written_hides_no_error(
     toy: Maker, monkeypatch: pytest.MonkeyPatch
 ):
-    real, calls = runs.write_json, []
+    real, calls = execution.write_json, []
 
     def full(path: Path, data: object) -> None:
         calls.append(path.name)
@@ -305,7 +306,7 @@ def test_a_manifest_that_cannot_be_written_hides_no_error(
             raise OSError(28, "No space left on device")
         real(path, data)
 
-    monkeypatch.setattr(runs, "write_json", full)
+    monkeypatch.setattr(execution, "write_json", full)
     with pytest.raises(RuntimeError, match="this step fails"):
         execute(toy(fail_at=2))
     assert status(toy(fail_at=2)) == "running"  # the old file, whole
@@ -315,7 +316,7 @@ def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.Mo
     def offline(*_: object) -> None:
         raise ConnectionError("no such host")
 
-    monkeypatch.setattr(runs.Tracker, "finish", offline)
+    monkeypatch.setattr(run.Tracker, "finish", offline)
     with pytest.raises(ConnectionError):
         execute(toy())
     assert status(toy()) == "finished"
@@ -329,16 +330,32 @@ def test_output_that_is_no_folder_is_bad_input(toy: Maker, tmp_path: Path):
         execute(toy(output=file))
 
 
+def test_a_resumed_run_names_every_program_it_was_made_by(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch
+):
+    """A refactor keeps the key: a run that was begun before it goes on after it."""
+    monkeypatch.setattr(execution, "program", lambda task: "before")
+    settings = toy(_checkpoint_every=0.0)
+    interrupt(settings, records_before=6, checkpoints=1)
+    assert [place["program"] for place in manifest(settings)["environments"]] == ["before"]
+    monkeypatch.setattr(execution, "program", lambda task: "after")
+    assert execute(settings) == "finished"
+    assert [p["program"] for p in manifest(settings)["environments"]] == ["before", "after"]
+    shutil.rmtree(settings.folder)
+    execute(settings)  # begun anew: nothing of the first program is left
+    assert [place["program"] for place in manifest(settings)["environments"]] == ["after"]
+
+
 def test_wall_time_and_memory_add_up_over_resumes(toy: Maker):
     settings = toy(pause=0.01, _checkpoint_every=0.0)
     interrupt(settings, records_before=6, checkpoints=1)
     first = manifest(settings)
-    checkpoint = runs._load_checkpoint(settings.folder)
-    assert 6 * 0.01 <= checkpoint["wall_time"] <= first["wall_time_s"] + 0.001
+    saved = checkpoint.load_checkpoint(settings.folder)
+    assert 6 * 0.01 <= saved["wall_time"] <= first["wall_time_s"] + 0.001
     execute(settings)
     last = manifest(settings)
-    assert last["wall_time_s"] >= checkpoint["wall_time"] + 6 * 0.01 - 0.001
-    assert last["peak_memory_bytes"] >= checkpoint["peak_memory"] > 1e7
+    assert last["wall_time_s"] >= saved["wall_time"] + 6 * 0.01 - 0.001
+    assert last["peak_memory_bytes"] >= saved["peak_memory"] > 1e7
 
 
 def test_memory_is_the_runs_own(toy: Maker):

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FIGURES, TASKS, Maker
+from conftest import TASKS, Maker
 
-from experiments.common.config import Settings, expand
-from experiments.common.run import FINAL, execute
+from experiments.common.config import Settings
+from experiments.common.execution import FINAL, execute
 
 
 def summary(settings: Settings) -> dict[str, Any]:
@@ -65,21 +65,3 @@ def test_every_task_runs_at_smoke_scale(make: Maker, task: str):
     settings = make(f"task={task}", "scale=smoke", "checkpoint_every=0")
     assert execute(settings) in FINAL
     assert (settings.folder / "summary.json").exists()
-
-
-@pytest.mark.parametrize("figure", FIGURES)
-def test_every_figure_names_settings_of_its_task(figure: str):
-    from omegaconf import OmegaConf
-
-    from experiments.common.config import CONFIGS
-
-    grids = OmegaConf.load(CONFIGS / "figure" / f"{figure}.yaml").grids
-    for scale, grid in grids.items():
-        every = expand([f"figure={figure}", f"scale={scale}"])
-        columns = {"optimizer.name" if key == "optimizer" else key for key in grid}
-        for settings in every:
-            assert columns <= {
-                "seed",
-                *(f"optimizer.{name}" for name in vars(settings.optimizer)),
-                *(f"task.{name}" for name in vars(settings.task)),
-            }

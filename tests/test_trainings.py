@@ -67,7 +67,7 @@ def iwslt_map(tmp_path: Path, cells: dict[tuple[float, int], tuple[float, float]
         ):
             row = {"optimizer": optimizer, "lr": lr, "layers": layers, "seed": seed, "bleu": None}
             rows.append(row | {"final_loss": loss + 0.01 * seed, "unigram_loss": UNIGRAM})
-    return results(tmp_path, "translation", "cpu", rows)
+    return results(tmp_path, "translation", "small", rows)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def iwslt_map(tmp_path: Path, cells: dict[tuple[float, int], tuple[float, float]
 def test_stuck_means_alone_stuck(
     tmp_path: Path, ends: tuple[float, float], held: bool | None
 ) -> None:
-    measured = fig05.iwslt_no_warmup(iwslt(tmp_path, "cpu", ends))
+    measured = fig05.iwslt_no_warmup(iwslt(tmp_path, "small", ends))
     assert measured.held is held, measured.text
     assert "\n" not in measured.text
     if ends == (9.43, 4.48):
@@ -101,7 +101,7 @@ def test_stuck_means_alone_stuck(
 def test_runs_in_which_warmup_does_not_help_either_are_too_short_to_refute(
     tmp_path: Path, ends: tuple[float, float], held: bool | None
 ) -> None:
-    measured = fig05.iwslt_no_warmup(iwslt(tmp_path, "cpu", ends, warm=9.6))
+    measured = fig05.iwslt_no_warmup(iwslt(tmp_path, "small", ends, warm=9.6))
     assert measured.held is held, measured.text
     assert "with warmup: adam 9.61" in measured.text
 
@@ -145,7 +145,7 @@ def roberta(tmp_path: Path, scale: str, gain: float, exception: float | None = N
 def test_ahead_in_all_cases_means_in_all(
     tmp_path: Path, gain: float, exception: float | None, held: bool | None
 ) -> None:
-    found = roberta(tmp_path, "cpu", gain, exception)
+    found = roberta(tmp_path, "small", gain, exception)
     for claim in (fig10.roberta_faster, fig10.roberta_nu):
         measured = claim(found)
         assert measured.held is held, measured.text
@@ -155,7 +155,7 @@ def test_ahead_in_all_cases_means_in_all(
     assert "-0.05" in discrepancies.roberta_nu(found)
 
 
-@pytest.mark.parametrize("scale", ["cpu", "paper", None])
+@pytest.mark.parametrize("scale", ["small", "paper", None])
 def test_pictures_show_the_authors_runs_and_ours(
     tmp_path: Path, scale: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +163,7 @@ def test_pictures_show_the_authors_runs_and_ours(
     translation = iwslt(tmp_path, scale, (9.43, 4.48)) if scale else None
     masked = roberta(tmp_path, scale, 0.05) if scale else None
     monkeypatch.setattr(picture05, "load", lambda name: masked)
-    rows = 2 if scale == "cpu" else 1
+    rows = 2 if scale == "small" else 1
     for figure, columns in ((picture05.draw(translation), 2), (picture10.draw(masked), 3)):
         assert len(figure.axes) == rows * columns
         lines = [len(axis.lines) for axis in figure.axes]

@@ -1,1 +1,5 @@
 """What the experiments share: settings, runs, records, data, statistics, tracking."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]

@@ -7,16 +7,14 @@ chosen optimizer (``optimizers.<name>``), the task's block for the chosen scale
 
 from __future__ import annotations
 
-import ast
 import copy
-import difflib
 import hashlib
 import importlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -30,12 +28,14 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
-import laprop
+from experiments.common import ROOT
+from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
+from experiments.common.versions import versions
+from laprop.functional import ALGORITHMS
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
 
@@ -68,22 +68,22 @@ Nonnegative = Annotated[float, Ge(0)]
 Unit = Annotated[float, Interval(ge=0, lt=1)]
 
 OPTIMIZERS = tuple(sorted(file.stem for file in (CONFIGS / "optimizer").glob("*.yaml")))
-SCALES = ("paper", "cpu", "smoke")
-
-
-class ConfigError(Exception):
-    """Bad input: its text is the one line that the user sees."""
+HYPERPARAMETERS = ("lr", "mu", "nu", "epsilon")
+SCALES = ("paper", "short", "small", "smoke")  # from the largest
 
 
 @settings
 class Optimizer:
-    """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task."""
+    """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
+
+    An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
+    """
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
     lr: Axis[Nonnegative]  # lambda
-    mu: Axis[Unit]  # beta1
-    nu: Axis[Unit]  # beta2
-    epsilon: Axis[Nonnegative]
+    mu: Axis[Unit] | None = None  # beta1
+    nu: Axis[Unit] | None = None  # beta2
+    epsilon: Axis[Nonnegative] | None = None
     weight_decay: Nonnegative = 0.0
     decay_by_lr: bool = False  # False: theta (1 - w), the paper's; True: theta (1 - lr w), AdamW's
 
@@ -118,19 +118,28 @@ class Settings:
     tracking: Tracking
 
     def decisive(self) -> dict[str, Any]:
-        """All that decides the result, as plain nested data: what the key is a hash of."""
-        return {
-            "task": {"name": self.task_name, **asdict(self.task)},
-            "optimizer": asdict(self.optimizer),
-            "seed": self.seed,
-            "code": code_hash(self.task_name),
-            "laprop": laprop.__version__,
+        """All settings that decide the result, as plain nested data.
+
+        Fields that stand at a default which their dataclass declares are left out, so that a new
+        field with a default keeps the keys of old runs. An axis of one value is that value.
+        """
+        plain = {
+            "task": {"name": self.task_name, **_plain(self.task)},
+            "optimizer": _plain(self.optimizer),
+            "seed": _plain(self.seed),
         }
+        for axis in getattr(task_module(self.task_name), "AXES", ()):
+            *group, name = axis.split(".")
+            place = plain[group[0]] if group else plain
+            if isinstance(value := place.get(name), list) and len(value) == 1:
+                place[name] = value[0]
+        return plain
 
     @cached_property
     def key(self) -> str:
-        """Sixteen hex digits that name this run; equal settings and code give equal keys."""
-        text = json.dumps(self.decisive(), sort_keys=True)
+        """Sixteen hex digits that name this run; equal settings and versions give equal keys."""
+        identity = {"settings": self.decisive(), "versions": versions(self.task_name)}
+        text = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -172,24 +181,20 @@ def task_module(name: str) -> ModuleType:
     return importlib.import_module(f"experiments.{name}")
 
 
-@cache
-def code_hash(task: str) -> str:
-    """Hash of the task's program text without comments, docstrings and layout.
-
-    An edit that can change a result makes a new key, so that a stale result is never taken for
-    the new code's; an edit of a comment does not.
-    """
-    path = Path(str(task_module(task).__file__))
-    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    digest = hashlib.sha256()
-    for file in files:
-        tree = ast.parse(file.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, documented) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:]
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:16]
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries without the fields at their defaults; -0.0 as 0.0."""
+    if is_dataclass(value):
+        plain = {}
+        for field in fields(value):
+            given = getattr(value, field.name)
+            if given != field.default:
+                plain[field.name] = _plain(given)
+        return plain
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value + 0.0 if isinstance(value, float) else value
 
 
 # Composition ------------------------------------------------------------------------------------
@@ -207,37 +212,50 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     return validate(composed(*(o for o in overrides if not _is_value(o))), overrides)
 
 
-def with_grid(overrides: Sequence[str]) -> list[str]:
+def command_lines(overrides: Sequence[str]) -> list[list[str]]:
     """The command line with its figure's grid at its scale written out; explicit settings win.
+
+    Returns:
+        one command line; where the figure's grid is a list of grids, one for each.
 
     Raises:
         ConfigError: where the figure has no grid at that scale.
     """
     given = {_parsed(text).key_or_group: text for text in overrides}
     if "figure" not in given:
-        return list(overrides)
+        return [list(overrides)]
     for key in {"figure", "scale"} & given.keys():
         if _parsed(given[key]).is_sweep_override():
             raise ConfigError(f"{given[key]}: one {key} at a time has a grid")
     base = composed(*(given[key] for key in ("figure", "scale") if key in given))
     if not base.get("figure"):
-        return list(overrides)
+        return [list(overrides)]
     if base.scale not in base.grids:
         allowed = ", ".join(map(str, base.grids))
         raise ConfigError(f"scale={base.scale}: {given['figure']} has {allowed}")
-    grid = OmegaConf.to_container(base.grids[base.scale])
-    assert isinstance(grid, dict)
-    return list(({str(key): f"{key}={value}" for key, value in grid.items()} | given).values())
+    grids = OmegaConf.to_container(base.grids[base.scale])
+    lines = []
+    for grid in grids if isinstance(grids, list) else [grids]:
+        assert isinstance(grid, dict)
+        written = {str(key): f"{key}={value}" for key, value in grid.items()}
+        lines.append(list((written | given).values()))
+    return lines
 
 
 def expand(overrides: Sequence[str]) -> list[Settings]:
     """Every run that a command line stands for: its sweeps and its figure's grid, validated.
 
+    A run that the command line names twice is there once.
+
     Raises:
         ConfigError: for the first bad setting, before anything has run.
     """
-    values = [choices(text) for text in with_grid(overrides)]
-    return [compose_settings(choice) for choice in itertools.product(*values)]
+    every: dict[str, Settings] = {}
+    for line in command_lines(overrides):
+        for choice in itertools.product(*map(choices, line)):
+            settings = compose_settings(choice)
+            every.setdefault(settings.key, settings)
+    return list(every.values())
 
 
 def for_hydra(overrides: Sequence[str]) -> list[str]:
@@ -267,17 +285,25 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
     name, scale = config.task.name, config.scale
     scales = config.get("scales") or {}
     if scale not in SCALES:
-        near = _near(str(scale), SCALES)
-        raise ConfigError(f"scale={_shown(scale)}: must be one of {', '.join(SCALES)}{near}")
+        hint = near(str(scale), SCALES)
+        raise ConfigError(f"scale={shown(scale)}: must be one of {', '.join(SCALES)}{hint}")
     if scale != "paper" and scale not in scales:
         allowed = ", ".join(["paper", *scales])
         raise ConfigError(f"scale={scale}: task {name} has {allowed}")
     blocks = (config.get("optimizers") or {}).get(config.optimizer.name), scales.get(scale)
     for block in blocks:
         config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
+    known = _hyperparameters(config.optimizer.name)
+    for key in [key for key in HYPERPARAMETERS if key not in known]:
+        config.optimizer.pop(key, None)  # of the task's file, for those that have it
     for override in map(_parsed, overrides):
+        key = override.key_or_group
+        group, _, field = key.partition(".")
+        if group == "optimizer" and field in HYPERPARAMETERS and field not in known:
+            allowed = ", ".join(known)
+            raise ConfigError(f"{override.input_line}: {config.optimizer.name} has {allowed} alone")
         if _is_value(str(override.input_line)):
-            OmegaConf.update(config, override.key_or_group, override.value())
+            OmegaConf.update(config, key, override.value())
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -286,26 +312,41 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
         value = raw[key.rpartition(".")[2]]  # type: ignore[index, call-overload]
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
+        raise ConfigError("output=: must be the path of a folder")
     module = task_module(name)
+    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
+    if config.optimizer.name not in usable:
+        raise ConfigError(
+            f"optimizer={config.optimizer.name}: is not for {name}, which takes "
+            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
+        )
     task = {key: value for key, value in plain["task"].items() if key != "name"}
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
-        "task": _checked(module.Config, task, "task."),
-        "optimizer": _checked(Optimizer, plain["optimizer"], "optimizer."),
-        "tracking": _checked(Tracking, plain["tracking"], "tracking."),
+        "task": checked(module.Config, task, "task."),
+        "optimizer": checked(Optimizer, plain["optimizer"], "optimizer."),
+        "tracking": checked(Tracking, plain["tracking"], "tracking."),
         "figure": (plain.get("figure") or {}).get("name"),
     }
-    result = _checked(Settings, values, "")
+    result = checked(Settings, values, "")
     # A list among the task's own settings may be just a list; an optimizer's field or the seed not.
     for key in ("seed", *(f"optimizer.{field.name}" for field in fields(Optimizer))):
         value = lookup(result, key)
         if isinstance(value, list) and key not in getattr(module, "AXES", ()):
             one, *_ = value
             raise ConfigError(
-                f"{key}={_shown(value)}: {name} trains one value in a run, such as {one}; "
-                f"sweep with -m {key}={','.join(map(_shown, value))}"
+                f"{key}={shown(value)}: {name} trains one value in a run, such as {one}; "
+                f"sweep with -m {key}={','.join(map(shown, value))}"
             )
     return result
+
+
+@cache
+def _hyperparameters(optimizer: str) -> list[str]:
+    """Those of ``HYPERPARAMETERS`` that an optimizer's file names."""
+    named = OmegaConf.load(CONFIGS / "optimizer" / f"{optimizer}.yaml")
+    return [name for name in HYPERPARAMETERS if name in named]
 
 
 @cache
@@ -322,11 +363,11 @@ def composed(*overrides: str) -> DictConfig:
             return compose("config", list(overrides))
     except MissingConfigException as error:
         if error.missing_cfg_file is None or not error.options:
-            raise ConfigError(_one_line(error)) from error
+            raise ConfigError(one_line(error)) from error
         group, _, name = error.missing_cfg_file.rpartition("/")
-        raise _unknown(group, name, name, error.options) from error
+        raise unknown(group, name, name, error.options) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(one_line(error)) from error
 
 
 @cache
@@ -343,8 +384,10 @@ def _parsed(text: str) -> Override:
     first = re.split("[./]", key)[0]
     known = [field.name for field in fields(Settings) if field.name != "task_name"]
     value = text.partition("=")[2]
+    if first in HYPERPARAMETERS:
+        raise ConfigError(f"{text}: unknown (did you mean optimizer.{text}?)")
     if first not in (*known, "hydra"):
-        raise _unknown(key, value, first, known)
+        raise unknown(key, value, first, known)
     if override.is_delete():
         raise ConfigError(f"{text}: a setting cannot be taken away, only given another value")
     if key in GROUPS and not (override.is_sweep_override() or isinstance(override.value(), str)):
@@ -374,100 +417,13 @@ def choices(text: str) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
+def decides(override: str) -> bool:
+    """Whether an override changes which runs there are, beyond naming the figure and the scale."""
+    key = _parsed(override).key_or_group
+    return key in ("task", "optimizer") or (_is_value(override) and not key.startswith("tracking."))
+
+
 def _is_value(override: str) -> bool:
     """Whether it sets one of the values that blocks also set, rather than a file or a folder."""
     key = _parsed(override).key_or_group
     return key == "seed" or key.startswith(("task.", "optimizer.", "tracking."))
-
-
-# Errors -----------------------------------------------------------------------------------------
-
-
-def _checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
-    """Validate one dataclass; pydantic's errors become ``key=value: what is allowed``."""
-    adapter = TypeAdapter(schema)
-    try:
-        result = adapter.validate_python(values)
-    except ValidationError as error:
-        nodes = adapter.json_schema().get("properties", {})
-        raise ConfigError("; ".join(_problem(e, nodes, prefix) for e in error.errors())) from None
-    for name, value in values.items():  # pydantic takes true for 1
-        if isinstance(value, bool) and not isinstance(getattr(result, name), bool):
-            allowed = _allowed(adapter.json_schema()["properties"][name])
-            raise ConfigError(f"{prefix}{name}={_shown(value)}: must be {allowed}")
-    return result
-
-
-def _problem(error: Any, nodes: Mapping[str, Any], prefix: str) -> str:
-    """One of pydantic's errors as a line; ``nodes``: the JSON schema of each field."""
-    name = str(error["loc"][0]) if error["loc"] else ""
-    key, value = prefix + name, _shown(error["input"])
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return str(_unknown(key, value, name, [node for node in nodes if node != "name"]))
-    if error["type"] in ("value_error", "assertion_error"):  # of a check that the task wrote itself
-        return f"{key}={value}: {error['ctx']['error']}" if name else str(error["ctx"]["error"])
-    if error["type"] == "missing" and len(error["loc"]) == 1:
-        return f"{key}: missing; must be {_allowed(nodes[name])}"
-    if error["type"] == "too_short":
-        return f"{key}={value}: must not be empty"
-    if error["type"] == "finite_number":
-        return f"{key}={value}: must be finite"
-    near = _near(value, nodes[name].get("enum", ()))
-    return f"{key}={value}: must be {_allowed(nodes[name])}{near}"
-
-
-def _allowed(node: Mapping[str, Any]) -> str:
-    """What a JSON schema lets in, in words."""
-    if "description" in node:
-        return str(node["description"])
-    if "enum" in node:
-        return "one of " + ", ".join(map(_shown, node["enum"]))
-    options = node.get("anyOf") or node.get("oneOf")
-    if options:
-        # An Axis is `x or a list of x`: whether the task takes the list, its AXES say.
-        return ", or ".join(_allowed(o) for o in options if o.get("items") not in options)
-    kind = node.get("type")
-    if kind == "array":
-        if "prefixItems" in node:
-            return f"a list of {len(node['prefixItems'])} values"
-        return f"a list, each {_allowed(node.get('items', {}))}"
-    words = {
-        "integer": "an integer",
-        "number": "a number",
-        "boolean": "true or false",
-        "null": "null",
-        "string": "text",
-    }
-    bounds = {
-        "minimum": "at least",
-        "exclusiveMinimum": "greater than",
-        "maximum": "at most",
-        "exclusiveMaximum": "less than",
-        "multipleOf": "a multiple of",
-    }
-    limits = " and ".join(f"{word} {node[key]}" for key, word in bounds.items() if key in node)
-    noun = words.get(str(kind), str(kind)) if node.get("format") != "path" else "a path"
-    return f"{noun}, {limits}" if limits else noun
-
-
-def _unknown(key: str, value: str, name: str, allowed: Sequence[str]) -> ConfigError:
-    return ConfigError(
-        f"{key}={value}: unknown{_near(name, allowed)}; allowed are {', '.join(allowed)}"
-    )
-
-
-def _near(name: str, allowed: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(name, allowed, 1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def _shown(value: Any) -> str:
-    """A value as one would type it on the command line."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_shown, value))}]"
-    return str(value) if not isinstance(value, bool | None) else json.dumps(value)
-
-
-def _one_line(error: BaseException) -> str:
-    """Hydra's and OmegaConf's errors, which span lines, as one."""
-    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -25,7 +25,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,8 +34,10 @@ import torch
 from filelock import FileLock
 
 import laprop
-from experiments.common.config import ROOT, ConfigError, Settings, code_hash
+from experiments.common import ROOT
+from experiments.common.config import ConfigError, Settings
 from experiments.common.run import Run
+from experiments.common.versions import versions
 
 PLUGIN = Path(str(laprop.__file__)).parent / "fairseq_plugin"
 POLL = 0.02  # seconds between two looks at the log
@@ -79,11 +81,11 @@ def prepared(settings: Settings, text: dict[str, Any], make: Callable[[Path], No
 
     Args:
         settings: of the run.
-        text: all that decides what the folder holds, apart from the task's program.
+        text: all that decides what the folder holds, apart from the task's version.
         make: fills an empty folder; called once, whatever number of runs ask at a time.
     """
     task = settings.task_name
-    content = json.dumps({"code": code_hash(task), **text}, sort_keys=True)
+    content = json.dumps({"version": versions(task)["task"], **text}, sort_keys=True)
     home = settings.output.absolute() / "prepared"
     folder = home / f"{task}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     home.mkdir(parents=True, exist_ok=True)
@@ -326,12 +328,18 @@ def _start(
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=_in_the_child,
     )
 
 
-def _end_with_parent() -> None:
-    """In the child: be killed when the parent is, even by SIGKILL. Linux alone has this."""
+def _in_the_child() -> None:
+    """Be killed when the parent is, even by SIGKILL, and keep its priority. Linux alone has these.
+
+    Linux shares the cores between process sessions first: a new one begins at the usual priority,
+    however low that of its processes is.
+    """
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -19,45 +19,40 @@ Folder of a run, ``<output>/<task>/<key>/``:
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import importlib.util
-import itertools
 import json
 import math
 import os
-import platform
 import random
-import resource
-import signal
-import subprocess
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
-from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-import laprop
-from experiments.common.config import ROOT, ConfigError, Settings, task_module
+from experiments.common import provenance
+from experiments.common.checkpoint import (
+    atomic,
+    load,
+    load_checkpoint,
+    plain_numpy_state,
+    restore_into,
+    save,
+    state_of,
+    write_json,
+)
+from experiments.common.config import HYPERPARAMETERS, Settings
+from experiments.common.optimizers import torch_optimizer
 from experiments.common.tracking import Tracker
 
-PROGRAM = ("laprop", "experiments", "configs")  # what a result is made by
-CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
-FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
+CHECKPOINT_SHARE = 20  # times as long as a checkpoint took passes at least before the next
 
 
 class Interrupted(SystemExit):
@@ -88,11 +83,15 @@ class Grid:
         return torch.from_numpy(values.copy()).to(self._device)
 
     def hyper(self) -> dict[str, Any]:
-        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,); the decay."""
-        names = ("lr", "mu", "nu", "epsilon")
+        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,); the decay.
+
+        An optimizer that has no nu, say, gets none: its rule ignores it.
+        """
+        optimizer = self._optimizer
+        names = [name for name in HYPERPARAMETERS if getattr(optimizer, name) is not None]
         values: dict[str, Any] = {name: self[f"optimizer.{name}"] for name in names}
-        factor = values["lr"] if self._optimizer.decay_by_lr else 1.0
-        return values | {"weight_decay": self._optimizer.weight_decay * factor}
+        factor = values["lr"] if optimizer.decay_by_lr else 1.0
+        return values | {"weight_decay": optimizer.weight_decay * factor}
 
     def codes(self, axis: str) -> tuple[list[Any], Tensor]:
         """The distinct values of an axis and, per member, the index into them, shape (B,)."""
@@ -101,7 +100,7 @@ class Grid:
 
 
 class Run:
-    """One run of one task. Made by :func:`execute`; tasks only use it.
+    """One run of one task. Made by ``execution.execute``; tasks only use it.
 
     Args:
         settings: validated settings; ``run.config`` gives them back.
@@ -116,7 +115,7 @@ class Run:
     def __init__(self, settings: Settings) -> None:
         self.config = settings
         self.folder = settings.folder
-        self.device = _device(settings.device)
+        self.device = provenance.device(settings.device)
         self.grid = Grid(settings, self.device)
         self.diverged_at: int | None = None
         self._step = 0
@@ -126,9 +125,10 @@ class Run:
         self._looping = False
         self._signal: int | None = None
         self._verified = False
-        self._started = self._saved_at = time.monotonic()
-        _reset_peak_memory(self.device)
-        self._checkpoint = _load_checkpoint(self.folder) or {}
+        self._started = time.monotonic()
+        self._save_after = self._started + settings.checkpoint_every
+        provenance.reset_peak_memory(self.device)
+        self._checkpoint = load_checkpoint(self.folder) or {}
         self._generator_states: dict[str, Tensor] = {}  # saved ones that are yet to be asked for
         self._wall_before = self._checkpoint.get("wall_time", 0.0)
         self._peak_before = self._checkpoint.get("peak_memory", 0)
@@ -179,33 +179,11 @@ class Run:
 
         Args:
             params: parameters or groups, as for any torch optimizer.
-            fused: of torch's Adam, which is fused on request alone. LaProp chooses by itself: its
-                kernel on a CPU, lists of tensors on a GPU.
+            fused: of torch's own classes, which are fused on request alone. LaProp chooses by
+                itself: its kernel on a CPU, lists of tensors on a GPU.
             changes: hyper-parameters in the settings' names to be changed, ``lr=...``.
         """
-        h = asdict(self.config.optimizer) | changes
-        shared = {"lr": h["lr"], "betas": (h["mu"], h["nu"]), "eps": h["epsilon"]}
-        decay, decay_by_lr = h["weight_decay"], h["decay_by_lr"]
-        if h["name"] in ("adam", "amsgrad"):
-            if decay and not decay_by_lr:
-                raise ConfigError(
-                    f"optimizer.decay_by_lr=False: torch's {h['name']} scales the decay by lr; "
-                    "set optimizer.decay_by_lr=true"
-                )
-            return torch.optim.AdamW(
-                params,
-                **shared,
-                weight_decay=decay,
-                amsgrad=h["name"] == "amsgrad",
-                fused=fused,
-            )
-        return laprop.LaProp(
-            params,
-            **shared,
-            weight_decay=decay,
-            decay_by_lr=decay_by_lr,
-            amsgrad=h["name"] == "amsprop",
-        )
+        return torch_optimizer(replace(self.config.optimizer, **changes), params, fused=fused)
 
     # Steps, checkpoints
 
@@ -228,7 +206,8 @@ class Run:
     def steps(self, total: int) -> Iterator[int]:
         """The steps still to do, out of ``range(total)``; ends early once diverged.
 
-        Between two steps the run is checkpointed every ``checkpoint_every`` seconds, and when
+        Between two steps the run is checkpointed every ``checkpoint_every`` seconds (0: after every
+        step), less often where writing would take more than a twentieth of the time; and when
         SIGINT or SIGTERM arrives, after which the process ends.
         """
         self._restore()
@@ -243,7 +222,7 @@ class Run:
                 if self._signal is not None:
                     self.checkpoint()
                     raise Interrupted(128 + self._signal)
-                if time.monotonic() - self._saved_at >= self.config.checkpoint_every:
+                if time.monotonic() >= self._save_after:
                     self.checkpoint()
         finally:
             self._looping = False
@@ -251,6 +230,7 @@ class Run:
 
     def checkpoint(self) -> None:
         """Write the checkpoint now. The one before it is kept until the next."""
+        begun = time.monotonic()
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         state = {
@@ -260,23 +240,25 @@ class Run:
             "metrics_bytes": self._metrics.tell(),
             "wall_time": self.wall_time,
             "peak_memory": self.peak_memory,
-            "tracked": {name: _state_of(thing) for name, thing in self._tracked.items()},
+            "tracked": {name: state_of(thing) for name, thing in self._tracked.items()},
             "generators": self._generator_states
             | {name: g.get_state() for name, g in self._generators.items()},
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "numpy": _plain_numpy_state(),
+            "numpy": plain_numpy_state(),
             "python": random.getstate(),
         }
         current = self.folder / "checkpoint.pt"
-        with _atomic(current) as path:
-            _save(state, path)
+        with atomic(current) as path:
+            save(state, path)
             if not self._verified:  # better to learn now what cannot be loaded than after a crash
-                _load(path, mmap=True)
+                load(path, mmap=True)
                 self._verified = True
             if current.exists():
                 current.replace(self.folder / "checkpoint.old.pt")
-        self._saved_at = time.monotonic()
+        now = time.monotonic()
+        every = self.config.checkpoint_every
+        self._save_after = now + (max(every, CHECKPOINT_SHARE * (now - begun)) if every else 0.0)
 
     def _restore(self) -> None:
         saved, self._checkpoint = self._checkpoint, {}
@@ -285,7 +267,7 @@ class Run:
         self._step, self.diverged_at = saved["step"], saved["diverged_at"]
         self._summary = saved["summary"]
         for name, thing in self._tracked.items():
-            _restore_into(thing, saved["tracked"][name], self.device)
+            restore_into(thing, saved["tracked"][name], self.device)
         self._generator_states = saved["generators"]
         for name, generator in self._generators.items():
             generator.set_state(self._generator_states.pop(name))
@@ -313,6 +295,9 @@ class Run:
                 ``null``: a curve ends there, and :meth:`diverged` says why.
         """
         record = {"step": step} | self._plain(metrics)
+        for name, value in record.items():
+            if any(isinstance(v, str) for v in (value if isinstance(value, list) else [value])):
+                raise TypeError(f"run.log({name}={value!r}): takes numbers; run.summary takes text")
         self._metrics.write((json.dumps(record, allow_nan=False) + "\n").encode())
         self._metrics.flush()
         self._tracker.log(record)
@@ -334,7 +319,7 @@ class Run:
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``."""
-        with _atomic(self.folder / f"{name}.csv") as path:
+        with atomic(self.folder / f"{name}.csv") as path:
             frame.to_csv(path, index=False)
 
     def diverged(self, loss: float | Tensor, step: int, limit: float = math.inf) -> bool:
@@ -359,7 +344,7 @@ class Run:
     @property
     def peak_memory(self) -> int:
         """Bytes: the GPU's where there is one, else the resident set; the largest over resumes."""
-        return max(self._peak_before, _peak_memory(self.device))
+        return max(self._peak_before, provenance.peak_memory(self.device))
 
     def finish(self) -> str:
         """Write the summary; returns the status, ``finished`` or ``diverged``."""
@@ -374,306 +359,10 @@ class Run:
         self._tracker.finish(self._summary, completed)
 
 
-def execute(settings: Settings) -> str:
-    """Run one setting unless it is finished, or another process is at it.
-
-    Returns:
-        ``finished`` or ``diverged`` (also where an earlier run was), or ``busy``.
-
-    Raises:
-        ConfigError: for settings that the task or this machine refuses.
-        Interrupted: after SIGINT or SIGTERM.
-        Exception: whatever the task raised; the traceback is in the manifest, status ``failed``.
-    """
-    if (done := status(settings)) in FINAL:
-        return str(done)
-    check(settings)
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(settings.folder / ".lock", timeout=0):
-            # Another process may have finished it since.
-            return str(done) if (done := status(settings)) in FINAL else _execute(settings)
-    except Timeout:
-        return "busy"
-
-
-def _execute(settings: Settings) -> str:
-    """The run itself, under the lock."""
-    folder = settings.folder
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    keep_freed_memory()
-    manifest = {
-        "key": settings.key,
-        "task": settings.task_name,
-        "figure": settings.figure,
-        "scale": settings.scale,
-        "status": "running",
-        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        **environment(settings.device),
-    }
-    write_json(folder / "manifest.json", manifest)
-    with _atomic(folder / "config.yaml") as path:
-        plain = asdict(settings) | {"output": str(settings.output)}
-        path.write_text(yaml.safe_dump(plain, sort_keys=False))
-    run = None
-    try:
-        run = Run(settings)
-        with _signals(run._on_signal):
-            task_module(settings.task_name).train(settings.task, run)
-            manifest["status"] = run.finish()
-    except (SystemExit, KeyboardInterrupt):  # Interrupted, or a scheduler's own way out
-        manifest["status"] = "interrupted"
-        raise
-    except BaseException:
-        manifest |= {"status": "failed", "error": traceback.format_exc()}
-        raise
-    finally:
-        if run is not None:
-            manifest |= {
-                "diverged_at": run.diverged_at,
-                "wall_time_s": round(run.wall_time, 3),
-                "peak_memory_bytes": run.peak_memory,
-            }
-        try:
-            with suppress(OSError) if sys.exc_info()[0] else nullcontext():
-                write_json(folder / "manifest.json", manifest)
-        finally:
-            if run is not None:  # after the manifest, which the tracker takes along
-                run.close(completed=manifest["status"] in FINAL)
-    for name in CHECKPOINTS:
-        (folder / name).unlink(missing_ok=True)
-    if run._signal is not None:  # it came with the last step: this run is done, no other begins
-        raise Interrupted(128 + run._signal)
-    return str(manifest["status"])
-
-
-@contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to ``handler``."""
-    try:
-        before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever owns it handles signals
-        before = {}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-def check(settings: Settings) -> None:
-    """Whether this machine can do it: the device, the output folder, the tracker.
-
-    Raises:
-        ConfigError: names the setting and what is allowed.
-    """
-    device, count = _device(settings.device), torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
-        raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
-    if settings.tracking.name == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("tracking=wandb: not installed; pip install 'laprop[wandb]' first")
-    try:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        if not os.access(settings.output, os.W_OK | os.X_OK):
-            raise PermissionError(0, "not writable")
-    except OSError as error:
-        raise ConfigError(
-            f"output={settings.output}: {error.strerror}; must be a folder that can be written"
-        ) from None
-
-
-def outcome(settings: Settings) -> str:
-    """What became of a run: ``finished``, ``diverged``, ``busy`` or ``failed``."""
-    done = status(settings)
-    if done in FINAL:
-        return str(done)
-    if settings.folder.exists():
-        try:
-            with FileLock(settings.folder / ".lock", timeout=0):
-                pass
-        except Timeout:
-            return "busy"
-    return "failed"
-
-
-def status(settings: Settings) -> str | None:
-    """What the run's manifest says, or None where there is none that can be read."""
-    try:
-        return str(json.loads((settings.folder / "manifest.json").read_text())["status"])
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-# Provenance ---------------------------------------------------------------------------------------
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Commit, versions and hardware, as the manifest carries them."""
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", *PROGRAM)),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "laprop": laprop.__version__,
-        },
-        "hardware": {
-            "cpu": _cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "gpu": torch.cuda.get_device_name() if _device(device).type == "cuda" else None,
-        },
-    }
-
-
-@cache
-def _git(*arguments: str) -> str | None:
-    result = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() if result.returncode == 0 else None
-
-
-@cache
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    """Forget the runs before this one in the same process, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def keep_freed_memory() -> None:
-    """Have glibc reuse large blocks: a page fault on every temporary costs more than its work."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def _seed_of(seed: str, name: str) -> int:
     """64 bits that depend on both, so that neighbouring seeds share no stream."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-# Files --------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well."""
-    temporary = path.with_name(f".{path.name}.new")  # one writer: whoever has the folder's lock
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    with _atomic(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk, say, under torch's own error
-                raise error.__context__ from None
-            raise
-
-
-def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
-
-
-def _load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None."""
-    log = folder / "metrics.jsonl"
-    written = log.stat().st_size if log.exists() else 0
-    found = [path for name in CHECKPOINTS if (path := folder / name).exists()]
-    for path in found:
-        try:
-            saved = _load(path)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            print(f"{path}: damaged, left aside ({type(error).__name__})", file=sys.stderr)
-            continue
-        if saved["metrics_bytes"] <= written:
-            return saved
-        print(f"{path}: newer than {log.name}, left aside", file=sys.stderr)
-    if found:
-        print(f"{folder}: no checkpoint is whole, starts anew", file=sys.stderr)
-    return None
-
-
-def _state_of(thing: Any) -> Any:
-    if isinstance(thing, torch.Generator):
-        return thing.get_state()
-    return thing.state_dict() if hasattr(thing, "state_dict") else thing
-
-
-def _restore_into(thing: Any, state: Any, device: torch.device) -> None:
-    if hasattr(thing, "load_state_dict"):
-        thing.load_state_dict(state)
-    elif isinstance(thing, torch.Generator):
-        thing.set_state(state)
-    elif isinstance(thing, Tensor):
-        with torch.no_grad():
-            thing.copy_(state)
-    else:
-        placed = _placed(state, dict(thing), device)
-        thing.clear()
-        thing.update(placed)
-
-
-def _placed(state: Any, like: Any, device: torch.device) -> Any:
-    """``state`` with its tensors where those of ``like`` are; where it has none, on ``device``."""
-    if isinstance(state, Tensor):
-        return state.to(like.device if isinstance(like, Tensor) else device)
-    if isinstance(state, dict):
-        like = like if isinstance(like, dict) else {}
-        return {key: _placed(value, like.get(key), device) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        like = like if isinstance(like, list | tuple) else ()
-        pairs = itertools.zip_longest(state, like[: len(state)])
-        return type(state)(_placed(value, other, device) for value, other in pairs)
-    return state
-
-
-def _plain_numpy_state() -> list[Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return [name, np.asarray(keys).tolist(), *rest]
 
 
 def _plain(value: Any) -> Any:

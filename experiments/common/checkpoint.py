@@ -1,0 +1,114 @@
+"""Files of a run that survive a crash: whole or not at all; checkpoints and what they hold."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its name when the block ends well."""
+    temporary = path.with_name(f".{path.name}.new")  # one writer: whoever has the folder's lock
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; a full disk raises OSError, as everywhere."""
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, say, under torch's own error
+                raise error.__context__ from None
+            raise
+
+
+def load(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint to the CPU; nothing in it is executed."""
+    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole, or None."""
+    log = folder / "metrics.jsonl"
+    written = log.stat().st_size if log.exists() else 0
+    found = [path for name in CHECKPOINTS if (path := folder / name).exists()]
+    for path in found:
+        try:
+            saved = load(path)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            print(f"{path}: damaged, left aside ({type(error).__name__})", file=sys.stderr)
+            continue
+        if saved["metrics_bytes"] <= written:
+            return saved
+        print(f"{path}: newer than {log.name}, left aside", file=sys.stderr)
+    if found:
+        print(f"{folder}: no checkpoint is whole, starts anew", file=sys.stderr)
+    return None
+
+
+def state_of(thing: Any) -> Any:
+    """What a checkpoint saves of a tracked thing, see ``Run.track``."""
+    if isinstance(thing, torch.Generator):
+        return thing.get_state()
+    return thing.state_dict() if hasattr(thing, "state_dict") else thing
+
+
+def restore_into(thing: Any, state: Any, device: torch.device) -> None:
+    """Give a tracked thing the state that :func:`state_of` returned, in place."""
+    if hasattr(thing, "load_state_dict"):
+        thing.load_state_dict(state)
+    elif isinstance(thing, torch.Generator):
+        thing.set_state(state)
+    elif isinstance(thing, Tensor):
+        with torch.no_grad():
+            thing.copy_(state)
+    else:
+        placed = _placed(state, dict(thing), device)
+        thing.clear()
+        thing.update(placed)
+
+
+def _placed(state: Any, like: Any, device: torch.device) -> Any:
+    """``state`` with its tensors where those of ``like`` are; where it has none, on ``device``."""
+    if isinstance(state, Tensor):
+        return state.to(like.device if isinstance(like, Tensor) else device)
+    if isinstance(state, dict):
+        like = like if isinstance(like, dict) else {}
+        return {key: _placed(value, like.get(key), device) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        like = like if isinstance(like, list | tuple) else ()
+        pairs = itertools.zip_longest(state, like[: len(state)])
+        return type(state)(_placed(value, other, device) for value, other in pairs)
+    return state
+
+
+def plain_numpy_state() -> list[Any]:
+    """The state of NumPy's global generator without arrays, as a checkpoint holds it."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return [name, np.asarray(keys).tolist(), *rest]

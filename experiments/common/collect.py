@@ -1,0 +1,333 @@
+"""Collecting results: from run folders to tables, see ``experiments.common.records``.
+
+What counts is what runs wrote about themselves. A finished run is found by its settings, so that
+it stays collectable after the program was rearranged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.common import records
+from experiments.common.checkpoint import write_json
+from experiments.common.config import Settings, composed, decides, expand
+from experiments.common.execution import FINAL, read_manifest
+from experiments.common.messages import ConfigError
+from experiments.common.records import Results
+from experiments.common.versions import versions
+
+
+def collect(overrides: Sequence[str], target: Path | None = None, partial: bool = False) -> Results:
+    """Gather the finished runs of a figure, or of any sweep, into tables.
+
+    A figure's own grid at its scale goes to ``results/<figure>/<scale>``. A smoke scale, a part of
+    a grid and any other sweep go to ``<output>/tables/<task>/<scale>/<the sweep>``.
+
+    Rows that are committed already stay when their runs are no longer in the output folder, so a
+    grid can be finished on several machines.
+
+    Args:
+        overrides: as on the command line of the runs: ``["figure=fig02", "scale=paper"]``.
+        target: folder to write instead.
+        partial: take what is finished. In a figure's table the seeds whose cells are not all there
+            are kept, but not shown, see :class:`Results`.
+
+    Raises:
+        ConfigError: names how many runs are missing, or which tables stand in the way; nothing is
+            written then.
+    """
+    every = expand(overrides)
+    target = target or _home(every[0], overrides)
+    committed = _Committed.read(target)
+    found = {settings.key: _find(settings) for settings in every}
+    here = [s for s in every if found[s.key] is not None]
+    there = [s for s in every if found[s.key] is None and s.key in committed.runs]
+    missing = [s for s in every if found[s.key] is None and s.key not in committed.runs]
+    if missing and (not partial or len(missing) == len(every)):
+        sweep = "" if every[0].figure else "-m "
+        raise ConfigError(
+            f"{len(missing)} of {len(every)} runs are not finished; run "
+            f"python -m experiments {sweep}{' '.join(overrides)}"
+        )
+    axes = _varying(every)
+    if there:
+        committed.check(axes, target)
+    runs, curves, extra = [], [], {}
+    for settings in every:
+        members, folder = _members(settings, axes), found[settings.key]
+        if folder is not None:
+            runs.append(_with_summary(folder, members))
+            curves.append(_curves(folder, members))
+            for path in sorted(folder.glob("*.csv")):
+                extra.setdefault(path.name, []).append(pd.read_csv(path))
+        elif settings.key in committed.runs:
+            runs.append(committed.rows("runs", members, axes))
+            curves.append(committed.rows("curves", members, axes))
+    if there:
+        for path in sorted(target.glob("*.csv")):
+            if path.name != "runs.csv":
+                extra.setdefault(path.name, []).append(pd.read_csv(path))
+    table = pd.concat(runs, ignore_index=True)
+    long = pd.concat(curves, ignore_index=True)
+    manifest = _manifest(every, axes, table, [found[s.key] for s in here], committed, there)
+    manifest["unfinished_seeds"] = _seeds(missing)
+    manifest["seeds"] = len(set(table.seed) - set(manifest["unfinished_seeds"]))
+    with _replaced(target) as build:
+        table.to_csv(build / "runs.csv", index=False, float_format="%.7g")
+        if len(long):
+            floats = long.select_dtypes("float64").columns.difference(list(axes))
+            long.astype(dict.fromkeys(floats, "float32")).to_parquet(
+                build / "curves.parquet", compression="zstd", index=False
+            )
+        for name, frames in extra.items():
+            frame = pd.concat(frames, ignore_index=True).drop_duplicates()
+            frame.to_csv(build / name, index=False, float_format="%.7g")
+        for settings in here:
+            for path in sorted(found[settings.key].glob("*.jpg")):
+                shutil.copy(path, build / f"{settings.key}-{path.name}")
+        for settings in there:
+            for path in sorted(target.glob(f"{settings.key}-*.jpg")):
+                shutil.copy(path, build / path.name)
+        write_json(build / "manifest.json", manifest)
+    return Results(target)
+
+
+def finished(settings: Settings) -> bool:
+    """Whether a run's numbers are at hand: in the output folder, or in its figure's tables."""
+    if _find(settings) is not None:
+        return True
+    folder = records.RESULTS / str(settings.figure) / settings.scale
+    return settings.key in _Committed.read(folder).runs
+
+
+def _home(first: Settings, overrides: Sequence[str]) -> Path:
+    """Where the table of a command line belongs."""
+    own = sorted(text for text in overrides if decides(text))
+    if first.figure and first.scale in records.SCALES and not own:
+        return records.RESULTS / first.figure / first.scale
+    named = [text for text in own if not text.startswith("task=")]
+    name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]).strip())
+    if len(name) > 100:
+        name = f"{name[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return first.output / "tables" / first.task_name / first.scale / (name or "one")
+
+
+def _find(settings: Settings) -> Path | None:
+    """The folder of a finished run of these settings, or None.
+
+    The run of the same key comes first. Of a task that declares no version, whose key changes with
+    every edit of its program, the newest run of the same settings is taken.
+    """
+    manifest = read_manifest(settings.folder)
+    if manifest is not None and manifest["status"] in FINAL:
+        return settings.folder
+    now = versions(settings.task_name)
+    if isinstance(now["task"], int):
+        return None
+    wanted = json.dumps(settings.decisive(), sort_keys=True)
+    others = []
+    for path in settings.folder.parent.glob("*/manifest.json"):
+        other = read_manifest(path.parent)
+        if (
+            other is not None
+            and other["status"] in FINAL
+            and json.dumps(other.get("settings"), sort_keys=True) == wanted
+            and other["versions"]["laprop"] == now["laprop"]
+        ):
+            others.append((other["started"], path.parent))
+    return max(others)[1] if others else None
+
+
+@dataclass(frozen=True)
+class _Committed:
+    """Tables that stand where new ones are to go."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    runs: dict[str, dict[str, Any]]  # by key, as in the manifest
+
+    @classmethod
+    def read(cls, folder: Path) -> _Committed:
+        """Those of a folder; without runs where there are none."""
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text()) if path.exists() else {"runs": []}
+        return cls(folder, manifest, {run["key"]: run for run in manifest["runs"]})
+
+    def check(self, axes: dict[str, str], target: Path) -> None:
+        """Refuse to add to tables whose columns are others."""
+        if self.manifest["axes"] != axes:
+            raise ConfigError(
+                f"{target}: holds runs that are not in the output folder, with the columns "
+                f"{', '.join(self.manifest['axes'])} for {', '.join(axes)}; move it away first"
+            )
+
+    def rows(self, name: str, members: pd.DataFrame, axes: dict[str, str]) -> pd.DataFrame:
+        """The rows of a run's members in ``runs`` or ``curves``."""
+        if name == "runs":
+            frame = pd.read_csv(self.folder / "runs.csv")
+        elif (self.folder / "curves.parquet").exists():
+            frame = pd.read_parquet(self.folder / "curves.parquet")
+        else:
+            return members.iloc[:0]
+        wanted = set(_labels(members, axes))
+        return frame[_labels(frame, axes).isin(wanted)]
+
+
+def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
+    """The axes of each row as one text, numbers as the tables are written."""
+
+    def text(value: Any) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{value:.7g}" if isinstance(value, int | float) else str(value)
+
+    columns = [frame[name].map(text, na_action=None) for name in axes]
+    return pd.concat(columns, axis=1).agg("|".join, axis=1)
+
+
+def _seeds(every: Sequence[Settings]) -> list[int]:
+    """The distinct seeds of runs, whose seed may be a list."""
+    lists = [s.seed if isinstance(s.seed, list | tuple) else [s.seed] for s in every]
+    return sorted(set(itertools.chain.from_iterable(lists)))
+
+
+@contextmanager
+def _replaced(target: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``target`` when the block ends well."""
+    build = target.with_name(f".{target.name}.{os.getpid()}.new")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    build.mkdir(parents=True)
+    try:
+        yield build
+        if target.exists():
+            target.rename(old)
+        build.rename(target)
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    """Decisive settings by dotted key."""
+    flat = {f"optimizer.{k}": v for k, v in asdict(settings.optimizer).items()}
+    flat |= {f"task.{k}": v for k, v in asdict(settings.task).items()}
+    return flat | {"seed": settings.seed}
+
+
+def _varying(every: Sequence[Settings]) -> dict[str, str]:
+    """Column name -> dotted key, for the optimizer, the seed and whatever differs."""
+    flats, batches = [_flat(s) for s in every], [s.axes() for s in every]
+    chosen = []
+    for key in flats[0]:
+        values = {json.dumps(flat[key], sort_keys=True) for flat in flats}
+        batched = any(len(axes.get(key, ())) > 1 for axes in batches)
+        if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
+            chosen.append(key)
+    short = [key.split(".")[-1] for key in chosen]
+    names = [
+        "optimizer"
+        if key == "optimizer.name"
+        else last
+        if short.count(last) == 1
+        else key.replace(".", "_")
+        for key, last in zip(chosen, short, strict=True)
+    ]
+    return dict(zip(names, chosen, strict=True))
+
+
+def _members(settings: Settings, axes: dict[str, str]) -> pd.DataFrame:
+    """One row per member of a run, with the figure's axis columns."""
+    batch = pd.DataFrame(settings.members(), columns=list(settings.axes()))
+    flat = _flat(settings)
+    columns = {name: batch[key] if key in batch else flat[key] for name, key in axes.items()}
+    frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
+    # An optimizer that has no nu, say, is one row of a column of numbers.
+    return frame.apply(lambda column: pd.to_numeric(column) if column.isna().all() else column)
+
+
+def _with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
+    """One row per member: its axes, and its final numbers."""
+    frame = members.copy()
+    summary = json.loads((folder / "summary.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, values in summary.items():  # a column of None alone is still one of numbers
+        if name in members:
+            raise ValueError(f"{folder}: {name} is in the summary, but is an axis")
+        column = pd.Series(values, index=frame.index)
+        frame[name] = pd.to_numeric(column) if column.isna().all() else column
+    if manifest["diverged_at"] is not None:
+        frame["diverged_at"] = manifest["diverged_at"]
+    return frame
+
+
+def _curves(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
+    """Records of one run, one row per member and step; the lists of a batch are unfolded."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
+    for name in dict.fromkeys(itertools.chain.from_iterable(records)):
+        if name in members:  # it would take the place of the axis
+            raise ValueError(f"{folder}: {name} is logged, but is an axis")
+        values = np.full((len(records), len(members)), np.nan)
+        for row, record in zip(values, records, strict=True):
+            row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
+        whole = name == "step" and np.isfinite(values).all()
+        frame[name] = values.astype(np.int64).ravel() if whole else values.ravel()
+    return frame
+
+
+def _manifest(
+    every: Sequence[Settings],
+    axes: dict[str, str],
+    table: pd.DataFrame,
+    folders: Sequence[Path],
+    committed: _Committed,
+    there: Sequence[Settings],
+) -> dict[str, Any]:
+    """Provenance of the tables: of runs in the output folder, and of committed ones that stay."""
+    first = every[0]
+    figure = composed(f"figure={first.figure}").figure if first.figure else {}
+    environments: list[dict[str, Any]] = []
+
+    def places(of: Sequence[dict[str, Any]]) -> list[int]:
+        environments.extend(place for place in of if place not in environments)
+        return [environments.index(place) for place in of]
+
+    runs = []
+    for folder in folders:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        run = {
+            key: manifest[key]
+            for key in ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
+        }
+        name = manifest["settings"]["optimizer"]["name"]
+        runs.append(run | {"optimizer": name, "environments": places(manifest["environments"])})
+    for settings in there:
+        run = committed.runs[settings.key]
+        of = [committed.manifest["environments"][i] for i in run["environments"]]
+        runs.append(run | {"environments": places(of)})
+    return {
+        "figure": first.figure,
+        "task": first.task_name,
+        "scale": first.scale,
+        "reduced": (figure.get("reduced") or {}).get(first.scale),
+        "axes": axes,
+        "summary": [c for c in table.columns if c not in axes],
+        "settings": {k: v for k, v in _flat(first).items() if k not in axes.values()},
+        "programs": sorted({place["program"] for place in environments}),
+        "environments": environments,
+        "runs": runs,
+    }

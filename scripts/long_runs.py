@@ -1,0 +1,164 @@
+"""The queue of long runs: the paper's own setting, cut short, and a few whole recipes.
+
+``python -m scripts.long_runs`` starts or resumes the whole queue, two processes of one thread at
+the lowest priority, until it is through or stopped by Ctrl-C. Every run continues from its newest
+checkpoint; what is finished, here or in the committed tables, is skipped. ``pause`` and ``resume``
+hold the processes, for benchmarks; ``status`` says how far each figure has come; ``collect`` puts
+what is finished into ``results/``.
+
+The output folder is the user's, not the checkout's (``--output``), so that a fresh clone goes on
+where another one was.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+import psutil
+
+from experiments.common import ROOT
+from experiments.common.collect import collect, finished
+from experiments.common.config import ConfigError, Settings, expand
+from experiments.common.execution import execute, outcome
+from experiments.common.run import Interrupted
+
+# Figures at their scale, and seeds of them, in the order in which they are wanted.
+QUEUE = (
+    ("fig01", "paper"),
+    ("fig05", "short"),
+    ("fig12", "short", "seed=0"),
+    ("resnet20", "paper"),
+    ("fig04", "short"),
+    ("fig03", "short"),
+    ("fig07", "short"),
+    ("fig06", "short"),
+    ("fig09", "short"),
+    ("imdb_tuned", "short"),
+    ("fig12", "short"),
+    ("iwslt_map", "short"),
+)
+OUTPUT = Path(platformdirs.user_data_dir("laprop", appauthor=False)) / "outputs"
+
+
+def overrides(output: Path, figure: str, scale: str, *seed: str) -> list[str]:
+    """The command line of a figure's runs."""
+    common = ["threads=1", f"output='{output}'"]
+    return [f"figure={figure}", f"scale={scale}", *seed, *common]
+
+
+def queue(output: Path) -> list[Settings]:
+    """Every run, in order."""
+    return [settings for entry in QUEUE for settings in expand(overrides(output, *entry))]
+
+
+def work(output: Path) -> int:
+    """One process: each run that is not finished and that no other process is at."""
+    yield_to_others()
+    failed = 0
+    for settings in queue(output):
+        if finished(settings):
+            continue
+        print(f"{settings.figure} {settings.folder}", flush=True)
+        try:
+            print(f"{execute(settings)}: {settings.folder}", flush=True)
+        except Interrupted as stop:
+            return int(stop.code)  # type: ignore[arg-type]
+        except Exception as error:  # the others may do better
+            failed = 1
+            print(f"failed: {settings.folder}: {error}", file=sys.stderr, flush=True)
+    return failed
+
+
+def yield_to_others() -> None:
+    """Lowest priority among processes, and on Linux among the sessions that share the cores."""
+    os.nice(19)
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
+
+
+def start(output: Path, processes: int) -> int:
+    """Run the queue; ends when it is through, or all processes when one gets Ctrl-C."""
+    command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    workers = []
+    for _ in range(processes):
+        workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+        time.sleep(5)  # the first is at the first run when the second looks for one
+    try:
+        return max(worker.wait() for worker in workers)
+    except (KeyboardInterrupt, SystemExit):
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
+        print("stopped; the same command goes on")
+        return 130
+
+
+def signal_all(number: int) -> int:
+    """Send a signal to every process of the queue and what it started; returns how many."""
+    count = 0
+    for process in psutil.process_iter(["cmdline"]):
+        if "scripts.long_runs" in (process.info["cmdline"] or []) and process.pid != os.getpid():
+            for member in [process, *process.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    member.send_signal(number)
+                    count += 1
+    return count
+
+
+def status(output: Path) -> None:
+    """A line per figure: runs finished, under way, and the last step of those."""
+    for entry in QUEUE:
+        every = expand(overrides(output, *entry))
+        done = [s for s in every if finished(s)]
+        line = f"{' '.join(entry)}: {len(done)} of {len(every)} runs finished"
+        for settings in every:
+            if settings not in done and (log := settings.folder / "metrics.jsonl").exists():
+                state = "under way" if outcome(settings) == "busy" else "stopped"
+                steps = log.read_bytes().count(b"\n")
+                line += f"; {settings.optimizer.name} seed {settings.seed} {state}, {steps} records"
+        print(line)
+
+
+def collected(output: Path) -> None:
+    """Put what is finished of each figure into the committed tables."""
+    for figure, scale in dict.fromkeys(entry[:2] for entry in QUEUE):
+        try:
+            results = collect(overrides(output, figure, scale), partial=True)
+        except ConfigError as error:
+            print(f"{figure}: {error}".split(";")[0])
+        else:
+            print(f"{results.folder.relative_to(ROOT)}: {results.label}")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts.long_runs", description=__doc__.split("\n")[0])
+    choices = ["start", "status", "pause", "resume", "collect", "work"]
+    parser.add_argument("what", nargs="?", default="start", choices=choices)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"default {OUTPUT}")
+    parser.add_argument("--processes", type=int, default=2, help="default 2")
+    arguments = parser.parse_args()
+    output = arguments.output.absolute()
+    if arguments.what in ("pause", "resume"):
+        number = signal.SIGSTOP if arguments.what == "pause" else signal.SIGCONT
+        print(f"{signal_all(number)} processes: {arguments.what}d")
+        return 0
+    if arguments.what == "start":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        return start(output, arguments.processes)
+    if arguments.what == "work":
+        return work(output)
+    {"status": status, "collect": collected}[arguments.what](output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
