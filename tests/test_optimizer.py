@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle_report import KINDS as KINDS_OF_STEP
 from oracle_report import WIDE, optimizer_case, optimizer_path
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
@@ -98,48 +99,50 @@ def assert_close(a, b, ulp):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("kind", KINDS_OF_STEP)
 @pytest.mark.parametrize("name", oracle.NAMES[len(oracle.RULES_ALONE) :])
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=3, deadline=None)
-def test_oracle(name, foreach, dtype, seed):
+def test_oracle(name, kind, dtype, seed):
     case = oracle.random_case(np.random.default_rng(seed), 6, 40, dtype)
     case = optimizer_case(name, case)
     theta, scale = oracle.path(name, case, WIDE[dtype])
-    assert oracle.ulp(optimizer_path(name, case, foreach), theta, scale, dtype) < ULP
+    assert oracle.ulp(optimizer_path(name, case, **KINDS_OF_STEP[kind]), theta, scale, dtype) < ULP
 
 
+@pytest.mark.parametrize("kind", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+@pytest.mark.parametrize("lr", [{"lr_in_momentum": False}, {}, {"lr_weighted_correction": False}])
+@pytest.mark.parametrize("decay_by_lr", [False, True])
 @pytest.mark.parametrize(
-    ("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted"),
-    [*itertools.product([False, True], repeat=5)],
+    ("amsgrad", "centered", "eps_in_sqrt", "cautious", "agc"),
+    [*itertools.product([False, True], [False, True], [False, True], [False, True], [None, 0.3])],
 )
-def test_functional(amsgrad, centered, decay_by_lr, eps_in_sqrt, lr_weighted):
-    rule = dataclasses.replace(
-        ALGORITHMS["lapropw"],
-        maximum=amsgrad,
-        centered=centered,
-        epsilon_in_root=eps_in_sqrt,
-        lr_weighted=lr_weighted,
-    )
+def test_functional(amsgrad, centered, eps_in_sqrt, cautious, agc, decay_by_lr, lr, kind):
+    """Under the same names, whatever is combined."""
+    shared = {"amsgrad": amsgrad, "centered": centered, "eps_in_sqrt": eps_in_sqrt}
+    shared |= {"cautious": cautious}
+    inside = {"lr_in_momentum": True, "lr_weighted_correction": True} | lr
+    rule = dataclasses.replace(ALGORITHMS["laprop"], **shared, **inside)
     theta = torch.linspace(-1, 1, 7, dtype=torch.float64)
     param = Parameter(theta.clone())
     optimizer = LaProp(
         [param],
         eps=1e-8,
         weight_decay=0.01,
-        amsgrad=amsgrad,
-        centered=centered,
         decay_by_lr=decay_by_lr,
-        eps_in_sqrt=eps_in_sqrt,
-        lr_weighted_correction=lr_weighted,
+        agc=agc,
+        **shared,
+        **lr,
+        **kind,
     )
     state = rule.init(theta)
-    for t in range(30):
+    for t in range(20):
         give_gradients([param], t)
-        lr = optimizer.param_groups[0]["lr"] = 0.01 * (1 + t % 7)
+        lr_now = optimizer.param_groups[0]["lr"] = 0.01 * (1 + t % 7)
         optimizer.step()
-        decay = 0.01 * (lr if decay_by_lr else 1)
-        theta, state = rule.step(theta, param.grad, state, lr=lr, epsilon=1e-8, weight_decay=decay)
+        decay = 0.01 * (lr_now if decay_by_lr else 1)
+        hyper = {"lr": lr_now, "epsilon": 1e-8, "weight_decay": decay, "agc": agc}
+        theta, state = rule.step(theta, param.grad, state, **hyper)
     assert_close([param.detach()], [theta], ulp=20)
 
 
