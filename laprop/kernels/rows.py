@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
@@ -156,66 +157,53 @@ def _without(batch: Batch, misfits: set[int]) -> Batch:
 def _misfits(batch: Batch, scalars_on_device: bool) -> set[int]:
     """Return the rows that the kernel cannot take.
 
-    Whole columns are looked at first, which takes a fraction of the time that rows would take.
+    Columns are looked at as a whole, one behind the other, which takes a fraction of the time that
+    rows would take.
     """
     bad: set[int] = set()
     count = len(batch.params)
 
-    def expect(values: list[Any], *wanted: Any) -> None:
-        if sum(map(values.count, wanted)) != count:
-            bad.update(i for i, value in enumerate(values) if value not in wanted)
+    def expect(values: list[Any], wanted: Any) -> None:
+        if values.count(wanted) != len(values):
+            bad.update(i % count for i, value in enumerate(values) if value != wanted)
 
-    tensors = [batch.params, batch.grads, *(batch.state[k] for k in AVERAGES if k in batch.state)]
-    scalars = [batch.state[key] for key in SCALARS]
-    expect([*map(type, batch.params)], Tensor, Parameter)
-    for column in (*tensors[1:], *scalars):
-        expect([*map(type, column)], Tensor)
+    state = batch.state
+    averages = [*chain(*(state[key] for key in AVERAGES[:-1] if key in state))]
+    masters = state.get("master_param", ())
+    scalars = [*chain(*(state[key] for key in SCALARS))]
+    alike = [*batch.params, *batch.grads, *averages, *masters]
+    expect([Tensor if kind is Parameter else kind for kind in map(type, batch.params)], Tensor)
+    expect([*map(type, alike[count:])], Tensor)
+    expect([*map(type, scalars)], Tensor)
     expect([*map(_dtype, batch.grads)], batch.dtype)
-    for key, column in batch.state.items():
-        if key in SCALARS:
-            expect([*map(_dtype, column)], _scalar_dtype(key, column))
-        else:
-            expect([*map(_dtype, column)], _average_dtype(key, batch))
+    expect([*map(_dtype, averages)], batch.state_dtype)
+    expect([*map(_dtype, masters)], torch.float32)
+    # All steps of a batch are counted in one dtype, float32 or float64.
+    wide_steps = state["step"][0].dtype == torch.float64
+    expect([*map(_dtype, state["step"])], torch.float64 if wide_steps else torch.float32)
+    expect([*map(_dtype, scalars[count:])], torch.float64)
     # Without an accelerator all tensors are on the CPU, but for those of meta, whose address is 0.
     device = batch.params[0].get_device()
     if device >= 0 or torch.accelerator.is_available():
-        for column in tensors:
-            expect([*map(Tensor.get_device, column)], device)
-        for column in scalars:
-            expect([*map(Tensor.get_device, column)], device if scalars_on_device else -1)
-    for column in tensors:
-        expect([*map(Tensor.is_neg, column)], False)
+        expect([*map(Tensor.get_device, alike)], device)
+        expect([*map(Tensor.get_device, scalars)], device if scalars_on_device else -1)
+    expect([*map(Tensor.is_neg, alike)], False)
     if scalars_on_device:  # cpu.cpp looks at their values, none of which may be negative
-        for column in scalars:
-            expect([*map(Tensor.is_neg, column)], False)
+        expect([*map(Tensor.is_neg, scalars)], False)
 
     shapes = [*map(_shape, batch.params)]
-    for column in tensors[1:]:
-        others = [*map(_shape, column)]
-        if others != shapes:
-            bad.update(i for i in range(count) if others[i] != shapes[i])
-    strided: set[int] = set()
-    for column in tensors:
-        try:
-            contiguous = [*map(Tensor.is_contiguous, column)]
-        except RuntimeError:  # a tensor without strides, such as a sparse one
-            contiguous = [
-                tensor.layout == torch.strided and tensor.is_contiguous() for tensor in column
-            ]
-        if not all(contiguous):
-            strided.update(i for i, is_contiguous in enumerate(contiguous) if not is_contiguous)
-    bad.update(i for i in strided - bad if not _same_layout([column[i] for column in tensors]))
+    others = [*map(_shape, alike[count:])]
+    wanted = shapes * (len(others) // count)
+    if others != wanted:
+        bad.update(i % count for i in range(len(others)) if others[i] != wanted[i])
+    try:
+        contiguous = [*map(Tensor.is_contiguous, alike)]
+    except RuntimeError:  # a tensor without strides, such as a sparse one
+        contiguous = [x.layout == torch.strided and x.is_contiguous() for x in alike]
+    if not all(contiguous):
+        strided = {i % count for i, is_contiguous in enumerate(contiguous) if not is_contiguous}
+        bad.update(i for i in strided - bad if not _same_layout(alike[i::count]))
     return bad
-
-
-def _average_dtype(key: str, batch: Batch) -> torch.dtype:
-    return torch.float32 if key == "master_param" else batch.state_dtype
-
-
-def _scalar_dtype(key: str, column: Sequence[Tensor]) -> torch.dtype:
-    """Return the dtype that all scalars of a column must have; steps may be float32 or float64."""
-    wide = key != "step" or column[0].dtype == torch.float64
-    return torch.float64 if wide else torch.float32
 
 
 def _same_layout(tensors: list[Tensor]) -> bool:
