@@ -101,9 +101,9 @@ def refuse_near_misses(group: dict[str, Any], options: dict[str, Any]) -> None:
         ValueError: There is such a key.
     """
     for key in group.keys() - options.keys() - {"params"}:
-        if any(f"_{option}_" in f"_{key}_" for option in options):
-            continue  # such as no_weight_decay or lr_scale, which say something about an option
-        near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.8)
+        # A key that holds an option's whole name, such as no_weight_decay, may be about the option.
+        about = any(f"_{option}_" in f"_{key}_" for option in options)
+        near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.9 if about else 0.8)
         if near:
             raise ValueError(
                 f"Unknown key in param group: {key} (did you mean {near[0]}? Other keys that are "

@@ -1,0 +1,321 @@
+"""What users do to parameters, gradients, state and groups between and during steps.
+
+Each test is of a kind of fault that was reported of some optimizer; test_fuzz.py combines them.
+"""
+
+import gc
+import math
+import threading
+import time
+import warnings
+import weakref
+from fractions import Fraction
+
+import fused
+import numpy as np
+import pytest
+import torch
+from torch.nn import Parameter
+
+from laprop import LaProp, schedules
+
+KINDS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@each_kind
+@pytest.mark.parametrize("what", ["gradient", "state", "group"])
+def test_another_thread_drops_what_a_step_works_on(what, kind):
+    param = Parameter(torch.zeros(2_000_000))
+    optimizer = LaProp([param], **kind)
+
+    def drop():
+        time.sleep(0.001)
+        if what == "gradient":
+            param.grad = None
+        elif what == "state":
+            optimizer.state.clear()
+        else:
+            optimizer.param_groups[0]["params"] = []
+
+    for _ in range(8):
+        optimizer.param_groups[0]["params"] = [param]
+        param.grad = torch.ones_like(param)
+        thread = threading.Thread(target=drop)
+        thread.start()
+        optimizer.step()
+        thread.join()
+    assert param.isfinite().all()
+
+
+@each_kind
+@pytest.mark.parametrize("convert", ["double", "bfloat16", "half"])
+@pytest.mark.parametrize("swap", [True, False])
+def test_a_converted_module_goes_on(swap, convert, kind):
+    """By swapping, which needs that nothing else holds the parameter, or by setting its data."""
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(swap)
+    try:
+        module = torch.nn.Linear(4, 4)
+        optimizer = LaProp(module.parameters(), **kind)
+        for _ in range(2):
+            module(torch.ones(2, 4, dtype=module.weight.dtype)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            getattr(module, convert)()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+    assert module.weight.isfinite().all()
+
+
+@each_kind
+def test_what_is_taken_away_is_let_go(kind):
+    """Parameters of a group that is gone, replaced ones, old storage, and the optimizer itself."""
+    first, second = Parameter(torch.zeros(3)), Parameter(torch.zeros(1000))
+    optimizer = LaProp([{"params": [first]}, {"params": [second]}], **kind)
+    first.grad, second.grad = torch.ones(3), torch.ones(1000)
+    optimizer.step()
+    gone = [weakref.ref(second), weakref.ref(second.grad), weakref.ref(first.grad)]
+    gone += [weakref.ref(entry) for entry in optimizer.state[second].values()]
+    del optimizer.param_groups[1]
+    del optimizer.state[second]
+    del second
+    first.grad = None
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * len(gone)
+    gone = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert gone() is None
+
+
+@each_kind
+def test_lazy_negation_of_everything(kind):
+    paths = []
+    for negate in (False, True):
+        param = Parameter(torch.linspace(-1, 1, 6))
+        optimizer = LaProp([param], lr=0.1, **kind)
+        for t in range(6):
+            grad = torch.linspace(1, 2, 6) * (-1) ** t
+            param.grad = torch._neg_view(-grad) if negate and t else grad
+            if negate and t == 3:
+                param.data = torch._neg_view(-param.data)
+            if negate and t == 4:
+                for entry in optimizer.state[param].values():
+                    entry.data = torch._neg_view(-entry.data)
+            optimizer.step()
+        paths.append(param.detach().clone())
+    torch.testing.assert_close(*paths, rtol=1e-6, atol=1e-6)
+
+
+@each_kind
+def test_a_change_of_shape_without_a_new_state_is_refused(kind):
+    param = Parameter(torch.ones(4, 3))
+    optimizer = LaProp([param], **kind)
+    param.grad = torch.ones(4, 3)
+    optimizer.step()
+    before = param.data = torch.ones(3, 4)
+    param.grad = torch.ones(3, 4)
+    with pytest.raises(RuntimeError, match=r"shape \(3, 4\) and state\['exp_avg'\] \(4, 3\)"):
+        optimizer.step()
+    assert torch.equal(before, torch.ones(3, 4))
+    optimizer.state.pop(param)
+    optimizer.step()
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        ({"step": 5}, r"state\['step'\].*is a int"),
+        ({"step": torch.ones(2)}, r"state\['step'\].*has 2 elements"),
+        ({"exp_avg": torch.zeros(3)}, "has exp_avg but not exp_avg_weight"),
+        ({"exp_avg_sq": torch.zeros(3)}, "has exp_avg_sq but not exp_avg_sq_weight"),
+        ({"exp_avg_sq": [0.0], "exp_avg_sq_weight": torch.zeros(())}, "'exp_avg_sq'.*is a list"),
+    ],
+)
+def test_a_state_made_by_hand_is_checked(state, line, kind):
+    param = Parameter(torch.ones(3))
+    optimizer = LaProp([param], **kind)
+    param.grad = torch.ones(3)
+    optimizer.state[param] = state
+    with pytest.raises(ValueError, match=line):
+        optimizer.step()
+
+
+def test_keys_of_other_programs_are_kept_and_misspelt_options_refused():
+    others = {"lr_scale": 0.5, "no_weight_decay": True, "layer": 3, "fix_step": False}
+    optimizer = LaProp([{"params": [Parameter(torch.ones(2))], **others}])
+    assert {key: optimizer.param_groups[0][key] for key in others} == others
+    misspelt = {"weight_deccay": "weight_decay", "beta1": "betas", "centred": "centered"}
+    misspelt |= {"eps_in_sqr": "eps_in_sqrt", "Weight_decay": "weight_decay"}
+    for key, option in misspelt.items():
+        with pytest.raises(ValueError, match=f"{key} .did you mean {option}"):
+            LaProp([{"params": [Parameter(torch.ones(2))], key: 0.5}])
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.float8_e5m2])
+def test_frozen_parameters_of_any_dtype(dtype, kind):
+    frozen = Parameter(torch.zeros(3).to(dtype), requires_grad=False)
+    param = Parameter(torch.ones(3))
+    optimizer = LaProp([frozen, param], **kind)
+    param.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert param[0] < 1
+
+
+@each_kind
+def test_numbers_of_numpy_and_others(kind):
+    param = Parameter(torch.ones(2))
+    optimizer = LaProp(
+        [param], lr=np.float32(1e-3), betas=[np.float64(0.5), Fraction(1, 2)], eps=np.float64(1e-8),
+        weight_decay=0, centered=True, centered_warmup=np.int64(3), agc=np.float16(0.5), **kind,
+    )  # fmt: skip
+    group = optimizer.param_groups[0]
+    assert {type(group[key]) for key in ("lr", "eps", "weight_decay", "agc")} == {float}
+    group["lr"] = np.float32(0.01)
+    param.grad = torch.ones(2)
+    optimizer.step()
+    assert param[0] < 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"amsgrad": True}, {"centered": True, "centered_warmup": 0}, {"eps_in_sqrt": True}]
+    + [{"lr_in_momentum": False}, {"maximize": True, "weight_decay": 0.0005}],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_meta_gradients_are_finite_where_gradients_are_0(options, dtype):
+    """From the first step on, from the second on, and always."""
+    w = torch.tensor([1.0, 2.0, 3.0, -1.0], dtype=dtype, requires_grad=True)
+    param = torch.ones(4, dtype=dtype, requires_grad=True).clone()
+    optimizer = LaProp([param], lr=0.1, differentiable=True, eps=1e-8, **options)
+    for mask in ([1.0, 0, 0, 1], [1, 1, 0, 0], [0, 1, 0, 1]):
+        param.grad = w * torch.tensor(mask, dtype=dtype)
+        optimizer.step()
+    (gradient,) = torch.autograd.grad(param.sum(), w)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: schedules.ConstantBeta(o, "nu", value=0.5, total_iters=1),
+        lambda o: schedules.StepBeta(o, "nu", milestones=[1], values=[0.7]),
+        lambda o: schedules.LinearBeta(o, "mu", end=0.5, total_iters=2),
+        lambda o: schedules.CosineBeta(o, "mu", end=0.5, total_iters=2),
+        lambda o: schedules.RaiseBeta(o, "nu", end=0.999, milestone=1),
+    ],
+)
+def test_schedules_take_up_a_late_group(make):
+    optimizer = LaProp([Parameter(torch.ones(2))])
+    schedule = make(optimizer)
+    optimizer.add_param_group({"params": [Parameter(torch.ones(2))], "betas": (0.3, 0.6)})
+    for _ in range(3):
+        schedule.step()
+    assert optimizer.param_groups[1]["initial_betas"] == (0.3, 0.6)
+    one, late = schedule.get_last_beta()
+    assert 0 <= late < 1
+    constant = isinstance(schedule, schedules.ConstantBeta)
+    assert (one == late) == (not constant)
+
+
+def test_a_decay_that_shrinks_the_weights_is_warned_of():
+    params = [Parameter(torch.ones(2))]
+    with pytest.warns(UserWarning, match="give a value meant for AdamW.*decay_by_lr=True") as seen:
+        LaProp(params, weight_decay=0.01)
+    assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match="lr=0.5 times weight_decay=0.1"):
+        LaProp(params, lr=0.5, weight_decay=0.1, decay_by_lr=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LaProp(params, weight_decay=1e-3)
+        LaProp(params, lr=1e-3, weight_decay=0.05, decay_by_lr=True)
+
+
+# Averages in bfloat16 ----------------------------------------------------------------------------
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True, "centered": True, "eps": 1e-2}])
+def test_averages_in_16_bits_are_right_in_the_mean(options, dtype, kind):
+    """Many copies of one coordinate: their mean is the path with averages in float32."""
+    count = 40_000
+    results = []
+    for state_dtype in (None, torch.bfloat16):
+        torch.manual_seed(0)
+        param = Parameter(torch.zeros(count, dtype=dtype))
+        optimizer = LaProp(
+            [param], lr=0.01, betas=(0.9, 0.99), state_dtype=state_dtype, **options, **kind
+        )
+        for t in range(60):
+            param.grad = torch.full_like(param, math.sin(t) + 0.5)
+            taken = fused.taken_by_the_kernel(optimizer)
+            assert taken == ("fused" in kind)
+        state = optimizer.state[param]
+        results.append([param.detach().double(), state["exp_avg_sq"].double()])
+        wanted = state_dtype or torch.float32
+        assert {v.dtype for k, v in state.items() if "exp" in k and "weight" not in k} == {wanted}
+    (wide, n), (narrow, narrow_n) = results
+    assert narrow.unique().numel() > 2  # each copy was rounded on its own
+    assert abs(float((narrow.mean() - wide.mean()) / wide.mean())) < 0.01
+    assert abs(float(narrow_n.mean() / n.mean()) - 1) < 0.005
+
+
+def test_bfloat16_training_takes_as_many_bytes_as_asked():
+    for options, expected in (
+        ({}, 12),
+        ({"state_dtype": torch.bfloat16}, 8),
+        ({"state_dtype": torch.bfloat16, "low_precision": "stochastic"}, 4),
+    ):
+        param = Parameter(torch.ones(1000, dtype=torch.bfloat16))
+        param.grad = torch.ones_like(param)
+        optimizer = LaProp([param], **options)
+        optimizer.step()
+        found = sum(entry.nbytes for entry in optimizer.state[param].values() if entry.dim())
+        assert found == expected * 1000
+
+
+@each_kind
+def test_averages_in_16_bits_are_saved_as_they_are(kind):
+    param = Parameter(torch.ones(50))
+    optimizer = LaProp([param], state_dtype=torch.bfloat16, **kind)
+    param.grad = torch.linspace(-1, 1, 50)
+    optimizer.step()
+    other = LaProp([Parameter(param.detach().clone())], state_dtype=torch.bfloat16, **kind)
+    other.load_state_dict(optimizer.state_dict())
+    for key, entry in optimizer.state[param].items():
+        loaded = other.state[other.param_groups[0]["params"][0]][key]
+        assert loaded.dtype == entry.dtype
+        assert torch.equal(loaded, entry)
+
+
+def test_averages_in_16_bits_are_for_narrow_parameters():
+    for dtype in (torch.float64, torch.complex64):
+        with pytest.raises(TypeError, match=rf"{dtype} with state_dtype=torch.bfloat16"):
+            LaProp([Parameter(torch.ones(2, dtype=dtype))], state_dtype=torch.bfloat16)
+
+
+# Clipping ----------------------------------------------------------------------------------------
+
+
+def test_clipping_does_not_depend_on_threads():
+    results, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            torch.manual_seed(0)
+            params = [Parameter(torch.randn(size)) for size in (50_001, 7, 200_000)]
+            optimizer = LaProp(params, agc=0.01, cautious=True, fused=True)
+            for _ in range(3):
+                for param in params:
+                    param.grad = torch.randn_like(param)
+                assert fused.taken_by_the_kernel(optimizer) == 3
+        finally:
+            torch.set_num_threads(before)
+        results.append([param.detach() for param in params])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
