@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from experiments.common import ROOT
 from experiments.common.records import RESULTS, load
 from scripts import discrepancies
+from scripts.generated import settle
 
 LEDGER = Path(__file__).with_name("discrepancies.yaml")
 PAGE = RESULTS / "DISCREPANCIES.md"
@@ -79,21 +79,11 @@ def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="compare with the file, write none")
-    arguments = parser.parse_args()
+    check = parser.parse_args().check
     table = rows()
     for row in table:
         print(f"{row['name']:24} {row['measured']}")
-    text = page(table)
-    if arguments.check:
-        if PAGE.exists() and PAGE.read_text() == text:
-            return 0
-        print(
-            f"stale: {PAGE.relative_to(ROOT)}; run python -m scripts.make_discrepancies",
-            file=sys.stderr,
-        )
-        return 1
-    PAGE.write_text(text)
-    return 0
+    return settle({PAGE: page(table).encode()}, check)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from experiments.common.config import compose_settings
 from experiments.common.execution import execute
 from experiments.discrepancies import PAIRS, SCHEDULES, Rule, factor, gradient, initial, losses
 from laprop import LaProp
-from scripts import discrepancies, make_discrepancies, make_figures
+from scripts import discrepancies, make_discrepancies, paper
 
 STEPS = 40
 HYPER = {"mu": 0.9, "nu": 0.999, "epsilon": 1e-15, "weight_decay": 0.0, "lr_peak": 1e-2}
@@ -180,8 +179,7 @@ def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
         return
     figure, _, function = row["measured"].partition(".")
     assert callable(getattr(discrepancies, function))
-    catalogue = make_figures.HERE / "catalogue.yaml"
-    assert figure in yaml.safe_load(catalogue.read_text())
+    assert figure in paper.figures()
 
 
 def test_a_function_without_its_results_says_not_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import interval
+from experiments.common.stats import mean
 from scripts.figures import style
 
 PAIR = {
@@ -57,7 +57,8 @@ def draw(results: Results) -> Figure:
 def _panel(axis: plt.Axes, runs: pd.DataFrame) -> None:
     for i, (schedule, (colour, marker)) in enumerate(SCHEDULE.items()):
         chosen = runs[runs.schedule == schedule].groupby("pair").difference
-        middle, low, high = np.array([interval(chosen.get_group(p)) for p in PAIR]).T.clip(FLOOR)
+        found = [mean(chosen.get_group(p)) for p in PAIR]
+        middle, low, high = np.transpose([(e.centre, e.low, e.high) for e in found]).clip(FLOOR)
         axis.errorbar(
             middle,
             np.arange(len(PAIR)) + 0.15 * (i - 2),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.common.records import Results
-from scripts.claims.measured import NAMES as NAME  # for all figures: style.NAME
+from scripts.paper import NAMES as NAME  # for all figures: style.NAME
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 COLOUR = {
@@ -16,8 +16,11 @@ COLOUR = {
     "amsgrad": "#E69F00",
     "laprop": "#0072B2",
     "amsprop": "#56B4E9",
+    "sgd": "#555555",
+    "lbfgs": "#999999",
 }
-DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid"}
+DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
+        "sgd": (0, (3, 1, 1, 1)), "lbfgs": (0, (1, 1))}  # fmt: skip
 
 CHARACTERS = 17  # of the line below a figure, to an inch
 
