@@ -75,6 +75,11 @@ def page(table: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def files(table: list[dict[str, str]]) -> dict[Path, bytes]:
+    """The page as it should be."""
+    return {PAGE: page(table).encode()}
+
+
 def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -83,7 +88,7 @@ def main() -> int:
     table = rows()
     for row in table:
         print(f"{row['name']:24} {row['measured']}")
-    return settle({PAGE: page(table).encode()}, check)
+    return settle(files(table), check)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ def index() -> str:
     return "\n".join(lines) + "\n"
 
 
+def index_file() -> dict[Path, bytes]:
+    """The index as it should be."""
+    return {RESULTS / "FIGURES.md": index().encode()}
+
+
 def files(names: list[str], folder: Path = PICTURES) -> dict[Path, bytes]:
     """The pictures of these figures, drawn, in ``folder``."""
     found = {}
@@ -88,7 +93,7 @@ def main() -> int:
         parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
     new = files(arguments.figures or drawn(), arguments.to)
     if arguments.to == PICTURES:
-        new[RESULTS / "FIGURES.md"] = index().encode()
+        new |= index_file()
     return settle(new, arguments.check)
 
 

@@ -31,6 +31,7 @@ from scripts.paper import drawable, figures, results_of, script
 
 HERE = Path(__file__).parent / "site"
 OF = check_claims.OF
+SITE = RESULTS / "site"
 MAIN = "fig02"  # the picture of the overview
 POINTS = 60  # of a curve in a page, at most
 NUMBERS = 90_000  # of all curves in a page, at most: about 600 kB
@@ -446,7 +447,7 @@ def build(target: Path) -> list[Path]:
 def main() -> None:
     """Write it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--to", type=Path, default=RESULTS / "site", help="folder of the site")
+    parser.add_argument("--to", type=Path, default=SITE, help="folder of the site")
     target = parser.parse_args().to.resolve()
     written = build(target)
     index = target / "index.html"
