@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -33,7 +34,13 @@ def run(config: DictConfig) -> None:
         print(f"interrupted: {settings.folder}; the same command resumes it", flush=True)
         raise
     except Exception as error:
-        print(f"failed: {settings.folder}: {one_line(error)}", file=sys.stderr, flush=True)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"failed: {settings.folder}: {one_line(error)} ({place.filename}:{place.lineno}; "
+            "the traceback is in its manifest.json)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def one_line(error: Exception) -> str:

@@ -1,8 +1,17 @@
 """Regret on online convex problems against the bounds (Theorem 1, section 4).
 
 Each round t shows a convex f_t after theta_t was chosen; the learning rate is lr/sqrt(t), the
-momentum mu zeta^(t-1), and theta is clipped to the box [-D/2, D/2]^d after each update. With
-R(T) = sum f_t(theta_t) - min over the box of sum f_t, two problems:
+momentum mu zeta^(t-1), and theta is clipped to the box [-D/2, D/2]^d after each update. The regret
+is R(T) = sum f_t(theta_t) - min over the box of sum f_t.
+
+Theorem 1 has a condition: root(n_t)/lr_t, in each coordinate, never falls. Two problems fulfil it
+whatever nu is, since no gradient is smaller than the one before it:
+
+- ``growing``: f_t(x) = c_t x, where |c_t| grows from 1 to 10 as a power of t, and the signs are
+  random, with a drift of their own for each seed.
+- ``median``: f_t(x) = |x - z_t| with random z_t in the box; the gradients are +1 and -1.
+
+Two break it:
 
 - ``rare``: f_t(x) = C x once in a period, else -x (Reddi et al. 2018, section 3, with period and C
   grown with nu, see :func:`rare`). The best x is -D/2; an optimizer that has forgotten the rare
@@ -10,7 +19,8 @@ R(T) = sum f_t(theta_t) - min over the box of sum f_t, two problems:
 - ``mnist``: logistic regression, odd against even digits, one image of 14 x 14 pixels (means of
   2 x 2) a round.
 
-A vectorised task in float64. For every member the bounds are evaluated along its own run.
+A vectorised task in float64. For every member the condition is checked at each round, and the
+bounds are evaluated along its own run.
 """
 
 import math
@@ -22,14 +32,16 @@ from annotated_types import Gt
 from scipy.optimize import minimize
 from torch import Tensor
 
-from experiments.common import data
-from experiments.common.config import Unit, settings
+from experiments import digits
+from experiments.common.config import ConfigError, Unit, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
+VERSION = 2  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
 ROUNDS_PER_STEP = 100  # of run.steps: the grain of checkpoints
+ROUNDING = 1e-12  # relative: what falls by less counts as constant
 
 
 @settings
@@ -38,14 +50,14 @@ class Config:
 
     Attributes:
         problem: see the module.
-        rounds: T; a multiple of 100.
+        rounds: T; a multiple of 100, at most 60,000 where the problem is ``mnist``.
         zeta: decay of the momentum.
         diameter: D, the side of the box.
         peak: C over the period, above 1; ``rare`` alone has it.
         points: logged rounds, at equal steps of log t.
     """
 
-    problem: Literal["rare", "mnist"]
+    problem: Literal["growing", "median", "rare", "mnist"]
     rounds: Annotated[int, Gt(0)]
     zeta: Unit
     diameter: Annotated[float, Gt(0)]
@@ -95,6 +107,31 @@ class Linear:
     def best(self, t: int) -> Tensor:
         """The minimum is at an end of the interval."""
         return -self.radius * self.sums[t - 1, self.stream].abs()
+
+
+class Distance:
+    """f_t(x) = |x - z_t| on [-D/2, D/2], whose sum is smallest at the median.
+
+    Args:
+        targets: z, shape (rounds, streams), within the interval.
+        stream: which of the streams each member sees, shape (B,).
+    """
+
+    dimension = 1
+
+    def __init__(self, targets: Tensor, stream: Tensor) -> None:
+        self.targets, self.stream = targets, stream
+        self.gradient = [1.0] * len(stream)
+
+    def __call__(self, theta: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """f_t and its gradient."""
+        gap = theta - self.targets[t - 1, self.stream][:, None]
+        return gap.abs().sum(1), gap.sign()
+
+    def best(self, t: int) -> Tensor:
+        """The sum at a median of the targets so far."""
+        seen = self.targets[:t]
+        return (seen - seen.median(0).values).abs().sum(0)[self.stream]
 
 
 class Logistic:
@@ -150,19 +187,34 @@ def problem(cfg: Config, run: Run) -> Problem:
     """The problem of the settings."""
     seeds, by_seed = run.grid.codes("seed")
     generators = [run.generator(cfg.problem, seed) for seed in seeds]
-    if cfg.problem == "rare":
+    if cfg.problem == "mnist":
+        features, labels = digits.load_with_bias(run.device, torch.float64)
+        order = torch.stack([torch.randperm(len(labels), generator=g) for g in generators], 1)
+        order = order[: cfg.rounds].to(run.device)
+        return Logistic(features, 2.0 * (labels % 2).double() - 1, order, by_seed, cfg.diameter)
+    if cfg.problem == "median":
+        z = torch.stack([targets(cfg.rounds, cfg.diameter, g) for g in generators], 1)
+        return Distance(z.to(run.device), by_seed)
+    if cfg.problem == "growing":
+        c, stream = [growing(cfg.rounds, g) for g in generators], by_seed
+    else:
         nus, by_nu = run.grid.codes("optimizer.nu")
         c = [rare(nu, cfg.peak, cfg.rounds, g) for nu in nus for g in generators]
         stream = by_nu * len(seeds) + by_seed
-        return Linear(torch.stack(c, 1).to(run.device), stream, cfg.diameter)
-    (images, labels), _ = data.mnist()
-    order = torch.stack([torch.randperm(len(images), generator=g) for g in generators], 1)
-    order = order[: cfg.rounds]
-    pixels = torch.nn.functional.avg_pool2d(images.view(-1, 1, 28, 28).double() / 255, 2).flatten(1)
-    features = torch.cat([pixels, torch.ones(len(pixels), 1).double()], 1)
-    signs = 2.0 * (labels % 2).double() - 1.0
-    where = (t.to(run.device) for t in (features, signs, order))
-    return Logistic(*where, by_seed, cfg.diameter)
+    return Linear(torch.stack(c, 1).to(run.device), stream, cfg.diameter)
+
+
+def growing(rounds: int, generator: torch.Generator) -> Tensor:
+    """Coefficients of the problem ``growing``, shape (rounds,)."""
+    share = 0.4 + 0.2 * torch.rand((), dtype=torch.float64, generator=generator)  # of signs +1
+    up = torch.rand(rounds, dtype=torch.float64, generator=generator) < share
+    sizes = 10 ** (torch.arange(1, rounds + 1, dtype=torch.float64).log() / math.log(rounds))
+    return torch.where(up, sizes, -sizes)
+
+
+def targets(rounds: int, diameter: float, generator: torch.Generator) -> Tensor:
+    """Targets of the problem ``median``, shape (rounds,): denser toward -D/2, median at -D/4."""
+    return diameter * (torch.rand(rounds, dtype=torch.float64, generator=generator) ** 2 - 0.5)
 
 
 def period(nu: float, peak: float) -> int:
@@ -195,6 +247,10 @@ def rare(nu: float, peak: float, rounds: int, generator: torch.Generator) -> Ten
 def train(cfg: Config, run: Run) -> None:
     """Play all rounds; keep the regret and what the bounds are made of."""
     name, grid = run.config.optimizer.name, run.grid
+    if name not in ("adam", "amsgrad", "laprop", "amsprop"):
+        raise ConfigError(f"optimizer={name}: convex_regret has adam, amsgrad, laprop, amsprop")
+    if cfg.problem == "mnist" and cfg.rounds > 60_000:
+        raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
     algorithm, size = ALGORITHMS[name], len(grid)
     lr, mu, nu = (grid[f"optimizer.{key}"] for key in ("lr", "mu", "nu"))
     epsilon = float(run.config.optimizer.epsilon)  # type: ignore[arg-type]
@@ -205,6 +261,8 @@ def train(cfg: Config, run: Run) -> None:
         "state": algorithm.init(theta),
         "scaled": torch.zeros_like(theta),  # sqrt(t n_t) of the last round
         "squares": torch.zeros_like(theta),  # sum of g^2
+        "falls": torch.zeros(size, dtype=torch.float64, device=run.device),
+        "fell_at": torch.full((size,), torch.nan, dtype=torch.float64, device=run.device),
         "halfway": torch.full((size,), torch.nan, dtype=torch.float64, device=run.device),
         "passed": {},  # first logged round where the regret is above a bound
     }
@@ -221,6 +279,11 @@ def train(cfg: Config, run: Run) -> None:
             root = (state["n_max" if algorithm.maximum else "n"] / state["c_n"][:, None]).sqrt()
             root = root + epsilon
             scaled, total = root * math.sqrt(t), root.sum(1)
+            # lr_t is lr/sqrt(t): the theorem's condition is that `scaled` falls in no coordinate.
+            falls = (scaled < carry["scaled"] * (1 - ROUNDING)).any(1)
+            carry["falls"] += falls
+            first = falls & carry["fell_at"].isnan()
+            carry["fell_at"] = torch.where(first, float(t), carry["fell_at"])
             carry["growth"] += (scaled - carry["scaled"]).clamp(min=0).sum(1)
             carry["mixing"] += mu_t * total
             carry["scaled_mixing"] += mu_t * total * math.sqrt(t)
@@ -231,6 +294,7 @@ def train(cfg: Config, run: Run) -> None:
             carry |= {"theta": theta.clamp(-radius, radius), "state": state, "scaled": scaled}
             if t in logged or t == cfg.rounds // 2:
                 record(cfg, run, game, carry, t)
+    run.summary(condition_broken=carry["falls"] / cfg.rounds, condition_broken_at=carry["fell_at"])
     run.summary(**carry["passed"])
 
 

@@ -15,6 +15,7 @@ from experiments.common.config import settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 MEAN, STD = 0.1307, 0.3081  # of the training set's pixels, as the images are standardised
 

@@ -18,16 +18,14 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Gt
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
-from experiments.common import data
+from experiments import digits
 from experiments.common.config import Axis, ConfigError, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.schedule", "seed")
-SIDE = 14  # images are averaged over 2 x 2 pixels: a quarter of the work
 
 CODE = replace(ALGORITHMS["lapropw"], lr_weighted=True)  # the package's default
 
@@ -181,7 +179,7 @@ class Config:
 
 def initial(width: int, generator: torch.Generator) -> Tensor:
     """All weights of a net as one vector, drawn as torch.nn.Linear does: within 1/sqrt(fan-in)."""
-    layers = ((SIDE**2, width * (SIDE**2 + 1)), (width, 10 * (width + 1)))
+    layers = ((digits.SIDE**2, width * (digits.SIDE**2 + 1)), (width, 10 * (width + 1)))
     return torch.cat([(2 * torch.rand(n, generator=generator) - 1) / f**0.5 for f, n in layers])
 
 
@@ -193,7 +191,7 @@ def losses(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         images: (B, batch, 196), or (batch, 196) for all.
         labels: (B, batch), or (batch,) for all.
     """
-    members, inputs = len(theta), SIDE**2
+    members, inputs = len(theta), digits.SIDE**2
     width = (theta.shape[1] - 10) // (inputs + 11)
     w1, b1, w2, b2 = theta.split((inputs * width, width, 10 * width, 10), dim=1)
     hidden = (images @ w1.view(members, inputs, width) + b1[:, None]).relu()
@@ -218,8 +216,7 @@ def train(cfg: Config, run: Run) -> None:
     rates = [[factor(s, i, cfg.updates) for s in grid["task.schedule"]] for i in range(cfg.updates)]
     rates = torch.tensor(rates, dtype=torch.float64, device=run.device)
     seeds, stream = grid.codes("seed")
-    (images, labels), _ = data.mnist(run.device)
-    images = avg_pool2d(images.view(-1, 28, 28).float() / 255, 2).flatten(1)
+    images, labels = digits.load(run.device, torch.float32)
 
     start = torch.stack([initial(cfg.width, run.generator("weights", seed)) for seed in seeds])
     start = start.to(run.device)[stream]

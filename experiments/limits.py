@@ -5,19 +5,24 @@ stands at a small ``task.distance`` from a limit and runs beside the method that
 on the same minibatches, each with the gradients of its own path. What counts is the distance of
 the two paths.
 
-=============  ==============================  ==================================================
-``limit``      hyper-parameters at distance e  should become
-=============  ==============================  ==================================================
-``mu_0``       mu = e                          RMSProp with the same nu
-``nu_0``       nu = e                          signed SGD with momentum mu
-``both_0``     mu = nu = e                     signed SGD
-``nu_1``       nu = 1 - e, from a warm n       SGD with momentum mu, each coordinate's lr / sqrt(n)
-``nu_1_cold``  nu = 1 - e, from n = 0          itself, with n the mean of all squared gradients
-``mu_1``       mu = 1 - e                      itself, with m the mean over all steps
-=============  ==============================  ==================================================
+===================  ==============================  ===========================================
+``limit``            hyper-parameters at distance e  should become
+===================  ==============================  ===========================================
+``mu_0``             mu = e                          RMSProp with the same nu
+``mu_0_nu_1``        mu = e, nu = 1 - e              RMSProp with the same nu
+``nu_0``             nu = e                          signed SGD with momentum mu
+``both_0``           mu = nu = e                     signed SGD
+``nu_1_other``       nu = 1 - e, from n = 0          LaProp: Adam; Adam: LaProp; same mu and nu
+``nu_1_other_warm``  nu = 1 - e, from a warm n       the same
+``nu_1``             nu = 1 - e, from a warm n       SGD with momentum, lr / sqrt(n) a coordinate
+``nu_1_cold``        nu = 1 - e, from n = 0          itself, with n the mean of all g^2
+``mu_1``             mu = 1 - e                      itself, with m the mean over all steps
+===================  ==============================  ===========================================
 
 A mean over all steps is an average with the decay 1 - 1/t, so that each of these methods is one of
-laprop.functional's, too.
+laprop.functional's, too. From n = 0 the bias correction makes n the mean of all squared gradients
+so far, which goes on changing however near nu is to 1; a warm n stays as it is. That is why the
+limit of nu to 1 is measured from both.
 """
 
 from typing import Annotated, Any, Literal
@@ -26,12 +31,15 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from experiments.common import data
-from experiments.common.config import Axis, settings
+from experiments import digits
+from experiments.common.config import Axis, ConfigError, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, State
 
+VERSION = 2  # raised when the same settings give other numbers
 AXES = ("task.distance", "seed")
+OTHER = {"adam": "laprop", "laprop": "adam"}
+WARM = ("nu_1", "nu_1_other_warm")
 
 
 @settings
@@ -43,11 +51,14 @@ class Config:
         distance: e, how far from the limit the hyper-parameter stands.
         updates: length of the paths.
         batch_size: images in a minibatch, drawn with replacement.
-        warmup: minibatches at the start whose mean squared gradient is the warm n of ``nu_1``.
+        warmup: minibatches at the start whose mean squared gradient is a warm n.
         log_every: updates.
     """
 
-    limit: Literal["mu_0", "nu_0", "both_0", "nu_1", "nu_1_cold", "mu_1"]
+    limit: Literal[
+        "mu_0", "mu_0_nu_1", "nu_0", "both_0",
+        "nu_1_other", "nu_1_other_warm", "nu_1", "nu_1_cold", "mu_1",
+    ]  # fmt: skip
     distance: Axis[Annotated[float, Gt(0)]]
     updates: Annotated[int, Gt(0)]
     batch_size: Annotated[int, Gt(0)]
@@ -78,99 +89,110 @@ def becomes(limit: str, name: str) -> str:
 
     RMSProp with bias correction, as both have it, is Adam at mu = 0: see :func:`limiting`.
     """
-    limits = {"mu_0": "adam", "nu_0": "signsgd", "both_0": "signsgd", "nu_1": "momentum"}
-    return limits.get(limit, name)
+    if limit in ("mu_0", "mu_0_nu_1"):
+        return "adam"
+    if limit in ("nu_0", "both_0"):
+        return "signsgd"
+    if limit in ("nu_1_other", "nu_1_other_warm"):
+        return OTHER[name]
+    return "momentum" if limit == "nu_1" else name
 
 
 def approaching(limit: str, e: Tensor, mu: float, nu: float) -> dict[str, Tensor | float]:
     """Decay rates at distance e (B,) from a limit."""
-    mu_e = {"mu_0": e, "both_0": e, "mu_1": 1 - e}.get(limit, mu)
-    nu_e = {"nu_0": e, "both_0": e, "nu_1": 1 - e, "nu_1_cold": 1 - e}.get(limit, nu)
-    return {"mu": mu_e, "nu": nu_e}
+    mu_e = {"mu_0": e, "mu_0_nu_1": e, "both_0": e, "mu_1": 1 - e}.get(limit, mu)
+    if limit in ("nu_0", "both_0"):
+        return {"mu": mu_e, "nu": e}
+    return {"mu": mu_e, "nu": 1 - e if "nu_1" in limit else nu}
 
 
-def limiting(limit: str, t: int, mu: float, nu: float) -> dict[str, float]:
-    """Decay rates at update t (from 1) of what the limit should become."""
+def limiting(limit: str, t: int, near: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
+    """Decay rates at update t (from 1) of what the limit should become.
+
+    Args:
+        limit: which.
+        t: update.
+        near: decay rates of the optimizer beside it; those that the limit leaves alone are shared.
+    """
     mean = 1 - 1 / t
-    return {
-        "mu": {"mu_0": 0.0, "both_0": 0.0, "mu_1": mean}.get(limit, mu),
-        "nu": mean if limit == "nu_1_cold" else nu,
+    changed = {
+        "mu_0": {"mu": 0.0},
+        "mu_0_nu_1": {"mu": 0.0},
+        "both_0": {"mu": 0.0},
+        "mu_1": {"mu": mean},
+        "nu_1_cold": {"nu": mean},
     }
+    return near | changed.get(limit, {})
 
 
 def warm(state: State, n: Tensor) -> State:
-    """A state whose second moment is n (B, d, 10), without bias correction."""
-    return state | {"n": n, "c_n": torch.ones_like(state["c_n"])}
+    """A state whose second moment, if it has one, is n (B, d, 10), without bias correction."""
+    return state | {"n": n, "c_n": torch.ones_like(state["c_n"])} if "n" in state else state
 
 
 def train(cfg: Config, run: Run) -> None:
     """Run both methods side by side; keep their distance."""
     name, grid, optimizer = run.config.optimizer.name, run.grid, run.config.optimizer
+    if name not in OTHER:
+        raise ConfigError(f"optimizer={name}: limits has {', '.join(OTHER)}")
     lr, mu, nu, epsilon = (float(getattr(optimizer, k)) for k in ("lr", "mu", "nu", "epsilon"))
     near, limit = ALGORITHMS[name], ALGORITHMS[becomes(cfg.limit, name)]
     rates = approaching(cfg.limit, grid["task.distance"], mu, nu)
-    (images, labels), _ = data.mnist(run.device)
-    pixels = torch.nn.functional.avg_pool2d(images.view(-1, 1, 28, 28).double() / 255, 2).flatten(1)
-    x = torch.cat([pixels, torch.ones_like(pixels[:, :1])], 1)
+    x, labels = digits.load_with_bias(run.device, torch.float64)
     seeds, stream = grid.codes("seed")
     generators = [run.generator("batches", seed) for seed in seeds]
 
     def draw() -> tuple[Tensor, Tensor]:
-        """A minibatch for each seed: features (S, batch, d) and labels (S, batch)."""
+        """A minibatch for each member: features (B, batch, d) and labels (B, batch)."""
         shape = (cfg.batch_size,)
         rows = torch.stack([torch.randint(len(x), shape, generator=g) for g in generators])
-        rows = rows.to(run.device)
+        rows = rows.to(run.device)[stream]
         return x[rows], labels[rows]
 
-    origin = torch.zeros(len(seeds), x.shape[1], 10, dtype=torch.float64, device=run.device)
+    origin = torch.zeros(len(grid), x.shape[1], 10, dtype=torch.float64, device=run.device)
     lr_limit: Tensor | float = lr
-    states = {"near": near.init(origin[stream]), "limit": limit.init(origin)}
-    if cfg.limit == "nu_1":
+    states = {"near": near.init(origin), "limit": limit.init(origin)}
+    if cfg.limit in WARM:
         squares = (loss_and_gradient(origin, *draw())[1] ** 2 for _ in range(cfg.warmup))
         n = sum(squares, torch.zeros_like(origin)) / cfg.warmup
-        # Pixels that the warm-up hardly saw: n near 0 would freeze them at a huge step.
-        n = n.clamp(min=float(n.mean()) / 100)
-        states["near"] = warm(states["near"], n[stream])
-        lr_limit = lr / (n.sqrt() + epsilon)
+        # A pixel that the warm-up hardly saw has n near 0: its steps would be huge, for ever.
+        n = torch.maximum(n, n.mean((1, 2), keepdim=True) / 100)
+        states = {key: warm(state, n) for key, state in states.items()}
+        if cfg.limit == "nu_1":
+            lr_limit = lr / (n.sqrt() + epsilon)
+    zeros = torch.zeros(len(grid), dtype=torch.float64, device=run.device)
     carry: dict[str, Any] = {
-        "near": origin[stream],
+        "near": origin,
         "limit": origin,
         "states": states,
-        "farthest": torch.zeros(len(grid), dtype=torch.float64, device=run.device),
-        "reach": torch.zeros(len(seeds), dtype=torch.float64, device=run.device),
-        "largest": torch.zeros(len(grid), dtype=torch.float64, device=run.device),
+        "farthest": zeros,
+        "reach": zeros,
+        "largest": zeros,
     }
     run.track(carry=carry)
-
-    def losses() -> dict[str, Tensor]:
-        """On the last minibatch, before the update."""
-        return {"loss": carry["loss"], "loss_limit": carry["loss_limit"][stream]}
-
     for step in run.steps(cfg.updates):
-        features, digits = draw()
+        batch = draw()
         before = carry["near"]
-        carry["loss"], g = loss_and_gradient(before, features[stream], digits[stream])
-        shared = {"lr": lr, "epsilon": epsilon}
-        carry["near"], at_near = near.step(before, g, carry["states"]["near"], **shared, **rates)
-        carry["loss_limit"], g = loss_and_gradient(carry["limit"], features, digits)
-        decays = limiting(cfg.limit, step + 1, mu, nu)
+        losses = {}
+        losses["loss"], g = loss_and_gradient(before, *batch)
+        carry["near"], at_near = near.step(
+            before, g, carry["states"]["near"], lr=lr, epsilon=epsilon, **rates
+        )
+        losses["loss_limit"], g = loss_and_gradient(carry["limit"], *batch)
+        decays = limiting(cfg.limit, step + 1, rates)
         carry["limit"], at_limit = limit.step(
             carry["limit"], g, carry["states"]["limit"], lr=lr_limit, epsilon=epsilon, **decays
         )
         carry["states"] = {"near": at_near, "limit": at_limit}
-        distance = norm(carry["near"] - carry["limit"][stream])
+        distance = norm(carry["near"] - carry["limit"])
         carry["farthest"] = torch.maximum(carry["farthest"], distance)
         carry["reach"] = torch.maximum(carry["reach"], norm(carry["limit"]))
         update = (carry["near"] - before).abs().amax((1, 2)) / lr
         carry["largest"] = torch.maximum(carry["largest"], update)
         if (step + 1) % cfg.log_every == 0:
-            relative = distance / carry["reach"][stream]
-            run.log(step + 1, path_distance=relative, **losses())
-    run.summary(
-        path_distance=carry["farthest"] / carry["reach"][stream],
-        largest_update=carry["largest"],
-        **losses(),
-    )
+            run.log(step + 1, path_distance=distance / carry["reach"], **losses)
+        run.summary(**losses)  # on the last minibatch, before the update
+    run.summary(path_distance=carry["farthest"] / carry["reach"], largest_update=carry["largest"])
 
 
 def norm(theta: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Adam diverges where mu > sqrt(nu): a two-layer ReLU net on MNIST (paper 3.1, Figure 1).
+"""A two-layer ReLU net on MNIST: Adam diverges where mu > sqrt(nu) (paper 3.1, Figure 1).
+
+The same net tries what the paper says of epsilon and of gradient clipping (B.1), of a nu that is
+small first (B.2), of variants (B.4, B.5) and of how wide a range of hyper-parameters works (3.2).
 
 A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all members train as one
 stack of networks. Members with the same seed start at the same weights and see the same batches.
@@ -7,11 +10,11 @@ stack of networks. Members with the same seed start at the same weights and see 
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from experiments.common import data
-from experiments.common.config import settings
+from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
@@ -28,12 +31,24 @@ class Config:
         batch_size: images in a minibatch; the rest of an epoch that fills none is left out.
         epochs: passes over the 60,000 training images.
         log_every: updates; the logged training loss is the mean over as many minibatches.
+        clip: largest norm of a member's gradient, over all weights; longer ones are scaled down
+            to it. 0: none is.
+        spike_share: probability that an update's gradient is multiplied by ``spike``.
+        spike: that factor.
+        later_nu: nu after the first ``later_from`` updates, optimizer.nu being the one before;
+            null: optimizer.nu all along.
+        later_from: updates.
     """
 
     width: Annotated[int, Gt(0)]
     batch_size: Annotated[int, Gt(0)]
     epochs: Annotated[int, Gt(0)]
     log_every: Annotated[int, Gt(0)]
+    clip: Nonnegative
+    spike_share: Unit
+    spike: Nonnegative
+    later_nu: Unit | None
+    later_from: Annotated[int, Ge(0)]
 
 
 def initial(width: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -67,6 +82,18 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
     return -chosen.mean((-2, -1))
 
 
+def clipped(gradients: list[Tensor], largest: float) -> list[Tensor]:
+    """Gradients of a stack, each (B, ...), with the norm of each member at most ``largest``."""
+    norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor = (largest / norm).clamp(max=1)  # of a gradient of norm 0: largest / 0 is infinite
+    return [scaled(g, factor) for g in gradients]
+
+
+def scaled(g: Tensor, factor: Tensor) -> Tensor:
+    """Each member of g (B, ...) times its factor (B,)."""
+    return g * factor.view(-1, *(1,) * (g.dim() - 1))
+
+
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
     grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
@@ -85,17 +112,27 @@ def train(cfg: Config, run: Run) -> None:
         "lowest_at": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
     }
     shuffles = [run.generator("batches", seed) for seed in seeds]
+    spikes = [run.generator("spikes", seed) for seed in seeds]
     run.track(carry=carry)
     per_epoch = len(images) // cfg.batch_size
     for epoch in run.steps(cfg.epochs):
         order = torch.stack([torch.randperm(len(images), generator=g) for g in shuffles])
         order = order.to(run.device)
+        chance = torch.stack([torch.rand(per_epoch, generator=g) for g in spikes], 1)
+        spiked = (chance < cfg.spike_share).to(run.device)
         for i in range(per_epoch):
             batch = order[:, i * cfg.batch_size : (i + 1) * cfg.batch_size]
             params = {k: v.requires_grad_() for k, v in carry["params"].items()}
             loss = losses(params, images[batch][stream], labels[batch][stream])
             gradients = torch.autograd.grad(loss.sum(), list(params.values()))
             carry["total"] += loss.detach()
+            if cfg.spike_share:
+                factor = torch.where(spiked[i], cfg.spike, 1.0)[stream]
+                gradients = [scaled(g, factor) for g in gradients]
+            if cfg.clip:
+                gradients = clipped(gradients, cfg.clip)
+            if cfg.later_nu is not None and epoch * per_epoch + i >= cfg.later_from:
+                hyper["nu"] = cfg.later_nu
             with torch.no_grad():
                 for (name, value), g in zip(params.items(), gradients, strict=True):
                     carry["params"][name], carry["states"][name] = algorithm.step(

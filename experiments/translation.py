@@ -215,6 +215,9 @@ def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
             *("--gen-subset", "test", "--beam", cfg.beam, "--remove-bpe"),
             *("--max-len-a", 1.2, "--max-len-b", 10, "--max-tokens", cfg.max_tokens),
             *("--user-dir", fairseq.PLUGIN, "--seed", 1),
+            # By default, 8, fairseq leaves out the last batch unless 8 divides its size: the
+            # longest sentences, or all of a few, after which it divides by zero.
+            *("--required-batch-size-multiple", 1),
             log=partial,
             device=run.device,
         )

@@ -25,6 +25,7 @@ from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS, Algorithm
 
+VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.mu", "optimizer.nu", "seed")
 DECADES = 300  # that gradients may span: their squares then stay normal float64 numbers
 STEEPEST = 6.0  # decades from one gradient to the next: steeper changes nothing in float64

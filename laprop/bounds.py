@@ -29,6 +29,7 @@ No factor 1/(1-μ), and no condition on γ, is left: that is what separates it f
 import math
 
 __all__ = [
+    "amsgrad_factor",
     "amsgrad_regret",
     "amsgrad_regret_uniform",
     "proposition1",
@@ -36,7 +37,10 @@ __all__ = [
     "proposition2",
     "proposition2_printed",
     "proposition2_supremum",
+    "steady_direction",
+    "steady_direction_nu",
     "theorem1",
+    "theorem1_factor",
     "theorem1_uniform",
 ]
 
@@ -204,6 +208,45 @@ def proposition2_supremum(mu: float, nu: float, t: float = math.inf) -> float:
     return scale * proposition1(nu) * math.sqrt(_ema_weight(nu, t)) * root
 
 
+def steady_direction(mu: float, nu: float) -> float:
+    """LaProp's update after a steady gradient of +1 and then one of -G, as G → ∞ (section 2.3).
+
+    Before, the update is 1. The single gradient, divided by its own share of n, counts as
+    -1/√(1-ν) however large it is (Proposition 1), so that the update becomes μ - (1-μ)/√(1-ν): of
+    a bounded size, but of the other sign where ν is near 1, see :func:`steady_direction_nu`.
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+
+    Returns:
+        The update, in units of the learning rate; negative where its direction has changed.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    _unit(mu=mu)
+    return mu - (1.0 - mu) * proposition1(nu)
+
+
+def steady_direction_nu(mu: float) -> float:
+    """The ν below which one gradient cannot turn LaProp's steady direction: 1 - ((1-μ)/μ)².
+
+    It is where :func:`steady_direction` is 0: 0.9877 for μ = 0.9.
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+
+    Returns:
+        That ν; 0 for μ ≤ 1/2, where it can at every ν.
+
+    Raises:
+        ValueError: if `mu` is out of range.
+    """
+    _unit(mu=mu)
+    return 1.0 - ((1.0 - mu) / mu) ** 2 if mu > 0.5 else 0.0
+
+
 def theorem1(
     *,
     lr: float,
@@ -298,6 +341,41 @@ def theorem1_uniform(
         mixing=size * mu * _geometric_sum(zeta, steps),
         stepping=size * 2.0 * math.sqrt(steps),
     )
+
+
+def theorem1_factor(nu: float) -> float:
+    """What μ and ν make of Theorem 1's term in λ, in the paper's form (equation 9): 1/(1-ν).
+
+    The paper calls its bound smaller than AMSGrad's; :func:`amsgrad_factor` is what stands there.
+    At μ = 0.9 the quotient of the two is 0.95 for ν = 0.99, but 9.95 for ν = 0.999.
+
+    Args:
+        nu: decay of the second moment, in [0, 1).
+
+    Returns:
+        The factor.
+
+    Raises:
+        ValueError: if `nu` is out of range.
+    """
+    _unit(nu=nu)
+    return 1.0 / (1.0 - nu)
+
+
+def amsgrad_factor(mu: float, nu: float) -> float:
+    """What stands in AMSGrad's bound for :func:`theorem1_factor` (equation 9): 1/((1-μ)(1-γ)).
+
+    Args:
+        mu: decay of the momentum, in [0, 1).
+        nu: decay of the second moment, in [0, 1).
+
+    Returns:
+        The factor; infinity if μ ≥ √ν, where that bound says nothing.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    return proposition2_printed(mu, nu) / (1.0 - mu)
 
 
 def amsgrad_regret(

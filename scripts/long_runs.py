@@ -48,7 +48,7 @@ OUTPUT = Path(platformdirs.user_data_dir("laprop", appauthor=False)) / "outputs"
 
 def overrides(output: Path, figure: str, scale: str, *seed: str) -> list[str]:
     """The command line of a figure's runs."""
-    common = ["threads=1", "checkpoint_every=300", f"output='{output}'"]
+    common = ["threads=1", f"output='{output}'"]
     return [f"figure={figure}", f"scale={scale}", *seed, *common]
 
 

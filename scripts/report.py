@@ -294,7 +294,7 @@ def provenance(results: Results) -> dict[str, Any]:
     }
     axes = {key: listed(values_of(results.runs[name])) for name, key in manifest["axes"].items()}
     places = [
-        place | {"runs": sum(i in run["environments"] for run in manifest["runs"])}
+        place | {"runs": sum(i in places for places in runs.environments)}
         for i, place in enumerate(manifest["environments"])
     ]
     return {

@@ -34,6 +34,7 @@ SLOW = {
     "test_distributed",
     "test_elsewhere",
     "test_fairseq",
+    "test_golden",
     "test_imdb",
     "test_packaging",
     "test_rainbow",

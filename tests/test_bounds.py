@@ -97,6 +97,45 @@ def test_adam_has_no_bound_from_sqrt_nu_on() -> None:
     assert math.isinf(bounds.proposition2_supremum(0.9, 0.0, 2))
 
 
+def after_one_gradient(mu: float, nu: float, size: float) -> float:
+    """LaProp's update, lr 1, after a long steady gradient of +1 and one of -size."""
+    algorithm, one = ALGORITHMS["laprop"], torch.ones((), dtype=torch.float64)
+    # The state after infinitely many gradients of 1: all averages and their corrections are 1.
+    state = dict.fromkeys(("m", "n", "c_m", "c_n"), one)
+    rates = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": 0.0}
+    return -float(algorithm.step(one * 0, -size * one, state, **rates)[0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(decay, decay, st.floats(1, 1e100))
+def test_one_gradient_moves_laprop_at_most_to_the_closed_form(
+    mu: float, nu: float, size: float
+) -> None:
+    closed = bounds.steady_direction(mu, nu)
+    assert after_one_gradient(mu, nu, 1e100) == pytest.approx(closed, rel=1e-9, abs=1e-12)
+    assert after_one_gradient(mu, nu, size) >= closed - 1e-9
+    last = bounds.steady_direction_nu(mu)
+    if abs(nu - last) > 1e-9:
+        assert (closed > 0) == (nu < last)
+
+
+def test_one_gradient_turns_laprop_at_the_recommended_nu() -> None:
+    turned = [after_one_gradient(0.9, nu, 1e10) for nu in (0.9, 0.99, 0.999)]
+    assert turned == pytest.approx([0.5838, -0.1, -2.2623], abs=1e-4)
+    assert bounds.steady_direction_nu(0.9) == pytest.approx(0.98765, abs=1e-5)
+
+
+def test_factors_of_equation_9() -> None:
+    def quotient(nu: float) -> float:
+        return bounds.theorem1_factor(nu) / bounds.amsgrad_factor(0.9, nu)
+
+    assert [quotient(nu) for nu in (0.99, 0.999)] == pytest.approx([0.955, 9.955], abs=1e-3)
+    assert bounds.amsgrad_factor(0.5, 0.25) == math.inf  # mu = sqrt(nu)
+    assert quotient(0.5) == 0
+    assert bounds.amsgrad_factor(0.0, 0.9) == 1
+    assert bounds.amsgrad_factor(0.3, 0.36) == pytest.approx(1 / (0.7 * 0.5))
+
+
 def play(
     name: str, coefficients: Tensor, lr: float, mu: float, nu: float, zeta: float
 ) -> dict[str, float]:

@@ -75,6 +75,8 @@ BAD = {
     ("task.sigmaa=1",): ["task.sigmaa=1", "did you mean sigma?", "sigma, noise, updates"],
     ("optimizer.beta=3",): ["optimizer.beta=3", "lr, mu, nu, epsilon"],
     ("scal=small",): ["scal=small", "did you mean scale?"],
+    ("nu=0.5",): ["nu=0.5", "did you mean optimizer.nu=0.5?"],
+    ("output=",): ["output=", "path of a folder"],
     ("optimizer.nu=1.5",): ["optimizer.nu=1.5", "at least 0 and less than 1"],
     ("optimizer.nu=[0.1,1]",): ["optimizer.nu=1:", "at least 0 and less than 1"],
     ("optimizer.nu=[]",): ["optimizer.nu=[]", "must not be empty"],

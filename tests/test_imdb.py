@@ -199,6 +199,34 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+def test_subnormal_numbers_are_zero_while_it_trains(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    torch.set_flush_denormal(False)
+
+    def product() -> float:
+        return float(torch.tensor(1e-30) * torch.tensor(1e-10))
+
+    seen: list[float] = []
+    real = imdb.binary_cross_entropy_with_logits
+
+    def spy(*arguments: Any, **options: Any) -> Tensor:
+        seen.append(product())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(imdb, "binary_cross_entropy_with_logits", spy)
+    summary(make("task=imdb", "scale=smoke"))
+    assert seen
+    assert not any(seen)
+    assert product() > 0
+    monkeypatch.setattr(imdb, "load", lambda cfg, run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        execute(make("task=imdb", "scale=smoke", "seed=1"))
+    assert product() > 0
+
+
 def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
     """Their best is not the test set's; one choice is inside the grid, two at its ends."""
     rng = np.random.default_rng(0)
@@ -232,7 +260,7 @@ def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
 
 def test_it_learns_from_real_reviews(make: Maker) -> None:
     settings = make(
-        "task=imdb", "scale=small", "task.hidden=16", "task.length=40", "task.reviews=2000",
+        "task=imdb", "scale=short", "task.hidden=16", "task.length=40", "task.reviews=2000",
         "task.test_reviews=500", "task.validation=100", "task.epochs=4", "task.batch_size=50",
         "task.average_over=1", "optimizer.lr=0.01", "optimizer.nu=0.99",
     )  # fmt: skip

@@ -13,15 +13,16 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import SERVER, Maker, wait_for
 from forked import child
 from torch import Tensor
 
 from experiments import rainbow
-from experiments.common.config import ConfigError, Settings
+from experiments.common.config import CONFIGS, ConfigError, Settings, expand
 from experiments.common.execution import execute, status
 from experiments.common.run import Run
-from experiments.rainbow import DEVIATIONS, Tally, play, shared, too_long
+from experiments.rainbow import DEVIATIONS, Tally, play, shared
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 from experiments.rainbow.network import Network, losses, projected
 from experiments.rainbow.replay import Batch, Replay, SumTree
@@ -526,7 +527,7 @@ def test_unknown_games_and_networks_are_refused(make: Maker) -> None:
     with pytest.raises(
         ConfigError, match=r"task.learning_starts=2: must be at least task.n_step=3"
     ):
-        make("task=rainbow", "scale=small", "task.learning_starts=2")
+        make("task=rainbow", "task.game=pong", "task.learning_starts=2")
     with pytest.raises(ConfigError, match=r"task.authors"):
         make("task=rainbow", "task.authors=[noize]")
 
@@ -536,7 +537,8 @@ def test_unknown_games_and_networks_are_refused(make: Maker) -> None:
 TINY = (
     "task=rainbow", "scale=small", "task.steps=400", "task.learning_starts=40", "task.hidden=8",
     "task.replay=150", "task.target_every=60", "task.log_every=50", "task.evaluate_every=200",
-    "task.evaluate_games=2", "task.film=4", "task.epsilon_decay=50",
+    "task.evaluate_games=2", "task.film=4", "task.epsilon_decay=50", "task.n_step=3",
+    "task.dueling=true",
 )  # fmt: skip
 
 
@@ -604,58 +606,109 @@ def test_a_run_uses_the_noise_it_says(make: Maker, monkeypatch: pytest.MonkeyPat
     assert 0.4 < found["[noise]"] < 0.9
 
 
-def test_the_cutoff_is_of_a_game_and_the_authors_of_a_life(make: Maker) -> None:
+@pytest.mark.parametrize("scale", ["paper", "short", "small", "smoke"])
+def test_breakout_has_no_dueling_and_no_returns_of_n_steps_at_any_scale(
+    make: Maker, scale: str
+) -> None:
+    """C.6 makes it an exception; what is given explicitly wins."""
+
+    def settings(*overrides: str) -> tuple[int, bool, float]:
+        cfg = make("task=rainbow", f"scale={scale}", *overrides).task
+        return cfg.n_step, cfg.dueling, cfg.epsilon
+
+    assert settings("task.game=breakout") == (1, False, 0.005)
+    assert settings("task.game=asterix") == (3, True, 0.01)
+    assert settings("task.game=breakout", "task.n_step=5") == (5, False, 0.005)
+    assert settings("task.game=asterix", "task.dueling=false") == (3, False, 0.01)
+
+
+def figures_of_rainbow() -> list[tuple[str, str]]:
+    found = []
+    for file in sorted(CONFIGS.glob("figure/*.yaml")):
+        figure = yaml.safe_load(file.read_text())
+        if {"override /task": "rainbow"} in figure["defaults"]:
+            found += [(file.stem, scale) for scale in figure["grids"]]
+    return found
+
+
+@pytest.mark.parametrize(("figure", "scale"), figures_of_rainbow())
+def test_no_figure_has_breakout_otherwise(figure: str, scale: str) -> None:
+    every = expand([f"figure={figure}", f"scale={scale}"])
+    assert every
+    for settings in every:
+        cfg = settings.task
+        assert (cfg.n_step == 1) == (cfg.game == "breakout")
+        assert cfg.dueling == (cfg.game != "breakout")
+
+
+def test_the_cutoff_is_of_a_life_and_the_authors_have_numbers_of_their_own(make: Maker) -> None:
     ours, theirs = (make("task=rainbow", f"task.authors={a}").task for a in ("false", "[cutoff]"))
+    assert [ours.cutoff_in(evaluation) for evaluation in (False, True)] == [10_000, 10_000]
+    assert [theirs.cutoff_in(evaluation) for evaluation in (False, True)] == [9_950, 5_000]
+
+
+def test_scores_are_of_lives_and_of_games() -> None:
     tally = Tally()
-    for _ in range(9950):
-        tally.add(1.0)
-    assert not too_long(ours, tally)
-    assert too_long(theirs, tally)
-    tally.end(game_over=False)
-    for _ in range(50):
-        tally.add(1.0)
-    assert too_long(ours, tally)
-    assert not too_long(theirs, tally)
-    tally.end(game_over=True)
-    assert tally.game_steps == tally.life_steps == 0
+    for lives, length in enumerate((4, 2)):
+        for _ in range(length):
+            tally.add(1.0)
+        assert tally.life_steps == length
+        tally.end(game_over=lives == 1)
+        assert tally.life_steps == 0
     point = tally.point()
-    assert (point["life_score"], point["game_score"], point["lives"]) == (5000, 10000, 2)
-    assert tally.curve == [5000]
+    assert (point["life_score"], point["game_score"], point["lives"]) == (3, 6, 2)
+    assert tally.curve == [3]
     assert np.isnan(tally.point()["life_score"])
-    assert tally.curve == [5000, 5000]
+    assert tally.curve == [3, 3]
 
 
 class Endless:
-    """Stands still for ever, but for a random action that loses a life."""
+    """Two lives, each of which stands still for ever, but for action 1, which loses it."""
 
-    actions, shape, stack, unit = 2, (1, 2, 2), 1, 1
+    actions, shape, stack, unit = 2, (4, 10, 10), 1, 1
     made: list[Endless] = []  # noqa: RUF012
 
     def __init__(self, game: str, seed: int) -> None:
-        self.over, self.lives, self.steps = True, 2, 0
+        self.over, self.lives, self.steps, self.games = True, 0, 0, 0
         self.made.append(self)
 
     def begin(self) -> np.ndarray:
+        if self.over:
+            self.lives, self.games = 2, self.games + 1
         self.over = False
-        return frame(0)
+        return np.zeros(self.shape, np.uint8)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool]:
         self.steps += 1
         self.lives -= action
         self.over = self.lives == 0
-        return frame(0), 1.0, action == 1
+        return np.zeros(self.shape, np.uint8), 1.0, action == 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-@pytest.mark.parametrize(("authors", "steps"), [("false", 7), ("[cutoff]", 10)])
-def test_an_evaluation_is_cut_off_too(
-    make: Maker, monkeypatch: pytest.MonkeyPatch, authors: str, steps: int
-) -> None:
-    """Ours after 7 steps of the game; the authors' count 5 of each life, and not what it takes."""
-    monkeypatch.setitem(rainbow.SUITES, "atari", Endless)
-    monkeypatch.setattr(rainbow, "LIFE_IN_EVALUATION", 5)
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> type[Endless]:
+    """Games that an agent which always chooses action 0 never loses."""
+    monkeypatch.setitem(rainbow.SUITES, "minatar", Endless)
     monkeypatch.setattr(rainbow, "best_actions", lambda logits, support: torch.zeros(len(logits)))
     monkeypatch.setattr(Endless, "made", [])
-    cfg = make("task=rainbow", "task.cutoff=7", f"task.authors={authors}").task
+    return Endless
+
+
+@pytest.mark.parametrize(("authors", "limit"), [("false", 7), ("[cutoff]", 5)])
+def test_an_evaluation_counts_what_a_life_earns_before_its_cutoff(
+    make: Maker,
+    monkeypatch: pytest.MonkeyPatch,
+    endless: type[Endless],
+    authors: str,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(rainbow, "CUTOFF_IN_EVALUATION", 5)
+    cfg = make(*TINY, "task.cutoff=7", f"task.authors={authors}").task
 
     class Net:
         device = torch.device("cpu")
@@ -667,9 +720,48 @@ def test_an_evaluation_is_cut_off_too(
 
     scores, pictures = play(cfg, Net(), {}, SUPPORT, [0, 1, 2])  # type: ignore[arg-type]
     assert pictures == []
-    assert scores == [steps] * 3
-    taken = [game.steps for game in Endless.made]
-    assert taken == scores if authors == "false" else min(taken) > 10
+    assert scores == [2 * limit] * 3  # of both lives
+    for game in endless.made:
+        assert game.games == 1
+        assert game.over
+        assert game.steps > 2 * limit  # the random actions that lost the lives earned nothing
+
+
+@pytest.mark.parametrize(("authors", "limit"), [("false", 7), ("[cutoff]", 5)])
+def test_a_life_that_is_cut_off_in_training_is_lost_by_random_actions(
+    make: Maker,
+    monkeypatch: pytest.MonkeyPatch,
+    endless: type[Endless],
+    authors: str,
+    limit: int,
+) -> None:
+    """The agent's steps are all its own; the memory holds no end, and none of the random ones."""
+    monkeypatch.setattr(rainbow, "CUTOFF", 5)
+    memories: list[Replay] = []
+
+    class Kept(Replay):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            memories.append(self)
+
+    monkeypatch.setattr(rainbow, "Replay", Kept)
+    cut = (f"task.cutoff={7 if limit == 7 else 60}", f"task.authors={authors}")
+    quiet = ("task.epsilon=0", "task.epsilon_decay=0", "task.evaluate_every=0", "task.film=0")
+    steps = 10 * limit
+    settings = make(
+        *TINY, *cut, *quiet, f"task.steps={steps}", "task.learning_starts=1000", "seed=1",
+        f"task.log_every={steps}",
+    )  # fmt: skip
+    summary(settings)
+    (point,) = records(settings)
+    assert (point["lives"], point["games"]) == (10, 5)
+    assert (point["life_score"], point["game_score"]) == (limit, 2 * limit)
+    (game,) = endless.made
+    assert game.steps > steps
+    (memory_,) = memories
+    assert len(memory_) == steps
+    assert not memory_.actions[:steps].any()
+    assert (memory_.discounts[:steps] > 0).all()
 
 
 def test_a_score_of_an_evaluation_has_its_standard_error(

@@ -1,15 +1,18 @@
 """The mathematics of the tasks behind Table 1, the propositions and Theorem 1."""
 
 import json
+import math
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
 
-from experiments import convex_regret, limits, update_bounds
+from experiments import convex_regret, limits, one_gradient, update_bounds, update_variance
 from experiments.common.config import compose_settings, expand
 from experiments.common.execution import execute
+from laprop import bounds
 from laprop.functional import ALGORITHMS
 
 
@@ -33,12 +36,14 @@ def test_softmax_gradient_is_autograds() -> None:
     assert torch.allclose(gradient, torch.autograd.grad(loss.sum(), theta)[0], atol=1e-14)
 
 
-@pytest.mark.parametrize("limit", ["mu_0", "nu_0", "both_0", "nu_1", "nu_1_cold", "mu_1"])
+@pytest.mark.parametrize("limit", get_args(get_type_hints(limits.Config)["limit"]))
 @pytest.mark.parametrize("name", ["adam", "laprop"])
 def test_paths_meet_in_the_limit(limit: str, name: str) -> None:
     far, near, nearest = distances(limit, name)
-    if (limit, name) == ("nu_0", "adam"):  # the one that has no such limit
+    if (limit, name) == ("nu_0", "adam"):  # momentum over a last gradient that may be near 0
         assert min(far, near, nearest) > 1
+    elif limit == "nu_1_other":  # the mean of all squared gradients goes on changing
+        assert min(far, near, nearest) > 0.01
     else:
         assert near < far / 5
         assert nearest < near / 5
@@ -51,14 +56,16 @@ def distances(limit: str, name: str) -> list[float]:
     gradients = normal(30, 4)
     a, b = torch.zeros(3, 4).double(), torch.zeros(3, 4).double()
     state_a, state_b, lr = near.init(a), far.init(b), torch.full((3, 4), 0.1).double()
-    if limit == "nu_1":
+    if limit in limits.WARM:
         n = gradients.square().mean(0).expand(3, 4)
-        state_a, lr = limits.warm(state_a, n), 0.1 / n.sqrt()
+        state_a, state_b = limits.warm(state_a, n), limits.warm(state_b, n)
+        if limit == "nu_1":
+            lr = 0.1 / n.sqrt()
     widest = torch.zeros(3).double()
     for t, g in enumerate(gradients, 1):
         near_rates = limits.approaching(limit, e, 0.9, 0.9)
         a, state_a = near.step(a, g.expand(3, 4), state_a, lr=0.1, epsilon=0.0, **near_rates)
-        rates = limits.limiting(limit, t, 0.9, 0.9)
+        rates = limits.limiting(limit, t, near_rates)
         b, state_b = far.step(b, g.expand(3, 4), state_b, lr=lr, epsilon=0.0, **rates)
         widest = torch.maximum(widest, (a - b).norm(dim=1))
     return widest.tolist()
@@ -139,6 +146,50 @@ def test_best_of_linear_is_the_best_of_a_grid() -> None:
     assert game.gradient == c.abs().amax(0)[stream].tolist()
 
 
+def test_growing_gradients_never_shrink() -> None:
+    c = [convex_regret.growing(5000, generator(seed)) for seed in range(3)]
+    for signed in c:
+        assert (signed.abs().diff() >= 0).all()
+        assert signed.abs()[[0, -1]].tolist() == pytest.approx([1, 10])
+        assert 0.35 < (signed > 0).double().mean() < 0.65
+    assert not torch.equal(c[0].sign(), c[1].sign())
+
+
+def test_best_of_distances_is_the_best_of_a_grid() -> None:
+    z, stream = convex_regret.targets(400, 2.0, generator()), torch.tensor([0, 1, 1])
+    assert z.abs().max() <= 1
+    assert z.median() == pytest.approx(-0.5, abs=0.15)
+    game = convex_regret.Distance(torch.stack([z, -z], 1), stream)
+    x = torch.linspace(-1, 1, 4001, dtype=torch.float64)
+    for t in (1, 16, 399):
+        for member in range(3):
+            total = (x - game.targets[:t, stream[member], None]).abs().sum(0)
+            assert game.best(t)[member].item() == pytest.approx(total.min().item(), abs=t * 3e-4)
+            assert game.best(t)[member] <= total.min() + 1e-12
+    loss, g = game(torch.tensor([[0.5], [1.0], [-1.0]]).double(), 7)
+    assert g[1:].flatten().tolist() == [1, -1]
+    assert loss[2] == 1 - z[6]
+
+
+def test_condition_of_theorem_1_is_checked(tmp_path: Path) -> None:
+    """Growing gradients keep it at every nu; rare ones break it, unless n never falls (AmsProp)."""
+    broken = {}
+    for problem in ("growing", "median", "rare"):
+        for name in ("laprop", "amsprop"):
+            rates = ["optimizer.nu=[0.1,0.9]", "optimizer.mu=[0,0.9]", f"task.problem={problem}"]
+            chosen = ["task=convex_regret", "scale=smoke", f"optimizer={name}"]
+            run = compose_settings([*chosen, *rates, f"output={tmp_path}"])
+            assert execute(run) == "finished"
+            summary = json.loads((run.folder / "summary.json").read_text())
+            broken[problem, name] = summary["condition_broken"]
+            for share, at in zip(
+                *(summary[f"condition_broken{k}"] for k in ("", "_at")), strict=True
+            ):
+                assert (share == 0) == (at is None)
+    assert min(broken.pop(("rare", "laprop"))) > 0
+    assert {share for shares in broken.values() for share in shares} == {0}
+
+
 def test_logistic_problem() -> None:
     x = torch.rand(60, 3, dtype=torch.float64, generator=generator())
     y = torch.where(normal(60) + x[:, 0] > 0.5, 1.0, -1.0).double()
@@ -166,3 +217,55 @@ def test_logistic_problem() -> None:
             smallest = total(grid, member, t).min().item()
             assert best[member] <= smallest + 1e-3 * t  # of a grid: never below the minimum
             assert best[member] >= smallest - 0.02 * t
+
+
+# One gradient -------------------------------------------------------------------------------------
+
+
+def test_one_gradient_reaches_the_closed_form(tmp_path: Path) -> None:
+    for name in ("adam", "laprop"):
+        rates = ["optimizer.mu=[0.5,0.9]", "optimizer.nu=[0,0.5,0.9]", "task.size=[10,1e10]"]
+        chosen = ["task=one_gradient", f"optimizer={name}", "task.before=500", "task.after=300"]
+        run = compose_settings([*chosen, *rates, f"output={tmp_path}"])
+        assert execute(run) == "finished"
+        summary = json.loads((run.folder / "summary.json").read_text())
+        assert summary["update_before"] == pytest.approx([1.0] * 12)
+        for (size, mu, nu), after, closed, turned in zip(
+            run.members(),
+            *(summary[key] for key in ("update_after", "update_closed", "turned_for")),
+            strict=True,
+        ):
+            assert closed == one_gradient.closed_form(name, mu, nu)
+            assert after >= closed - 1e-9
+            if size == 1e10:
+                assert after == pytest.approx(closed, abs=1e-6)
+            assert (after < 0) == (turned > 0)
+            if name == "laprop" and nu < bounds.steady_direction_nu(mu):
+                assert after > 0
+
+
+# Variance -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["adam", "laprop"])
+def test_variance_of_an_update_is_the_measured_one(tmp_path: Path, name: str) -> None:
+    chosen = ["task=update_variance", f"optimizer={name}", "task.settling=1", "task.counted=2"]
+    rates = ["optimizer.mu=[0,0.5,0.9]", "optimizer.nu=[0.1,0.5,0.9]", "seed=[0]"]
+    run = compose_settings([*chosen, *rates, "task.coordinates=1000", f"output={tmp_path}"])
+    assert execute(run) == "finished"
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["variance"] == pytest.approx(summary["variance_exact"], rel=0.05)
+
+
+def test_exact_variance_in_its_limits() -> None:
+    exact = update_variance.exact
+    for mu in (0.0, 0.5, 0.9):
+        assert exact("laprop", mu, 0.0) == pytest.approx((1 - mu) / (1 + mu))
+        assert exact("laprop", mu, 1e-8) == pytest.approx(exact("laprop", mu, 0.0), rel=1e-3)
+        assert exact("laprop", mu, 0.9) <= (1 - mu) / (1 + mu) / 0.1
+    assert exact("adam", 0.0, 0.0) == 1
+    assert exact("adam", 0.0, 0.3) == pytest.approx(exact("laprop", 0.0, 0.3), rel=1e-12)
+    assert exact("adam", 0.5, 0.0) == math.inf
+    # From one gradient ago alone: (1-mu)^2 mu^2 / sqrt(nu).
+    assert exact("adam", 0.5, 1e-8) > 0.5**4 / 1e-4
+    assert exact("adam", 0.5, 1e-8) / exact("adam", 0.5, 1e-6) > 10

@@ -312,6 +312,8 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
         value = raw[key.rpartition(".")[2]]  # type: ignore[index, call-overload]
         raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
+        raise ConfigError("output=: must be the path of a folder")
     module = task_module(name)
     usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
     if config.optimizer.name not in usable:
@@ -382,6 +384,8 @@ def _parsed(text: str) -> Override:
     first = re.split("[./]", key)[0]
     known = [field.name for field in fields(Settings) if field.name != "task_name"]
     value = text.partition("=")[2]
+    if first in HYPERPARAMETERS:
+        raise ConfigError(f"{text}: unknown (did you mean optimizer.{text}?)")
     if first not in (*known, "hydra"):
         raise unknown(key, value, first, known)
     if override.is_delete():

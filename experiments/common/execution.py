@@ -72,7 +72,7 @@ def _execute(settings: Settings) -> str:
     }
     write_json(folder / "manifest.json", manifest)
     with atomic(folder / "config.yaml") as path:
-        plain = asdict(settings) | {"output": str(settings.output)}
+        plain = json.loads(json.dumps(asdict(settings), default=str))  # paths as text
         path.write_text(yaml.safe_dump(plain, sort_keys=False))
     run = None
     try:

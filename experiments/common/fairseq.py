@@ -25,7 +25,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -328,12 +328,18 @@ def _start(
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=_in_the_child,
     )
 
 
-def _end_with_parent() -> None:
-    """In the child: be killed when the parent is, even by SIGKILL. Linux alone has this."""
+def _in_the_child() -> None:
+    """Be killed when the parent is, even by SIGKILL, and keep its priority. Linux alone has these.
+
+    Linux shares the cores between process sessions first: a new one begins at the usual priority,
+    however low that of its processes is.
+    """
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -52,6 +52,8 @@ from experiments.common.config import HYPERPARAMETERS, Settings
 from experiments.common.optimizers import torch_optimizer
 from experiments.common.tracking import Tracker
 
+CHECKPOINT_SHARE = 20  # times as long as a checkpoint took passes at least before the next
+
 
 class Interrupted(SystemExit):
     """SIGINT or SIGTERM arrived; the process ends with 128 + its number, the run resumes later."""
@@ -123,7 +125,8 @@ class Run:
         self._looping = False
         self._signal: int | None = None
         self._verified = False
-        self._started = self._saved_at = time.monotonic()
+        self._started = time.monotonic()
+        self._save_after = self._started + settings.checkpoint_every
         provenance.reset_peak_memory(self.device)
         self._checkpoint = load_checkpoint(self.folder) or {}
         self._generator_states: dict[str, Tensor] = {}  # saved ones that are yet to be asked for
@@ -203,7 +206,8 @@ class Run:
     def steps(self, total: int) -> Iterator[int]:
         """The steps still to do, out of ``range(total)``; ends early once diverged.
 
-        Between two steps the run is checkpointed every ``checkpoint_every`` seconds, and when
+        Between two steps the run is checkpointed every ``checkpoint_every`` seconds (0: after every
+        step), less often where writing would take more than a twentieth of the time; and when
         SIGINT or SIGTERM arrives, after which the process ends.
         """
         self._restore()
@@ -218,7 +222,7 @@ class Run:
                 if self._signal is not None:
                     self.checkpoint()
                     raise Interrupted(128 + self._signal)
-                if time.monotonic() - self._saved_at >= self.config.checkpoint_every:
+                if time.monotonic() >= self._save_after:
                     self.checkpoint()
         finally:
             self._looping = False
@@ -226,6 +230,7 @@ class Run:
 
     def checkpoint(self) -> None:
         """Write the checkpoint now. The one before it is kept until the next."""
+        begun = time.monotonic()
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         state = {
@@ -251,7 +256,9 @@ class Run:
                 self._verified = True
             if current.exists():
                 current.replace(self.folder / "checkpoint.old.pt")
-        self._saved_at = time.monotonic()
+        now = time.monotonic()
+        every = self.config.checkpoint_every
+        self._save_after = now + (max(every, CHECKPOINT_SHARE * (now - begun)) if every else 0.0)
 
     def _restore(self) -> None:
         saved, self._checkpoint = self._checkpoint, {}
@@ -288,6 +295,9 @@ class Run:
                 ``null``: a curve ends there, and :meth:`diverged` says why.
         """
         record = {"step": step} | self._plain(metrics)
+        for name, value in record.items():
+            if any(isinstance(v, str) for v in (value if isinstance(value, list) else [value])):
+                raise TypeError(f"run.log({name}={value!r}): takes numbers; run.summary takes text")
         self._metrics.write((json.dumps(record, allow_nan=False) + "\n").encode())
         self._metrics.flush()
         self._tracker.log(record)

@@ -15,8 +15,8 @@ should; ``task.authors=true`` is their program, ``task.authors=[dueling]`` one o
 ``dueling``     the prediction comes from the advantages alone: the value stream does not learn
 ``multi_step``  rewards are discounted backwards; all but one of the windows that the end of an
                 episode cuts are dropped
-``cutoff``      9,950 steps to a life, and 5,000 in evaluations, then random actions until it is
-                lost; else ``task.cutoff`` steps to a game, which is then given up
+``cutoff``      a life is cut off after 9,950 steps in training and 5,000 in evaluations; else
+                after ``task.cutoff`` steps in both
 ==============  ====================================================================================
 
 The authors' published logs come from a program that had all four; of these ``dueling`` and
@@ -39,9 +39,10 @@ from experiments.rainbow.environments import MINATAR, SUITES, Atari, MinAtar
 from experiments.rainbow.network import CONVOLUTIONS, Network, Noise, best_actions, losses
 from experiments.rainbow.replay import Batch, Replay
 
+VERSION = 2  # raised when the same settings give other numbers
 DEVIATIONS = ("noise", "dueling", "multi_step", "cutoff")
 TABLE = 1024  # draws after which the authors' noise is drawn anew for each network
-LIFE, LIFE_IN_EVALUATION = 9950, 5000  # the authors' cut-offs, steps
+CUTOFF, CUTOFF_IN_EVALUATION = 9950, 5000  # the authors', steps of a life
 PRIORITY = 1e-7  # is added to every priority (R)
 
 
@@ -76,7 +77,7 @@ class Config:
         train_every: steps from one update to the next.
         batch_size: transitions of an update.
         target_every: steps from one copy of the weights to the target network to the next.
-        cutoff: steps after which a game is given up.
+        cutoff: steps after which a life is cut off: actions are random until it is lost.
         log_every: steps that a point of the training curve is the mean of.
         evaluate_every: steps from one evaluation to the next; 0: none.
         evaluate_games: games of an evaluation; the noise is that of the moment, the actions are
@@ -146,6 +147,12 @@ class Config:
             return self.authors
         return deviation in self.authors
 
+    def cutoff_in(self, evaluation: bool) -> int:
+        """Steps of a life, in training or in an evaluation, after which it is cut off."""
+        if self.as_authors("cutoff"):
+            return CUTOFF_IN_EVALUATION if evaluation else CUTOFF
+        return self.cutoff
+
     def epsilon_at(self, step: int) -> float:
         """Probability of a random action."""
         decayed = math.exp(-step / self.epsilon_decay) if self.epsilon_decay else 0.0
@@ -174,6 +181,9 @@ def play(
 ) -> tuple[list[float], list[np.ndarray]]:
     """Play one game for each seed, side by side, with this noise and the best actions.
 
+    After the cut-off of a life the actions are random until it is lost; what they earn by chance
+    does not count.
+
     Args:
         cfg, net, noise, support: of the agent.
         seeds: of the games.
@@ -183,11 +193,10 @@ def play(
         the scores, and the pictures.
     """
     games = [SUITES[cfg.suite](cfg.game, seed) for seed in seeds]
-    by_life, limit = cfg.as_authors("cutoff"), cfg.cutoff
-    if by_life:
-        limit = LIFE_IN_EVALUATION
+    limit = cfg.cutoff_in(evaluation=True)
     states = torch.stack([torch.from_numpy(g.begin()).repeat(g.stack, 1, 1) for g in games])
-    scores, lengths, playing = [0.0] * len(games), [0] * len(games), list(range(len(games)))
+    scores, playing = [0.0] * len(games), list(range(len(games)))
+    lengths = [0] * len(games)  # of the present lives
     random = torch.Generator().manual_seed(seeds[0])
     pictures: list[np.ndarray] = []
     with torch.no_grad():
@@ -199,8 +208,8 @@ def play(
                 pictures.append(games[0].picture())
             for i, action in zip(playing, actions, strict=True):
                 game = games[i]
-                cut = by_life and lengths[i] >= limit
-                if cut:  # what is earned by chance does not count
+                cut = lengths[i] >= limit
+                if cut:
                     action = int(torch.randint(game.actions, (), generator=random))
                 frame, reward, terminal = game.step(action)
                 scores[i] += 0.0 if cut else reward
@@ -208,10 +217,9 @@ def play(
                 if terminal and not game.over:
                     frame = game.begin()
                     states[i] = torch.from_numpy(frame).repeat(game.stack, 1, 1)
-                    lengths[i] = 0 if by_life else lengths[i]
+                    lengths[i] = 0
                 else:
                     states[i] = torch.cat([states[i, len(frame) :], torch.from_numpy(frame)])
-                game.over |= not by_life and lengths[i] >= limit
             playing = [i for i in playing if not games[i].over]
     places = np.linspace(0, len(pictures) - 1, film).astype(int) if pictures else []
     return scores, [pictures[i] for i in places]
@@ -238,12 +246,12 @@ class Tally:
         self.losses: list[float] = []
         self.curve: list[float] = []  # life_score of every point; where no life ended, the last
         self.life = self.game = 0.0  # score so far
-        self.life_steps = self.game_steps = 0
+        self.life_steps = 0
 
     def add(self, reward: float) -> None:
         """A step."""
         self.life, self.game = self.life + reward, self.game + reward
-        self.life_steps, self.game_steps = self.life_steps + 1, self.game_steps + 1
+        self.life_steps += 1
 
     def end(self, game_over: bool) -> None:
         """A life ended, and maybe the game."""
@@ -251,7 +259,7 @@ class Tally:
         self.life, self.life_steps = 0.0, 0
         if game_over:
             self.games.append(self.game)
-            self.game, self.game_steps = 0.0, 0
+            self.game = 0.0
 
     def point(self) -> dict[str, float]:
         """Means since the last point, NaN of nothing; forgets what they are the means of."""
@@ -313,6 +321,7 @@ def train(cfg: Config, run: Run) -> None:
     noises = {name: run.generator(f"noise of {name}") for name in ("both", "target")}
     actions = run.generator("actions")
     loss_of = losses if cfg.compile == "none" else torch.compile(losses, mode=cfg.compile)
+    cutoff = cfg.cutoff_in(evaluation=False)
     best = {"score": -math.inf, "at": 0}  # evaluation
 
     run.track(game=game, online=online, target=target, optimizer=optimizer)
@@ -330,14 +339,11 @@ def train(cfg: Config, run: Run) -> None:
         frame, reward, terminal = game.step(action)
         memory.append(action, min(max(reward, -1.0), 1.0), frame, terminal)
         tally.add(reward)
-        if not terminal and too_long(cfg, tally):
-            memory.cut()
-            if cfg.as_authors("cutoff"):
-                while not terminal:
-                    action = int(torch.randint(game.actions, (), generator=actions))
-                    _, _, terminal = game.step(action)
-            else:
-                game.over = terminal = True
+        if not terminal and tally.life_steps >= cutoff:
+            memory.cut()  # for learning the life goes on; what the random actions bring is not seen
+            while not terminal:
+                action = int(torch.randint(game.actions, (), generator=actions))
+                _, _, terminal = game.step(action)
         if terminal:
             tally.end(game.over)
             memory.begin(game.begin())
@@ -388,13 +394,6 @@ def train(cfg: Config, run: Run) -> None:
         noise = online.draw(noises["both"])
         _, pictures = play(cfg, online, noise, support, [_seed(seeds)], cfg.film)
         strip(pictures).save(run.folder / f"{cfg.game}.jpg", quality=85)
-
-
-def too_long(cfg: Config, tally: Tally) -> bool:
-    """Whether the game, or in the authors' program the life, has taken too many steps."""
-    if cfg.as_authors("cutoff"):
-        return tally.life_steps >= LIFE
-    return tally.game_steps >= cfg.cutoff
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -6,7 +6,7 @@ Both hand out single uint8 frames (C, H, W); who wants a stack of them stacks. B
     frame, reward, terminal = game.step(action)  # ``reward`` as the game counts it
 
 ``terminal`` ends the episode for learning; the game may go on. ``game.over`` is the game's own end.
-Setting ``game.over = True`` gives a game up. Packages are imported when a game is made.
+Packages are imported when a game is made.
 """
 
 from collections.abc import Mapping

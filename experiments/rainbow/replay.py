@@ -263,15 +263,14 @@ class Replay:
     NUMBERS = ("filled", "largest", "oldest", "free", "touched", "state")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything; of the frames those that were ever written."""
-        frames = torch.from_numpy(self.frames)
+        """Everything; of the frames those that were ever written. Arrays are not copied."""
         return {
             **{name: torch.from_numpy(getattr(self, name)) for name in self.ARRAYS},
             **{name: getattr(self, name) for name in self.NUMBERS},
             "priorities": torch.from_numpy(self.tree.nodes),
             "window": list(self.window),
-            # A view would be saved with all of the memory behind it.
-            "frames": frames[: self.touched].clone() if self.touched < len(frames) else frames,
+            # Cut by NumPy: a cut of a tensor would be saved with all of the memory behind it.
+            "frames": torch.from_numpy(self.frames[: self.touched]),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,86 @@
+"""What a single exploding gradient does to an optimizer's direction (section 2.3).
+
+One coordinate sees the gradient +1 for a long time, then -``task.size`` once, then +1 again. The
+learning rate is 1 and an update counts as positive where it goes against the steady gradient, so
+that it is 1 in the steady state of every optimizer here. The paper says that the single gradient
+does not change LaProp's direction; laprop.bounds.steady_direction says where that is so.
+
+A vectorised task in float64; nothing in it is random.
+"""
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+
+from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.run import Run
+from laprop import bounds
+from laprop.functional import ALGORITHMS
+
+VERSION = 1  # raised when the same settings give other numbers
+AXES = ("task.size", "optimizer.mu", "optimizer.nu")
+LOGGED = 40  # points of the curve after the exploding gradient, at equal steps of log t
+
+
+@settings
+class Config:
+    """A steady gradient with one exception.
+
+    Attributes:
+        size: |gradient| of the exception.
+        before: updates with the gradient +1 before it; many times 1/(1 - nu), as the bias
+            correction would otherwise soften it.
+        after: updates with the gradient +1 after it.
+    """
+
+    size: Axis[Annotated[float, Gt(0)]]
+    before: Annotated[int, Gt(0)]
+    after: Annotated[int, Gt(0)]
+
+
+def closed_form(name: str, mu: float, nu: float) -> float:
+    """The update with the exception, as its size goes to infinity, derived from the rules.
+
+    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. In Adam the
+    exception is all that is left in m and in n: -(1 - mu) G / root((1 - nu) G^2).
+    """
+    if name == "laprop":
+        return bounds.steady_direction(mu, nu)
+    return -(1 - mu) / math.sqrt(1 - nu)
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Feed the gradients; keep the updates from the exception on."""
+    name, grid = run.config.optimizer.name, run.grid
+    if name not in ("adam", "laprop"):
+        raise ConfigError(f"optimizer={name}: one_gradient has adam, laprop")
+    mu, nu, size = grid["optimizer.mu"], grid["optimizer.nu"], grid["task.size"]
+    hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
+    algorithm = ALGORITHMS[name]
+    origin = torch.zeros(len(grid), dtype=torch.float64, device=run.device)
+    carry = {
+        "state": algorithm.init(origin),
+        "update": origin,
+        "moved": origin,  # sum of the updates from the exception on
+        "turned": origin,  # how many of them have the other sign
+    }
+    run.track(carry=carry)
+    logged = {round(cfg.after ** (i / (LOGGED - 1))) for i in range(LOGGED)}
+    for step in run.steps(cfg.before + 1 + cfg.after):
+        since = step - cfg.before  # 0 at the exception
+        theta, state = algorithm.step(
+            origin, -size if since == 0 else origin + 1, carry["state"], **hyper
+        )
+        before, update = carry["update"], -theta
+        carry |= {"state": state, "update": update}
+        if since == 0:
+            run.summary(update_before=before, update_after=update)
+        if since >= 0:
+            carry["moved"] = carry["moved"] + update
+            carry["turned"] = carry["turned"] + (update < 0)
+        if since in logged:
+            run.log(since, update=update)
+    closed = [closed_form(name, m, n) for m, n in zip(mu.tolist(), nu.tolist(), strict=True)]
+    run.summary(update_closed=closed, turned_for=carry["turned"], moved=carry["moved"])
