@@ -155,16 +155,17 @@ def test_one_start_decides_only_what_invisible_noise_does_not(tmp_path: Path) ->
 
 
 def deep(tmp_path: Path, learns: dict[str, float]) -> Results:
-    """Each optimizer learns at rates up to its own, at depth 300."""
+    """Each optimizer learns at rates up to its own, in every run of two depths."""
     rng = np.random.default_rng(0)
     rows, curves = [], []
-    for optimizer, lr, seed in itertools.product(learns, (1e-3, 1e-4, 1e-5), range(3)):
+    grid = itertools.product(learns, (100, 300), (1e-3, 1e-4, 1e-5), range(3))
+    for optimizer, depth, lr, seed in grid:
         low = 0.5 if lr <= learns[optimizer] * 1.01 else fig04.GUESSING
-        row = {"optimizer": optimizer, "depth": 300, "lr": lr, "seed": seed}
+        row = {"optimizer": optimizer, "depth": depth, "lr": lr, "seed": seed}
         rows.append(row | {"lowest_loss": low - 0.01 * rng.random()})
         loss = np.linspace(2.4, low, 20) + 0.001 * rng.normal()
         curves.append(pd.DataFrame(row | {"step": np.arange(20), "train_loss": loss}))
-    return tables(tmp_path, "fig04", rows, pd.concat(curves))
+    return tables(tmp_path, "fig04", rows, pd.concat(curves), **{"task.updates": 20})
 
 
 @pytest.mark.parametrize(
@@ -182,6 +183,14 @@ def test_who_learns_at_the_larger_rate(
     found = deep(tmp_path, learns)
     claims = fig04.deep_nothing_above, fig04.deep_larger_lr, fig04.deep_faster
     assert [claim(found).held for claim in claims] == [nothing, larger, faster]
+
+
+def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> None:
+    style.use()
+    figure = fig04.draw(deep(tmp_path, {"laprop": 1e-4, "adam": 1e-5}))
+    titles = [axis.get_title() for axis in figure.axes if axis.images]
+    assert titles == ["LaProp", "Adam"]
+    plt.close(figure)
 
 
 # Figure 7 -----------------------------------------------------------------------------------------

@@ -190,7 +190,7 @@ def test_the_authors_runs_of_roberta_say_what_they_say() -> None:
     assert "0.9 from update 313, 0.98 from update 3,430, 0.999 from update 5,738" in order.text
 
 
-@pytest.mark.parametrize("scale", ["small", "paper", None])
+@pytest.mark.parametrize("scale", ["small", "short", "paper", None])
 def test_pictures_show_the_authors_runs_and_ours(
     tmp_path: Path, scale: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,14 +198,15 @@ def test_pictures_show_the_authors_runs_and_ours(
     translation = iwslt(tmp_path, scale, (9.43, 4.48)) if scale else None
     masked = roberta(tmp_path, scale, 0.05) if scale else None
     monkeypatch.setattr(fig05, "load", lambda name: masked)
-    rows = 2 if scale == "small" else 1
+    rows = 2 if scale in ("small", "short") else 1
     for figure, columns in ((fig05.draw(translation), 2), (fig10.draw(masked), 3)):
         assert len(figure.axes) == rows * columns
         lines = [len(axis.lines) for axis in figure.axes]
         theirs = [4, 4] if columns == 2 else [1, 2, 4]
         added = 4 if scale == "paper" else 0
         assert lines[:columns] == [n + added for n in theirs]
-        assert lines[columns:] == [4] * (columns if rows == 2 else 0)
+        beside = 4 if scale == "short" and columns == 2 else 0  # the authors' points
+        assert lines[columns:] == [4 + beside] * (columns if rows == 2 else 0)
         assert ("not run" in figure.get_supxlabel()) == (scale is None)
         plt.close(figure)
     if translation is not None:

@@ -49,7 +49,9 @@ def draw(results: Results) -> Figure:
     title = "LaProp's default against one change, small ReLU net on MNIST, by schedule of lr"
     figure.legend(handles, labels, loc="outside upper center", ncols=len(SCHEDULE), title=title)
     style.provenance(
-        figure, results, "mean over seeds, 95 % intervals; grey: control on other minibatches"
+        figure,
+        results,
+        "mean over seeds, 95 % intervals (to the left edge: holds 0); grey: other minibatches",
     )
     return figure
 

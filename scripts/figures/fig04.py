@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import (
-    Estimate,
     decide,
     every_above,
     everywhere,
     mean,
     median,
     paired,
+    share_above,
     somewhere,
 )
 from scripts.figures import style
@@ -32,6 +32,7 @@ RATES = (1e-4, 1e-5)  # of the curves
 def draw(results: Results) -> Figure:
     """Above, training curves per depth at two rates; below, depth by lr, the share that learns."""
     curves = results.curves
+    optimizers = [o for o in OPTIMIZERS if o in set(curves.optimizer)]
     depths = sorted(curves.depth.unique())
     figure = plt.figure(figsize=(2.1 * len(depths) + 0.8, 6.6))
     above, below = figure.subfigures(2, 1, height_ratios=[1.7, 1])
@@ -40,7 +41,7 @@ def draw(results: Results) -> Figure:
     for row, lr in zip(panels, RATES, strict=True):
         for axis, depth in zip(row, depths, strict=True):
             cell = curves[(curves.depth == depth) & np.isclose(curves.lr, lr, atol=0)]
-            for optimizer in OPTIMIZERS:
+            for optimizer in optimizers:
                 seeds = cell[cell.optimizer == optimizer].pivot(
                     index="step", columns="seed", values="train_loss"
                 )
@@ -60,8 +61,8 @@ def draw(results: Results) -> Figure:
     above.legend(handles, labels, loc="outside upper center", ncols=3)
 
     share = shares(results)
-    maps = below.subplots(1, len(OPTIMIZERS), sharey=True)
-    for axis, optimizer in zip(maps, OPTIMIZERS, strict=True):
+    maps = below.subplots(1, len(optimizers), sharey=True)
+    for axis, optimizer in zip(maps, optimizers, strict=True):
         table = share[optimizer].unstack("depth")
         image = axis.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
         axis.grid(False)
@@ -87,79 +88,65 @@ def shares(results: Results) -> pd.Series:
     return learned.groupby([runs.optimizer, runs.depth, runs.lr]).mean()
 
 
-def lowest(results: Results) -> dict[tuple[str, int, float], Estimate]:
-    """By optimizer, depth and lr: the lowest record of the loss, mean over seeds.
-
-    A loss that was never a number counts as guessing.
-    """
-    runs = results.runs
-    loss = runs.lowest_loss.fillna(GUESSING)
-    return {key: mean(cell) for key, cell in loss.groupby([runs.optimizer, runs.depth, runs.lr])}
-
-
-def largest_rates(results: Results) -> str:
-    """The largest lr at which most seeds learn, of each optimizer at each depth, in words."""
-    learns, text = shares(results) > 0.5, []
-    for depth in sorted(results.runs.depth.unique()):
-        words = []
-        for optimizer in ("laprop", "adam", "amsgrad"):
-            rates = [lr for lr, yes in learns[optimizer, depth].items() if yes]
-            words.append(f"{NAMES[optimizer]} {max(rates):.0e}" if rates
-                         else f"{NAMES[optimizer]} nowhere")  # fmt: skip
-        text.append(f"depth {depth}: {', '.join(words)}")
-    return f"largest lr at which most seeds learn: {'; '.join(text)}"
-
-
 def deep_nothing_above(results: Results) -> Measured:
     """At the greatest depth, at every lr above 1e-4: the lowest loss of Adam and of LaProp."""
-    depth = results.runs.depth.max()
-    cells = {
-        key: cell
-        for key, cell in lowest(results).items()
-        if key[0] in ("adam", "laprop") and key[1] == depth and key[2] > 1e-4 * (1 + 1e-9)
-    }
+    runs = results.runs
+    depth = runs.depth.max()
+    chosen = runs[runs.optimizer.isin(["adam", "laprop"]) & (runs.depth == depth)]
+    chosen = chosen[chosen.lr > 1e-4 * (1 + 1e-9)]
+    # A loss that was never a number counts as guessing.
+    by_setting = chosen.lowest_loss.fillna(GUESSING).groupby([chosen.optimizer, chosen.lr])
+    cells = {key: mean(loss) for key, loss in by_setting}
     held = decide(
         everywhere(cell.above(LEARNED_BELOW) for cell in cells.values()),
         somewhere(cell.below(LEARNED_BELOW) for cell in cells.values()),
     )
-    text = ", ".join(f"{NAMES[o]} at {lr:g} {cell:.2f}" for (o, _, lr), cell in cells.items())
+    text = ", ".join(f"{NAMES[o]} at {lr:g} {cell:.2f}" for (o, lr), cell in cells.items())
     learned = sum(cell.centre < LEARNED_BELOW for cell in cells.values())
-    return Measured(f"lowest loss at depth {depth}: {text}; learned is below {LEARNED_BELOW:.2f}",
-                    held, f"{learned} of {len(cells)} settings above 1e-4 learn")  # fmt: skip
+    return Measured(
+        f"lowest loss at depth {depth}: {text}; learned is below {LEARNED_BELOW:.2f}",
+        held,
+        f"{learned} of {len(cells)} settings above 1e-4 learn",
+    )
+
+
+def largest_rates(results: Results, optimizer: str) -> pd.Series:
+    """Of each depth and seed the largest lr at which it learns.
+
+    Where it learns at none, that is counted a tenth of the smallest that was tried.
+    """
+    runs = results.runs[results.runs.optimizer == optimizer]
+    learned = runs.lr.where(runs.lowest_loss < LEARNED_BELOW, results.runs.lr.min() / 10)
+    return learned.groupby([runs.depth, runs.seed]).max()
 
 
 def deep_larger_lr(results: Results) -> Measured:
-    """Somewhere LaProp learns and Adam does not; nowhere the other way round."""
-    cells = lowest(results)
-    alone: dict[str, dict[tuple[int, float], float]] = {"laprop": {}, "adam": {}}
-    for _, depth, lr in (key for key in cells if key[0] == "adam"):
-        for one, other in (("laprop", "adam"), ("adam", "laprop")):
-            alone[one][depth, lr] = everywhere(
-                [cells[one, depth, lr].below(LEARNED_BELOW),
-                 cells[other, depth, lr].above(LEARNED_BELOW)]
-            )  # fmt: skip
-    held = decide(somewhere(alone["laprop"].values()), somewhere(alone["adam"].values()))
-    apart = [
-        f"{NAMES[o]} alone learns at {sum(_alone(cells, o, *key) for key in found)}"
-        for o, found in alone.items()
-    ]
-    return Measured(largest_rates(results), held,
-                    f"{', '.join(apart)} of {len(alone['adam'])} settings")  # fmt: skip
-
-
-def _alone(
-    cells: dict[tuple[str, int, float], Estimate], optimizer: str, depth: int, lr: float
-) -> bool:
-    """Whether, by the means over seeds, it learns there and the other of Adam and LaProp not."""
-    other = "adam" if optimizer == "laprop" else "laprop"
-    mine, theirs = cells[optimizer, depth, lr], cells[other, depth, lr]
-    return mine.centre < LEARNED_BELOW <= theirs.centre
+    """The logarithm of the largest lr, LaProp's less Adam's, over all depths and seeds."""
+    rates = {o: largest_rates(results, o) for o in ("laprop", "adam")}
+    gap = paired(np.log10(rates["laprop"]), np.log10(rates["adam"]))
+    held = every_above([gap])
+    if np.isnan(gap.error):  # all agree in the same number of steps of the grid: a sign test
+        larger, smaller = (sign * gap.centre > 0 for sign in (1, -1))
+        n = len(rates["laprop"])
+        held = decide(float(share_above(n * larger, n)), float(share_above(n * smaller, n)))
+    by_depth = {o: np.log10(r).groupby("depth").mean() for o, r in rates.items()}
+    text = "; ".join(
+        f"depth {depth}: LaProp {10**laprop:.2g}, Adam {10 ** by_depth['adam'][depth]:.2g}"
+        for depth, laprop in by_depth["laprop"].items()
+    )
+    return Measured(
+        f"largest lr at which a seed learns, geometric mean, {text}; LaProp's over Adam's, powers "
+        f"of ten: {gap:+.2f}",
+        held,
+        f"{10**gap.centre:.2g} times Adam's",
+    )
 
 
 def deep_faster(results: Results) -> Measured:
-    """LaProp's mean loss over the training is lower, over all settings at which it or Adam learns.
+    """LaProp's mean loss over the training is lower, over all depths and seeds.
 
-    Each record is cut at log 10, so that a start that overshoots does not decide.
+    It is the mean over the rates at which LaProp or Adam learns. Each record is cut at log 10, so
+    that a start that overshoots does not decide.
     """
     share = shares(results)
     either = (share["laprop"] > 0.5) | (share["adam"] > 0.5)
@@ -167,7 +154,8 @@ def deep_faster(results: Results) -> Measured:
     loss = curves.train_loss.fillna(GUESSING).clip(upper=GUESSING)
     whole = loss.groupby([curves.optimizer, curves.depth, curves.lr, curves.seed]).mean()
     laprop, adam = (whole[o].unstack("seed")[either] for o in ("laprop", "adam"))
-    gap = paired(adam.mean(), laprop.mean())
+    by_run = (adam - laprop).groupby("depth").mean().stack()
+    gap = mean(by_run)
     lower = int((laprop.mean(axis=1) < adam.mean(axis=1)).sum())
     return Measured(
         f"mean training loss, Adam minus LaProp: {gap:+.3f} over the {either.sum()} settings at "

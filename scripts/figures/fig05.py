@@ -50,11 +50,13 @@ def draw(results: Results | None) -> Figure:
         else:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
+            if run.scale == "short":  # their setting: their points belong beside ours
+                points(column[1], theirs[theirs["update"] <= curves.step.max()])
         if below and run.scale == "paper":
             blank(column[1], "ours above")
     rows[0, 0].set_ylabel(f"training loss, bits\n{AUTHORS}")
     if below:
-        rows[1, 0].set_ylabel("training loss, bits\nours, reduced scale")
+        rows[1, 0].set_ylabel("training loss, bits\nours")
     legend(figure)
     note(figure, list(ours.values()))
     return figure
@@ -64,6 +66,14 @@ def panel(axis: Axes, theirs: pd.DataFrame) -> None:
     """The authors' curves: a line for each optimizer and warmup."""
     for (optimizer, warmup), curve in theirs.groupby(["optimizer", "warmup"]):
         axis.plot(curve["update"], curve.loss, **look(optimizer, warmup) | {"linewidth": 1})
+
+
+def points(axis: Axes, theirs: pd.DataFrame) -> None:
+    """The authors' curves, smoothed as in the paper, as points."""
+    for (optimizer, warmup), curve in theirs.groupby(["optimizer", "warmup"]):
+        mark = {"marker": "s" if warmup else "o", "markersize": 3.5, "markerfacecolor": "white"}
+        colour = style.COLOUR[optimizer]
+        axis.plot(curve["update"], curve.loss, color=colour, linestyle="none", **mark)
 
 
 def own(axis: Axes, curves: pd.DataFrame, sigma: float) -> None:
@@ -109,6 +119,8 @@ def note(figure: Figure, ours: list[Results | None]) -> None:
     text = "authors' runs as published, Gaussian sigma 70 (IWSLT14) and 6 (RoBERTa) updates"
     shown = [results for results in ours if results is not None]
     text += "; ours: mean and range of the seeds" if shown else "; ours: not run"
+    if any(results.scale == "short" for results in shown):
+        text += "; marks beside ours: the authors' points, squares with warmup"
     for results in shown:
         sigma = "" if results.scale == "paper" else f", sigma {SIGMA}"
         text += f"\n{results.manifest['task']}: {results.label}{sigma}"

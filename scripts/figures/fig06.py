@@ -48,7 +48,8 @@ def draw(results: Results | None) -> Figure:
     if results is not None:
         curves(axes[-1], results.curves, "evaluation" if not beside else "life_score")
     if beside:
-        axes[2].set(title="Breakout of MinAtar", ylabel="score of a life", xlabel="steps")
+        title = "Breakout of MinAtar" if results.scale == "small" else "Breakout, ours"
+        axes[2].set(title=title, ylabel="score of a life", xlabel="steps")
     shown = games or results
     if shown is not None:
         legend(figure, arms(shown))

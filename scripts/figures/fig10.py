@@ -28,7 +28,7 @@ def draw(results: Results | None) -> Figure:
             column[-1].set_xlabel("updates")
     rows[0, 0].set_ylabel(f"training loss, bits\n{AUTHORS}")
     if below:
-        rows[1, 0].set_ylabel("training loss, bits\nours, reduced scale")
+        rows[1, 0].set_ylabel("training loss, bits\nours")
     legend(figure)
     note(figure, [results])
     return figure

@@ -162,7 +162,7 @@ def bound_needs_no_gamma(results: Results) -> Measured:
 
 
 def bound_smaller(results: Results) -> Measured:
-    """Equation 9's own factors, Theorem 1's and AMSGrad's, over the nu that the paper recommends."""
+    """Equation 9's own factors, Theorem 1's and AMSGrad's, over the recommended nu."""
     mu = float(results.manifest["settings"]["optimizer.mu"])
     factors = {nu: (bounds.theorem1_factor(nu), bounds.amsgrad_factor(mu, nu)) for nu in ADVISED}
     text = ", ".join(f"{a:.3g} and {b:.3g} at nu {nu:g}" for nu, (a, b) in factors.items())
