@@ -1,7 +1,7 @@
 """What each disagreement of the ledger makes, from committed results; see ``discrepancies.yaml``.
 
-Each function without an underscore takes the results of its figure and returns one line of
-Markdown.
+Each function without an underscore takes the results of its figure, and what stands under ``with``,
+and returns one line of Markdown.
 """
 
 import pandas as pd
@@ -36,20 +36,16 @@ def _pair(results: Results, pair: str) -> str:
     return f"{', '.join(distance)}; loss {' and '.join(loss)}"
 
 
+def pairs(results: Results, pairs: dict[str, str]) -> str:
+    """What each of these pairs of paths makes, after its label."""
+    text = {label: _pair(results, pair) for label, pair in pairs.items()}
+    return "; ".join(f"{label}: {found}" if label else found for label, found in text.items())
+
+
 def controls(results: Results) -> str:
     """The default twice: on other minibatches, and from a start changed in its last bit."""
     batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
     return f"on other minibatches {batches}; from weights changed in the last bit {bit}"
-
-
-def printed_correction(results: Results) -> str:
-    """1 - mu^t against EMA(lr)/lr."""
-    return _pair(results, "printed_correction")
-
-
-def algorithm_1(results: Results) -> str:
-    """Learning rate outside the momentum against inside."""
-    return _pair(results, "algorithm_1")
 
 
 def moves_at_zero_lr(results: Results) -> str:
@@ -59,39 +55,6 @@ def moves_at_zero_lr(results: Results) -> str:
     moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
     text = ", ".join(f"{step:.2g} ({n:,} updates)" for n, step in moved.items())
     return f"{_pair(results, 'moves_at_zero_lr')}; largest step at lr 0, after lr {lr:g}: {text}"
-
-
-def eps_in_sqrt(results: Results) -> str:
-    """At LaProp's epsilon and at Adam's."""
-    ours, adam = _pair(results, "eps_in_sqrt"), _pair(results, "eps_in_sqrt_adam")
-    return f"eps 1e-15: {ours}; eps 1e-8: {adam}"
-
-
-def eps_first(results: Results) -> str:
-    """At LaProp's epsilon and at Adam's."""
-    ours, adam = _pair(results, "eps_first"), _pair(results, "eps_first_adam")
-    return f"eps 1e-15: {ours}; eps 1e-8: {adam}"
-
-
-def decay_by_lr(results: Results) -> str:
-    """At w = 1e-4."""
-    return f"w 1e-4: {_pair(results, 'decay_by_lr')}"
-
-
-def decay_scheduled(results: Results) -> str:
-    """At w = 1e-4."""
-    return f"w 1e-4: {_pair(results, 'decay_scheduled')}"
-
-
-def decay_first(results: Results) -> str:
-    """At w = 1e-4."""
-    return f"w 1e-4: {_pair(results, 'decay_first')}"
-
-
-def centered_warmup(results: Results) -> str:
-    """5 steps and none, each against 10."""
-    five, none = _pair(results, "centered_at_5"), _pair(results, "centered_at_once")
-    return f"5 steps against 10: {five}; none against 10: {none}"
 
 
 def proposition_2_factor(results: Results) -> str:

@@ -8,6 +8,7 @@ import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,30 +37,30 @@ other's final training loss against the default's. Two controls give the scale, 
 twice: {control}."""
 
 
-def ledger() -> dict[str, dict[str, str]]:
+def ledger() -> dict[str, dict[str, Any]]:
     """The rows of ``discrepancies.yaml`` by name."""
     return dict(yaml.safe_load(LEDGER.read_text()))
 
 
-def measured(where: str) -> str:
+def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
     """What a row's ``<figure>.<function>`` says; "not run" too where the figure has no results."""
     figure, _, function = where.partition(".")
     results = None if where == NOT_RUN else load(figure)
     if results is None:
         return NOT_RUN
-    text = getattr(discrepancies, function)(results)
+    text = getattr(discrepancies, function)(results, **(arguments or {}))
     return text if results.scale == "paper" else f"{text} ({results.label})"
 
 
-def rows() -> list[dict[str, str]]:
+def rows() -> list[dict[str, Any]]:
     """The ledger with its measurements in the place of their names."""
     return [
-        row | {"name": name, "measured": measured(row["measured"])}
+        row | {"name": name, "measured": measured(row["measured"], row.get("with"))}
         for name, row in ledger().items()
     ]
 
 
-def page(table: list[dict[str, str]]) -> str:
+def page(table: list[dict[str, Any]]) -> str:
     """``results/DISCREPANCIES.md``."""
     lines = [INTRODUCTION.format(control=measured("discrepancies.controls"))]
     for group, members in groupby(table, key=lambda row: row["group"]):
@@ -75,7 +76,7 @@ def page(table: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def files(table: list[dict[str, str]]) -> dict[Path, bytes]:
+def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
     """The page as it should be."""
     return {PAGE: page(table).encode()}
 

@@ -162,7 +162,10 @@ def flat_at_small_noise(results: Results, noise: str, margin: float) -> Measured
     least, most = (ends[:, i].max() / ends[:, 1 - i].min() for i in (0, 1))
     text = (
         f"slowest nu over fastest: LaProp {ratio['laprop']:.2f} [{max(least, 1):.2f}, {most:.2f}], "
-        f"Adam {ratio['adam']:.2f}, AMSGrad {ratio['amsgrad']:.2f}"
+        + ", ".join(
+            f"{NAMES[o]} {ratio[o]:.2f}" if np.isfinite(ratio[o]) else f"{NAMES[o]} without end"
+            for o in OTHERS
+        )
     )
     held = True if most <= margin else False if least > margin else None
     return Measured(text, held, f"{ratio['laprop']:.2f} against the margin of {margin:g}")
