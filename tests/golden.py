@@ -31,7 +31,8 @@ def numbers(task: str, optimizer: str, output: Path) -> dict[str, list[float | N
     execute(settings)
     summary = json.loads((settings.folder / "summary.json").read_text())
     log = (settings.folder / "metrics.jsonl").read_text().splitlines()
-    parts = {"summary": summary, "first": json.loads(log[0]), "last": json.loads(log[-1])}
+    records = [json.loads(line) for line in log] or [{}]  # some tasks log none
+    parts = {"summary": summary, "first": records[0], "last": records[-1]}
     found = {}
     for part, values in parts.items():
         for name, value in values.items():
