@@ -153,6 +153,14 @@ def test_a_stale_table_fails_the_check(
     assert (RESULTS / "CLAIMS.md").read_text() == before
 
 
+def test_arrows_lead_downward() -> None:
+    """A figure reads tables; who checks or draws all figures stands above them."""
+    above = r"from scripts import .*\b(check_claims|make_figures|make_discrepancies|report|build)\b"
+    for file in [*(paper.HERE / "figures").glob("*.py"), paper.HERE / "paper.py"]:
+        assert not re.search(above, file.read_text()), file.name
+    assert "make_figures" not in (paper.HERE / "check_claims.py").read_text()
+
+
 def test_the_ledger_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make_discrepancies", "--check"])
     assert make_discrepancies.main() == 0

@@ -16,8 +16,11 @@ from scripts.paper import NAMES, Measured
 REACHED = 0.01
 LIMIT = {
     "mu_0": ("µ → 0: RMSProp", "µ"),
+    "mu_0_nu_1": ("µ → 0, ν → 1: RMSProp", "µ = 1 − ν"),
     "nu_0": ("ν → 0: signed SGD with momentum", "ν"),
     "both_0": ("µ, ν → 0: signed SGD", "µ = ν"),
+    "nu_1_other": ("ν → 1, n from 0: the other of the two", "1 − ν"),
+    "nu_1_other_warm": ("ν → 1, warm n: the other of the two", "1 − ν"),
     "nu_1": ("ν → 1, warm n: SGD with momentum", "1 − ν"),
     "nu_1_cold": ("ν → 1, n from 0: n the mean of all g²", "1 − ν"),
     "mu_1": ("µ → 1: m the mean of all steps", "1 − µ"),
@@ -26,8 +29,13 @@ LIMIT = {
 
 def draw(results: Results) -> Figure:
     """A panel per limit: distance of the paths against the distance from the limit."""
-    figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.6))
-    for axis, (limit, (title, symbol)) in zip(axes.flat, LIMIT.items(), strict=True):
+    limits = [limit for limit in LIMIT if limit in set(results.runs.limit)]
+    rows = -(-len(limits) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(9.6, 0.6 + 2.5 * rows), squeeze=False)
+    for axis in axes.flat[len(limits) :]:
+        axis.set_axis_off()
+    for axis, limit in zip(axes.flat, limits, strict=False):
+        title, symbol = LIMIT[limit]
         chosen = results.runs[results.runs.limit == limit]
         for optimizer, cell in chosen.groupby("optimizer"):
             by = cell.groupby("distance").path_distance
@@ -37,8 +45,9 @@ def draw(results: Results) -> Figure:
             axis.fill_between(x, by.min(), by.max(), color=look["color"], alpha=0.2, linewidth=0)
         axis.set(xscale="log", yscale="log", title=title, xlabel=symbol)
         axis.invert_xaxis()
-    axes[0, 1].axhline(1, color="#999999", linewidth=0.8)
-    axes[0, 1].annotate("length of the path", (0.1, 1), (0, 3), textcoords="offset points",
+    diverging = axes.flat[limits.index("nu_0")]
+    diverging.axhline(1, color="#999999", linewidth=0.8)
+    diverging.annotate("length of the path", (0.1, 1), (0, 3), textcoords="offset points",
                         fontsize=7, color="#666666")  # fmt: skip
     for axis in axes[:, 0]:
         axis.set_ylabel("distance of the paths / length")

@@ -16,7 +16,12 @@ from laprop import bounds
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
-ROWS = (("rare", 1.0, "rare large gradients"), ("mnist", 0.1, "logistic regression, MNIST"))
+ROWS = (  # problem, lr, title
+    ("growing", 1.0, "growing gradients"),
+    ("median", 1.0, "median"),
+    ("rare", 1.0, "rare large gradients"),
+    ("mnist", 0.1, "logistic regression, MNIST"),
+)
 NUS = (0.1, 0.5, 0.9)
 ADVISED = (0.95, 0.98, 0.99, 0.995, 0.999)  # P 3.2
 BOUNDS = (
@@ -28,14 +33,16 @@ BOUNDS = (
 
 def draw(results: Results) -> Figure:
     """A row per problem: regret against T at three nu, and the final regret over the bounds."""
-    figure, axes = plt.subplots(2, 4, figsize=(11.6, 5.8), width_ratios=[1, 1, 1, 1.15])
     curves, runs = results.curves, results.runs
-    for row, (problem, lr, title) in zip(axes, ROWS, strict=True):
+    shown = [row for row in ROWS if row[0] in set(runs.problem)]
+    size = (11.6, 0.8 + 2.5 * len(shown))
+    figure, axes = plt.subplots(len(shown), 4, figsize=size, width_ratios=[1, 1, 1, 1.15])
+    for row, (problem, lr, title) in zip(axes, shown, strict=True):
         chosen = curves[(curves.problem == problem) & np.isclose(curves.lr, lr)]
         for axis, nu in zip(row[:-1], NUS, strict=True):
             _regret(axis, chosen[np.isclose(chosen.nu, nu)])
             axis.set_title(f"{title}, ν {nu:g}", fontsize=8.5)
-        row[0].set_ylabel("R(T)")
+        row[0].set_ylabel(f"R(T), λ = {lr:g}")
         low = chosen[np.isin(chosen.nu, NUS) & (chosen.regret > 0)].regret.min()
         for axis in row[:-1]:
             axis.set_ylim(max(low, 0.5) / 2, None)
@@ -48,8 +55,7 @@ def draw(results: Results) -> Figure:
     style.provenance(
         figure,
         results,
-        "λ/√t with λ 1 (above) and 0.1 (below), µ 0.9·0.9^(t−1), box of side 2; "
-        "median and range of seeds",
+        "learning rate λ/√t, µ 0.9·0.9^(t−1), box of side 2; median and range of seeds",
     )
     return figure
 
