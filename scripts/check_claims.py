@@ -89,9 +89,10 @@ def claims_page(table: list[dict[str, Any]]) -> str:
     """``results/CLAIMS.md``."""
     parts = [
         "# Claims\n\nWritten by `make claims` from the committed results and `scripts/paper.yaml`. "
-        "The rules were fixed beside the measurement;\nwhere one was mended after results were "
-        "known, the history of `scripts/paper.yaml` says so. Intervals are 95 %, and\n"
-        "`tests/test_stats.py` shows by simulation that they cover.",
+        "Intervals are 95 %, and\n`tests/test_stats.py` shows by simulation that they cover. The "
+        "rules were fixed before any run of the scale short had\nended, but many of them when "
+        "results of the scales paper and small were known already: for those they are rules\nafter "
+        "the fact.",
         LEGEND,
         counts(table),
     ]
