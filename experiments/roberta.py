@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from experiments.common import data, fairseq
-from experiments.common.config import settings
+from experiments.common.config import Settings, settings
 from experiments.common.run import Run
 
 VERSION = 1  # raised when the same settings give other numbers
@@ -85,12 +85,15 @@ def prepare(cfg: Config, folder: Path) -> None:
     )
 
 
+def prepared(cfg: Config, run: Settings) -> Path:
+    """The text of these settings, prepared where it is not yet."""
+    return fairseq.prepared(run, {"megabytes": cfg.megabytes}, lambda folder: prepare(cfg, folder))
+
+
 def train(cfg: Config, run: Run) -> None:
     """Prepare the text and train."""
     fairseq.require("roberta")
-    text = fairseq.prepared(
-        run.config, {"megabytes": cfg.megabytes}, lambda folder: prepare(cfg, folder)
-    )
+    text = prepared(cfg, run.config)
     bpe = data.fetch("gpt2_bpe")
     updates = fairseq.train(
         run,
