@@ -31,6 +31,8 @@ from experiments.common.run import Interrupted
 # Figures at their scale, and seeds of them, in the order in which they are wanted.
 QUEUE = (
     ("fig01", "paper"),
+    ("fig11", "small"),  # the games of Figure 11; Breakout is Figure 6, too
+    ("fig06", "small"),
     ("fig05", "short"),
     ("fig12", "short", "seed=0"),
     ("resnet20", "paper"),
