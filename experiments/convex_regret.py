@@ -276,7 +276,7 @@ def train(cfg: Config, run: Run) -> None:
             mu_t = mu * cfg.zeta ** (t - 1)
             rate = {"lr": lr / math.sqrt(t), "mu": mu_t, "nu": nu, "epsilon": epsilon}
             theta, state = algorithm.step(carry["theta"], g, carry["state"], **rate)
-            root = (state["n_max" if algorithm.maximum else "n"] / state["c_n"][:, None]).sqrt()
+            root = (state["n_max" if algorithm.amsgrad else "n"] / state["c_n"][:, None]).sqrt()
             root = root + epsilon
             scaled, total = root * math.sqrt(t), root.sum(1)
             # lr_t is lr/sqrt(t): the theorem's condition is that `scaled` falls in no coordinate.

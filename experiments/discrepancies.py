@@ -27,7 +27,7 @@ from laprop.functional import ALGORITHMS, Algorithm, State
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.schedule", "seed")
 
-CODE = replace(ALGORITHMS["lapropw"], lr_weighted=True)  # the package's default
+CODE = replace(ALGORITHMS["lapropw"], lr_weighted_correction=True)  # the package's default
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Rule:
             fairseq file; that is epsilon/sqrt(c_n) after it.
         moves_at_zero_lr: at lr = 0 their files take the bias correction for 1, and so the
             momentum, in which older learning rates are, is applied whole.
-        warmup: uncentered steps, for centered algorithms.
+        centered_warmup: uncentered steps, for centered algorithms.
         options: keyword arguments that make laprop.LaProp this rule, but for steps with lr = 0,
             at which it never moves; None where it offers none.
     """
@@ -54,7 +54,7 @@ class Rule:
     decay_first: bool = False
     epsilon_first: bool = False
     moves_at_zero_lr: bool = False
-    warmup: int = 10
+    centered_warmup: int = 10
     options: Mapping[str, Any] | None = None
 
     def step(
@@ -79,7 +79,9 @@ class Rule:
         if self.decay_first:
             theta, decay = theta * (1 - decay)[:, None].to(theta), torch.zeros_like(lr)
         hyper = {"lr": lr, "mu": mu, "nu": nu, "epsilon": epsilon, "weight_decay": decay}
-        theta, state = self.algorithm.step(theta, g, state, **hyper, warmup=self.warmup)
+        theta, state = self.algorithm.step(
+            theta, g, state, **hyper, centered_warmup=self.centered_warmup
+        )
         if self.moves_at_zero_lr:
             theta = theta - torch.where(lr[:, None] == 0, state["m"], 0.0)
         return theta, state
@@ -106,7 +108,7 @@ class Pair:
 
 ADAM_EPSILON = {"epsilon": 1e-8}
 DECAY = {"weight_decay": 1e-4}  # (P C.7, R) CIFAR-10 and IWSLT14
-IN_ROOT = Rule(replace(CODE, epsilon_in_root=True), options={"eps_in_sqrt": True})
+IN_ROOT = Rule(replace(CODE, eps_in_sqrt=True), options={"eps_in_sqrt": True})
 CENTERED = Rule(replace(CODE, centered=True), options={"centered": True})
 
 PAIRS = {
@@ -125,10 +127,12 @@ PAIRS = {
     "decay_scheduled": Pair(Rule(decay="scheduled"), fixed=DECAY),
     "decay_first": Pair(Rule(decay_first=True), fixed=DECAY),
     "centered_at_5": Pair(
-        replace(CENTERED, warmup=5, options={"centered": True, "centered_warmup": 5}), CENTERED
+        replace(CENTERED, centered_warmup=5, options={"centered": True, "centered_warmup": 5}),
+        CENTERED,
     ),
     "centered_at_once": Pair(
-        replace(CENTERED, warmup=0, options={"centered": True, "centered_warmup": 0}), CENTERED
+        replace(CENTERED, centered_warmup=0, options={"centered": True, "centered_warmup": 0}),
+        CENTERED,
     ),
 }
 

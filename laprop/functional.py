@@ -78,16 +78,25 @@ class _Step:
         mu: Hyper,
         nu: Hyper,
         epsilon: Hyper,
-        warmup: int,
+        agc: Hyper | None,
+        centered_warmup: int,
     ) -> None:
-        self.algorithm, self.theta, self.g, self.old, self.warmup = (
-            algorithm, theta, g, state, warmup,
-        )  # fmt: skip
+        self.algorithm, self.theta, self.g, self.old = algorithm, theta, g, state
+        self.centered_warmup = centered_warmup
         self.new: State = {}
         self.lr = self.exact("lr", lr)
         self.mu = self.exact("mu", mu)
         self.nu = self.exact("nu", nu)
         self.epsilon = self.exact("epsilon", epsilon)
+        hyper = [self.lr, self.mu, self.nu, self.epsilon]
+        if agc is not None:
+            agc = self.exact("agc", agc)
+            hyper.append(agc)
+        # What agc and cautious take for one tensor: all but the members' dimensions.
+        members = max(x.dim() if isinstance(x, Tensor) else 0 for x in hyper)
+        self.whole = tuple(range(members, theta.dim()))
+        if agc is not None:
+            self.g = self.clipped(agc)
 
     def exact(self, name: str, value: Hyper) -> Hyper:
         """Return a hyper-parameter in float64, refusing a shape that theta does not lead with."""
@@ -132,6 +141,26 @@ class _Step:
         self.new[key] = new
         return new
 
+    def clipped(self, agc: Hyper) -> Tensor:
+        """Return the gradient with a norm of at most agc max(1e-3, norm of theta)."""
+
+        def norm(x: Tensor) -> Tensor:
+            squares = x.to(torch.float64).square()
+            return exact_sqrt(squares.sum(self.whole, keepdim=True) if self.whole else squares)
+
+        if isinstance(agc, Tensor):
+            agc = agc.reshape(agc.shape + (1,) * (self.theta.dim() - agc.dim()))
+        factor = (agc * norm(self.theta).clamp(min=1e-3) / norm(self.g)).clamp(max=1.0)
+        return self.g * factor.to(self.g.dtype)
+
+    def cautious(self, move: Tensor) -> Tensor:
+        """Return the move where it agrees with the gradient in sign, over the share of these."""
+        agrees = (move.sign() * self.g.sign()).clamp(min=0)
+        share = agrees.to(torch.float64)
+        if self.whole:
+            share = share.mean(self.whole, keepdim=True)
+        return move * (agrees * (1 / share.clamp(min=1e-3)).to(move.dtype))
+
     def root(self) -> Tensor:
         r"""Return the denominator of the rule.
 
@@ -139,7 +168,7 @@ class _Step:
             n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \quad c_n = 1-\nu^t \\
             \text{centered (B.5, from } t > t_{init} \text{ on):} \quad
             \bar n_t &= \nu \bar n_{t-1} + (1-\nu) g_t, \quad n'_t = n_t - \bar n_t^2 \\
-            \text{maximum (B.4):} \quad \tilde n_t &= \max(\tilde n_{t-1}, n'_t) \\
+            \text{amsgrad (B.4):} \quad \tilde n_t &= \max(\tilde n_{t-1}, n'_t) \\
             \text{denominator} &= \sqrt{n_t / c_n} + \epsilon
             \quad\text{or, as B.3-B.5 print it,}\quad \sqrt{n_t / c_n + \epsilon}
 
@@ -148,29 +177,29 @@ class _Step:
         g, algorithm = self.g, self.algorithm
         n = self.average("n", g * g, self.nu)
         c_n = self.column(self.correction("c_n", self.nu)) if algorithm.corrected else 1.0
-        maximum = algorithm.maximum
+        amsgrad = algorithm.amsgrad
         if algorithm.centered:
             n_bar = self.average("n_bar", g, self.nu)
             t = self.new["t"] = self.old["t"] + 1
-            if int(t) > self.warmup:
+            if int(t) > self.centered_warmup:
                 # n >= n_bar^2 is exact, but does not survive rounding: a root of -1e-12 is NaN.
                 n = (n - n_bar * n_bar).clamp(min=0)
-            elif maximum:
+            elif amsgrad:
                 # As in the authors' code, uncentered moments do not enter the maximum.
                 self.new["n_max"] = self.old["n_max"]
-                maximum = False
-        if maximum:
+                amsgrad = False
+        if amsgrad:
             n = self.new["n_max"] = torch.maximum(self.old["n_max"], n)
         epsilon = self.column(self.epsilon)
         n = n / c_n if algorithm.corrected else n
-        root = exact_sqrt(n + epsilon) if algorithm.epsilon_in_root else exact_sqrt(n) + epsilon
+        root = exact_sqrt(n + epsilon) if algorithm.eps_in_sqrt else exact_sqrt(n) + epsilon
         # Only where epsilon is (all but) 0: below this g^2 underflows and g / root would be noise
         # or 0 / 0; with this floor it is at most about 1, and 0 for g = 0.
         return root.clamp(min=torch.finfo(root.dtype).tiny ** 0.5)
 
 
 def _adam(s: _Step) -> Tensor:
-    r"""Adam; with ``maximum``, AMSGrad (both with bias correction, as torch.optim.Adam).
+    r"""Adam; with ``amsgrad``, AMSGrad (both with bias correction, as torch.optim.Adam).
 
     .. math::
         m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad
@@ -229,26 +258,23 @@ def _laprop(s: _Step) -> Tensor:
         m_t = \mu m_{t-1} + (1-\mu) g_t / (\sqrt{n_t/c_n} + \epsilon), \qquad
         \theta_t = \theta_{t-1} - \lambda m_t / c_m
 
-    With ``maximum`` it is AmsProp (Algorithm 3, B.4), with ``centered`` centered LaProp
-    (Algorithm 4, B.5).
-    """
-    m = s.average("m", s.g / s.root(), s.mu)
-    return m * s.over(s.lr, s.correction("c_m", s.mu))
-
-
-def _lapropw(s: _Step) -> Tensor:
-    r"""LaPropW (Algorithm 2, B.3): the learning rate is taken into the momentum.
+    With ``amsgrad`` it is AmsProp (Algorithm 3, B.4), with ``centered`` centered LaProp
+    (Algorithm 4, B.5). With ``lr_in_momentum`` it is LaPropW (Algorithm 2, B.3):
 
     .. math::
         m_t = \mu m_{t-1} + \lambda_t (1-\mu) g_t / (\sqrt{n_t/c_n} + \epsilon), \qquad
         \theta_t = (\theta_{t-1} - m_t / c_m)(1 - w_t)
 
-    With ``lr_weighted``, the authors' code, :math:`c_m` is the same average of the learning rates
-    over the present one, :math:`(\mu\text{-average of }\lambda)/\lambda_t`, so that old gradients
-    count with the present learning rate. A step with :math:`\lambda_t = 0` then moves nothing.
+    With ``lr_weighted_correction`` besides, as in the authors' code, :math:`c_m` is the same
+    average of the learning rates over the present one,
+    :math:`(\mu\text{-average of }\lambda)/\lambda_t`, so that old gradients count with the present
+    learning rate. A step with :math:`\lambda_t = 0` then moves nothing.
     """
-    m = s.average("m", s.g / s.root() * s.column(s.lr), s.mu)
-    if not s.algorithm.lr_weighted:
+    u = s.g / s.root()
+    if not s.algorithm.lr_in_momentum:
+        return s.average("m", u, s.mu) * s.over(s.lr, s.correction("c_m", s.mu))
+    m = s.average("m", u * s.column(s.lr), s.mu)
+    if not s.algorithm.lr_weighted_correction:
         return m * s.over(1.0, s.correction("c_m", s.mu))
     mean_lr = s.correction("c_m", s.mu, weight=s.lr)
     return m * s.over(s.lr, torch.where(mean_lr > 0, mean_lr, 1.0))  # 0 / 0 is 0
@@ -264,20 +290,25 @@ class Algorithm:
         rule: What is subtracted from theta; its docstring holds the equation.
         averages: Which of the averages ``m`` and ``n`` the rule keeps.
         corrected: Averages are divided by their bias corrections.
-        maximum: The largest second moment so far is used (AMSGrad, AmsProp B.4).
+        amsgrad: The largest second moment so far is used (AMSGrad, AmsProp B.4).
         centered: The squared mean gradient is subtracted from the second moment (B.5).
-        lr_weighted: Bias correction of LaPropW as in the authors' code, not as printed.
-        epsilon_in_root: Epsilon under the root, as Algorithms 2 to 4 print it, in place of
+        lr_in_momentum: The learning rate is inside the momentum (LaPropW, B.3).
+        lr_weighted_correction: Bias correction of LaPropW as in the authors' code, not as printed.
+        eps_in_sqrt: Epsilon under the root, as Algorithms 2 to 4 print it, in place of
             outside, as Algorithm 1 and all of the authors' code.
+        cautious: Coordinates whose move is against the gradient are left out, and the others
+            divided by their share in the tensor, at least 1e-3 (arXiv 2411.16085).
     """
 
     rule: Callable[[_Step], Tensor]
     averages: str = "mn"
     corrected: bool = True
-    maximum: bool = False
+    amsgrad: bool = False
     centered: bool = False
-    lr_weighted: bool = False
-    epsilon_in_root: bool = False
+    lr_in_momentum: bool = False
+    lr_weighted_correction: bool = False
+    eps_in_sqrt: bool = False
+    cautious: bool = False
 
     def init(self, theta: Tensor) -> State:
         """Return the state before the first step.
@@ -293,7 +324,7 @@ class Algorithm:
         state = {key: torch.zeros_like(theta) for key in self.averages}
         for key in self.averages if self.corrected else "":
             state[f"c_{key}"] = torch.zeros((), dtype=torch.float64, device=theta.device)
-        if self.maximum:
+        if self.amsgrad:
             state["n_max"] = torch.zeros_like(theta)
         if self.centered:
             state["n_bar"] = torch.zeros_like(theta)
@@ -311,7 +342,8 @@ class Algorithm:
         nu: Hyper = 0.999,
         epsilon: Hyper = 1e-15,
         weight_decay: Hyper = 0.0,
-        warmup: int = 10,
+        agc: Hyper | None = None,
+        centered_warmup: int = 10,
     ) -> tuple[Tensor, State]:
         """Return theta and the state after one step; the arguments are left as they were.
 
@@ -321,18 +353,26 @@ class Algorithm:
             theta: Parameters, shape (*members, ...).
             g: Gradient, shape and dtype of theta.
             state: What :meth:`init` or the last step returned.
-            lr: Learning rate, >= 0. It, and all below but warmup, may be a tensor of shape members.
+            lr: Learning rate, >= 0. It, and all below but centered_warmup, may be a tensor of shape
+                members.
             mu: Decay rate of the momentum, in [0, 1).
             nu: Decay rate of the second moment, in [0, 1).
             epsilon: Added to the root of the second moment, >= 0.
             weight_decay: w of Algorithm 2: theta is multiplied by 1 - w after the step.
-            warmup: t_init of the centered rules: steps without centering, 10 in the authors' code.
+            agc: Adaptive gradient clipping: the norm of g, over all dimensions but the members', is
+                made at most agc times theta's, which counts as at least 1e-3. The members'
+                dimensions are those that the hyper-parameters have. A sum over many numbers is in
+                it, so that the last bit may depend on the layout in memory, and with it on the
+                batch.
+            centered_warmup: t_init of the centered rules: steps without centering, 10 in the
+                authors' code.
 
         Raises:
             ValueError: A tensor hyper-parameter has a shape that theta's does not begin with.
         """
-        s = _Step(self, theta, g, state, lr, mu, nu, epsilon, warmup)
-        theta = theta - self.rule(s)
+        s = _Step(self, theta, g, state, lr, mu, nu, epsilon, agc, centered_warmup)
+        move = self.rule(s)
+        theta = theta - (s.cautious(move) if self.cautious else move)
         if isinstance(weight_decay, Tensor) or weight_decay != 0:
             theta = theta * s.column(1 - s.exact("weight_decay", weight_decay))
         return theta, s.new
@@ -340,15 +380,15 @@ class Algorithm:
 
 ALGORITHMS: dict[str, Algorithm] = {
     "adam": Algorithm(_adam),
-    "amsgrad": Algorithm(_adam, maximum=True),
+    "amsgrad": Algorithm(_adam, amsgrad=True),
     "rmsprop": Algorithm(_rmsprop, averages="n", corrected=False),
     "sgd": Algorithm(_sgd, averages="m", corrected=False),
     "momentum": Algorithm(_momentum, averages="m"),
     "signsgd": Algorithm(_signsgd, averages="m"),
     "laprop": Algorithm(_laprop),
-    "lapropw": Algorithm(_lapropw),
-    "laprop_printed": Algorithm(_lapropw, epsilon_in_root=True),
-    "amsprop": Algorithm(_laprop, maximum=True),
+    "lapropw": Algorithm(_laprop, lr_in_momentum=True),
+    "laprop_printed": Algorithm(_laprop, lr_in_momentum=True, eps_in_sqrt=True),
+    "amsprop": Algorithm(_laprop, amsgrad=True),
     "centered": Algorithm(_laprop, centered=True),
 }
 """The rules by the names that the command line gives them, and ``momentum``.

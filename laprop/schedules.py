@@ -81,7 +81,9 @@ class BetaScheduler:
         self.last_epoch += 1
         index = self._index
         for group in self.optimizer.param_groups:
-            value = self.get_beta(group["initial_betas"][index])
+            # A group that was added after this schedule began starts with its own betas.
+            initial = group.setdefault("initial_betas", tuple(map(float, group["betas"])))
+            value = self.get_beta(initial[index])
             betas = list(group["betas"])
             if isinstance(betas[index], Tensor):
                 betas[index].fill_(value)

@@ -1,5 +1,6 @@
 """What holds of every kernel behind fused=True: of the CPU's (test_kernels.py) and CUDA's."""
 
+import contextlib
 import copy
 
 import pytest
@@ -7,9 +8,36 @@ import torch
 from torch.nn import Parameter
 
 from laprop import LaProp
+from laprop.kernels import kernel_for
 
 
-def state_dicts_go_both_ways(one, other, train, used):
+@contextlib.contextmanager
+def counted(device="cpu"):
+    """A list that gets, for each call of the kernel that made a step, the parameters it took."""
+    kernel, taken = type(kernel_for(device)), []
+    step = kernel.step
+
+    def counting(self, batch, *rest):
+        made = step(self, batch, *rest)
+        if made:
+            taken.append([*batch.params])
+        return made
+
+    kernel.step = counting
+    try:
+        yield taken
+    finally:
+        kernel.step = step
+
+
+def taken_by_the_kernel(optimizer, device="cpu"):
+    """How many parameters the kernel takes in one step."""
+    with counted(device) as taken:
+        optimizer.step()
+    return sum(map(len, taken))
+
+
+def state_dicts_go_both_ways(one, other, train, device="cpu"):
     """fused, for-loop and foreach, turn by turn, on one state; through load_state_dict as well.
 
     ``one`` is trained by the for-loop alone, ``other``, equal at first, by all three. Returns their
@@ -27,8 +55,9 @@ def state_dicts_go_both_ways(one, other, train, used):
             optimizer = LaProp(other, **options)
             optimizer.load_state_dict(saved)
         optimizer.param_groups[0].update(kind)
-        train(other, optimizer, [i])
-        assert used(optimizer) == ("fused" in kinds[i % 3])
+        with counted(device) as taken:
+            train(other, optimizer, [i])
+        assert sum(map(len, taken)) == ("fused" in kinds[i % 3]) * len(other)
     return reference, optimizer
 
 

@@ -81,6 +81,14 @@ def config(**changes: Any) -> Any:
             {"laprop_eps_in_sqrt": True, "laprop_printed_correction": True, "laprop_eps": 0.1},
             {"eps_in_sqrt": True, "lr_weighted_correction": False, "eps": 0.1},
         ),
+        (
+            {"laprop_agc": 0.01, "laprop_cautious": True, "laprop_lr_outside_momentum": True},
+            {"agc": 0.01, "cautious": True, "lr_in_momentum": False, "decay_by_lr": True},
+        ),
+        (
+            {"laprop_state_dtype": "bfloat16"},
+            {"state_dtype": torch.bfloat16, "decay_by_lr": True},
+        ),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -101,7 +109,7 @@ def test_a_step_is_that_of_laprop_bit_for_bit(ours, theirs, dtype):
     mine, other = start(), start()
     wrapped = optim.build_optimizer(config(**ours), mine)
     assert isinstance(wrapped, FairseqLaProp)
-    assert wrapped.supports_flat_params
+    assert wrapped.supports_flat_params == ("agc" not in theirs)
     assert wrapped.supports_memory_efficient_fp16
     steps(mine, wrapped)
     plain = laprop.LaProp(other, lr=0.01, **theirs)

@@ -25,6 +25,9 @@ OPTIONS = [
     {"lr_weighted_correction": False, "eps_in_sqrt": True, "weight_decay": 0.1},
     {"decay_by_lr": True, "weight_decay": 0.1, "low_precision": "nearest", "eps": 0.1},
     {"eps": 0.0, "betas": (0.0, 0.0)},
+    {"agc": 0.05, "lr_in_momentum": False},
+    {"cautious": True, "amsgrad": True, "maximize": True},
+    {"cautious": True, "agc": 0.05, "weight_decay": 0.1},
 ]
 gpu = pytest.mark.skipif(not GPU, reason="not run: no GPU")
 
@@ -69,9 +72,13 @@ def train(params, optimizer, steps):
     return params
 
 
-def used(optimizer):
-    plans = optimizer._plans.values()
-    return len(plans) == len(optimizer.param_groups) and {*map(type, plans)} == {cuda.CudaPlan}
+def used(params, optimizer):
+    """Whether the kernel takes a step of all these parameters, made on a copy."""
+    twins, other = copy.deepcopy((params, optimizer))
+    give_gradients(twins, 0)
+    taken = fused.taken_by_the_kernel(other, DEVICE)
+    assert taken in (0, len(params))
+    return taken > 0
 
 
 def assert_close(one, other, optimizers, ulp=64):
@@ -98,8 +105,8 @@ def test_fused_is_the_for_loop(options, dtype):
     optimizers = [LaProp(one, foreach=False, **options), LaProp(other, fused=True, **options)]
     for params, optimizer in zip((one, other), optimizers, strict=True):
         train(params, optimizer, range(5))
-    assert used(optimizers[1])
-    assert not optimizers[0]._plans
+    assert used(other, optimizers[1])
+    assert not used(one, optimizers[0])
     assert {value.device.type for s in optimizers[1].state.values() for value in s.values()} == {
         DEVICE
     }
@@ -114,7 +121,7 @@ def test_dtypes_and_layouts_together():
         conv.weight.data.copy_(torch.linspace(-1, 1, conv.weight.numel()).view(6, 4, 3, 3))
         results.append(([*params, conv.weight], LaProp([*params, conv.weight], **kind)))
         train(*results[-1], range(3))
-        assert used(results[-1][1]) == ("fused" in kind)
+        assert used(*results[-1]) == ("fused" in kind)
     assert_close(results[0][0], results[1][0], [r[1] for r in results])
 
 
@@ -160,7 +167,7 @@ def test_hyper_parameters_on_the_device(capturable):
         params, lr=lr, betas=(mu.double(), nu.double()), fused=True, capturable=capturable
     )
     train(params, optimizer, range(4))
-    assert used(optimizer)
+    assert used(params, optimizer)
     reference = LaProp(expected, lr=lr.clone(), betas=(float(mu), float(nu)), foreach=False)
     train(expected, reference, range(4))
     assert_close(expected, params, [reference, optimizer])
@@ -194,7 +201,7 @@ def test_grad_scaler():
                 wanted = torch.randn((5, 3), generator=torch.Generator().manual_seed(1000 * t))
                 torch.testing.assert_close(params[0].grad.cpu(), wanted, rtol=1e-6, atol=0)
         results.append((params, optimizer, scales))
-    assert used(results[1][1])
+    assert used(*results[1][:2])
     assert results[0][2] == results[1][2]
     assert_close(results[0][0], results[1][0], [r[1] for r in results])
 
@@ -210,9 +217,10 @@ def test_grad_scaler_where_the_kernel_cannot():
             params[0].grad = scaler.scale(params[0].grad)
             if t == 1:
                 params[0].grad[0, 0] = math.nan
-            scaler.step(optimizer)
+            with fused.counted(DEVICE) as taken:
+                scaler.step(optimizer)
+            assert not taken
             scaler.update()
-        assert not optimizer._plans
         results.append((params, optimizer))
     assert results[1][1].state[results[1][0][0]]["step"] == 3
     assert_close(results[0][0], results[1][0], [r[1] for r in results])
@@ -220,7 +228,7 @@ def test_grad_scaler_where_the_kernel_cannot():
 
 def test_state_dicts_go_both_ways():
     one, other = make(shapes=SHAPES[:3]), make(shapes=SHAPES[:3])
-    assert_close(one, other, fused.state_dicts_go_both_ways(one, other, train, used))
+    assert_close(one, other, fused.state_dicts_go_both_ways(one, other, train, DEVICE))
 
 
 def test_autograd_notices_the_step():
@@ -233,7 +241,7 @@ def test_it_has_to_be_asked_for():
     params = make()
     optimizer = LaProp(params)
     train(params, optimizer, range(2))
-    assert not optimizer._plans
+    assert not used(params, optimizer)
 
 
 def test_what_a_graph_copies_is_not_used_outside(monkeypatch):
@@ -241,19 +249,12 @@ def test_what_a_graph_copies_is_not_used_outside(monkeypatch):
     params = make()
     optimizer = LaProp(params, fused=True)
     train(params, optimizer, range(2))
-    before, kept = optimizer._plans[0], len(cuda._captured)
+    made, kept = cuda._tables.cache_info(), len(cuda._captured)
     with monkeypatch.context() as capture:
-        capture.setattr(cuda.CudaPlan, "_captures", lambda self: True)
+        capture.setattr(cuda, "_captures", lambda device: True)
         train(params, optimizer, range(2, 3))
-        assert optimizer._plans[0] is before
-        assert before._grad_addresses == []
-        optimizer.param_groups[0]["amsgrad"] = True  # another plan
-        train(params, optimizer, range(3, 4))
-        inside = optimizer._plans[0]
-    assert len(cuda._captured) > kept + 1
-    train(params, optimizer, range(4, 5))
-    assert inside is not before
-    assert optimizer._plans[0] is not inside
+    assert cuda._tables.cache_info() == made
+    assert len(cuda._captured) > kept
 
 
 @gpu
@@ -270,7 +271,7 @@ def test_nothing_waits_for_the_device():
             optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert used(optimizer)
+    assert used(params, optimizer)
 
 
 @gpu
@@ -308,7 +309,8 @@ def test_captured_in_a_graph(options):
             param.grad.fill_(0.1)
         optimizer.step()
         if captured:
-            optimizer._plans.clear()  # the graph goes on without what Python holds
+            cuda._tables.cache_clear()  # the graph goes on without what Python holds
+            cuda._uploaded.cache_clear()
             torch.cuda.empty_cache()
         for t in range(6):
             lr.fill_(0.01 / (1 + t))

@@ -24,6 +24,8 @@ NAMES = (
     "amsprop",
     "centered",
     "centered_amsprop",
+    "laprop_agc",
+    "laprop_cautious",
 )
 
 
@@ -38,8 +40,9 @@ class Case:
     nu: np.ndarray
     epsilon: np.ndarray
     weight_decay: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    warmup: int = 10
-    epsilon_in_root: bool = False
+    agc: np.ndarray = field(default_factory=lambda: np.ones(1))  # of "laprop_agc"
+    centered_warmup: int = 10
+    eps_in_sqrt: bool = False
 
 
 def _average(values: list[np.ndarray], beta: np.ndarray) -> np.ndarray:
@@ -65,6 +68,12 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
     thetas, scales = [], []
     for t, g in enumerate(case.gradients.astype(dtype), start=1):
         lr = np.broadcast_to(case.lr[t - 1], case.theta.shape[:1]).astype(dtype)[:, None]
+        if name == "laprop_agc":  # norms of the d coordinates together
+            agc = np.broadcast_to(case.agc, theta.shape[:1]).astype(dtype)[:, None]
+            norm, size = (np.sqrt((x * x).sum(1, keepdims=True)) for x in (g, theta))
+            limit = agc * np.maximum(size, dtype(1e-3))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                g = g * np.where(norm > limit, limit / norm, 1)
         gs.append(g)
         lrs.append(lr)
         c_m, c_n = 1 - mu**t, 1 - nu**t
@@ -73,7 +82,7 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
 
         n = _average([x * x for x in gs], nu)
         lost = np.ones_like(n)
-        warm = not name.startswith("centered") or t > case.warmup
+        warm = not name.startswith("centered") or t > case.centered_warmup
         if name.startswith("centered") and warm:
             centered = np.maximum(n - _average(gs, nu) ** 2, 0)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -81,7 +90,7 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             n = centered
         if name in ("amsgrad", "amsprop", "centered_amsprop") and warm:
             n = n_max = np.maximum(n_max, n)
-        in_root = case.epsilon_in_root or name == "laprop_printed"
+        in_root = case.eps_in_sqrt or name == "laprop_printed"
         root = np.sqrt(n / c_n + epsilon) if in_root else np.sqrt(n / c_n) + epsilon
 
         us.append(np.sign(g) if name == "signsgd" else g / root)
@@ -109,6 +118,10 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
         else:  # laprop, signsgd, amsprop and the centered ones
             move = lr * _average(us, mu) / c_m
             size = lr * _average(sizes, mu) / c_m
+        if name == "laprop_cautious":
+            agrees = move * g > 0
+            factor = agrees / np.maximum(agrees.mean(1, keepdims=True), dtype(1e-3))
+            move, size = move * factor, size * factor
         theta = (theta - move) * (1 - w)
         moved = moved + size
         scale = np.maximum(scale, np.abs(theta))
@@ -145,5 +158,6 @@ def random_case(rng: np.random.Generator, members: int, steps: int, dtype: type)
         nu=pick([0.0, 0.1, 0.7, 0.9, 0.999, 0.99999]),
         epsilon=pick([1e-15, 1e-8, 1e-6, 1e-3]),
         weight_decay=pick([0.0, 0.0, 1e-4, 0.1]),
-        epsilon_in_root=bool(rng.random() < 0.3),
+        agc=pick([1e-3, 0.1, 10.0]),
+        eps_in_sqrt=bool(rng.random() < 0.3),
     )

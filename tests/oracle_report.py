@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import Any
 
 import numpy as np
 import oracle
@@ -19,27 +20,36 @@ from laprop.functional import ALGORITHMS, Algorithm
 
 WIDE = {np.float32: np.float64, np.float64: np.longdouble}
 STEPS = 40
+KINDS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 
 
 def algorithm(name: str) -> Algorithm:
     """The functional rule that is to equal the oracle's."""
     if name == "lapropw_authors":
-        return dataclasses.replace(ALGORITHMS["lapropw"], lr_weighted=True)
+        return dataclasses.replace(
+            ALGORITHMS["lapropw"], lr_in_momentum=True, lr_weighted_correction=True
+        )
     if name == "centered_amsprop":
         return dataclasses.replace(ALGORITHMS["amsprop"], centered=True)
+    if name == "laprop_cautious":
+        return dataclasses.replace(ALGORITHMS["laprop"], cautious=True)
+    if name == "laprop_agc":
+        return ALGORITHMS["laprop"]
     return ALGORITHMS[name]
 
 
 def functional_path(name: str, case: oracle.Case) -> np.ndarray:
     """Theta after each step by `laprop.functional`, all members in one batch."""
     rule = algorithm(name)
-    in_root = case.epsilon_in_root or rule.epsilon_in_root
-    rule = dataclasses.replace(rule, epsilon_in_root=in_root)
+    in_root = case.eps_in_sqrt or rule.eps_in_sqrt
+    rule = dataclasses.replace(rule, eps_in_sqrt=in_root)
     theta = torch.from_numpy(case.theta)
     state = rule.init(theta)
     tensors = {
         key: torch.from_numpy(getattr(case, key)) for key in ("mu", "nu", "epsilon", "weight_decay")
     }
+    if name == "laprop_agc":
+        tensors["agc"] = torch.from_numpy(case.agc)
     path = []
     for g, lr in zip(case.gradients, case.lr, strict=True):
         theta, state = rule.step(
@@ -47,7 +57,7 @@ def functional_path(name: str, case: oracle.Case) -> np.ndarray:
             torch.from_numpy(g),
             state,
             lr=torch.from_numpy(lr),
-            warmup=case.warmup,
+            centered_warmup=case.centered_warmup,
             **tensors,
         )
         path.append(theta.numpy())
@@ -60,14 +70,16 @@ def optimizer_options(name: str) -> dict[str, bool]:
         "lapropw": {"lr_weighted_correction": False},
         "laprop_printed": {"lr_weighted_correction": False},
         "lapropw_authors": {},
-        "laprop": {},
-        "amsprop": {"amsgrad": True},
-        "centered": {"centered": True},
-        "centered_amsprop": {"amsgrad": True, "centered": True},
+        "laprop": {"lr_in_momentum": False},
+        "amsprop": {"lr_in_momentum": False, "amsgrad": True},
+        "centered": {"lr_in_momentum": False, "centered": True},
+        "centered_amsprop": {"lr_in_momentum": False, "amsgrad": True, "centered": True},
+        "laprop_agc": {"lr_in_momentum": False},
+        "laprop_cautious": {"lr_in_momentum": False, "cautious": True},
     }[name]
 
 
-def optimizer_path(name: str, case: oracle.Case, foreach: bool) -> np.ndarray:
+def optimizer_path(name: str, case: oracle.Case, **kind: bool) -> np.ndarray:
     """Theta after each step by LaProp, one param group per member."""
     params = [torch.nn.Parameter(torch.from_numpy(row.copy())) for row in case.theta]
     decay = np.broadcast_to(case.weight_decay, case.nu.shape)
@@ -78,12 +90,13 @@ def optimizer_path(name: str, case: oracle.Case, foreach: bool) -> np.ndarray:
                 "betas": (float(case.mu[i]), float(case.nu[i])),
                 "eps": float(case.epsilon[i]),
                 "weight_decay": float(decay[i]),
+                "agc": float(case.agc[i]) if name == "laprop_agc" else None,
             }
             for i, param in enumerate(params)
         ],
-        centered_warmup=case.warmup,
-        eps_in_sqrt=case.epsilon_in_root or name == "laprop_printed",
-        foreach=foreach,
+        centered_warmup=case.centered_warmup,
+        eps_in_sqrt=case.eps_in_sqrt or name == "laprop_printed",
+        **kind,
         **optimizer_options(name),
     )
     path = []
@@ -108,16 +121,20 @@ def still_at_zero(case: oracle.Case) -> oracle.Case:
 
 def optimizer_case(name: str, case: oracle.Case) -> oracle.Case:
     """The case as the optimizer is defined on it by the algorithm of this name."""
-    if name in ("lapropw", "lapropw_authors", "laprop_printed"):
-        return still_at_zero(case)
-    return constant_lr(case)
+    return no_ties(name, still_at_zero(case))
+
+
+def no_ties(name: str, case: oracle.Case) -> oracle.Case:
+    """The case without nu = 0 for cautious: sums of signs may cancel, and 0 has no sign."""
+    if name != "laprop_cautious":
+        return case
+    return dataclasses.replace(case, nu=np.where(case.nu == 0, 0.1, case.nu))
 
 
 def largest(make: object, name: str, members: int, dtype: type, seed: int) -> float:
     """Largest error in ulp over one random case."""
     case = oracle.random_case(np.random.default_rng(seed), members, STEPS, dtype)
-    if make is not functional_path:
-        case = optimizer_case(name, case)
+    case = no_ties(name, case) if make is functional_path else optimizer_case(name, case)
     theta, scale = oracle.path(name, case, WIDE[dtype])
     return oracle.ulp(make(name, case), theta, scale, dtype)
 
@@ -131,10 +148,10 @@ def main(members: int) -> None:
         ]
         print(f"{name:<18}{'functional':<12}{members:>8}{errors[0]:>14.2f}{errors[1]:>14.2f}")
     for name in oracle.NAMES[len(oracle.RULES_ALONE) :]:
-        for kind, foreach in (("for loop", False), ("foreach", True)):
+        for kind, options in KINDS.items():
 
-            def make(name: str, case: oracle.Case, foreach: bool = foreach) -> np.ndarray:
-                return optimizer_path(name, case, foreach)
+            def make(name: str, case: oracle.Case, options: Any = options) -> np.ndarray:
+                return optimizer_path(name, case, **options)
 
             errors = [
                 max(largest(make, name, members // 100, dtype, seed) for seed in range(10))

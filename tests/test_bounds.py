@@ -154,7 +154,7 @@ def play(
         step = {"lr": lr / math.sqrt(t), "mu": mu_t, "nu": nu, "epsilon": 0.0}
         theta, state = algorithm.step(theta, c, state, **step)
         theta = theta.clamp(-1, 1)
-        root = (state["n_max" if algorithm.maximum else "n"] / state["c_n"]).sqrt()
+        root = (state["n_max" if algorithm.amsgrad else "n"] / state["c_n"]).sqrt()
         scaled = root * math.sqrt(t)
         sums["growth"] += float((scaled - previous).clamp(min=0).sum())
         sums["mixing"] += mu_t * float(root.sum())

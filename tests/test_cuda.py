@@ -52,12 +52,14 @@ def test_it_compiles_to_wide_loads_and_exact_roots(dtype, options, capability, m
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from laprop.kernels import cuda
+    from laprop.kernels import cuda, triton_code
 
     wide = "float64" if dtype == "float64" else "float32"
     constants = {
+        "PASS": 1,
         "DTYPE": getattr(tl, dtype),
         "WIDE": getattr(tl, wide),
+        "STATE": getattr(tl, wide),
         "FLOOR": torch.finfo(getattr(torch, wide)).tiny ** 0.5,
         "ALIGNED": True,
         "AMSGRAD": False,
@@ -65,14 +67,16 @@ def test_it_compiles_to_wide_loads_and_exact_roots(dtype, options, capability, m
         "EPS_IN_SQRT": False,
         "MASTER": False,
         "MAXIMIZE": False,
+        "CAUTIOUS": False,
         "BLOCK": cuda._BLOCK,
         **options,
     }
-    signature = {"table": "*i64", "grads": "*i64", "scalars": "*fp64", "blocks": "*i32"}
+    signature = {"table": "*i64", "grads": "*i64", "scalars": "*fp64", "partials": "*fp64"}
+    signature |= {"blocks": "*i32", "seed": "i32"}
     signature |= {"grad_scale": "*fp32", "found_inf": "*fp32"}
     signature |= dict.fromkeys(constants, "constexpr")
     compiled = triton.compile(
-        ASTSource(cuda._update, signature, constants),
+        ASTSource(triton_code.update, signature, constants),
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": cuda._WARPS},
     )

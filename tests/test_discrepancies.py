@@ -49,7 +49,7 @@ CASES = [
     (options, name)
     for options, rule in rules().items()
     for name in SCHEDULES
-    if name != "pause" or rule.algorithm.lr_weighted
+    if name != "pause" or rule.algorithm.lr_weighted_correction
 ]
 
 

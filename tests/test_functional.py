@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_report import WIDE, algorithm, constant_lr, functional_path
+from oracle_report import WIDE, algorithm, constant_lr, functional_path, no_ties
 
 from laprop.functional import ALGORITHMS, exact_sqrt
 
@@ -23,7 +23,7 @@ ULP = 30.0
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=8, deadline=None)
 def test_oracle(name, dtype, seed):
-    case = oracle.random_case(np.random.default_rng(seed), 30, 40, dtype)
+    case = no_ties(name, oracle.random_case(np.random.default_rng(seed), 30, 40, dtype))
     theta, scale = oracle.path(name, case, WIDE[dtype])
     assert oracle.ulp(functional_path(name, case), theta, scale, dtype) < ULP
 
@@ -31,7 +31,9 @@ def test_oracle(name, dtype, seed):
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_the_oracle_comparison_sees_an_error(name):
     """A relative error of 1e-5 in one hyper-parameter is far outside the tolerance."""
-    case = constant_lr(oracle.random_case(np.random.default_rng(0), 30, 40, np.float32))
+    case = no_ties(
+        name, constant_lr(oracle.random_case(np.random.default_rng(0), 30, 40, np.float32))
+    )
     theta, scale = oracle.path(name, case)
     wrong = dataclasses.replace(case, lr=case.lr * (1 + 1e-5))
     assert oracle.ulp(functional_path(name, wrong), theta, scale, np.float32) > ULP
@@ -104,7 +106,8 @@ def test_extreme_gradients_stay_with_their_coordinate(name, bad):
     clean, _ = run(rule, theta, g, lr=1e-3)
     g[7, 1] = bad
     dirty, _ = run(rule, theta, g, lr=1e-3)
-    assert same(dirty[[0, 2]], clean[[0, 2]])
+    if name != "laprop_cautious":  # whose steps depend on how many coordinates are left out
+        assert same(dirty[[0, 2]], clean[[0, 2]])
     if math.isfinite(bad) and name not in ("sgd", "centered", "centered_amsprop"):
         assert dirty.isfinite().all()
 

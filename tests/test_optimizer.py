@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle_report import KINDS as KINDS_OF_STEP
 from oracle_report import WIDE, optimizer_case, optimizer_path
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
@@ -23,8 +24,8 @@ from torch.nn import Parameter
 from torch.testing._internal import common_optimizers
 
 from laprop import LaProp
+from laprop.arithmetic import stochastic_rounding
 from laprop.functional import ALGORITHMS
-from laprop.optimizer import _stochastic_rounding
 
 ULP = 30.0  # after 40 steps, see test_functional.py
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64)
@@ -98,48 +99,50 @@ def assert_close(a, b, ulp):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("kind", KINDS_OF_STEP)
 @pytest.mark.parametrize("name", oracle.NAMES[len(oracle.RULES_ALONE) :])
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=3, deadline=None)
-def test_oracle(name, foreach, dtype, seed):
+def test_oracle(name, kind, dtype, seed):
     case = oracle.random_case(np.random.default_rng(seed), 6, 40, dtype)
     case = optimizer_case(name, case)
     theta, scale = oracle.path(name, case, WIDE[dtype])
-    assert oracle.ulp(optimizer_path(name, case, foreach), theta, scale, dtype) < ULP
+    assert oracle.ulp(optimizer_path(name, case, **KINDS_OF_STEP[kind]), theta, scale, dtype) < ULP
 
 
+@pytest.mark.parametrize("kind", [{"foreach": False}, {"foreach": True}, {"fused": True}])
+@pytest.mark.parametrize("lr", [{"lr_in_momentum": False}, {}, {"lr_weighted_correction": False}])
+@pytest.mark.parametrize("decay_by_lr", [False, True])
 @pytest.mark.parametrize(
-    ("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted"),
-    [*itertools.product([False, True], repeat=5)],
+    ("amsgrad", "centered", "eps_in_sqrt", "cautious", "agc"),
+    [*itertools.product([False, True], [False, True], [False, True], [False, True], [None, 0.3])],
 )
-def test_functional(amsgrad, centered, decay_by_lr, eps_in_sqrt, lr_weighted):
-    rule = dataclasses.replace(
-        ALGORITHMS["lapropw"],
-        maximum=amsgrad,
-        centered=centered,
-        epsilon_in_root=eps_in_sqrt,
-        lr_weighted=lr_weighted,
-    )
+def test_functional(amsgrad, centered, eps_in_sqrt, cautious, agc, decay_by_lr, lr, kind):
+    """Under the same names, whatever is combined."""
+    shared = {"amsgrad": amsgrad, "centered": centered, "eps_in_sqrt": eps_in_sqrt}
+    shared |= {"cautious": cautious}
+    inside = {"lr_in_momentum": True, "lr_weighted_correction": True} | lr
+    rule = dataclasses.replace(ALGORITHMS["laprop"], **shared, **inside)
     theta = torch.linspace(-1, 1, 7, dtype=torch.float64)
     param = Parameter(theta.clone())
     optimizer = LaProp(
         [param],
         eps=1e-8,
         weight_decay=0.01,
-        amsgrad=amsgrad,
-        centered=centered,
         decay_by_lr=decay_by_lr,
-        eps_in_sqrt=eps_in_sqrt,
-        lr_weighted_correction=lr_weighted,
+        agc=agc,
+        **shared,
+        **lr,
+        **kind,
     )
     state = rule.init(theta)
-    for t in range(30):
+    for t in range(20):
         give_gradients([param], t)
-        lr = optimizer.param_groups[0]["lr"] = 0.01 * (1 + t % 7)
+        lr_now = optimizer.param_groups[0]["lr"] = 0.01 * (1 + t % 7)
         optimizer.step()
-        decay = 0.01 * (lr if decay_by_lr else 1)
-        theta, state = rule.step(theta, param.grad, state, lr=lr, epsilon=1e-8, weight_decay=decay)
+        decay = 0.01 * (lr_now if decay_by_lr else 1)
+        hyper = {"lr": lr_now, "epsilon": 1e-8, "weight_decay": decay, "agc": agc}
+        theta, state = rule.step(theta, param.grad, state, **hyper)
     assert_close([param.detach()], [theta], ulp=20)
 
 
@@ -426,16 +429,16 @@ def test_16_bit_weights_do_not_stall(dtype, low_precision, stalls):
 def test_stochastic_rounding(dtype, value):
     source = torch.full((20_000,), value)
     torch.manual_seed(0)
-    error = _stochastic_rounding(source, dtype).double() - float(source[0])
+    error = stochastic_rounding(source, dtype).double() - float(source[0])
     digits, least = (10, -14) if dtype == torch.float16 else (7, -126)
     gap = 2.0 ** (max(math.frexp(value)[1] - 1, least) - digits)
     assert error.abs().max() <= gap  # one of the two neighbours; float64 may round up to the gap
     assert abs(float(error.mean())) <= 6 * gap / 2 / math.sqrt(20_000) + gap * 2**-12
     # A number of the dtype stays, and so does what is no number.
     exact = torch.full((100,), value).to(dtype)
-    assert torch.equal(_stochastic_rounding(exact.float(), dtype), exact)
+    assert torch.equal(stochastic_rounding(exact.float(), dtype), exact)
     special = torch.tensor([math.inf, -math.inf, math.nan])
-    kept = _stochastic_rounding(special, dtype)
+    kept = stochastic_rounding(special, dtype)
     assert kept[0] == math.inf
     assert kept[1] == -math.inf
     assert kept[2].isnan()
@@ -577,10 +580,11 @@ def test_bad_options_get_a_clear_line(options, error, line):
 
 
 def test_bad_parameters_get_a_clear_line():
+    narrow = torch.zeros(3).to(torch.float8_e4m3fn)
     with pytest.raises(
         TypeError, match=r"float8_e4m3fn \(allowed: float32, float64, bfloat16, float16"
     ):
-        LaProp([torch.zeros(3).to(torch.float8_e4m3fn)])
+        LaProp([narrow.requires_grad_()])
     embedding = torch.nn.Embedding(4, 3, sparse=True)
     optimizer = LaProp(embedding.parameters())
     embedding(torch.tensor([1, 2])).sum().backward()

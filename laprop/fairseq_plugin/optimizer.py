@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, List  # noqa: UP035  fairseq knows no list[float]
 
+import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.optim import FairseqOptimizer, register_optimizer
 from omegaconf import II
@@ -18,6 +19,7 @@ from laprop import LaProp
 DECAYS = ChoiceEnum(["by_lr", "paper"])
 FUSED = ChoiceEnum(["auto", "on", "off"])
 LOW_PRECISION = ChoiceEnum(["master", "stochastic", "nearest"])
+STATE_DTYPES = ChoiceEnum(["float32", "bfloat16"])
 
 
 @dataclass
@@ -44,6 +46,24 @@ class FairseqLaPropConfig(FairseqDataclass):
     )
     laprop_centered_warmup: int = field(
         default=10, metadata={"help": "steps before centering begins"}
+    )
+    laprop_agc: float = field(
+        default=0.0,
+        metadata={
+            "help": "bound the gradient norm of each tensor by this times the tensor's norm, 0 for "
+            "no bound; with --fp16 and --bf16 add --fp16-no-flatten-grads"
+        },
+    )
+    laprop_cautious: bool = field(
+        default=False, metadata={"help": "leave out updates whose sign is against the gradient's"}
+    )
+    laprop_lr_outside_momentum: bool = field(
+        default=False,
+        metadata={"help": "Algorithm 1: the momentum is multiplied by lr, not made with it"},
+    )
+    laprop_state_dtype: STATE_DTYPES = field(  # type: ignore[valid-type]
+        default="float32",
+        metadata={"help": "of the averages; bfloat16 is rounded at random"},
     )
     laprop_eps_in_sqrt: bool = field(
         default=False, metadata={"help": "epsilon under the root, as Algorithms 2 to 4 are printed"}
@@ -77,8 +97,7 @@ class FairseqLaProp(FairseqOptimizer):
         ValueError: an option out of its range.
     """
 
-    # LaProp is element-wise, and does the arithmetic of 16-bit parameters in float32 by itself.
-    supports_flat_params = True
+    # LaProp does the arithmetic of 16-bit parameters in float32 by itself.
     supports_memory_efficient_fp16 = True
 
     def __init__(self, cfg: FairseqLaPropConfig, params: Iterable[Tensor]) -> None:
@@ -87,6 +106,11 @@ class FairseqLaProp(FairseqOptimizer):
         # fairseq would put a checkpoint's tensors in the place of what LaProp has loaded, which is
         # float32 already, and on the parameter's device besides.
         self._optimizer.disable_mem_eff_fp16_loading_hack = True  # type: ignore[attr-defined]
+
+    @property
+    def supports_flat_params(self) -> bool:
+        """Whether all parameters may be one: not where an option is about each tensor."""
+        return not (self.cfg.laprop_agc or self.cfg.laprop_cautious)
 
     @property
     def optimizer_config(self) -> dict[str, Any]:
@@ -110,6 +134,10 @@ class FairseqLaProp(FairseqOptimizer):
             "amsgrad": cfg.laprop_amsgrad,
             "centered": cfg.laprop_centered,
             "centered_warmup": cfg.laprop_centered_warmup,
+            "agc": cfg.laprop_agc or None,
+            "cautious": cfg.laprop_cautious,
+            "lr_in_momentum": not cfg.laprop_lr_outside_momentum,
+            "state_dtype": None if str(cfg.laprop_state_dtype) == "float32" else torch.bfloat16,
             "eps_in_sqrt": cfg.laprop_eps_in_sqrt,
             "lr_weighted_correction": not cfg.laprop_printed_correction,
             "low_precision": str(cfg.laprop_low_precision),

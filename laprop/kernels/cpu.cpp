@@ -1,158 +1,195 @@
-// One step of LaProp in one pass over memory, for all tensors of a param group at once.
+// One step of LaProp for many tensors at once, in one pass over memory. Adaptive gradient clipping
+// needs the norms before the step and so reads gradients and weights once more; `cautious` needs a
+// count after the averages and so moves the weights in a second pass.
 //
-// A plain C interface, which cpu.py calls through ctypes: nothing here knows torch or Python, so
-// one build serves every version of both. Threads are torch's, through the function that cpu.py
-// hands over (torch_parallel_for of torch's stable C interface).
+// The interface is plain C, which cpu.py calls through ctypes. Nothing here knows torch or Python,
+// so one build serves every version of both. Threads are torch's, through the function that cpu.py
+// hands over; without it the step runs on the calling thread.
 //
-// The order of operations is that of _single_tensor_laprop, and each operation is rounded as
-// ATen's kernels round it (that is, with a fused multiply-add where they have one). What no root
-// enters has the same bits therefore; ATen's root, MKL's, is not always correctly rounded. The
-// file is to be compiled with -ffp-contract=off.
+// The order of operations is that of laprop/arithmetic.py's loop over tensors, and each operation
+// is rounded as ATen's kernels round it, with a fused multiply-add where they have one. All that no
+// root enters has the same bits therefore; ATen's root, which is MKL's, is not always correctly
+// rounded. The file must be compiled with -ffp-contract=off.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
+#include <memory>
+#include <vector>
 
-#if defined(__GNUC__) && !defined(_WIN32)
-#if defined(__clang__)
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define INDEPENDENT _Pragma("GCC ivdep")
-#endif
-#define INLINE inline __attribute__((always_inline))
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#else
-#error "no function multi-versioning here: the package works without this kernel"
-#endif
+#include "numbers.h"
 
 namespace {
 
-// --- numbers: a parameter is stored as P, and computed with as Wide<P> ---------------------------
-
-struct BFloat16 { uint16_t bits; };
-struct Float16 { uint16_t bits; };
-
-template <class P> struct WideOf { using type = float; };
-template <> struct WideOf<double> { using type = double; };
-template <class P> using Wide = typename WideOf<P>::type;
-
-template <class To, class From> INLINE To bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-INLINE float widen(float x) { return x; }
-INLINE double widen(double x) { return x; }
-INLINE float widen(BFloat16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
-INLINE float widen(Float16 x) {
-  const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = uint32_t(x.bits & 0x7fff) << 13;
-  const uint32_t normal = rest + ((rest < 0x0f800000 ? 112u : 224u) << 23);  // 224: inf and NaN
-  const float subnormal = bit_cast<float>(rest + (113u << 23)) - bit_cast<float>(113u << 23);
-  return bit_cast<float>(sign | (rest < 0x00800000 ? bit_cast<uint32_t>(subnormal) : normal));
-}
-
-// To the nearest, ties to even.
-template <class P> INLINE P narrow(Wide<P> x) { return x; }
-template <> INLINE BFloat16 narrow<BFloat16>(float x) {
-  const uint32_t bits = bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return {uint16_t(x != x ? 0x7fc0 : rounded)};
-}
-template <> INLINE Float16 narrow<Float16>(float x) {
-  const uint32_t sign = bit_cast<uint32_t>(x) & 0x80000000u, rest = bit_cast<uint32_t>(x) ^ sign;
-  const uint32_t normal = (rest - (112u << 23) + 0xfff + ((rest >> 13) & 1)) >> 13;
-  // The spacing of floats at 0.5 is that of subnormal halves: the sum is rounded to it.
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(rest) + 0.5f) - (126u << 23);
-  const uint32_t special = rest > (255u << 23) ? 0x7e00 : 0x7c00;
-  const uint32_t finite = rest < (113u << 23) ? subnormal : normal;
-  return {uint16_t((rest >= (143u << 23) ? special : finite) | sign >> 16)};
-}
-
-template <bool Fma> INLINE float muladd(float a, float b, float c) {
-  if constexpr (Fma) return __builtin_fmaf(a, b, c);
-  return a * b + c;
-}
-template <bool Fma> INLINE double muladd(double a, double b, double c) {
-  if constexpr (Fma) return __builtin_fma(a, b, c);
-  return a * b + c;
-}
-
 // --- what cpu.py hands over ----------------------------------------------------------------------
 
-struct Row;
-using Update = void (*)(const Row&, const void* grad, int64_t begin, int64_t end);
-
-// One parameter. The same layout as Row in cpu.py; what is not in use is null.
-struct Row {
-  void *param, *exp_avg, *exp_avg_sq, *max_exp_avg_sq, *exp_avg_grad, *master;
-  void* step;
-  double *exp_avg_weight, *exp_avg_sq_weight;
-  int64_t first, numel;  // first: elements in the rows before
-  int32_t dtype, wide_step;  // an index of DTYPES; whether step is float64
-  // Set by laprop_step: the scalars of this step.
-  double nu, gain, keep, correction, eps, scale, decay, sign;
-  int64_t centers;  // whether exp_avg_grad is subtracted, or only kept for later
-  Update update;
+// The columns of the table of addresses; each holds one number for each parameter. Column 0 is the
+// number of elements. An address that is not in use is 0.
+enum Column {
+  kNumel, kParam, kGrad, kExpAvg, kExpAvgSq, kMaximum, kMean, kMaster, kStep, kWeight, kSqWeight,
+  kColumns
 };
 
-enum Flag { kAmsgrad = 1, kCentered = 2, kDecayByLr = 4, kEpsInSqrt = 8, kLrWeighted = 16, kMaximize = 32 };
+enum Flag {
+  kAmsgrad = 1, kCentered = 2, kDecayByLr = 4, kEpsInSqrt = 8, kLrWeighted = 16, kMaximize = 32,
+  kLrInMomentum = 64, kCautious = 128, kWideStep = 256, kNarrowState = 512, kStochastic = 1024
+};
 
-// --- the pass ------------------------------------------------------------------------------------
+// The same layout as Options in cpu.py.
+struct Options {
+  double lr, mu, nu, eps, weight_decay, agc;
+  int64_t centered_warmup, seed;
+  int32_t dtype, flags;  // dtype: an index of DTYPES in rows.py
+};
 
-template <bool Fma, class P, bool Master, bool Max, bool Mean, bool EpsInSqrt>
-INLINE void update(const Row& row, const void* grad_, int64_t begin, int64_t end) {
+// --- one parameter -------------------------------------------------------------------------------
+
+struct Row;
+using Update = void (*)(Row&, int64_t begin, int64_t end);
+
+struct Sums {
+  double grad, param;  // of squares
+};
+using Squares = Sums (*)(const Row&, int64_t begin, int64_t end);
+
+struct Row {
+  void *param, *exp_avg, *exp_avg_sq, *maximum, *mean, *master;
+  const void* grad;
+  int64_t first, numel;  // first: elements in the rows before
+  // Factors of this step. Either the first or the second pair of correction and eps is neutral.
+  double nu, keep, gain, inner_correction, inner_eps, outer_correction, outer_eps, scale, decay;
+  double sign;  // of the gradient, times the factor that clips it
+  bool centers;  // whether mean is subtracted, or only kept for later
+  uint32_t seed;
+  double caution;  // what the updates that are not left out are multiplied by
+  std::atomic<int64_t> aligned;  // updates that agree with their gradients
+  Update update, move;
+};
+
+// --- the passes ----------------------------------------------------------------------------------
+
+enum Rounding { kNearest, kMasterCopy, kAtRandom };
+enum Phase { kAll, kAverages };
+
+// The weight before the step. A weight that is not its master's rounded copy was changed from
+// outside, and counts in the master's place.
+template <class P, int Round> INLINE Wide<P> weight_at(const P* param, const Wide<P>* master, int64_t i) {
+  const Wide<P> theta = widen(param[i]);
+  if constexpr (Round == kMasterCopy) return widen(narrow<P>(master[i])) == theta ? master[i] : theta;
+  return theta;
+}
+
+template <class P, int Round>
+INLINE void put_weight(P* param, Wide<P>* master, int64_t i, Wide<P> theta, uint32_t seed) {
+  if constexpr (Round == kMasterCopy) master[i] = theta;
+  if constexpr (Round == kAtRandom) param[i] = round_at_random(theta, hashed(seed + 2u, uint32_t(i)));
+  else param[i] = narrow<P>(theta);
+}
+
+// The averages, and with them (kAll) the weights.
+template <bool Fma, class P, class S, int Round, bool Max, bool Mean, int Which>
+INLINE void update(Row& row, int64_t begin, int64_t end) {
   using T = Wide<P>;
   P* __restrict const param = static_cast<P*>(row.param);
-  const P* __restrict const grad = static_cast<const P*>(grad_);
-  T* __restrict const exp_avg = static_cast<T*>(row.exp_avg);
-  T* __restrict const exp_avg_sq = static_cast<T*>(row.exp_avg_sq);
-  T* __restrict const maximum = static_cast<T*>(row.max_exp_avg_sq);
-  T* __restrict const mean = static_cast<T*>(row.exp_avg_grad);
+  const P* __restrict const grad = static_cast<const P*>(row.grad);
+  S* __restrict const exp_avg = static_cast<S*>(row.exp_avg);
+  S* __restrict const exp_avg_sq = static_cast<S*>(row.exp_avg_sq);
+  S* __restrict const maximum = static_cast<S*>(row.maximum);
+  S* __restrict const mean = static_cast<S*>(row.mean);
   T* __restrict const master = static_cast<T*>(row.master);
   const T nu = T(row.nu), complement = T(1 - row.nu), keep = T(row.keep), gain = T(row.gain);
-  const T correction = T(row.correction), eps = T(row.eps), decay = T(row.decay);
-  const T sign = T(row.sign), minus_scale = T(-row.scale);
+  const T inner_correction = T(row.inner_correction), inner_eps = T(row.inner_eps);
+  const T outer_correction = T(row.outer_correction), outer_eps = T(row.outer_eps);
+  const T decay = T(row.decay), sign = T(row.sign), minus_scale = T(-row.scale);
   const T floor = T(std::sqrt(double(std::numeric_limits<T>::min())));
   const bool centers = row.centers;
   const bool moves = row.scale != 0;  // not by a product: 0 * inf
+  const uint32_t seed = row.seed;
+  int64_t aligned = 0;
 
   INDEPENDENT
   for (int64_t i = begin; i < end; ++i) {
+    uint32_t noise = 0, more = 0;
+    if constexpr (sizeof(S) < sizeof(T)) {
+      noise = hashed(seed, uint32_t(i));
+      if constexpr (Max || Mean) more = hashed(seed + 1u, uint32_t(i));
+    }
     const T g = widen(grad[i]) * sign;
-    const T n = exp_avg_sq[i] = muladd<Fma>(complement * g, g, exp_avg_sq[i] * nu);
+    const T n = muladd<Fma>(complement * g, g, widen(exp_avg_sq[i]) * nu);
+    exp_avg_sq[i] = stored(n, S(), noise);
     T second = n;
     if constexpr (Mean) {
-      const T average = mean[i] = muladd<Fma>(g, complement, mean[i] * nu);
+      const T average = muladd<Fma>(g, complement, widen(mean[i]) * nu);
+      mean[i] = stored(average, S(), more);
       const T center = centers ? average : T(0), variance = n - center * center;
       second = variance < 0 ? T(0) : variance;  // NaN stays NaN, here and below
     }
     if constexpr (Max) {
-      const T old = maximum[i], greater = second > old ? second : old;
-      second = maximum[i] = second != second ? second : greater;
+      const T old = widen(maximum[i]), greater = second > old ? second : old;
+      second = second != second ? second : greater;
+      maximum[i] = stored(second, S(), more >> 16);
     }
-    T root;
-    if constexpr (EpsInSqrt) root = std::sqrt(second * correction + eps);
-    else root = std::sqrt(second) * correction + eps;
+    T root = std::sqrt(second * inner_correction + inner_eps) * outer_correction + outer_eps;
     root = root < floor ? floor : root;
-    const T m = exp_avg[i] = exp_avg[i] * keep + gain * g / root;
-
-    T theta = widen(param[i]);
-    if constexpr (Master) {
-      // A weight that is not the rounded copy was changed from outside: that one counts.
-      theta = widen(narrow<P>(master[i])) == theta ? master[i] : theta;
+    const T m = widen(exp_avg[i]) * keep + gain * g / root;
+    exp_avg[i] = stored(m, S(), noise >> 16);
+    if constexpr (Which == kAverages) {
+      aligned += (m > 0) & (g > 0) || (m < 0) & (g < 0);
+    } else {
+      const T theta = weight_at<P, Round>(param, master, i);
+      const T moved = muladd<Fma>(m, minus_scale, theta);
+      put_weight<P, Round>(param, master, i, (moves ? moved : theta) * decay, seed);
     }
-    const T moved = muladd<Fma>(m, minus_scale, theta);
-    theta = (moves ? moved : theta) * decay;
-    if constexpr (Master) master[i] = theta;
-    param[i] = narrow<P>(theta);
+  }
+  if constexpr (Which == kAverages) row.aligned += aligned;
+}
+
+// The weights, where the update agrees with the gradient in sign.
+template <bool Fma, class P, class S, int Round>
+INLINE void move(Row& row, int64_t begin, int64_t end) {
+  using T = Wide<P>;
+  P* __restrict const param = static_cast<P*>(row.param);
+  const P* __restrict const grad = static_cast<const P*>(row.grad);
+  const S* __restrict const exp_avg = static_cast<const S*>(row.exp_avg);
+  T* __restrict const master = static_cast<T*>(row.master);
+  const T decay = T(row.decay), sign = T(row.sign), minus_scale = T(-row.scale);
+  const T caution = T(row.caution);
+  const bool moves = row.scale != 0;
+
+  INDEPENDENT
+  for (int64_t i = begin; i < end; ++i) {
+    const T g = widen(grad[i]) * sign, m = widen(exp_avg[i]);
+    const bool agrees = ((m > 0) & (g > 0)) | ((m < 0) & (g < 0));
+    const T theta = weight_at<P, Round>(param, master, i);
+    const T moved = muladd<Fma>(m * (agrees ? caution : T(0)), minus_scale, theta);
+    put_weight<P, Round>(param, master, i, (moves ? moved : theta) * decay, row.seed);
   }
 }
 
-// --- for each instruction set --------------------------------------------------------------------
+// Sums of squares in float64, in an order that depends on nothing but begin and end.
+template <class P, int Round> Sums squares(const Row& row, int64_t begin, int64_t end) {
+  const P* const param = static_cast<const P*>(row.param);
+  const P* const grad = static_cast<const P*>(row.grad);
+  const Wide<P>* const master = static_cast<const Wide<P>*>(row.master);
+  constexpr int kLanes = 8;
+  double grads[kLanes] = {}, params[kLanes] = {};
+  for (; begin < end; begin += kLanes) {
+    const int lanes = int(std::min<int64_t>(kLanes, end - begin));
+    for (int lane = 0; lane < lanes; ++lane) {
+      const double g = widen(grad[begin + lane]);
+      const double theta = weight_at<P, Round>(param, master, begin + lane);
+      grads[lane] += g * g;
+      params[lane] += theta * theta;
+    }
+  }
+  Sums sums{0, 0};
+  for (int lane = 0; lane < kLanes; ++lane) sums.grad += grads[lane], sums.param += params[lane];
+  return sums;
+}
+
+// --- for each instruction set--------------------------------------------------------------------
 
 #if defined(__aarch64__) || defined(__FMA__)
 constexpr bool kBaseFma = true;
@@ -160,15 +197,22 @@ constexpr bool kBaseFma = true;
 constexpr bool kBaseFma = false;
 #endif
 
-template <class P, bool... Options>
-void update_base(const Row& row, const void* grad, int64_t begin, int64_t end) {
-  update<kBaseFma, P, Options...>(row, grad, begin, end);
+template <class P, class S, int Round, bool Max, bool Mean, int Which>
+void update_base(Row& row, int64_t begin, int64_t end) {
+  update<kBaseFma, P, S, Round, Max, Mean, Which>(row, begin, end);
+}
+template <class P, class S, int Round> void move_base(Row& row, int64_t begin, int64_t end) {
+  move<kBaseFma, P, S, Round>(row, begin, end);
 }
 
 #if defined(__x86_64__)
-template <class P, bool... Options> __attribute__((target("avx2,fma")))
-void update_avx2(const Row& row, const void* grad, int64_t begin, int64_t end) {
-  update<true, P, Options...>(row, grad, begin, end);
+template <class P, class S, int Round, bool Max, bool Mean, int Which>
+__attribute__((target("avx2,fma"))) void update_avx2(Row& row, int64_t begin, int64_t end) {
+  update<true, P, S, Round, Max, Mean, Which>(row, begin, end);
+}
+template <class P, class S, int Round>
+__attribute__((target("avx2,fma"))) void move_avx2(Row& row, int64_t begin, int64_t end) {
+  move<true, P, S, Round>(row, begin, end);
 }
 
 // Roots and divisions are twice as many a cycle here. Compilers want to be told to use all 512 bits.
@@ -178,91 +222,243 @@ void update_avx2(const Row& row, const void* grad, int64_t begin, int64_t end) {
 #else
 #define WIDEST __attribute__((target(AVX512 ",prefer-vector-width=512")))
 #endif
-template <class P, bool... Options> WIDEST
-void update_avx512(const Row& row, const void* grad, int64_t begin, int64_t end) {
-  update<true, P, Options...>(row, grad, begin, end);
+template <class P, class S, int Round, bool Max, bool Mean, int Which>
+WIDEST void update_avx512(Row& row, int64_t begin, int64_t end) {
+  update<true, P, S, Round, Max, Mean, Which>(row, begin, end);
+}
+template <class P, class S, int Round> WIDEST void move_avx512(Row& row, int64_t begin, int64_t end) {
+  move<true, P, S, Round>(row, begin, end);
 }
 #endif
 
-template <class P, bool... Options> Update for_this_machine() {
+enum Machine { kBase, kAvx2, kAvx512 };
+Machine this_machine() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return update_avx512<P, Options...>;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return update_avx2<P, Options...>;
+    return kAvx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2;
 #endif
-  return update_base<P, Options...>;
+  return kBase;
 }
 
-// Turn flags known at run time into template arguments, one by one.
-template <class P, bool... Known> Update choose() { return for_this_machine<P, Known...>(); }
-template <class P, bool... Known, class... Rest> Update choose(bool next, Rest... rest) {
-  return next ? choose<P, Known..., true>(rest...) : choose<P, Known..., false>(rest...);
+struct Functions {
+  Update update, move;
+  Squares squares;
+};
+
+template <class P, class S, int Round, bool Max, bool Mean, int Which> Functions for_machine() {
+  const Squares sums = squares<P, Round>;
+#if defined(__x86_64__)
+  switch (this_machine()) {
+    case kAvx512: return {update_avx512<P, S, Round, Max, Mean, Which>, move_avx512<P, S, Round>, sums};
+    case kAvx2: return {update_avx2<P, S, Round, Max, Mean, Which>, move_avx2<P, S, Round>, sums};
+    default: break;
+  }
+#endif
+  return {update_base<P, S, Round, Max, Mean, Which>, move_base<P, S, Round>, sums};
 }
 
-Update choose_update(int dtype, bool master, bool max, bool mean, bool eps_in_sqrt) {
-  switch (dtype) {
-    case 0: return choose<float, false>(max, mean, eps_in_sqrt);
-    case 1: return choose<double, false>(max, mean, eps_in_sqrt);
-    case 2: return choose<BFloat16>(master, max, mean, eps_in_sqrt);
-    default: return choose<Float16>(master, max, mean, eps_in_sqrt);
+// What is known at run time becomes template arguments, one after the other.
+template <class P, class S, int Round> Functions choose(bool max, bool mean, bool cautious) {
+  switch (4 * max + 2 * mean + cautious) {
+    case 0: return for_machine<P, S, Round, false, false, kAll>();
+    case 1: return for_machine<P, S, Round, false, false, kAverages>();
+    case 2: return for_machine<P, S, Round, false, true, kAll>();
+    case 3: return for_machine<P, S, Round, false, true, kAverages>();
+    case 4: return for_machine<P, S, Round, true, false, kAll>();
+    case 5: return for_machine<P, S, Round, true, false, kAverages>();
+    case 6: return for_machine<P, S, Round, true, true, kAll>();
+    default: return for_machine<P, S, Round, true, true, kAverages>();
   }
 }
 
+template <class P, int Round> Functions choose_state(bool narrow, bool max, bool mean, bool cautious) {
+  return narrow ? choose<P, BFloat16, Round>(max, mean, cautious)
+                : choose<P, float, Round>(max, mean, cautious);
+}
+
+Functions choose_functions(const Options& options, bool master, bool max) {
+  const bool mean = options.flags & kCentered, cautious = options.flags & kCautious;
+  const bool narrow = options.flags & kNarrowState;
+  switch (options.dtype) {
+    case 0: return choose_state<float, kNearest>(narrow, max, mean, cautious);
+    case 1: return choose<double, double, kNearest>(max, mean, cautious);
+    case 2:
+      if (master) return choose_state<BFloat16, kMasterCopy>(narrow, max, mean, cautious);
+      if (options.flags & kStochastic)
+        return choose_state<BFloat16, kAtRandom>(narrow, max, mean, cautious);
+      return choose_state<BFloat16, kNearest>(narrow, max, mean, cautious);
+    default:
+      if (master) return choose_state<Float16, kMasterCopy>(narrow, max, mean, cautious);
+      return choose_state<Float16, kNearest>(narrow, max, mean, cautious);
+  }
+}
+
+// --- all parameters ------------------------------------------------------------------------------
+
+using Task = void (*)(int64_t begin, int64_t end, void* context);
+using ParallelFor = int32_t (*)(int64_t begin, int64_t end, int64_t grain, Task, void* context);
+
 struct Work {
-  const Row *rows, *end;
-  const void* const* grads;
+  Row* rows;
+  Row* end;
+  Update Row::*function;
 };
 
 // Elements begin to end of all rows laid end to end.
 void work_on(int64_t begin, int64_t end, void* context) {
   const Work& work = *static_cast<const Work*>(context);
-  const Row* row = std::upper_bound(work.rows, work.end, begin,
-                                    [](int64_t at, const Row& r) { return at < r.first; }) - 1;
+  Row* row = std::upper_bound(work.rows, work.end, begin,
+                              [](int64_t at, const Row& r) { return at < r.first; }) - 1;
   for (; begin < end; ++row) {
     const int64_t stop = std::min(end, row->first + row->numel);
-    if (begin < stop) row->update(*row, work.grads[row - work.rows], begin - row->first, stop - row->first);
+    if (begin < stop) (row->*work.function)(*row, begin - row->first, stop - row->first);
     begin = std::max(begin, stop);
   }
 }
 
+constexpr int64_t kGrain = 16384;
+
+struct Block {
+  const Row* row;
+  int64_t begin;
+  Sums sums;
+};
+struct Norms {
+  Block* blocks;
+  Squares squares;
+};
+
+void norms_of(int64_t begin, int64_t end, void* context) {
+  const Norms& norms = *static_cast<const Norms*>(context);
+  for (Block* block = norms.blocks + begin; block < norms.blocks + end; ++block)
+    block->sums = norms.squares(*block->row, block->begin,
+                                std::min(block->begin + kGrain, block->row->numel));
+}
+
+// Multiply each row's sign by the factor that clips its gradient.
+int32_t clip(Row* rows, int64_t count, double agc, Squares squares, ParallelFor parallel_for) {
+  std::vector<Block> blocks;
+  for (const Row* row = rows; row < rows + count; ++row)
+    for (int64_t begin = 0; begin < row->numel; begin += kGrain) blocks.push_back({row, begin, {0, 0}});
+  Norms norms{blocks.data(), squares};
+  if (const int32_t failed = parallel_for(0, int64_t(blocks.size()), 1, norms_of, &norms)) return failed;
+  const Block* block = blocks.data();
+  for (Row* row = rows; row < rows + count; ++row) {
+    Sums sums{0, 0};
+    for (int64_t begin = 0; begin < row->numel; begin += kGrain, ++block)
+      sums.grad += block->sums.grad, sums.param += block->sums.param;
+    const double limit = agc * std::max(1e-3, std::sqrt(sums.param));
+    const double ratio = limit / std::sqrt(sums.grad);
+    if (!(ratio >= 1)) row->sign *= ratio;  // also where it is NaN
+  }
+  return 0;
+}
+
+// Whether something that is written shares memory with anything else.
+bool overlaps(const int64_t* table, int64_t count, int64_t param_bytes, int64_t state_bytes) {
+  struct Span {
+    int64_t begin, end;
+    bool written;
+  };
+  std::vector<Span> spans;
+  spans.reserve(size_t(count) * 4);
+  for (int column = kParam; column <= kMaster; ++column) {
+    const bool as_param = column == kParam || column == kGrad;
+    const int64_t bytes = as_param ? param_bytes : column == kMaster ? 4 : state_bytes;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t begin = table[column * count + i], numel = table[kNumel * count + i];
+      if (begin && numel) spans.push_back({begin, begin + numel * bytes, column != kGrad});
+    }
+  }
+  std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  int64_t read = 0, written = 0;  // where what was read or written so far ends
+  for (const Span& span : spans) {
+    if (span.begin < written || (span.written && span.begin < read)) return true;
+    int64_t& end = span.written ? written : read;
+    end = std::max(end, span.end);
+  }
+  return false;
+}
+
+int32_t on_this_thread(int64_t begin, int64_t end, int64_t, Task task, void* context) {
+  if (begin < end) task(begin, end, context);
+  return 0;
+}
+
 }  // namespace
 
-using ParallelFor = int32_t (*)(int64_t, int64_t, int64_t, void (*)(int64_t, int64_t, void*), void*);
-
-// Make one step; grads[i] belongs to rows[i]. Returns 0, or another number and has done nothing.
-EXPORT int32_t laprop_step(Row* rows, const void* const* grads, int64_t count, double lr,
-                           double beta1, double beta2, double eps, double weight_decay,
-                           int64_t centered_warmup, int32_t flags, ParallelFor parallel_for) {
-  int64_t total = 0;
+// Make one step. Returns 0, or another number if it has done nothing: 1 where a tensor has no
+// memory, 2 where tensors overlap.
+EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* options,
+                           ParallelFor parallel_for) {
+  const Options& o = *options;
+  if (!parallel_for) parallel_for = on_this_thread;
+  const bool amsgrad = o.flags & kAmsgrad, centered = o.flags & kCentered;
+  const bool lr_inside = o.flags & kLrInMomentum, eps_in_sqrt = o.flags & kEpsInSqrt;
+  const bool lr_weighted = lr_inside && o.flags & kLrWeighted, cautious = o.flags & kCautious;
+  const bool narrow_state = o.flags & kNarrowState;
+  const int64_t param_bytes = o.dtype == 0 ? 4 : o.dtype == 1 ? 8 : 2;
+  const auto address = [&](int column, int64_t i) {
+    return reinterpret_cast<void*>(table[column * count + i]);
+  };
   for (int64_t i = 0; i < count; ++i) {
-    if (!grads[i] && rows[i].numel) return 1;
-    total += rows[i].numel;
+    if (table[kNumel * count + i])
+      for (int column = kParam; column <= kExpAvgSq; ++column)
+        if (!address(column, i)) return 1;
+    for (int column = kStep; column <= kSqWeight; ++column)
+      if (!address(column, i)) return 1;
   }
-  const bool amsgrad = flags & kAmsgrad, centered = flags & kCentered;
-  const bool lr_weighted = flags & kLrWeighted, eps_in_sqrt = flags & kEpsInSqrt;
-  for (Row* row = rows; row < rows + count; ++row) {
-    // As _advance and _final.
-    const double step = row->wide_step ? ++*static_cast<double*>(row->step)
-                                       : ++*static_cast<float*>(row->step);
-    const double old_weight = *row->exp_avg_weight;
-    const double weight = beta1 * old_weight + (1 - beta1) * (lr_weighted ? lr : 1.0);
-    const double c_n = beta2 * *row->exp_avg_sq_weight + (1 - beta2);
-    *row->exp_avg_weight = weight;
-    *row->exp_avg_sq_weight = c_n;
-    row->nu = beta2;
-    row->keep = weight != 0 ? beta1 * old_weight / weight : 0.0;
-    row->gain = weight != 0 ? (1 - beta1) * lr / weight : 0.0;
-    row->correction = 1 / (eps_in_sqrt ? c_n : std::sqrt(c_n));
-    row->eps = eps;
-    row->scale = lr == 0 ? 0.0 : lr_weighted ? lr : 1.0;
-    row->decay = lr == 0 ? 1.0 : 1 - weight_decay * (flags & kDecayByLr ? lr : 1.0);
-    row->sign = flags & kMaximize ? -1.0 : 1.0;
-    const bool warm = !centered || step > double(centered_warmup);
-    row->centers = warm;
-    row->update = choose_update(row->dtype, row->master, amsgrad && warm, centered, eps_in_sqrt);
+  if (overlaps(table, count, param_bytes, narrow_state ? 2 : param_bytes == 8 ? 8 : 4)) return 2;
+
+  const std::unique_ptr<Row[]> rows(new Row[size_t(count)]);
+  int64_t total = 0;
+  Squares sums = nullptr;
+  for (int64_t i = 0; i < count; ++i) {
+    Row* const row = &rows[i];
+    row->param = address(kParam, i), row->grad = address(kGrad, i);
+    row->exp_avg = address(kExpAvg, i), row->exp_avg_sq = address(kExpAvgSq, i);
+    row->maximum = address(kMaximum, i), row->mean = address(kMean, i);
+    row->master = address(kMaster, i);
+    row->first = total, row->numel = table[kNumel * count + i];
+    total += row->numel;
+    row->aligned = 0;
+
+    // As scalars() of laprop/arithmetic.py.
+    void* const steps = address(kStep, i);
+    const double step = o.flags & kWideStep ? ++*static_cast<double*>(steps)
+                                            : ++*static_cast<float*>(steps);
+    double* const kept_weight = static_cast<double*>(address(kWeight, i));
+    double* const kept_sq_weight = static_cast<double*>(address(kSqWeight, i));
+    const double old_weight = *kept_weight;
+    const double weight = o.mu * old_weight + (1 - o.mu) * (lr_weighted ? o.lr : 1.0);
+    const double c_n = o.nu * *kept_sq_weight + (1 - o.nu);
+    *kept_weight = weight;
+    *kept_sq_weight = c_n;
+    row->nu = o.nu;
+    row->keep = weight != 0 ? o.mu * old_weight / weight : 0.0;
+    row->gain = weight != 0 ? (1 - o.mu) * (lr_inside ? o.lr : 1.0) / weight : 0.0;
+    const double correction = 1 / (eps_in_sqrt ? c_n : std::sqrt(c_n));
+    row->inner_correction = eps_in_sqrt ? correction : 1.0;
+    row->inner_eps = eps_in_sqrt ? o.eps : 0.0;
+    row->outer_correction = eps_in_sqrt ? 1.0 : correction;
+    row->outer_eps = eps_in_sqrt ? 0.0 : o.eps;
+    row->scale = o.lr == 0 ? 0.0 : lr_inside && !lr_weighted ? 1.0 : o.lr;
+    row->decay = o.lr == 0 ? 1.0 : 1 - o.weight_decay * (o.flags & kDecayByLr ? o.lr : 1.0);
+    row->sign = o.flags & kMaximize ? -1.0 : 1.0;
+    row->centers = !centered || step > double(o.centered_warmup);
+    row->seed = hashed(uint32_t(o.seed), uint32_t(i)) ^ uint32_t(o.seed >> 32);
+    const Functions functions = choose_functions(o, row->master, amsgrad && row->centers);
+    row->update = functions.update, row->move = functions.move;
+    sums = functions.squares;
   }
-  Work work{rows, rows + count, grads};
-  return parallel_for(0, total, 16384, work_on, &work);
+  if (o.agc > 0 && total && clip(rows.get(), count, o.agc, sums, parallel_for)) return 3;
+  Work work{rows.get(), rows.get() + count, &Row::update};
+  if (const int32_t failed = parallel_for(0, total, kGrain, work_on, &work)) return failed;
+  if (!cautious) return 0;
+  for (Row* row = rows.get(); row < rows.get() + count; ++row)
+    row->caution = 1 / std::max(double(row->aligned) / double(row->numel), 1e-3);
+  work.function = &Row::move;
+  return parallel_for(0, total, kGrain, work_on, &work);
 }

@@ -1,61 +1,61 @@
-"""The CPU kernel of :class:`laprop.LaProp`: one pass over memory for a whole param group.
+"""The CPU kernel of :class:`laprop.LaProp`: one pass over memory for all parameters of a dtype.
 
 The kernel is ``cpu.cpp``, built with the package where there is a compiler. This module finds it
-and keeps the table of addresses that it works through.
+and hands over a table of addresses, made anew at each step.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
+from array import array
 from collections.abc import Callable
+from itertools import repeat
 from operator import itemgetter, mul
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from laprop.kernels import plan
-from laprop.kernels.watch import library
+from laprop.kernels.rows import AVERAGES, DTYPES, SCALARS, Batch, Kernel
 
-__all__ = ["CpuPlan", "available", "kernel"]
+__all__ = ["CpuKernel", "available", "kernel"]
 
-# The bits of Flag in cpu.cpp.
+# The bits of Flag in cpu.cpp, the first of them in this order.
 _flags = itemgetter(
-    *("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted_correction", "maximize")
+    *("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted_correction", "maximize"),
+    *("lr_in_momentum", "cautious"),
 )
-_BITS = (1, 2, 4, 8, 16, 32)
+_BITS = (1, 2, 4, 8, 16, 32, 64, 128)
+_WIDE_STEP, _NARROW_STATE, _STOCHASTIC = 256, 512, 1024
 
 
-class _Row(ctypes.Structure):
-    """``Row`` in cpu.cpp: the tensors of one parameter."""
+class _Options(ctypes.Structure):
+    """``Options`` in cpu.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("param", *plan.AVERAGES, *plan.SCALARS)),
-        ("first", ctypes.c_int64),
-        ("numel", ctypes.c_int64),
+        *((key, ctypes.c_double) for key in ("lr", "mu", "nu", "eps", "weight_decay", "agc")),
+        ("centered_warmup", ctypes.c_int64),
+        ("seed", ctypes.c_int64),
         ("dtype", ctypes.c_int32),
-        ("wide_step", ctypes.c_int32),
-        ("scratch", ctypes.c_int64 * 10),
+        ("flags", ctypes.c_int32),
     )
 
 
 @functools.cache
 def _library() -> Callable[..., int] | None:
     """Return ``laprop_step`` of cpu.cpp on torch's threads, or None where it was not built."""
-    file = library()
-    if file is None:
+    built = importlib.util.find_spec("laprop.kernels._cpu")
+    if built is None or built.origin is None:
         return None
-    step = ctypes.CDLL(file).laprop_step
-    step.argtypes = (
-        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64),
-        *(ctypes.c_double,) * 5,
-        *(ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p),
-    )
+    step = ctypes.CDLL(built.origin).laprop_step
+    step.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
     step.restype = ctypes.c_int32
-    # A handle of torch's extension module sees the libraries that it is linked to.
-    parallel_for = ctypes.CDLL(torch._C.__file__).torch_parallel_for
-    address = ctypes.cast(parallel_for, ctypes.c_void_p)
+    # A handle of torch's extension module sees the libraries that it is linked to. The function is
+    # of torch's stable C interface; a torch that is too old for it makes the step on one thread.
+    parallel_for = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
+    address = None if parallel_for is None else ctypes.cast(parallel_for, ctypes.c_void_p)
     return lambda *arguments: cast(int, step(*arguments, address))
 
 
@@ -64,56 +64,54 @@ def available() -> bool:
     return _library() is not None
 
 
-def kernel() -> type[plan.Plan] | None:
-    """Return the plan, None where the kernel was not built."""
-    return CpuPlan if available() else None
+def kernel() -> Kernel | None:
+    """Return the kernel, None where it was not built."""
+    return CpuKernel() if available() else None
 
 
-class CpuPlan(plan.Plan):
-    """A param group on the CPU, as cpu.cpp takes it."""
+class CpuKernel:
+    """The kernel for tensors on the CPU; see :class:`laprop.kernels.rows.Kernel`."""
 
-    def _lay_out(self) -> None:
-        kernel = _library()
-        if kernel is None:
-            raise plan.Unsuited("the kernel was not built")
-        self._kernel = kernel
-        self._rows = (_Row * len(self._params))()
-        first = 0
-        for row, param, entries, averages in zip(
-            self._rows, self._params, self._states, self._averages, strict=True
-        ):
-            for key in (*averages, *plan.SCALARS):
-                setattr(row, key, entries[key].data_ptr())
-            row.param = param.data_ptr()
-            row.dtype = plan.DTYPES.index(param.dtype)
-            row.wide_step = entries["step"].dtype == torch.float64
-            row.first, row.numel = first, param.numel()
-            first += row.numel
+    scalars_on_device = False
+
+    def takes(self, dtype: torch.dtype, group: dict[str, Any]) -> bool:
+        """Return whether cpu.cpp has code for parameters of a dtype under a group's options."""
+        if dtype not in DTYPES:
+            return False
+        narrow_state = group["state_dtype"] is not None
+        if narrow_state and (dtype == torch.float64 or group["cautious"]):
+            return False  # the second pass of cautious would read averages that were rounded
+        return dtype != torch.float16 or group["low_precision"] != "stochastic"
 
     def step(
         self,
+        batch: Batch,
         group: dict[str, Any],
-        grad_scale: Tensor | None = None,
-        found_inf: Tensor | None = None,
+        grad_scale: Tensor | None,
+        found_inf: Tensor | None,
     ) -> bool:
-        """Make one step with the group's present options; not where there is a scale."""
-        if grad_scale is not None or found_inf is not None:
+        """Make one step; not where there is a scale. See the base class."""
+        function = _library()
+        if function is None or grad_scale is not None or found_inf is not None:
             return False
-        beta1, beta2 = group["betas"]
-        undone = self._kernel(
-            self._rows,
-            self._grads,
-            len(self._rows),
-            float(group["lr"]),
-            float(beta1),
-            float(beta2),
-            group["eps"],
-            group["weight_decay"],
-            group["centered_warmup"],
-            sum(map(mul, _flags(group), _BITS)),
+        count, state = len(batch.params), batch.state
+        # The columns of cpu.cpp's table.
+        columns = [batch.params, batch.grads, *(state.get(key) for key in (*AVERAGES, *SCALARS))]
+        table = array("q", map(Tensor.numel, batch.params))
+        for column in columns:
+            table.extend(repeat(0, count) if column is None else map(Tensor.data_ptr, column))
+        stochastic = batch.dtype == torch.bfloat16 and group["low_precision"] == "stochastic"
+        narrow_state = group["state_dtype"] is not None
+        flags = sum(map(mul, _flags(group), _BITS))
+        flags += _WIDE_STEP * (state["step"][0].dtype == torch.float64)
+        flags += _NARROW_STATE * narrow_state + _STOCHASTIC * stochastic
+        mu, nu = group["betas"]
+        options = _Options(
+            *(float(group["lr"]), float(mu), float(nu), group["eps"], group["weight_decay"]),
+            *(group["agc"] or 0.0, group["centered_warmup"]),
+            int(torch.randint(2**62, ())) if narrow_state or stochastic else 0,
+            *(DTYPES.index(batch.dtype), flags),
         )
-        if undone:
-            return False
-        # As an in-place operation does, for autograd to notice a weight changed before backward.
-        torch.autograd.graph.increment_version(self._params)
-        return True
+        # As an in-place operation does, so that autograd notices a weight changed before backward.
+        torch.autograd.graph.increment_version(batch.params)
+        return not function(table.buffer_info()[0], count, ctypes.byref(options))

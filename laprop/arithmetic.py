@@ -1,0 +1,432 @@
+"""The arithmetic of a step of :class:`laprop.LaProp`, for one tensor and for lists of tensors.
+
+The scalars of the rule are computed once, by :func:`_scalars`. The tensors are computed twice, for
+one tensor and for lists of tensors, as everywhere in torch.optim. The kernels in
+:mod:`laprop.kernels` are a third implementation, which makes one pass over memory.
+
+A *row* is what a step needs of one parameter: a dict with ``param``, ``grad`` and the tensors of
+its state under their own keys.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    _default_to_fused_or_foreach,
+    _get_capturable_supported_devices,
+)
+
+from laprop.kernels.rows import LOW_PRECISION, SCALARS
+
+__all__ = ["Row", "step_rows", "stochastic_rounding"]
+
+Row = dict[str, Tensor]
+Scalar = float | Tensor
+
+
+class _Common(NamedTuple):
+    """What the parameters of a group have in common in a step; numbers are in float64."""
+
+    group: dict[str, Any]
+    lr: Scalar
+    mu: Scalar
+    nu: Scalar
+    scale: Scalar
+    decay: Scalar
+    as_tensors: bool  # the scalars of the state are not read, but computed with as tensors
+
+
+class _Own(NamedTuple):
+    """The factors of one parameter in a step."""
+
+    warm: bool | Tensor  # whether centering has begun
+    keep: Scalar  # exp_avg = keep * exp_avg + gain * u
+    gain: Scalar
+    correction: Scalar  # of the bias of n, or by default of its root
+
+
+def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
+    """Make one step of the parameters of a group, in place.
+
+    Args:
+        rows: What belongs to each parameter, with a complete state. The dicts are used up.
+        group: The options of the group.
+
+    Raises:
+        RuntimeError: ``capturable`` on a device that captures no graphs, or ``foreach`` with
+            ``differentiable``.
+    """
+    if not rows:
+        return
+    params = [row["param"] for row in rows]
+    lr, (mu, nu) = group["lr"], group["betas"]
+    tensor_options = any(isinstance(x, Tensor) for x in (lr, mu, nu))
+    compiling = torch.compiler.is_compiling()
+    if group["capturable"] and not compiling:
+        devices = _get_capturable_supported_devices()
+        if any(param.device.type not in devices for param in params):
+            raise RuntimeError(
+                "If capturable=True, params and state_steps must be on supported devices: "
+                f"{', '.join(devices)}"
+            )
+    # The kernels come before this; where they cannot be used, foreach is what comes closest.
+    foreach = group["foreach"] or bool(group["fused"])
+    if group["foreach"] is None and group["fused"] is None:
+        _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
+        foreach = foreach and (group["capturable"] or not tensor_options)
+    if foreach and group["differentiable"]:
+        raise RuntimeError("`foreach` does not support `differentiable`")
+
+    if tensor_options and not group["capturable"] and not compiling:
+        # The scalars of the state are on the CPU; only a tensor on a device has to be waited for.
+        lr, mu, nu = (x.cpu() if isinstance(x, Tensor) else x for x in (lr, mu, nu))
+    device = rows[0]["step"].device
+    lr, mu, nu = (_exact(x, device) for x in (lr, mu, nu))
+    as_tensors = (
+        group["capturable"]
+        or group["differentiable"]
+        or compiling
+        or tensor_options
+        or device.type != "cpu"  # reading a scalar would wait for the device
+    )
+    common = _Common(group, lr, mu, nu, *_moves(lr, group), as_tensors)
+
+    narrow = [pair for row in rows for pair in _widen(row, group)]
+    for row in rows:
+        if row["param"].is_complex():
+            row["grad"] = row["grad"].resolve_conj()
+            for key, tensor in row.items():
+                if key not in SCALARS:
+                    row[key] = torch.view_as_real(tensor)
+    if foreach:
+        _foreach_step(rows, common)
+    else:
+        for row in rows:
+            _single_step(row, common)
+    for target, wide, at_random in narrow:
+        target.copy_(stochastic_rounding(wide, target.dtype) if at_random else wide)
+
+
+# --- scalars --------------------------------------------------------------------------------------
+
+
+def _exact(x: Scalar, device: torch.device) -> Scalar:
+    """Return a hyper-parameter in float64: a 0-dimensional tensor if it is one, or in a graph.
+
+    In a graph, since torch.compile bakes a float that changes into foreach calls as a constant.
+    """
+    if isinstance(x, Tensor):
+        return (x if x.dim() == 0 else x.squeeze()).to(torch.float64)
+    if torch.compiler.is_compiling():
+        return torch.scalar_tensor(x, dtype=torch.float64, device=device)
+    return float(x)
+
+
+def _quotient(a: Scalar, b: Scalar) -> Scalar:
+    """Return a / b, and 0 for 0 / 0."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return torch.where(torch.as_tensor(b == 0), 0.0, a / b)
+    return a / b if b != 0 else 0.0
+
+
+def _moves(lr: Scalar, group: dict[str, Any]) -> tuple[Scalar, Scalar]:
+    """Return scale and decay in ``param = (param - scale * exp_avg) * decay``; 0, 1 for lr = 0."""
+    by_lr = group["lr_weighted_correction"] or not group["lr_in_momentum"]
+    weight_decay = group["weight_decay"]
+    if isinstance(lr, Tensor):
+        any_lr = (lr != 0).to(lr.dtype)
+        share = lr if group["decay_by_lr"] else any_lr
+        return lr if by_lr else any_lr, 1 - share * weight_decay if weight_decay != 0 else 1.0
+    if lr == 0:
+        return 0.0, 1.0
+    return lr if by_lr else 1.0, 1 - weight_decay * (lr if group["decay_by_lr"] else 1.0)
+
+
+def _scalars(row: Row, common: _Common) -> _Own:
+    """Count one step of a parameter, in place and in float64, and return its factors.
+
+    With ``as_tensors`` the factors are tensors, and nothing waits for a device.
+    """
+    group, lr, mu, nu = common.group, common.lr, common.mu, common.nu
+    step, weight, sq_weight = (row[key] for key in SCALARS)
+
+    def read(scalar: Tensor) -> Scalar:
+        return scalar.clone() if common.as_tensors else scalar.item()
+
+    step += 1
+    old_weight, old_sq_weight = read(weight), read(sq_weight)
+    # exp_avg is the average of u weighted by mu^(t-s) lr_s, or by mu^(t-s) alone, and weight is the
+    # sum of the weights. An lr of 0 has weight 0. The quotients do not depend on the scale of lr.
+    inside = group["lr_in_momentum"]
+    new_weight = mu * old_weight + (1 - mu) * (
+        lr if inside and group["lr_weighted_correction"] else 1.0
+    )
+    c_n = nu * old_sq_weight + (1 - nu)
+    for kept, new in ((weight, new_weight), (sq_weight, c_n)):
+        if isinstance(new, Tensor):
+            kept.copy_(new)
+        else:
+            kept.fill_(new)
+    root = c_n
+    if not group["eps_in_sqrt"]:
+        root = c_n.sqrt() if isinstance(c_n, Tensor) else math.sqrt(c_n)
+    return _Own(
+        warm=not group["centered"] or read(step) > group["centered_warmup"],
+        keep=_quotient(mu * old_weight, new_weight),
+        gain=_quotient((1 - mu) * (lr if inside else 1.0), new_weight),
+        correction=1 / root,
+    )
+
+
+def _clip_factor(grad: Tensor, param: Tensor, agc: float) -> Tensor:
+    """Return what bounds the gradient's norm by agc times the parameter's, a float64 scalar."""
+    norm: Tensor = torch.linalg.vector_norm(grad, dtype=torch.float64)
+    size: Tensor = torch.linalg.vector_norm(param.detach(), dtype=torch.float64)
+    return (agc * size.clamp(min=1e-3) / norm).clamp(max=1.0)
+
+
+def _caution(exp_avg: Tensor, grad: Tensor) -> Tensor:
+    """Return 0 where momentum and gradient differ in sign, and elsewhere one over their share."""
+    agrees = (exp_avg.sign() * grad.sign()).clamp(min=0)
+    return agrees * (1 / agrees.mean(dtype=torch.float64).clamp(min=1e-3))
+
+
+def _root_floor(dtype: torch.dtype) -> float:
+    """Below this g**2 is denormal: the least value that the denominator may take."""
+    return float(torch.finfo(dtype).tiny ** 0.5)
+
+
+# --- one tensor -----------------------------------------------------------------------------------
+
+
+def _single_step(row: Row, common: _Common) -> None:
+    group, nu = common.group, common.nu
+    scale, decay = common.scale, common.decay
+    param, exp_avg, exp_avg_sq = row["param"], row["exp_avg"], row["exp_avg_sq"]
+    own = _scalars(row, common)
+    warm = own.warm
+
+    def old(tensor: Tensor) -> Tensor:
+        # Autograd must find what it saved as it was, although the state is changed in place.
+        return tensor.clone() if group["differentiable"] else tensor
+
+    grad = -row["grad"] if group["maximize"] else row["grad"]
+    if group["agc"] is not None:
+        grad = grad * _clip_factor(grad, param, group["agc"])
+
+    if isinstance(nu, Tensor):
+        exp_avg_sq.copy_(old(exp_avg_sq) * nu + grad * grad * (1 - nu))
+    else:
+        exp_avg_sq.mul_(nu).addcmul_(grad, grad, value=1 - nu)
+    second = old(exp_avg_sq)
+    if group["centered"]:
+        mean = row["exp_avg_grad"]
+        if isinstance(nu, Tensor):
+            mean.copy_(old(mean) * nu + grad * (1 - nu))
+        else:
+            mean.mul_(nu).add_(grad, alpha=1 - nu)
+        if warm is not False:
+            # n >= mean^2 is exact, but does not survive rounding.
+            variance = (second - old(mean).square()).clamp_(min=0)
+            second = torch.where(warm, variance, second) if warm is not True else variance
+    if group["amsgrad"] and warm is not False:
+        # As in the authors' code, uncentered moments do not enter a centered maximum.
+        previous = old(row["max_exp_avg_sq"])
+        maximum = torch.maximum(previous, second)
+        second = torch.where(warm, maximum, second) if warm is not True else maximum
+        row["max_exp_avg_sq"].copy_(
+            torch.where(warm, maximum, previous) if warm is not True else maximum
+        )
+
+    root = _differentiable_root if group["differentiable"] else torch.sqrt
+    if group["eps_in_sqrt"]:
+        denom = root((second * own.correction).add_(group["eps"]))
+    else:
+        denom = (root(second) * own.correction).add_(group["eps"])
+    floor = _root_floor(denom.dtype)
+    if group["eps"] < floor:
+        denom = denom.clamp(min=floor)
+
+    if common.as_tensors:
+        exp_avg.copy_(old(exp_avg) * own.keep + grad / denom * own.gain)
+    else:
+        exp_avg.mul_(own.keep).addcdiv_(grad, denom, value=cast(float, own.gain))
+    update = old(exp_avg)
+    if group["cautious"]:
+        update = update * _caution(update, grad)
+    if common.as_tensors:
+        param.copy_((old(param) - update * scale) * decay)
+    else:
+        if scale != 0:
+            param.add_(update, alpha=cast(float, -scale))
+        if decay != 1:
+            param.mul_(decay)
+
+
+def _differentiable_root(x: Tensor) -> Tensor:
+    """Return the root, with 0 as its derivative at 0, where that of torch.sqrt is infinite."""
+    return torch.where(x == 0, 0.0, torch.where(x == 0, 1.0, x).sqrt())
+
+
+# --- lists of tensors -----------------------------------------------------------------------------
+
+
+def _foreach_step(rows: list[Row], common: _Common) -> None:
+    # Lists of tensors of one device and dtype each; scalars stay out of this, as theirs differ.
+    params = cast(list[Tensor | None], [row["param"] for row in rows])
+    alike = Optimizer._group_tensors_by_device_and_dtype([params], with_indices=True)
+    for _, indices in alike.values():
+        _foreach_alike([rows[i] for i in indices], common)
+
+
+def _foreach_alike(rows: list[Row], common: _Common) -> None:
+    group, nu = common.group, common.nu
+
+    def column(key: str) -> list[Tensor]:
+        return [row[key] for row in rows]
+
+    params, grads = column("param"), column("grad")
+    exp_avgs, exp_avg_sqs = column("exp_avg"), column("exp_avg_sq")
+    like = params[0]
+
+    def local(x: Scalar) -> Any:
+        # foreach kernels want tensors of the device and dtype of the lists.
+        if isinstance(x, Tensor):
+            return x.to(device=like.device, dtype=like.dtype, non_blocking=True)
+        return x
+
+    def shared(x: Scalar) -> Any:
+        # A list, as foreach of a list and one tensor reads its value, which breaks a graph.
+        return [local(x)] * len(rows) if isinstance(x, Tensor) else x
+
+    if group["maximize"]:
+        grads = list(torch._foreach_neg(grads))
+    if group["agc"] is not None:
+        factors = [
+            local(_clip_factor(grad, param, group["agc"]))
+            for grad, param in zip(grads, params, strict=True)
+        ]
+        grads = list(torch._foreach_mul(grads, factors))
+
+    own = [_scalars(row, common) for row in rows]
+    warm = [factors.warm for factors in own]
+    keeps, gains, corrections = (
+        [local(factor) for factor in factors] for factors in list(zip(*own, strict=True))[1:]
+    )
+
+    nu_complement = shared(1 - nu)
+    torch._foreach_mul_(exp_avg_sqs, shared(nu))
+    if isinstance(nu, Tensor):
+        squares = torch._foreach_mul(grads, grads)
+        torch._foreach_mul_(squares, nu_complement)
+        torch._foreach_add_(exp_avg_sqs, squares)
+    else:
+        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, nu_complement)
+
+    # The second moments that divide; what is replaced below is replaced in this list only.
+    seconds = list(exp_avg_sqs)
+    if group["centered"]:
+        means = column("exp_avg_grad")
+        torch._foreach_mul_(means, shared(nu))
+        if isinstance(nu, Tensor):
+            torch._foreach_add_(means, torch._foreach_mul(grads, nu_complement))
+        else:
+            torch._foreach_add_(means, grads, alpha=nu_complement)
+        variances = list(torch._foreach_sub(seconds, torch._foreach_mul(means, means)))
+        torch._foreach_clamp_min_(variances, 0)
+        seconds = _where(warm, variances, seconds)
+    if group["amsgrad"]:
+        maxima = column("max_exp_avg_sq")
+        torch._foreach_maximum_(maxima, _where(warm, seconds, maxima))
+        seconds = _where(warm, maxima, seconds)
+
+    eps = shared(_exact(group["eps"], like.device))
+    if group["eps_in_sqrt"]:
+        denoms = torch._foreach_mul(seconds, corrections)
+        torch._foreach_add_(denoms, eps)
+        torch._foreach_sqrt_(denoms)
+    else:
+        denoms = torch._foreach_sqrt(seconds)
+        torch._foreach_mul_(denoms, corrections)
+        torch._foreach_add_(denoms, eps)
+    floor = _root_floor(like.dtype)
+    if group["eps"] < floor:
+        torch._foreach_clamp_min_(denoms, floor)
+
+    torch._foreach_mul_(exp_avgs, keeps)
+    if common.as_tensors:
+        normalised = torch._foreach_div(grads, denoms)
+        torch._foreach_mul_(normalised, gains)
+        torch._foreach_add_(exp_avgs, normalised)
+    else:
+        torch._foreach_addcdiv_(exp_avgs, grads, denoms, gains)
+
+    updates = exp_avgs
+    if group["cautious"]:
+        masks = [_caution(m, g) for m, g in zip(exp_avgs, grads, strict=True)]
+        updates = list(torch._foreach_mul(exp_avgs, masks))
+    if common.as_tensors:
+        torch._foreach_sub_(params, torch._foreach_mul(updates, shared(common.scale)))
+    elif common.scale != 0:
+        torch._foreach_add_(params, updates, alpha=cast(float, -common.scale))
+    if isinstance(common.decay, Tensor) or common.decay != 1:
+        torch._foreach_mul_(params, shared(common.decay))
+
+
+def _where(conditions: list[Any], a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    """Choose between tensors one by one; no operation where the conditions are on the host."""
+    return [
+        torch.where(c, x, y) if isinstance(c, Tensor) else (x if c else y)
+        for c, x, y in zip(conditions, a, b, strict=True)
+    ]
+
+
+# --- 16 bits --------------------------------------------------------------------------------------
+
+
+def stochastic_rounding(source: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round float32 to one of its two neighbours in a 16-bit dtype, right in the mean.
+
+    A number of that dtype, inf and NaN stay what they are.
+    """
+    dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the float32 mantissa
+    noise = torch.randint_like(source, 1 << dropped, dtype=torch.int32)
+    # As integers, floats of a sign are ordered by magnitude: add noise below the cut, then cut.
+    rounded = ((source.view(torch.int32) + noise) & -(1 << dropped)).view(torch.float32)
+    if dtype == torch.float16:
+        # Below 2**-14 float16 has a fixed spacing, 2**-24, which cuts further up.
+        fixed = torch.floor(source * 2.0**24 + noise * 2.0**-dropped) * 2.0**-24
+        rounded = torch.where(source.abs() < 2.0**-14, fixed, rounded)
+    return torch.where(source.isfinite(), rounded, source).to(dtype)
+
+
+def _widen(row: Row, group: dict[str, Any]) -> list[tuple[Tensor, Tensor, bool]]:
+    """Put float32 in the place of what has 16 bits in a row.
+
+    Returns:
+        Each tensor that was replaced, what replaced it, and whether to round at random when that
+        is written back.
+    """
+    narrow = []
+    param = row["param"]
+    if param.dtype in LOW_PRECISION:
+        wide = row.get("master_param")
+        if wide is None:
+            wide = param.to(torch.float32)
+        else:
+            # A weight that is not the rounded copy was changed from outside: that one counts.
+            wide.copy_(torch.where(wide.to(param.dtype) == param, wide, param.to(wide.dtype)))
+        narrow.append((param, wide, group["low_precision"] == "stochastic"))
+        row["param"] = wide
+        row["grad"] = row["grad"].to(torch.float32)
+    if group["state_dtype"] is not None:
+        for key, tensor in row.items():
+            if tensor.dtype in LOW_PRECISION:
+                row[key] = tensor.to(torch.float32)
+                narrow.append((tensor, row[key], True))
+    return narrow
