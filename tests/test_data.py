@@ -3,15 +3,16 @@
 import gzip
 import hashlib
 import http.server
+import multiprocessing
 import os
 import re
-import subprocess
-import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -25,7 +26,6 @@ from experiments.common.data.packings import PACKINGS
 from experiments.common.data.sources import Source
 from scripts import fetch_data
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CONTENT = {"one.bin": b"1" * 1000, "deep/two.bin": bytes(range(256)) * 9}
 FILES = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
 
@@ -200,44 +200,31 @@ def test_unwritable_cache_is_a_reason(places: Places) -> None:
         data.fetch("toy")
 
 
-# Fetches the toy artefact in a process of its own, from a source as slow as its arguments say.
-SLOW = """
-import sys, time
-from pathlib import Path
-sys.path[:0] = [{repository!r}, {tests!r}]
-from experiments.common.data import fetching
-from test_data import CONTENT, Fake, toy, write
+FORK = multiprocessing.get_context("fork")  # The processes inherit the test's folders and sources.
 
+
+@dataclass
 class Slow(Fake):
-    def download(self, files, folder):
-        print("started", flush=True)
-        write(folder, dict(list(CONTENT.items())[:1]))
-        time.sleep({seconds})
+    """A source that writes one file, says so in `started`, and serves after some seconds."""
+
+    seconds: float = 0.0
+    started: SimpleQueue = field(default_factory=FORK.SimpleQueue)
+
+    def download(self, files: Sequence[str], folder: Path) -> None:
+        write(folder, {"one.bin": CONTENT["one.bin"]})
+        self.started.put("started")
+        time.sleep(self.seconds)
         super().download(files, folder)
-
-fetching.MIRROR = Path("nowhere")
-fetching.cache = lambda: Path({cache!r})
-fetching.ARTEFACTS["toy"] = toy(Slow())
-print(fetching.fetch("toy"))
-"""
-
-
-def slow(places: Places, seconds: float) -> subprocess.Popen[str]:
-    code = SLOW.format(
-        repository=str(REPOSITORY),
-        tests=str(REPOSITORY / "tests"),
-        seconds=seconds,
-        cache=str(places.cache.parent),
-    )
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 def test_killed_download_leaves_nothing_that_is_used(places: Places) -> None:
-    process = slow(places, 600)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "started\n"
+    source = Slow(seconds=600)
+    places.sources(source)
+    process = FORK.Process(target=data.fetch, args=("toy",))
+    process.start()
+    source.started.get()
     process.kill()
-    process.communicate()
+    process.join()
     assert list(places.cache.glob(".partial-*")), "the process was to be killed half way"
     write(places.cache, {"deep/tmp0123": b"a file that pooch was checking"})
     assert data.locate("toy") is None
@@ -248,9 +235,16 @@ def test_killed_download_leaves_nothing_that_is_used(places: Places) -> None:
 
 
 def test_two_fetches_at_once_download_once(places: Places) -> None:
-    processes = [slow(places, 1), slow(places, 1)]
-    outputs = [process.communicate()[0].splitlines() for process in processes]
-    assert sorted(outputs) == [[str(places.cache)], ["started", str(places.cache)]]
+    source = Slow(seconds=1)
+    places.sources(source)
+    processes = [FORK.Process(target=data.fetch, args=("toy",)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    source.started.get()
+    assert source.started.empty()
     assert read(places.cache) == CONTENT
 
 

@@ -109,7 +109,7 @@ def locate(name: str) -> Path | None:
 
 
 def _locate(wanted: Artefact, tried: list[str]) -> Path | None:
-    """As `locate`; a line is added to `tried` for each place that does not serve."""
+    """Do what `locate` does, and add a line to `tried` for each place that does not serve."""
     if not os.environ.get("LAPROP_DATA"):
         tried.append("$LAPROP_DATA: not set")
     for place in (*mirrors(), cache()):
@@ -208,5 +208,5 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
 
 
 def _move(path: str, output_file: str, _: Any) -> None:
-    """What pooch takes for a download: the move of a file that is here already."""
+    """Downloader for pooch: the file is on this machine already, so it is moved."""
     os.replace(path, output_file)

