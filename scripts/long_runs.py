@@ -30,6 +30,10 @@ from experiments.common.run import Interrupted
 
 # Figures at their scale, and seeds of them, in the order in which they are wanted.
 QUEUE = (
+    ("theorem1", "paper"),
+    ("clipping", "paper"),
+    ("nu_schedule", "paper"),
+    ("tuning_range", "paper"),
     ("fig01", "paper"),
     ("fig11", "small"),  # the games of Figure 11; Breakout is Figure 6, too
     ("fig06", "small"),

@@ -20,13 +20,15 @@ LEDGER = Path(__file__).with_name("discrepancies.yaml")
 PAGE = RESULTS / "DISCREPANCIES.md"
 KEYS = ("group", "where", "paper", "code", "ours", "option", "measured")
 NOT_RUN = "not run"
+TEXTUAL = "textual"
 INTRODUCTION = """\
 # Where paper, code and logs disagree
 
 Written by `python -m scripts.make_discrepancies`. P is the paper, R the authors' repository
 (Z-T-WANG/LaProp-Optimizer). **here** is what we do by default, **otherwise** the option that gives
 the other reading. **not run**: nothing has measured it yet; where its experiment does not exist
-yet, **here** says how it is to be. What is said of logs is read off the authors' files and is no
+yet, **here** says how it is to be. **textual**: two texts or a log disagree, and nothing is to be
+measured. What is said of logs is read off the authors' files and is no
 measurement of ours. Intervals are 95 %.
 
 For the optimizer two copies of a small ReLU net on MNIST start alike and see the same minibatches,
@@ -44,6 +46,8 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
     """What a row's ``<figure>.<function>`` says; "not run" too where the figure has no results."""
+    if where == TEXTUAL:
+        return TEXTUAL
     figure, _, function = where.partition(".")
     results = None if where == NOT_RUN else load(figure)
     if results is None:

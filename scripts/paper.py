@@ -13,7 +13,8 @@ from experiments.common.records import RESULTS, Results, load
 
 HERE = Path(__file__).parent
 NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp", "amsprop": "AmsProp",
-         "centered": "centered LaProp", "sgd": "SGD", "lbfgs": "L-BFGS"}  # fmt: skip
+         "centered": "centered LaProp", "sgd": "SGD", "lbfgs": "L-BFGS",
+         "signsgd": "average of signs", "signum": "sign of the average"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
     assert set(row) - {"with"} == set(make_discrepancies.KEYS)
     assert all(isinstance(row[key], str) and row[key] for key in ("where", "paper", "code", "ours"))
     assert "|" not in "".join(str(value) for value in row.values())
-    if row["measured"] == "not run":
+    if row["measured"] in ("not run", "textual"):
         return
     figure, _, function = row["measured"].partition(".")
     assert callable(getattr(discrepancies, function))
@@ -184,7 +184,7 @@ def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
 
 def test_a_function_without_its_results_says_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_discrepancies, "load", lambda figure: None)
-    assert {row["measured"] for row in make_discrepancies.rows()} == {"not run"}
+    assert {row["measured"] for row in make_discrepancies.rows()} == {"not run", "textual"}
 
 
 def test_the_committed_ledger_is_the_generated_one() -> None:

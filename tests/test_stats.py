@@ -22,6 +22,7 @@ from experiments.common.stats import (
     every_above,
     interquartile_mean,
     jackknife,
+    log_ratio,
     maxima_by_chance,
     mean,
     median,
@@ -30,7 +31,9 @@ from experiments.common.stats import (
     proportion,
     share_above,
     share_below,
+    share_difference,
     somewhere,
+    times,
 )
 
 REPEATS = 3000  # the share of misses of a 95 % interval is then known to 0.4 points
@@ -90,6 +93,34 @@ def test_the_interval_of_a_share_covers(trials: int) -> None:
     held = (chance * ((low <= truths) & (truths <= high))).sum(0)
     assert 0.93 < held.mean() < 0.97
     assert held.min() > 0.89
+
+
+def test_the_interval_of_a_difference_of_shares_covers() -> None:
+    """Exactly, mean over pairs of shares, at the fifty seeds of the committed results."""
+    n, truths = 50, np.linspace(0.05, 0.95, 10)
+    counts = range(n + 1)
+    ends = np.array([[share_difference(a, n, b, n)[1:] for b in counts] for a in counts])
+    chance = binom.pmf(np.arange(n + 1)[:, None], n, truths)
+    covers = [
+        (
+            np.outer(chance[:, i], chance[:, j]) * ((ends[..., 0] <= gap) & (gap <= ends[..., 1]))
+        ).sum()
+        for i, a in enumerate(truths)
+        for j, b in enumerate(truths)
+        for gap in [a - b]
+    ]
+    assert 0.93 < np.mean(covers) < 0.97
+
+
+@pytest.mark.parametrize("seeds", [10, 100])
+def test_the_interval_of_a_ratio_covers(seeds: int) -> None:
+    def ratio(rng: np.random.Generator) -> Estimate:
+        a, b = (pd.Series(np.exp(0.1 * rng.normal(size=seeds))) for _ in range(2))
+        return log_ratio(1.2 * a, b)
+
+    assert 0.93 < covered(ratio, np.log(1.2)) < 0.97
+    assert times(log_ratio(pd.Series([2.0, 8.0]), pd.Series([1.0, 1.0]))).startswith("4.000 [")
+    assert times(log_ratio(pd.Series([2.0]), pd.Series([1.0]))) == "2.000 [no interval]"
 
 
 def test_with_too_few_seeds_or_none_that_differ_there_is_no_interval_and_no_verdict() -> None:

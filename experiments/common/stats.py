@@ -94,6 +94,22 @@ def paired(a: pd.Series, b: pd.Series) -> Estimate:
     return mean((a - b).dropna().to_numpy())
 
 
+def log_ratio(a: pd.Series, b: pd.Series) -> Estimate:
+    """Mean over seeds of the logarithm of a / b; both index the same seeds.
+
+    A number that is missing makes it NaN, by which nothing can be decided.
+    """
+    return mean((np.log(a) - np.log(b)).to_numpy())
+
+
+def times(ratio: Estimate) -> str:
+    """A logarithm of a ratio as the ratio, ``0.97 [0.95, 0.99]``."""
+    if math.isnan(ratio.error):
+        return f"{math.exp(ratio.centre):.3f} [no interval]"
+    centre, low, high = (math.exp(end) for end in (ratio.centre, ratio.low, ratio.high))
+    return f"{centre:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def jackknife(statistic: Callable[..., float], *tables: ArrayLike) -> Estimate:
     """A statistic over runs and tasks, with Student's t over the jackknife's pseudo-values.
 
@@ -152,6 +168,23 @@ def proportion(
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     return p, np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float, float, float]:
+    """Difference k/n - other_k/other_n with Newcombe's interval from the two of Wilson.
+
+    Returns:
+        difference, low, high.
+    """
+    (p, other), (low, other_low), (high, other_high) = (
+        end.tolist() for end in proportion([k, other_k], [n, other_n])
+    )
+    gap = p - other
+    return (
+        gap,
+        gap - math.hypot(p - low, other_high - other),
+        gap + math.hypot(high - p, other - other_low),
+    )
 
 
 def interquartile_mean(scores: ArrayLike) -> float:

@@ -14,11 +14,13 @@ from experiments.common.stats import (
     decide,
     every_above,
     everywhere,
+    log_ratio,
     mean,
     median,
     paired,
     share_above,
     somewhere,
+    times,
 )
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
@@ -162,4 +164,28 @@ def deep_faster(results: Results) -> Measured:
         "which either learns",
         every_above([gap]),
         f"lower with LaProp at {lower} of {either.sum()} settings",
+    )
+
+
+def deep_small_lr(results: Results, margin: float) -> Measured:
+    """The final loss at the smallest lr over that at the best one, at each depth that learns."""
+    runs = results.runs.assign(final_loss=results.runs.final_loss.fillna(GUESSING))
+    cells, smallest = {}, runs.lr.min()
+    share = shares(results)
+    for (optimizer, depth), cell in runs.groupby(["optimizer", "depth"]):
+        if optimizer == "amsgrad" or share[optimizer, depth].max() == 0:
+            continue
+        loss = cell.pivot(index="seed", columns="lr", values="final_loss")
+        cells[optimizer, depth] = log_ratio(loss[smallest], loss[loss.mean().idxmin()])
+    limit = np.log(margin)
+    held = decide(
+        everywhere(cell.above(limit) for cell in cells.values()),
+        somewhere(cell.below(limit) for cell in cells.values()),
+    )
+    text = ", ".join(f"{NAMES[o]} at depth {depth} {times(r)}" for (o, depth), r in cells.items())
+    least = np.exp(min(cell.centre for cell in cells.values()))
+    return Measured(
+        f"final loss at lr {smallest:g} over that at the best lr: {text}",
+        held,
+        f"{least:.2f} times at least, against {margin:g}",
     )

@@ -7,7 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, every_above, mean, paired
+from experiments.common.stats import (
+    Estimate,
+    decide,
+    every_above,
+    everywhere,
+    mean,
+    paired,
+    somewhere,
+)
 from scripts.figures.fig12 import common, maps, outcomes
 from scripts.paper import NAMES, Measured
 
@@ -53,4 +61,23 @@ def cifar_training_loss(results: Results, optimizer: str, depends: bool, margin:
         f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {found:.3f}",
         held if depends or held is None else not held,
         f"{found.centre:.3f} against the margin of {margin:g}",
+    )
+
+
+def cifar_loss_and_accuracy(results: Results, limit: float) -> Measured:
+    """The rank correlation of test loss and test error over the common cells."""
+    runs = common(results)
+    ranks = runs[["test_loss", "test_accuracy"]].groupby([runs.optimizer, runs.seed])
+    found = -ranks.corr(method="spearman").test_loss.xs("test_accuracy", level=2)
+    cells = {o: mean(found[o].to_numpy()) for o in ("laprop", "adam")}
+    text = ", ".join(f"{NAMES[o]} {cell:.2f}" for o, cell in cells.items())
+    held = decide(
+        everywhere(cell.below(limit) for cell in cells.values()),
+        somewhere(cell.above(limit) for cell in cells.values()),
+    )
+    return Measured(
+        f"rank correlation of test loss and test error over the "
+        f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {text}",
+        held,
+        f"{max(cell.centre for cell in cells.values()):.2f} at most, against {limit:g}",
     )
