@@ -103,11 +103,16 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
             for key, tensor in row.items():
                 if key not in SCALARS:
                     row[key] = torch.view_as_real(tensor)
+    singles = rows
     if foreach:
-        _foreach_step(rows, common)
-    else:
-        for row in rows:
-            _single_step(row, common)
+        # Lists of tensors cannot be changed where one has a lazy negation.
+        lazy = [not compiling and any(map(Tensor.is_neg, row.values())) for row in rows]
+        singles = [row for row, is_lazy in zip(rows, lazy, strict=True) if is_lazy]
+        listed = [row for row, is_lazy in zip(rows, lazy, strict=True) if not is_lazy]
+        if listed:
+            _foreach_step(listed, common)
+    for row in singles:
+        _single_step(row, common)
     for target, wide, at_random in narrow:
         target.copy_(stochastic_rounding(wide, target.dtype) if at_random else wide)
 

@@ -52,7 +52,8 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
 
     Raises:
         TypeError: The parameter's dtype is none that can be optimized.
-        RuntimeError: The gradient is sparse, or a tensor has another shape than the parameter.
+        RuntimeError: The gradient is sparse or of another dtype than the parameter, or a tensor has
+            another shape.
         ValueError: An entry is no tensor, or an average has no weight.
     """
     shape = tuple(param.shape)
@@ -82,13 +83,15 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
                 "(allowed: one)"
             )
     for key in keys:
+        dtype = torch.float32 if key == "master_param" else state_dtype(param, group)
         if key in state:
-            continue
-        if key == "master_param":
-            state[key] = param.detach().to(torch.float32, copy=True)
+            # Parameter or option had another dtype before. Results would depend on who computes.
+            state[key] = state[key].to(dtype)
+        elif key == "master_param":
+            state[key] = param.detach().to(dtype, copy=True)
         else:
             state[key] = torch.zeros_like(
-                param, dtype=state_dtype(param, group), memory_format=torch.preserve_format
+                param, dtype=dtype, memory_format=torch.preserve_format
             ).detach()
     on_device = _scalars_on_device(param, group)
     for key in SCALARS:
@@ -97,6 +100,11 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
         # On the CPU, where reading it costs nothing, unless the step must not be read.
         # torch.compile moves step, and only step, to the device: the others follow it.
         state[key] = state[key].to(param.device if on_device else state["step"].device)
+    if grad.dtype != param.dtype:
+        raise RuntimeError(
+            f"a parameter of shape {shape} is {param.dtype} and its gradient {grad.dtype}: after a "
+            "change of dtype it needs a new gradient"
+        )
     for name, tensor in (("its gradient", grad), *((f"state[{k!r}]", state[k]) for k in keys)):
         if tensor.shape != param.shape:
             raise RuntimeError(
