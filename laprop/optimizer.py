@@ -322,11 +322,11 @@ class LaProp(Optimizer):
         The lists hold parameters, gradients and state, so that nothing that another thread drops
         is gone before the kernel is done.
         """
-        grads = [*map(_grad, group["params"])]
-        with_grad = [(p, g) for p, g in zip(group["params"], grads, strict=True) if g is not None]
-        if not with_grad:
+        present = [*map(_grad, group["params"])]
+        grads = [grad for grad in present if grad is not None]
+        if not grads:
             return frozenset()
-        params, grads = map(list, zip(*with_grad, strict=True))
+        params = [p for p, grad in zip(group["params"], present, strict=True) if grad is not None]
         kernel = kernel_of(params[0], group)
         if kernel is None:
             return frozenset()

@@ -1,17 +1,20 @@
 """Time and temporary memory of an optimizer's step, as ratios to torch's fused Adam.
 
 ``python -m scripts.bench_optimizer`` writes ``results/benchmarks/optimizer.csv``, with
-``--device cuda`` ``optimizer_cuda.csv``. Three sets of float32 tensors: one of 10M numbers,
-ResNet-20's 59 (0.27M, which stay in the cache), and a transformer's 39M; on a CPU on one thread
-and on all. ``stream`` is what no step of this kind can be faster than: on a CPU a C loop that reads
-four arrays and writes three, and does no more than two products and four sums (it needs ``cc``);
-on a GPU a copy within its memory that reads and writes as many bytes as a step does. A peer that is
-not installed (``pip install '.[bench]'``) has a row without numbers.
+``--device cuda`` ``optimizer_cuda.csv``. The sets of float32 tensors are one of 10M numbers,
+ResNet-20's 59 (0.27M, which stay in the cache), a transformer's 39M, and 300 of 64 numbers. The
+last come also with a seventh of the gradients missing at random in each step (``come and go``), and
+with one tensor whose elements have gaps between them (``one strided``). On a CPU the step is timed
+on one thread and on all. ``stream`` is what no step of this kind can be faster than: on a CPU a C
+loop that reads four arrays and writes three, and does no more than two products and four sums (it
+needs ``cc``); on a GPU a copy within its memory that reads and writes as many bytes as a step does.
+A peer that is not installed (``pip install '.[bench]'``) has a row without numbers.
 """
 
 import argparse
 import ctypes
 import importlib
+import itertools
 import math
 import os
 import resource
@@ -59,10 +62,18 @@ def transformer() -> list[torch.Size]:
     return [p.shape for p in net.parameters()]
 
 
+def small() -> list[torch.Size]:
+    """Shapes of 300 small tensors, such as the experts of a mixture have."""
+    return [torch.Size([64])] * 300
+
+
 PROBLEMS: dict[str, Callable[[], list[torch.Size]]] = {
     "10M": lambda: [torch.Size([10_000_000])],
     "ResNet-20": lambda: [p.shape for p in resnet(20, 16, "pad").parameters()],
     "transformer": transformer,
+    "300 small": small,
+    "come and go": small,
+    "one strided": small,
 }
 
 
@@ -92,26 +103,44 @@ OPTIMIZERS: dict[str, Callable[[], Callable[..., Any]]] = {
     "timm LaProp": partial(peer, "timm.optim.laprop", "LaProp"),
     "pytorch_optimizer LaProp": partial(peer, "pytorch_optimizer", "LaProp"),
     "heavyball LaProp": partial(peer, "heavyball", "LaProp"),
+    "LaProp, fused, clipped": partial(partial, LaProp, fused=True, agc=0.3),
+    "torchrl DreamerV3Optimizer": partial(
+        peer, "torchrl.trainers.algorithms", "DreamerV3Optimizer", agc=0.0
+    ),
+    "torchrl DreamerV3Optimizer, clipped": partial(
+        peer, "torchrl.trainers.algorithms", "DreamerV3Optimizer", agc=0.3
+    ),
 }
 
 
 # Whose version stands in a row; else it is torch's or laprop's.
-PEERS = ("timm", "pytorch_optimizer", "heavyball")
+PEERS = ("timm", "pytorch_optimizer", "heavyball", "torchrl")
+
+
+def missing(problem: str, count: int) -> list[list[bool]]:
+    """Which gradients are missing in each of some steps, which are gone through in turn."""
+    if problem != "come and go":
+        return [[False] * count]
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(64, count, generator=generator) < 1 / 7).tolist()
 
 
 def stepper(
-    optimizer: Callable[..., Any], shapes: list[torch.Size], device: str
+    optimizer: Callable[..., Any], problem: str, shapes: list[torch.Size], device: str
 ) -> Callable[[], object]:
     """A step of a fresh optimizer on tensors of its own, after three that set it up."""
     generator = torch.Generator(device).manual_seed(0)
     some = {"generator": generator, "device": device}
     params = [torch.nn.Parameter(torch.randn(shape, **some)) for shape in shapes]
+    if problem == "one strided":
+        params[0] = torch.nn.Parameter(torch.randn(2 * shapes[0].numel(), **some)[::2])
     grads = [1e-2 * torch.randn(shape, **some) for shape in shapes]
     made = optimizer(params, lr=1e-6)
+    gone = itertools.cycle(missing(problem, len(shapes)))
 
     def step() -> None:
-        for param, grad in zip(params, grads, strict=True):  # some peers take them away
-            param.grad = grad
+        for param, grad, is_gone in zip(params, grads, next(gone), strict=True):
+            param.grad = None if is_gone else grad  # some peers take them away
         made.step()
 
     for _ in range(3):
@@ -119,14 +148,15 @@ def stepper(
     return step
 
 
-def assignments(shapes: list[torch.Size]) -> Callable[[], object]:
+def assignments(problem: str, shapes: list[torch.Size]) -> Callable[[], object]:
     """What :func:`stepper` does besides the optimizer's step, to be taken off."""
     params = [torch.nn.Parameter(torch.empty(shape)) for shape in shapes]
     grads = [torch.empty(shape) for shape in shapes]
+    gone = itertools.cycle(missing(problem, len(shapes)))
 
     def assign() -> None:
-        for param, grad in zip(params, grads, strict=True):
-            param.grad = grad
+        for param, grad, is_gone in zip(params, grads, next(gone), strict=True):
+            param.grad = None if is_gone else grad
 
     return assign
 
@@ -202,7 +232,8 @@ def memory(device: str) -> dict[str, float]:
     found = {}
     for way, optimizer in OPTIMIZERS.items():
         with suppress(ImportError):
-            found[way] = temporary_bytes(stepper(optimizer(), PROBLEMS["10M"](), device), device)
+            step = stepper(optimizer(), "10M", PROBLEMS["10M"](), device)
+            found[way] = temporary_bytes(step, device)
     return found
 
 
@@ -210,11 +241,11 @@ def measured(problem: str, device: str, threads: int) -> pd.DataFrame:
     """A row for each optimizer on one set of tensors."""
     torch.set_num_threads(threads)
     shapes = PROBLEMS[problem]()
-    overhead = assignments(shapes)
+    overhead = assignments(problem, shapes)
     made: dict[str, Callable[[], object] | None] = {}
     for way, optimizer in OPTIMIZERS.items():
         try:
-            made[way] = stepper(optimizer(), shapes, device)
+            made[way] = stepper(optimizer(), problem, shapes, device)
         except ImportError:
             made[way] = None
     try:

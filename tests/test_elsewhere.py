@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import readme
+from conftest import ROOT, readme
 from torch import Tensor
 
 from laprop import LaProp
@@ -106,3 +106,79 @@ def test_timm(used: list[LaProp]) -> None:
     names["model"](x).sum().backward()
     optimizer.step()
     assert used == [optimizer]
+
+
+# The same rule in other packages --------------------------------------------------------------
+
+
+def recipe(start: str) -> str:
+    """The block of code of docs/optimizer.md that begins with these words."""
+    blocks = (ROOT / "docs" / "optimizer.md").read_text().split("```python\n")[1:]
+    (block,) = (block for block in blocks if block.startswith(start))
+    return block.split("```")[0]
+
+
+def some_params(seed: int = 0) -> list[torch.nn.Parameter]:
+    """Weights of all sizes, some of them 0."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(20, 10), (10,), (4, 3, 2, 2), ()]
+    sizes = [1.0, 0.0, 1e-5, 10.0]
+    return [
+        torch.nn.Parameter(size * torch.randn(shape, generator=generator))
+        for shape, size in zip(shapes, sizes, strict=True)
+    ]
+
+
+def assert_same_path(
+    ours: list[torch.nn.Parameter],
+    theirs: list[torch.nn.Parameter],
+    step: Any,
+    steps: int,
+    lr: float,
+) -> None:
+    """Equal after each step, to a hundredth of lr for what rounding makes of it in float32."""
+    generator = torch.Generator().manual_seed(1)
+    for t in range(steps):
+        for a, b in zip(ours, theirs, strict=True):
+            size = 10.0 ** (t % 5 - 3)
+            a.grad = size * torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        step()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-6, atol=0.01 * lr)
+
+
+@pytest.mark.parametrize("kind", [{"fused": True}, {"foreach": True}, {"foreach": False}])
+@pytest.mark.parametrize("clipped", [True, False])
+def test_dreamer_v3s_optimizer_in_one_line(clipped: bool, kind: dict[str, bool]) -> None:
+    """Equal to torchrl's after every step, through its warmup."""
+    algorithms = pytest.importorskip("torchrl.trainers.algorithms", exc_type=ImportError)
+    theirs = some_params()
+    names: dict[str, Any] = {"LaProp": LaProp, "torch": torch, "params": some_params()}
+    exec(recipe("optimizer ="), names)
+    exec(recipe("warmup ="), names)
+    names["optimizer"].param_groups[0].update(agc=0.3 if clipped else None, **kind)
+    other = algorithms.DreamerV3Optimizer(theirs, agc=0.3 if clipped else 0.0)
+
+    def step() -> None:
+        names["optimizer"].step()
+        names["warmup"].step()
+        other.step()
+
+    assert_same_path(names["params"], theirs, step, 1100, 4e-5)
+    assert not torch.equal(theirs[0], some_params()[0])
+
+
+@pytest.mark.parametrize("kind", [{"fused": True}, {"foreach": True}, {"foreach": False}])
+def test_cautious_is_timms(kind: dict[str, bool]) -> None:
+    timm = pytest.importorskip("timm.optim.laprop")
+    ours, theirs = some_params(), some_params()
+    options = {"lr": 1e-3, "weight_decay": 0.01}
+    one = LaProp(ours, **options, decay_by_lr=True, cautious=True, **kind)
+    other = timm.LaProp(theirs, **options, caution=True)
+
+    def step() -> None:
+        one.step()
+        other.step()
+
+    assert_same_path(ours, theirs, step, 60, 1e-3)

@@ -169,20 +169,25 @@ INLINE void move(Row& row, int64_t begin, int64_t end) {
 }
 
 // Sums of squares in float64, in an order that depends on nothing but begin and end.
-template <class P, int Round> Sums squares(const Row& row, int64_t begin, int64_t end) {
-  const P* const param = static_cast<const P*>(row.param);
-  const P* const grad = static_cast<const P*>(row.grad);
-  const Wide<P>* const master = static_cast<const Wide<P>*>(row.master);
-  constexpr int kLanes = 8;
+template <class P, int Round> INLINE Sums squares(const Row& row, int64_t begin, int64_t end) {
+  const P* __restrict const param = static_cast<const P*>(row.param);
+  const P* __restrict const grad = static_cast<const P*>(row.grad);
+  const Wide<P>* __restrict const master = static_cast<const Wide<P>*>(row.master);
+  constexpr int kLanes = 16;
   double grads[kLanes] = {}, params[kLanes] = {};
-  for (; begin < end; begin += kLanes) {
-    const int lanes = int(std::min<int64_t>(kLanes, end - begin));
-    for (int lane = 0; lane < lanes; ++lane) {
+  for (; begin + kLanes <= end; begin += kLanes) {
+    INDEPENDENT
+    for (int lane = 0; lane < kLanes; ++lane) {
       const double g = widen(grad[begin + lane]);
       const double theta = weight_at<P, Round>(param, master, begin + lane);
       grads[lane] += g * g;
       params[lane] += theta * theta;
     }
+  }
+  for (int lane = 0; begin < end; ++begin, ++lane) {
+    const double g = widen(grad[begin]), theta = weight_at<P, Round>(param, master, begin);
+    grads[lane] += g * g;
+    params[lane] += theta * theta;
   }
   Sums sums{0, 0};
   for (int lane = 0; lane < kLanes; ++lane) sums.grad += grads[lane], sums.param += params[lane];
@@ -201,6 +206,9 @@ template <class P, class S, int Round, bool Max, bool Mean, int Which>
 void update_base(Row& row, int64_t begin, int64_t end) {
   update<kBaseFma, P, S, Round, Max, Mean, Which>(row, begin, end);
 }
+template <class P, int Round> Sums squares_base(const Row& row, int64_t begin, int64_t end) {
+  return squares<P, Round>(row, begin, end);
+}
 template <class P, class S, int Round> void move_base(Row& row, int64_t begin, int64_t end) {
   move<kBaseFma, P, S, Round>(row, begin, end);
 }
@@ -209,6 +217,10 @@ template <class P, class S, int Round> void move_base(Row& row, int64_t begin, i
 template <class P, class S, int Round, bool Max, bool Mean, int Which>
 __attribute__((target("avx2,fma"))) void update_avx2(Row& row, int64_t begin, int64_t end) {
   update<true, P, S, Round, Max, Mean, Which>(row, begin, end);
+}
+template <class P, int Round>
+__attribute__((target("avx2,fma"))) Sums squares_avx2(const Row& row, int64_t begin, int64_t end) {
+  return squares<P, Round>(row, begin, end);
 }
 template <class P, class S, int Round>
 __attribute__((target("avx2,fma"))) void move_avx2(Row& row, int64_t begin, int64_t end) {
@@ -225,6 +237,10 @@ __attribute__((target("avx2,fma"))) void move_avx2(Row& row, int64_t begin, int6
 template <class P, class S, int Round, bool Max, bool Mean, int Which>
 WIDEST void update_avx512(Row& row, int64_t begin, int64_t end) {
   update<true, P, S, Round, Max, Mean, Which>(row, begin, end);
+}
+template <class P, int Round>
+WIDEST Sums squares_avx512(const Row& row, int64_t begin, int64_t end) {
+  return squares<P, Round>(row, begin, end);
 }
 template <class P, class S, int Round> WIDEST void move_avx512(Row& row, int64_t begin, int64_t end) {
   move<true, P, S, Round>(row, begin, end);
@@ -248,15 +264,18 @@ struct Functions {
 };
 
 template <class P, class S, int Round, bool Max, bool Mean, int Which> Functions for_machine() {
-  const Squares sums = squares<P, Round>;
 #if defined(__x86_64__)
   switch (this_machine()) {
-    case kAvx512: return {update_avx512<P, S, Round, Max, Mean, Which>, move_avx512<P, S, Round>, sums};
-    case kAvx2: return {update_avx2<P, S, Round, Max, Mean, Which>, move_avx2<P, S, Round>, sums};
+    case kAvx512:
+      return {update_avx512<P, S, Round, Max, Mean, Which>, move_avx512<P, S, Round>,
+              squares_avx512<P, Round>};
+    case kAvx2:
+      return {update_avx2<P, S, Round, Max, Mean, Which>, move_avx2<P, S, Round>,
+              squares_avx2<P, Round>};
     default: break;
   }
 #endif
-  return {update_base<P, S, Round, Max, Mean, Which>, move_base<P, S, Round>, sums};
+  return {update_base<P, S, Round, Max, Mean, Which>, move_base<P, S, Round>, squares_base<P, Round>};
 }
 
 // What is known at run time becomes template arguments, one after the other.
@@ -390,7 +409,7 @@ int32_t on_this_thread(int64_t begin, int64_t end, int64_t, Task task, void* con
 }  // namespace
 
 // Make one step. Returns 0, or another number if it has done nothing: 1 where a tensor has no
-// memory, 2 where tensors overlap.
+// memory or a scalar is negated, 2 where tensors overlap.
 EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* options,
                            ParallelFor parallel_for) {
   const Options& o = *options;
@@ -409,6 +428,13 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
         if (!address(column, i)) return 1;
     for (int column = kStep; column <= kSqWeight; ++column)
       if (!address(column, i)) return 1;
+    // None can be negative, but in the memory of a tensor that is negated when it is read.
+    const void* const steps = address(kStep, i);
+    const double step = o.flags & kWideStep ? *static_cast<const double*>(steps)
+                                            : *static_cast<const float*>(steps);
+    if (step < 0 || *static_cast<const double*>(address(kWeight, i)) < 0 ||
+        *static_cast<const double*>(address(kSqWeight, i)) < 0)
+      return 1;
   }
   if (overlaps(table, count, param_bytes, narrow_state ? 2 : param_bytes == 8 ? 8 : 4)) return 2;
 

@@ -97,9 +97,10 @@ class CpuKernel:
         count, state = len(batch.params), batch.state
         # The columns of cpu.cpp's table.
         columns = [batch.params, batch.grads, *(state.get(key) for key in (*AVERAGES, *SCALARS))]
-        table = array("q", map(Tensor.numel, batch.params))
+        numbers = [*map(Tensor.numel, batch.params)]
         for column in columns:
-            table.extend(repeat(0, count) if column is None else map(Tensor.data_ptr, column))
+            numbers += repeat(0, count) if column is None else map(Tensor.data_ptr, column)
+        table = array("q", numbers)
         stochastic = batch.dtype == torch.bfloat16 and group["low_precision"] == "stochastic"
         narrow_state = group["state_dtype"] is not None
         flags = sum(map(mul, _flags(group), _BITS))

@@ -8,8 +8,9 @@ how a tensor was at an earlier step, and no tensor is held longer than the optim
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
@@ -67,7 +68,7 @@ class Batch:
 
     params: list[Tensor]
     grads: list[Tensor]
-    state: dict[str, list[Tensor]]
+    state: Mapping[str, Sequence[Tensor]]
     dtype: torch.dtype
     state_dtype: torch.dtype
 
@@ -110,7 +111,7 @@ def batches(
     group: dict[str, Any],
     kernel: Kernel,
 ) -> list[Batch]:
-    """Return what the kernel takes of these parameters, in batches of one dtype.
+    """Return what the kernel takes of these parameters, one batch for each dtype.
 
     Left out are tensors of subclasses, on another device than the first, not dense, not laid out
     as their parameter, of another dtype than the step expects, or with a lazy negation.
@@ -121,103 +122,91 @@ def batches(
         states: The state of each, complete.
         group: Their options.
         kernel: The kernel of the device of the first parameter.
+
+    Raises:
+        KeyError: A state is not complete.
     """
-    device = params[0].get_device()
     dtypes = [*map(_dtype, params)]
     found: list[Batch] = []
     for dtype in dict.fromkeys(dtypes):
         if not kernel.takes(dtype, group):
             continue
-        rows: Sequence[int] = range(len(params))
+        own = params, grads, states
         if dtypes.count(dtype) < len(params):
-            rows = [i for i in rows if dtypes[i] == dtype]
+            rows = [i for i, other in enumerate(dtypes) if other == dtype]
+            own = [[column[i] for i in rows] for column in own]  # type: ignore[assignment]
         keys = (*averages_of(dtype, group), *SCALARS)
-        columns = zip(*(itemgetter(*keys)(states[i]) for i in rows), strict=True)
-        batch = Batch(
-            [params[i] for i in rows],
-            [grads[i] for i in rows],
-            dict(zip(keys, map(list, columns), strict=True)),
-            dtype,
-            state_dtype(params[rows[0]], group),
-        )
-        scalar_device = device if kernel.scalars_on_device else -1
-        found += _suited(batch, device, scalar_device)
+        columns = zip(*map(itemgetter(*keys), own[2]), strict=True)
+        state = dict(zip(keys, columns, strict=True))
+        batch = Batch(own[0], own[1], state, dtype, state_dtype(own[0][0], group))
+        misfits = _misfits(batch, kernel.scalars_on_device)
+        if misfits:
+            batch = _without(batch, misfits)
+        if batch.params:
+            found.append(batch)
     return found
 
 
-def _suited(batch: Batch, device: int, scalar_device: int) -> list[Batch]:
-    """Return the batch, or without the rows that do not fit where there are such rows.
+def _without(batch: Batch, misfits: set[int]) -> Batch:
+    rows = [i for i in range(len(batch.params)) if i not in misfits]
+    state = {key: [column[i] for i in rows] for key, column in batch.state.items()}
+    params, grads = ([column[i] for i in rows] for column in (batch.params, batch.grads))
+    return Batch(params, grads, state, batch.dtype, batch.state_dtype)
 
-    Checks work on whole columns, which takes a fraction of the time that rows would take. Halving
-    finds the few rows that do not fit.
+
+def _misfits(batch: Batch, scalars_on_device: bool) -> set[int]:
+    """Return the rows that the kernel cannot take.
+
+    Columns are looked at as a whole, one behind the other, which takes a fraction of the time that
+    rows would take.
     """
-    if _fits(batch, device, scalar_device):
-        return [batch]
+    bad: set[int] = set()
     count = len(batch.params)
-    if count == 1:
-        return []
-    merged: dict[torch.dtype, Batch] = {}  # a kernel counts all steps of a batch in one dtype
-    for half in (slice(0, count // 2), slice(count // 2, count)):
-        for part in _suited(_part(batch, half), device, scalar_device):
-            whole = merged.setdefault(part.state["step"][0].dtype, part)
-            if whole is not part:
-                whole.params += part.params
-                whole.grads += part.grads
-                for key, column in part.state.items():
-                    whole.state[key] += column
-    return list(merged.values())
 
+    def expect(values: list[Any], wanted: Any) -> None:
+        if values.count(wanted) != len(values):
+            bad.update(i % count for i, value in enumerate(values) if value != wanted)
 
-def _part(batch: Batch, rows: slice) -> Batch:
-    state = {key: column[rows] for key, column in batch.state.items()}
-    return Batch(batch.params[rows], batch.grads[rows], state, batch.dtype, batch.state_dtype)
+    state = batch.state
+    averages = [*chain(*(state[key] for key in AVERAGES[:-1] if key in state))]
+    masters = state.get("master_param", ())
+    scalars = [*chain(*(state[key] for key in SCALARS))]
+    alike = [*batch.params, *batch.grads, *averages, *masters]
+    expect([Tensor if kind is Parameter else kind for kind in map(type, batch.params)], Tensor)
+    expect([*map(type, alike[count:])], Tensor)
+    expect([*map(type, scalars)], Tensor)
+    expect([*map(_dtype, batch.grads)], batch.dtype)
+    expect([*map(_dtype, averages)], batch.state_dtype)
+    expect([*map(_dtype, masters)], torch.float32)
+    # All steps of a batch are counted in one dtype, float32 or float64.
+    wide_steps = state["step"][0].dtype == torch.float64
+    expect([*map(_dtype, state["step"])], torch.float64 if wide_steps else torch.float32)
+    expect([*map(_dtype, scalars[count:])], torch.float64)
+    # Without an accelerator all tensors are on the CPU, but for those of meta, whose address is 0.
+    device = batch.params[0].get_device()
+    if device >= 0 or torch.accelerator.is_available():
+        expect([*map(Tensor.get_device, alike)], device)
+        expect([*map(Tensor.get_device, scalars)], device if scalars_on_device else -1)
+    expect([*map(Tensor.is_neg, alike)], False)
+    if scalars_on_device:  # cpu.cpp looks at their values, none of which may be negative
+        expect([*map(Tensor.is_neg, scalars)], False)
 
-
-def _fits(batch: Batch, device: int, scalar_device: int) -> bool:
-    columns = [(batch.params, batch.dtype), (batch.grads, batch.dtype)]
-    for key, column in batch.state.items():
-        if key in SCALARS:
-            if not _are_scalars(column, key, scalar_device):
-                return False
-        else:
-            dtype = torch.float32 if key == "master_param" else batch.state_dtype
-            columns.append((column, dtype))
-    for column, dtype in columns:
-        types = {*map(type, column)}
-        if types != {Tensor} and not (column is batch.params and types <= {Tensor, Parameter}):
-            return False
-        if (
-            {*map(_dtype, column)} != {dtype}
-            or {*map(Tensor.get_device, column)} != {device}
-            or any(map(Tensor.is_neg, column))
-        ):
-            return False
-    tensors = [column for column, _ in columns]
     shapes = [*map(_shape, batch.params)]
-    if any([*map(_shape, column)] != shapes for column in tensors[1:]):
-        return False
+    others = [*map(_shape, alike[count:])]
+    wanted = shapes * (len(others) // count)
+    if others != wanted:
+        bad.update(i % count for i in range(len(others)) if others[i] != wanted[i])
     try:
-        if all(all(map(Tensor.is_contiguous, column)) for column in tensors):
-            return True
-        return all(_same_layout(row) for row in zip(*tensors, strict=True))
+        contiguous = [*map(Tensor.is_contiguous, alike)]
     except RuntimeError:  # a tensor without strides, such as a sparse one
-        return False
+        contiguous = [x.layout == torch.strided and x.is_contiguous() for x in alike]
+    if not all(contiguous):
+        strided = {i % count for i, is_contiguous in enumerate(contiguous) if not is_contiguous}
+        bad.update(i for i in strided - bad if not _same_layout(alike[i::count]))
+    return bad
 
 
-def _are_scalars(column: list[Tensor], key: str, device: int) -> bool:
-    allowed = {torch.float64} if key != "step" else {torch.float32, torch.float64}
-    dtypes = {*map(_dtype, column)}
-    return (
-        {*map(type, column)} == {Tensor}
-        and len(dtypes) == 1
-        and dtypes <= allowed
-        and {*map(Tensor.get_device, column)} == {device}
-        and {*map(Tensor.numel, column)} == {1}
-        and not any(map(Tensor.is_neg, column))
-    )
-
-
-def _same_layout(tensors: tuple[Tensor, ...]) -> bool:
+def _same_layout(tensors: list[Tensor]) -> bool:
     """Return whether tensors of one shape are dense and laid out alike in memory."""
     if any(tensor.layout != torch.strided for tensor in tensors):
         return False
