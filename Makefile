@@ -6,6 +6,7 @@
 # make notebooks   execute the notebooks anew
 # make figures     redraw every figure from results/          make claims   the verdict tables
 # make report      results/site/: all of it as pages that open from disk
+# make build       figures, claims, report and notebooks in one
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -13,7 +14,7 @@ RUN = $(VENV)/bin/python -m
 # Errors only: setuptools warns on each build that two tables of pyproject.toml are experimental.
 INSTALL = $(RUN) pip install --quiet --quiet --constraint constraints.txt
 
-.PHONY: install fairseq reproduce check test lint bench figures claims report notebooks
+.PHONY: install fairseq reproduce check test lint bench build figures claims report notebooks
 
 install: $(VENV)/installed
 
@@ -44,6 +45,9 @@ lint: install
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+build: install
+	$(RUN) scripts.build
 
 figures: install
 	$(RUN) scripts.make_figures

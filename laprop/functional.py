@@ -251,6 +251,15 @@ def _signsgd(s: _Step) -> Tensor:
     return m * s.over(s.lr, s.correction("c_m", s.mu))
 
 
+def _signum(s: _Step) -> Tensor:
+    r"""The other signed method (footnote 1): the sign of the averaged gradient.
+
+    .. math::
+        m_t = \mu m_{t-1} + (1-\mu) g_t, \qquad \theta_t = \theta_{t-1} - \lambda\,\mathrm{sgn}(m_t)
+    """
+    return s.average("m", s.g, s.mu).sign() * s.column(s.lr)
+
+
 def _laprop(s: _Step) -> Tensor:
     r"""LaProp (Algorithm 1, section 2.3).
 
@@ -385,6 +394,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "sgd": Algorithm(_sgd, averages="m", corrected=False),
     "momentum": Algorithm(_momentum, averages="m"),
     "signsgd": Algorithm(_signsgd, averages="m"),
+    "signum": Algorithm(_signum, averages="m", corrected=False),
     "laprop": Algorithm(_laprop),
     "lapropw": Algorithm(_laprop, lr_in_momentum=True),
     "laprop_printed": Algorithm(_laprop, lr_in_momentum=True, eps_in_sqrt=True),

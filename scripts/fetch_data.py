@@ -10,7 +10,7 @@ from experiments.common import data
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print a line an artefact: name, size, whether its sha256 is right, folder, licence.
+    """Print a line for each artefact: name, size, whether its sha256 is right, folder, licence.
 
     Returns:
         exit status: 0, 1 where an artefact could not be had, 2 for an unknown name.
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             folder, status = None, 1
         found = f"sha256 ok  {folder}" if folder else "not here"
-        print(f"{name:14}{artefact.size:>13,} bytes  {found}  [{artefact.licence}]", flush=True)
+        print(f"{name:14}{artefact.bytes:>13,} bytes  {found}  [{artefact.licence}]", flush=True)
     return status
 
 

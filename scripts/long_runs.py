@@ -30,8 +30,16 @@ from experiments.common.run import Interrupted
 
 # Figures at their scale, and seeds of them, in the order in which they are wanted.
 QUEUE = (
-    ("fig01", "paper"),
+    # Minutes each.
+    ("theorem1", "paper"),
+    ("clipping", "paper"),
+    ("nu_schedule", "paper"),
+    ("tuning_range", "paper"),
+    # Hours and days.
     ("fig05", "short"),
+    ("fig11", "small"),
+    ("fig06", "small"),  # runs of fig11
+    ("fig01", "paper"),
     ("fig12", "short", "seed=0"),
     ("resnet20", "paper"),
     ("fig04", "short"),

@@ -17,12 +17,14 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.common import data
 from experiments.common.records import RESULTS
+from scripts.generated import settle
 
 FOLDER = RESULTS / "authors"
 POINTS = 40  # of a curve, at most
 SIGMA = {"iwslt": 70, "roberta": 6}  # updates; of the paper's figures
 LAST = 1000  # updates that "the end" of a training means
-BIN, WITHIN = 400_000, 12_000_000  # agent steps: of a bin while both logs last, and so long they do
+WINDOW, WINDOW_ENDS = 100, (1000, 2000)  # updates of a mean, and where it ends
+BIN, WITHIN = 400_000, 12_000_000  # agent steps: of a bin, and the end of the shorter log
 README = """\
 # The authors' own runs
 
@@ -36,13 +38,15 @@ runs, one run a curve, no seeds; nothing here was run by us. The logs themselves
 | `iwslt.csv` | Figure 5a: training loss (base 2, label smoothing included) at 40 updates, the log of 60,000 smoothed by a Gaussian of sigma 70 |
 | `roberta.csv` | Figures 5b and 10: the same, 20,000 updates, sigma 6 |
 | `ends.csv` | of each of those logs: the mean loss of all updates and of the last 1,000 |
+| `apart.csv` | LaProp's log beside Adam's of the same setting, both smoothed by sigma 70: share of the updates at which it is lower, mean of the gap (LaProp less Adam), the lowest that Adam gets, the update from which on LaProp is below that; `gap_1000`: of the 100 updates up to 1,000, not smoothed |
+| `lead.csv` | RoBERTa with warmup: which nu of LaProp has the lowest loss, smoothed by sigma 70, from which update on |
 | `rainbow.csv` | Figure 6: Breakout score of a trained agent, by steps of the agent; mean over the `evaluations` of 20 games each that fall into a bin, with the standard error that the games make |
 | `rainbow_best.csv` | the best single evaluation, within the 12M steps that both logs hold and within the whole log |
 """  # noqa: E501
 
 
 def load(name: str) -> pd.DataFrame:
-    """A committed table by name: iwslt, roberta, ends, rainbow, rainbow_best."""
+    """A committed table by name, one of those that its README lists."""
     return pd.read_csv(FOLDER / f"{name}.csv")
 
 
@@ -73,18 +77,57 @@ def smoothed(loss: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     return updates, gaussian_filter1d(loss, sigma)[updates - 1]
 
 
+def read(logs: Path, task: str) -> list[tuple[dict[str, object], np.ndarray]]:
+    """The logs of one task: optimizer, nu and warmup, and the loss of every update."""
+    found = []
+    for path in sorted((logs / task).glob("*.txt.xz")):
+        with lzma.open(path, "rt") as log:
+            found.append((of_file(path.name), np.loadtxt(log, usecols=0)))
+    return found
+
+
 def trainings(logs: Path, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Points of each curve, and its means, of the logs of one task."""
     curves, ends = [], []
-    for path in sorted((logs / task).glob("*.txt.xz")):
-        with lzma.open(path, "rt") as log:
-            loss = np.loadtxt(log, usecols=0)
+    for name, loss in read(logs, task):
         updates, values = smoothed(loss, SIGMA[task])
-        name = of_file(path.name)
         curves.append(pd.DataFrame(name | {"update": updates, "loss": values}))
         last = {"updates": len(loss), "mean_loss": loss.mean(), "last_loss": loss[-LAST:].mean()}
         ends.append(pd.DataFrame([{"task": task} | name | last]))
     return pd.concat(curves), pd.concat(ends)
+
+
+def apart(logs: Path, task: str) -> pd.DataFrame:
+    """LaProp's log beside Adam's of the same setting: a row for each setting that has both."""
+    by_setting: dict[tuple[object, object], dict[object, np.ndarray]] = {}
+    for name, loss in read(logs, task):
+        by_setting.setdefault((name["nu"], name["warmup"]), {})[name["optimizer"]] = loss
+    rows = []
+    for (nu, warmup), pair in by_setting.items():
+        if len(pair) < 2:
+            continue
+        adam, laprop = (gaussian_filter1d(pair[o], SIGMA["iwslt"]) for o in ("adam", "laprop"))
+        not_below = np.flatnonzero(laprop >= adam.min())
+        row = {"task": task, "nu": nu, "warmup": warmup, "share_below": (laprop < adam).mean()}
+        row |= {"mean_gap": (laprop - adam).mean(), "adam_lowest": adam.min()}
+        row["below_best_from"] = not_below[-1] + 2 if len(not_below) else 1  # counted from 1
+        for end in WINDOW_ENDS:
+            gap = pair["laprop"][end - WINDOW : end] - pair["adam"][end - WINDOW : end]
+            row[f"gap_{end}"] = gap.mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def lead(logs: Path) -> pd.DataFrame:
+    """Which nu of LaProp with warmup is lowest on RoBERTa: nu, and the update from which on."""
+    runs = {
+        float(str(name["nu"])): gaussian_filter1d(loss, SIGMA["iwslt"])
+        for name, loss in read(logs, "roberta")
+        if name["optimizer"] == "laprop" and name["warmup"]
+    }
+    lowest = np.array(list(runs))[np.argmin(list(runs.values()), axis=0)]
+    starts = np.flatnonzero(np.diff(lowest, prepend=np.nan) != 0)
+    return pd.DataFrame({"nu": lowest[starts], "update": starts + 1})
 
 
 def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -127,6 +170,8 @@ def files() -> dict[Path, bytes]:
         "iwslt": iwslt,
         "roberta": roberta,
         "ends": pd.concat([iwslt_ends, roberta_ends]),
+        "apart": pd.concat([apart(logs, "iwslt"), apart(logs, "roberta")]),
+        "lead": lead(logs),
         "rainbow": scores,
         "rainbow_best": best,
     }
@@ -150,15 +195,7 @@ def main() -> int:
     except data.DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    stale = [path for path, text in new.items() if not path.exists() or path.read_bytes() != text]
-    if arguments.check:
-        for path in stale:
-            print(f"stale: {path.relative_to(RESULTS.parent)}", file=sys.stderr)
-        return bool(stale)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in stale:
-        path.write_bytes(new[path])
-    return 0
+    return settle(new, arguments.check)
 
 
 if __name__ == "__main__":

@@ -8,24 +8,27 @@ import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from experiments.common import ROOT
 from experiments.common.records import RESULTS, load
 from scripts import discrepancies
+from scripts.generated import settle
 
 LEDGER = Path(__file__).with_name("discrepancies.yaml")
 PAGE = RESULTS / "DISCREPANCIES.md"
 KEYS = ("group", "where", "paper", "code", "ours", "option", "measured")
 NOT_RUN = "not run"
+TEXTUAL = "textual"
 INTRODUCTION = """\
 # Where paper, code and logs disagree
 
 Written by `python -m scripts.make_discrepancies`. P is the paper, R the authors' repository
 (Z-T-WANG/LaProp-Optimizer). **here** is what we do by default, **otherwise** the option that gives
 the other reading. **not run**: nothing has measured it yet; where its experiment does not exist
-yet, **here** says how it is to be. What is said of logs is read off the authors' files and is no
+yet, **here** says how it is to be. **textual**: two texts or a log disagree, and nothing is to be
+measured. What is said of logs is read off the authors' files and is no
 measurement of ours. Intervals are 95 %.
 
 For the optimizer two copies of a small ReLU net on MNIST start alike and see the same minibatches,
@@ -36,30 +39,32 @@ other's final training loss against the default's. Two controls give the scale, 
 twice: {control}."""
 
 
-def ledger() -> dict[str, dict[str, str]]:
+def ledger() -> dict[str, dict[str, Any]]:
     """The rows of ``discrepancies.yaml`` by name."""
     return dict(yaml.safe_load(LEDGER.read_text()))
 
 
-def measured(where: str) -> str:
+def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
     """What a row's ``<figure>.<function>`` says; "not run" too where the figure has no results."""
+    if where == TEXTUAL:
+        return TEXTUAL
     figure, _, function = where.partition(".")
     results = None if where == NOT_RUN else load(figure)
     if results is None:
         return NOT_RUN
-    text = getattr(discrepancies, function)(results)
+    text = getattr(discrepancies, function)(results, **(arguments or {}))
     return text if results.scale == "paper" else f"{text} ({results.label})"
 
 
-def rows() -> list[dict[str, str]]:
+def rows() -> list[dict[str, Any]]:
     """The ledger with its measurements in the place of their names."""
     return [
-        row | {"name": name, "measured": measured(row["measured"])}
+        row | {"name": name, "measured": measured(row["measured"], row.get("with"))}
         for name, row in ledger().items()
     ]
 
 
-def page(table: list[dict[str, str]]) -> str:
+def page(table: list[dict[str, Any]]) -> str:
     """``results/DISCREPANCIES.md``."""
     lines = [INTRODUCTION.format(control=measured("discrepancies.controls"))]
     for group, members in groupby(table, key=lambda row: row["group"]):
@@ -75,25 +80,20 @@ def page(table: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
+    """The page as it should be."""
+    return {PAGE: page(table).encode()}
+
+
 def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="compare with the file, write none")
-    arguments = parser.parse_args()
+    check = parser.parse_args().check
     table = rows()
     for row in table:
         print(f"{row['name']:24} {row['measured']}")
-    text = page(table)
-    if arguments.check:
-        if PAGE.exists() and PAGE.read_text() == text:
-            return 0
-        print(
-            f"stale: {PAGE.relative_to(ROOT)}; run python -m scripts.make_discrepancies",
-            file=sys.stderr,
-        )
-        return 1
-    PAGE.write_text(text)
-    return 0
+    return settle(files(table), check)
 
 
 if __name__ == "__main__":

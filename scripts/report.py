@@ -6,8 +6,6 @@ to pictures and tables of ``results/`` and copy none.
 """
 
 import argparse
-import importlib
-import importlib.util
 import math
 import os
 import re
@@ -28,9 +26,12 @@ from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
 from scripts import check_claims, make_discrepancies
 from scripts.figures import style
-from scripts.make_figures import PICTURES, catalogue, drawable, results_of
+from scripts.make_figures import PICTURES
+from scripts.paper import drawable, figures, results_of, script
 
 HERE = Path(__file__).parent / "site"
+OF = check_claims.OF
+SITE = RESULTS / "site"
 MAIN = "fig02"  # the picture of the overview
 POINTS = 60  # of a curve in a page, at most
 NUMBERS = 90_000  # of all curves in a page, at most: about 600 kB
@@ -41,15 +42,12 @@ ROWS = 1_500  # of a table in a page, at most
 
 
 def outcomes(results: Results) -> pd.DataFrame:
-    """The runs with a column ``diverged``, by the rule of the figure's claims where they have one.
+    """The runs with a column ``diverged``, by the rule of the figure's script where it has one.
 
     Otherwise a run diverged where it was ended for it.
     """
-    name = f"scripts.claims.{results.figure}"
-    if importlib.util.find_spec(name):
-        rule = getattr(importlib.import_module(name), "outcomes", None)
-        if rule is not None:
-            return rule(results)
+    if hasattr(script(results.figure), "outcomes"):
+        return script(results.figure).outcomes(results)
     runs = results.runs
     ended = runs.diverged_at.notna() if "diverged_at" in runs else False
     return runs.assign(diverged=ended)
@@ -277,7 +275,7 @@ def frame_table(path: Path) -> dict[str, Any]:
 
 def grids_of(name: str) -> dict[str, str | None]:
     """The scales that a figure can be run at, and what each reduces; none without an experiment."""
-    path = CONFIGS / "figure" / f"{catalogue()[name].get('results', name)}.yaml"
+    path = CONFIGS / "figure" / f"{figures()[name].get('results', name)}.yaml"
     if not path.exists():
         return {}
     config = yaml.safe_load(path.read_text())
@@ -328,10 +326,22 @@ def size(path: Path) -> str:
     return f"{kilobytes:.0f} kB" if kilobytes >= 10 else f"{kilobytes:.1f} kB"
 
 
+def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
+    """How many claims have which verdict, of the paper and of ours, in the legend's order."""
+    found = {of: Counter(claim["verdict"] for claim in claims if claim["of"] == of) for of in OF}
+    return {of: [(w, n[w]) for w in check_claims.VERDICTS if n[w]] for of, n in found.items()}
+
+
+def legend() -> list[list[str]]:
+    """The rows of the legend of verdicts: the words, and what they mean."""
+    rows = check_claims.LEGEND.splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
 def entries() -> dict[str, dict[str, Any]]:
-    """Every figure of the catalogue, with its results and its picture where there are any."""
+    """Every figure of ``paper.yaml``, with its results and its picture where there are any."""
     found = {}
-    for name, row in catalogue().items():
+    for name, row in figures().items():
         results = results_of(name)
         tables = "tables" in row
         status = "not run" if results is None else "measured" if tables else results.label
@@ -389,16 +399,17 @@ def pages(target: Path) -> dict[str, str]:
         "size": size,
         "section": section,
     }
-    figures, claims = entries(), check_claims.rows()
+    every, claims = entries(), check_claims.rows()
     for claim in claims:
-        claim["scale"] = figures[claim["figure"]]["scale"]
-    # In the order of the table of claims, with what was not run at the end.
-    counts = Counter(claim["verdict"] for claim in claims)
-    counts = dict(sorted(counts.items(), key=lambda pair: pair[0] == "not run"))
-    shared = {"figures": figures, "claims": claims, "root": root}
+        claim["scale"] = every[claim["figure"]]["scale"]
+    shared = {"figures": every, "claims": claims, "root": root}
     written = {
         "index.html": environment.get_template("index.html").render(
-            shared, main=figures[MAIN], counts=counts
+            shared,
+            main=every[MAIN],
+            counts=counted(claims),
+            titles=check_claims.OF,
+            legend=legend(),
         )
     }
     introduction = make_discrepancies.INTRODUCTION.format(
@@ -413,7 +424,7 @@ def pages(target: Path) -> dict[str, str]:
         ],
     )
     template = environment.get_template("figure.html")
-    for name, entry in figures.items():
+    for name, entry in every.items():
         written[f"{name}.html"] = template.render(shared, figure=entry, **details(entry))
     return written
 
@@ -436,7 +447,7 @@ def build(target: Path) -> list[Path]:
 def main() -> None:
     """Write it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--to", type=Path, default=RESULTS / "site", help="folder of the site")
+    parser.add_argument("--to", type=Path, default=SITE, help="folder of the site")
     target = parser.parse_args().to.resolve()
     written = build(target)
     index = target / "index.html"

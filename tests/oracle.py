@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-RULES_ALONE = ("sgd", "momentum", "signsgd", "rmsprop", "adam", "amsgrad")  # no option of LaProp's
+RULES_ALONE = (  # no option of LaProp's
+    "sgd",
+    "momentum",
+    "signsgd",
+    "signum",
+    "rmsprop",
+    "adam",
+    "amsgrad",
+)
 NAMES = (
     *RULES_ALONE,
     "laprop",
@@ -103,6 +111,10 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
         elif name == "momentum":
             move = lr * _average(gs, mu) / c_m
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m
+        elif name == "signum":
+            m, added = _average(gs, mu), _average([np.abs(x) for x in gs], mu)
+            move = lr * np.sign(m)
+            size = lr * added / np.where(m != 0, np.abs(m), np.inf)
         elif name in ("adam", "amsgrad"):
             move = lr * _average(gs, mu) / c_m / root
             size = lr * _average([np.abs(x) for x in gs], mu) / c_m / root

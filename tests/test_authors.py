@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -68,6 +70,44 @@ def test_bins_hold_every_evaluation_once_and_the_games_error(tmp_path) -> None:
         assert (rows["mean"] * rows.evaluations).sum() == pytest.approx(np.sqrt(steps).sum())
         np.testing.assert_allclose(rows.standard_error, 2 / np.sqrt(rows.evaluations))
     assert set(best.agent_steps) == {12_000_000, 30_000_000}
+
+
+def written(folder: Path, logs: dict[str, np.ndarray]) -> Path:
+    """Logs of a loss as the authors publish them."""
+    for name, loss in logs.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lzma.open(path, "wt") as log:
+            np.savetxt(log, loss)
+    return folder
+
+
+def test_apart_counts_from_the_first_update_and_smooths(tmp_path: Path) -> None:
+    """LaProp falls through Adam's constant loss at update 1,500, and noise does not hide it."""
+    updates = np.arange(1, 4001)
+    noise = np.random.default_rng(0).normal(size=4000)
+    logs = {
+        "iwslt/adam_0.98.txt.xz": np.full(4000, 5.0),
+        "iwslt/laprop_0.98.txt.xz": 5 - (updates - 1500) / 1000 + noise,
+        "iwslt/laprop_0.98_warmup.txt.xz": np.zeros(4000),  # without its Adam
+    }
+    (row,) = make_authors.apart(written(tmp_path, logs), "iwslt").itertuples()
+    assert (row.nu, row.warmup) == (0.98, 0)
+    assert row.below_best_from == pytest.approx(1500, abs=150)
+    assert row.share_below == pytest.approx(2500 / 4000, abs=0.04)
+    assert row.gap_1000 == pytest.approx(0.55, abs=0.3)
+    assert row.gap_2000 == pytest.approx(-0.45, abs=0.3)
+
+
+def test_lead_names_each_change_once(tmp_path: Path) -> None:
+    updates = np.arange(1, 6001)
+    logs = {
+        f"roberta/ROBERTA_laprop_beta2_{nu}.txt.xz": 10 - slope * updates - start
+        for nu, slope, start in ((0.9, 1e-3, 2.0), (0.98, 2e-3, 0.0), (0.999, 3e-3, -4.0))
+    }
+    found = make_authors.lead(written(tmp_path, logs))
+    assert found.nu.tolist() == [0.9, 0.98, 0.999]
+    assert found["update"].tolist() == pytest.approx([1, 2001, 4001], abs=1)
 
 
 @pytest.mark.skipif(data.locate("authors_logs") is None, reason="the authors' logs are not here")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from experiments.common import data
 from experiments.common.collect import collect
 from experiments.common.config import expand
-from scripts import gpu_runs
+from scripts import gpu_pack, gpu_runs
 from scripts.gpu_runs import STEPS, Machine, Step
 
 FINISHED = "experiments task=rosenbrock scale=smoke optimizer=laprop"
@@ -58,7 +58,7 @@ def test_every_item_is_in_one_part_and_no_part_is_too_large(tmp_path_factory, si
     items = [folder / str(i) for i in range(len(sizes))]
     for item, size in zip(items, sizes, strict=True):
         item.write_bytes(bytes(size))
-    parts = gpu_runs.distributed(items, 50)
+    parts = gpu_pack.distributed(items, 50)
     assert sorted(itertools.chain.from_iterable(parts)) == sorted(items)
     assert all(sum(item.stat().st_size for item in part) <= 50 for part in parts)
 
@@ -66,7 +66,7 @@ def test_every_item_is_in_one_part_and_no_part_is_too_large(tmp_path_factory, si
 def test_an_item_without_room_is_named(tmp_path):
     (tmp_path / "large").write_bytes(bytes(100))
     with pytest.raises(SystemExit, match="large"):
-        gpu_runs.distributed([tmp_path / "large"], 99)
+        gpu_pack.distributed([tmp_path / "large"], 99)
 
 
 def test_images_arrive_as_they_were(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_images_arrive_as_they_were(tmp_path, monkeypatch):
     records[::50, 1:] = rng.integers(256, size=(200, 3072))
     (tmp_path / "data_batch_1.bin").write_bytes(records.tobytes())
     monkeypatch.setattr(data, "fetch", lambda name: tmp_path)
-    labels, sheet = gpu_runs.images(tmp_path / "cifar10")
+    labels, sheet = gpu_pack.images(tmp_path / "cifar10")
     assert labels.stat().st_size == 10000
     gpu_runs.images_back(sheet, tmp_path / "back")
     assert (tmp_path / "back" / "data_batch_1.bin").read_bytes() == records.tobytes()
@@ -103,9 +103,11 @@ def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, 
         Step("late", "endless", 3, [], [FINISHED]),
         Step("broken", None, 10, [], ["experiments task=nothing"]),
     ]
-    work, back, output = tmp_path / "work", tmp_path / "back", tmp_path / "outputs"
+    work, store = tmp_path / "work", tmp_path / "store"  # two places, as where memory is large
+    back, output = tmp_path / "back", tmp_path / "outputs"
     work.mkdir()
-    machine = Machine(parts, work, work, back, 1.5, rehearse=True)
+    store.mkdir()
+    machine = Machine(parts, work, store, back, 1.5, rehearse=True)
     assert machine.run(steps) == 1  # the broken one
     report = json.loads((back / "report.json").read_text())
     notes = report["steps"]
@@ -122,8 +124,8 @@ def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, 
     assert rows["toy"]["status"] == "interrupted"
     assert int(rows["toy"]["records"]) > 0
 
-    gpu_runs.unpack(back, output)
-    gpu_runs.unpack(back, output)  # again changes nothing
+    gpu_pack.unpack(back, output)
+    gpu_pack.unpack(back, output)  # again changes nothing
     results = collect([*FINISHED.split()[1:], f"output='{output}'"])
     assert len(results.runs)
     places = json.loads((results.folder / "manifest.json").read_text())["environments"]

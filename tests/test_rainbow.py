@@ -1,10 +1,8 @@
-"""Rainbow: games, memory, network, loss, the authors' deviations, resuming, claims and figures."""
+"""Rainbow: games, memory, network, loss, the authors' deviations, resuming."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 import signal
 from functools import partial
 from itertools import pairwise
@@ -13,7 +11,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -24,21 +21,14 @@ from torch import Tensor
 from experiments import rainbow
 from experiments.common.config import CONFIGS, ConfigError, Settings, expand
 from experiments.common.execution import execute, status
-from experiments.common.records import Results
 from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 from experiments.rainbow.network import Network, losses, projected
 from experiments.rainbow.replay import Batch, Replay, SumTree
-from scripts import discrepancies, make_authors, make_discrepancies
-from scripts.claims import fig06, fig11
-from scripts.claims.fig11 import LARGE, SMALL
-from scripts.figures import fig06 as picture06
-from scripts.figures import fig11 as picture11
-from scripts.figures import rainbow_atari, rainbow_eps, style
+from scripts import make_discrepancies
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 # The memory ---------------------------------------------------------------------------------------
 
@@ -871,176 +861,3 @@ def test_it_learns_breakout_of_minatar(make: Maker) -> None:
     curve = [record["life_score"] for record in records(settings)]
     assert curve[0] < 0.7  # random play
     assert max(curve[-3:]) > 1.2
-
-
-# Claims and pictures, on tables whose outcome is known --------------------------------------------
-
-ARMS = list(itertools.product(("adam", "laprop"), (SMALL, LARGE)))
-LUCK = np.random.default_rng(0).normal(size=5)  # of the seeds
-GAMES = {"breakout": (0.5, 8.0), "freeway": (0.0, 40.0), "pong": (-21.0, 30.0)}  # start, gain
-
-
-def table(
-    tmp_path: Path,
-    scale: str,
-    height: dict[tuple[str, float], float],
-    games: dict[str, tuple[float, float]] = GAMES,
-    noise: float = 0.02,
-) -> Results:
-    """Curves that rise to the arm's height, a share of the game's gain; one height is 1.
-
-    The seeds' noise is the same for every arm: equal arms are exactly equal.
-    """
-    folder = tmp_path / "-".join(games) / scale
-    folder.mkdir(parents=True)
-    noise_of_games = np.random.default_rng(1)
-    steps = np.arange(1, 21) * 1000
-    runs, curves = [], []
-    for (optimizer, epsilon), (game, (start, gain)), seed in itertools.product(
-        ARMS, games.items(), range(5)
-    ):
-        reached = height[optimizer, epsilon] + noise * LUCK[seed]
-        score = start + gain * reached * np.linspace(0, 1, 20)
-        row = {"optimizer": optimizer, "epsilon": epsilon, "seed": seed}
-        if len(games) > 1:
-            row["game"] = game
-        curve = pd.DataFrame(row | {"step": steps, "life_score": score, "lives": 9})
-        curve.loc[3, "life_score"] = np.nan  # no life ended: the score before stands
-        games_ = 0.1 * noise_of_games.normal(size=20)
-        curve["evaluation"] = np.where(steps % 5000 == 0, 2 * score + games_, np.nan)
-        curves.append(curve)
-        area = curve.life_score.ffill().mean()
-        runs.append(row | {"area": area, "best_evaluation": curve.evaluation.max()})
-    pd.DataFrame(runs).to_csv(folder / "runs.csv", index=False)
-    pd.concat(curves).to_parquet(folder / "curves.parquet")
-    manifest = {"task": "rainbow", "scale": scale, "reduced": "much", "seeds": 5}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Results(folder)
-
-
-def heights(**named: float) -> dict[tuple[str, float], float]:
-    """``heights(adam_large=0.5)``; the others are 1."""
-    sizes = {SMALL: "small", LARGE: "large"}
-    return {(o, e): named.get(f"{o}_{sizes[e]}", 1.0) for o, e in ARMS}
-
-
-def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None:
-    """0 where a curve begins, 1 its highest point; a straight line to there has one half."""
-    results = table(tmp_path, "small", heights(adam_large=0.5), noise=0)
-    scale = fig11.ends(results)
-    assert scale.loc["pong"].tolist() == [-21, 9]
-    found = fig11.areas(results)
-    assert {arm: x.shape for arm, x in found.items()} == dict.fromkeys(ARMS, (5, 3))
-    np.testing.assert_allclose(found["laprop", SMALL], 0.5, atol=0.01)
-    np.testing.assert_allclose(found["adam", LARGE], 0.25, atol=0.01)
-    flat = table(tmp_path, "paper", heights(), {"breakout": (0.5, 0.0), "pong": (1.0, 2.0)}, 0)
-    assert (fig11.areas(flat)["adam", LARGE][:, 0] == 0).all()  # nobody learns it
-
-
-@pytest.mark.parametrize(
-    ("height", "earlier", "equal"),
-    [
-        (heights(adam_large=0.7, adam_small=0.7), True, True),
-        (heights(laprop_large=0.7, laprop_small=0.7), False, False),
-        (heights(adam_large=0.7, laprop_large=0.7), True, None),  # it is epsilon
-        (heights(), None, None),
-        (heights(adam_large=0.7), True, None),
-        (heights(laprop_large=0.7, adam_small=0.7, adam_large=0.9), True, False),
-    ],
-)
-def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
-    tmp_path: Path, height: dict[tuple[str, float], float], earlier: bool, equal: bool
-) -> None:
-    results = table(tmp_path, "small", height)
-    for claim, held in ((fig11.rainbow_earlier, earlier), (fig11.rainbow_earlier_equal, equal)):
-        measured = claim(results)
-        assert measured.held is held, measured.text
-        assert "\n" not in measured.text
-    assert "LaProp, 1e-15) against" in fig11.rainbow_earlier(results).text
-    text = discrepancies.rainbow_eps(results)
-    assert text.count("P(better)") == 5
-    assert "|" not in text
-
-
-@pytest.mark.parametrize(
-    ("height", "held"),
-    [
-        (heights(adam_large=0.7), True),
-        (heights(laprop_small=0.7), False),
-        (heights(adam_small=0.5, laprop_large=2.0), None),  # the other epsilons have no say
-    ],
-)
-def test_the_best_score_is_compared_at_the_papers_epsilons(
-    tmp_path: Path, height: dict[tuple[str, float], float], held: bool
-) -> None:
-    results = table(tmp_path, "small", height, {"breakout": (0.5, 8.0)})
-    measured = fig06.rainbow_breakout(results)
-    assert measured.held is held, measured.text
-    assert re.match(r"best evaluation: \d+\.\d \(LaProp, 1e-15; mean of the maxima", measured.text)
-
-
-def test_the_best_of_many_evaluations_is_chosen_by_the_other_seeds(tmp_path: Path) -> None:
-    """Evaluations that are noise: the mean of the maxima is far above them, the chosen is not."""
-    results = table(tmp_path, "small", heights(), {"breakout": (0.5, 0.0)})
-    noise, curves, found = np.random.default_rng(0), results.curves, []
-    pattern = r"(\d+\.\d) \(LaProp, 1e-15; mean of the maxima (\d+\.\d)\)"
-    for _ in range(20):
-        curves["evaluation"] = 30 + noise.normal(size=len(curves))
-        text, _ = fig06.best(results, ("laprop", SMALL), ("adam", SMALL))
-        found.append([float(number) for number in re.findall(pattern, text)[0]])
-    chosen, largest = np.mean(found, 0)
-    assert largest > 31.5
-    assert abs(chosen - 30) < 0.35
-
-
-def test_the_authors_logs_say_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = fig06.rainbow_breakout_logs()
-    assert measured.held is None
-    for number in ("607.4 ± 47.6", "523.0 ± 40.6", "z = 1.35", "595.2 ± 40.7 at 16 M", "z = 0.19"):
-        assert number in measured.text
-    real = make_authors.load
-
-    def higher(name: str) -> pd.DataFrame:
-        log = real(name)
-        if name == "rainbow":
-            log.loc[log.optimizer == "laprop", "mean"] += 400
-        return log
-
-    monkeypatch.setattr(make_authors, "load", higher)
-    assert fig06.rainbow_breakout_logs().held is True
-
-
-@pytest.mark.parametrize("scale", ["small", "paper", None])
-def test_pictures_show_all_arms_and_the_authors_logs_whole(
-    tmp_path: Path, scale: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    style.use()
-    every = table(tmp_path, scale, heights(adam_large=0.7)) if scale else None
-    breakout = table(tmp_path, scale, heights(), {"breakout": (0.5, 8.0)}) if scale else None
-    monkeypatch.setattr(picture06, "load", lambda name: every)
-    figure = picture06.draw(breakout)
-    panels = figure.axes
-    assert len(panels) == (3 if scale == "small" else 2)
-    logs = [line.get_xdata() for line in panels[1].lines if len(line.get_xdata()) > 20][:2]
-    assert sorted(round(max(x) / 1e6) for x in logs) == [12, 29]
-    assert len(panels[0].lines) == (4 if scale else 0)
-    if scale == "small":
-        assert len(panels[2].lines) == 4
-        top = max(line.get_ydata().max() for line in panels[0].lines)
-        assert top == pytest.approx(1, abs=0.1)
-    assert ("not run" in figure.get_supxlabel()) == (scale is None)
-    plt.close(figure)
-    if every is None:
-        return
-    for module in (picture11, rainbow_atari):
-        figure = module.draw(every)
-        assert [axis.get_title() for axis in figure.axes] == sorted(GAMES)
-        assert [len(axis.lines) for axis in figure.axes] == [4, 4, 4]
-        plt.close(figure)
-    figure = rainbow_eps.draw(every)
-    points = [line.get_xdata()[0] for line in figure.axes[1].lines if len(line.get_xdata()) == 1]
-    assert len(points) == 5
-    assert points[0] == points[1] == 1  # Adam at 1.5e-4 is the slow one here
-    assert points[3] == 1
-    assert 0.2 < points[2] < 0.8
-    plt.close(figure)

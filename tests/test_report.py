@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from experiments.common.records import RESULTS, Results
-from scripts import check_claims, make_discrepancies, make_figures, report
+from scripts import check_claims, make_discrepancies, paper, report
 
 ENTRIES = report.entries()
 MEASURED = [name for name, entry in ENTRIES.items() if entry["runs"] is not None]
@@ -65,9 +65,7 @@ def test_every_figure_has_a_page_with_its_picture_and_how_to_run_it(pages) -> No
         words = text(page)
         assert row["shows"] in words
         shown = [image.get("src") for image in page.iter("img")]
-        assert any(src.endswith(f"figures/{name}.png") for src in shown) == (
-            make_figures.drawable(name)
-        )
+        assert any(src.endswith(f"figures/{name}.png") for src in shown) == (paper.drawable(name))
         results = row["runs"]
         if results is None:
             assert row["tables"] or "Not run." in words
@@ -92,9 +90,22 @@ def test_every_claim_stands_in_the_table_and_on_its_figure(pages, claims) -> Non
     for row, claim in zip(table, claims, strict=True):
         assert row.get("data-figure") == claim["figure"]
         assert row.get("data-verdict") == claim["verdict"]
-        for part in (claim["claim"], claim["measured"], claim["verdict"]):
-            assert plain(part) in text(row)
-            assert plain(part) in text(pages[f"{claim['figure']}.html"])
+        assert row.get("data-of") == claim["of"]
+        figure = pages[f"{claim['figure']}.html"]
+        (article,) = [e for e in figure.iter("article") if e.get("id") == claim["claim"]]
+        for part in ("says", "measured", "verdict"):
+            assert plain(claim[part]) in text(row)
+        for part in ("says", "reports", "rule", "measured", "apart", "verdict"):
+            assert plain(claim[part]) in text(article), part
+
+
+def test_claims_of_the_paper_and_ours_are_counted_apart(pages, claims) -> None:
+    words = text(by_class(pages["index.html"], "opening")[0])
+    for of, title in check_claims.OF.items():
+        assert f"{title}: {sum(claim['of'] == of for claim in claims)}" in words
+    legend = text(by_class(pages["index.html"], "legend")[0])
+    for words_of_scale in check_claims.WORDS.values():
+        assert all(word.split(": ")[-1] in legend for word in words_of_scale)
 
 
 def plain(markdown: str) -> str:
@@ -136,7 +147,7 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_outside(pages, site: 
 
 def test_no_page_is_large(site: Path) -> None:
     for path in site.glob("*.html"):
-        assert path.stat().st_size < 1_000_000, path.name
+        assert path.stat().st_size < 1_500_000, path.name
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -194,6 +205,7 @@ def cifar10(folder: Path) -> Results:
     pd.concat(curves).to_parquet(folder / "curves.parquet", index=False)
     axes = {name: f"optimizer.{name}" for name in ("mu", "nu", "epsilon")}
     manifest = {
+        "figure": "fig12",
         "axes": {"optimizer": "optimizer.name", **axes, "seed": "seed"},
         "summary": ["train_loss", "test_accuracy", "diverged_at"],
     }
@@ -349,7 +361,7 @@ def test_claims_are_filtered_by_figure_verdict_and_scale(view, claims) -> None:
     assert len(visible_claims(driver)) == len(claims)
     select(driver, "[name=verdict]", "not reproduced")
     expected = [c for c in claims if c["verdict"] == "not reproduced"]
-    assert visible_claims(driver) == [plain(c["claim"]) for c in expected]
+    assert visible_claims(driver) == [plain(c["says"]) for c in expected]
     select(driver, "[name=figure]", expected[0]["figure"])
     left = len(visible_claims(driver))
     assert left == sum(c["figure"] == expected[0]["figure"] for c in expected)

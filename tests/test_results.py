@@ -1,47 +1,64 @@
 """The committed results: figures redraw, tables are fresh, everything is found by globbing."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from experiments.common import ROOT
 from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
-from scripts import check_claims, make_discrepancies, make_figures
+from scripts import build, check_claims, make_discrepancies, make_figures, paper
 
+KEYS = ("of", "section", "says", "reports", "rule", "decided_by", "with", "logs")
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/*/manifest.json"))
-CATALOGUE = make_figures.catalogue()
+FIGURES = paper.figures()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in make_figures.drawn() if make_figures.drawable(name)]
-)
-def test_every_figure_is_drawn_and_twice_the_same(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in paper.drawn() if paper.drawable(name)])
+def test_every_picture_is_what_its_script_draws(name: str) -> None:
+    """Byte for byte, in another process than the one that drew the committed ones."""
     png = make_figures.picture(name)
     assert png is not None
-    assert png.startswith(b"\x89PNG")
-    assert png == make_figures.picture(name)
-    assert (make_figures.PICTURES / f"{name}.png").exists()
+    assert png == (make_figures.PICTURES / f"{name}.png").read_bytes(), "stale: run make figures"
 
 
-def test_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scripts.make_figures", "fig08", "--to", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    assert (tmp_path / "fig08.png").read_bytes() == make_figures.picture("fig08")
+def test_one_command_names_all_that_is_stale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old, missing = tmp_path / "old.png", tmp_path / "missing.md"
+    old.write_bytes(b"old")
+    new = {old: b"new", missing: b"new"}
+    monkeypatch.setattr(make_figures, "files", lambda names: new)
+    monkeypatch.setattr(make_figures, "index_file", dict)
+    monkeypatch.setattr(sys, "argv", ["build", "figures", "--check"])
+    assert build.main() == 1
+    assert capsys.readouterr().err.count("stale: ") == 2
+    assert old.read_bytes() == b"old"
+    assert not missing.exists()
+    monkeypatch.setattr(sys, "argv", ["build", "figures"])
+    assert build.main() == 0
+    assert old.read_bytes() == missing.read_bytes() == b"new"
+    monkeypatch.setattr(sys, "argv", ["build", "figures", "--check"])
+    assert build.main() == 0
+    monkeypatch.setattr(sys, "argv", ["build", "figure"])
+    with pytest.raises(SystemExit):
+        build.main()
 
 
 def test_the_index_names_every_figure_of_the_paper_and_every_script() -> None:
-    assert {f"fig{n:02}" for n in range(1, 16)} <= CATALOGUE.keys()
-    assert set(make_figures.drawn()) <= CATALOGUE.keys()
+    assert {f"fig{n:02}" for n in range(1, 16)} <= FIGURES.keys()
+    assert set(paper.drawn()) <= FIGURES.keys()
     text = (RESULTS / "FIGURES.md").read_text()
     assert text == make_figures.index(), "stale: run make figures"
-    for name in CATALOGUE:
+    for name in FIGURES:
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
-        assert ("not run" in row) == (make_figures.results_of(name) is None)
+        assert ("not run" in row) == (paper.results_of(name) is None)
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda f: f"{f.parent.name}-{f.name}")
@@ -57,45 +74,91 @@ def test_results_are_whole(folder: Path) -> None:
     assert results.scale == "paper" or results.manifest["reduced"], "what was reduced is not said"
 
 
-def test_claims_are_fresh_and_every_checked_claim_has_its_function() -> None:
-    table = check_claims.rows()
-    assert (RESULTS / "CLAIMS.md").read_text() == check_claims.claims_page(table)
-    readme = check_claims.README.read_text()
-    assert readme == check_claims.readme(readme, table), "stale: run make claims"
-    names = yaml.safe_load((check_claims.HERE / "claims.yaml").read_text())
-    for row, (name, claim) in zip(table, names.items(), strict=True):
-        assert claim["figure"] in CATALOGUE, name
-        if claim.get("logs"):
-            assert row["verdict"].startswith("authors' logs: ")
+@pytest.fixture(scope="module")
+def claims() -> list[dict[str, Any]]:
+    """Every claim with its verdict."""
+    return check_claims.rows()
+
+
+def test_claims_are_fresh(claims: list[dict[str, Any]]) -> None:
+    for path, new in check_claims.files(claims).items():
+        assert path.read_bytes() == new, f"{path.name} is stale: run make claims"
+
+
+def test_every_claim_says_one_thing_that_stands_alone_and_how_it_is_decided() -> None:
+    for name, claim in paper.claims().items():
+        assert set(claim) >= {"figure", "of", "section", "says", "reports", "rule"}, name
+        assert set(claim) <= {*KEYS, "figure"}, name
+        assert claim["of"] in check_claims.OF
+        says = claim["says"]
+        assert not re.match(r"(That|It|This|They|There it)\b", says), name
+        assert re.search(r"Adam|AMSGrad|LaProp|AmsProp|Rainbow|RoBERTa|bound", says), name
+        assert says.endswith(".")
+        assert says.count(". ") == says.count(";") == 0, f"{name} says two things"
+        assert not {"|", "\n"} & set(says + claim["reports"] + claim["rule"]), name
+
+
+def test_every_claim_that_has_results_is_measured(claims: list[dict[str, Any]]) -> None:
+    for row in claims:
+        assert row["verdict"] in check_claims.VERDICTS
+        if row["verdict"] == "not run":
+            assert row["measured"] == row["apart"] == row["where"] == ""
             continue
-        assert (row["verdict"] == "not run") == (make_figures.results_of(claim["figure"]) is None)
+        assert row["measured"]
+        assert row["apart"]
+        assert not {"|", "\n"} & set(row["measured"] + row["apart"])
+        assert "nan" not in row["measured"]
+        logs = row.get("logs", False)
+        assert row["verdict"].startswith(check_claims.LOGS) == logs
+        if not logs:
+            assert paper.results_of(row["figure"]) is not None
 
 
-@pytest.mark.parametrize(
-    ("held", "scale", "word"),
-    [
-        (True, "paper", "reproduced"),
-        (False, "paper", "not reproduced"),
-        (None, "paper", "underpowered"),
-        (True, "small", "reduced scale: held"),
-        (False, "small", "reduced scale: did not hold"),
-        (True, check_claims.LOGS, "authors' logs: held"),
-    ],
-)
-def test_a_reduced_scale_or_a_log_never_says_reproduced(
-    held: bool | None, scale: str, word: str
+def test_claims_of_the_paper_and_ours_are_counted_apart(claims: list[dict[str, Any]]) -> None:
+    table = check_claims.counts(claims).splitlines()[2:]
+    cells = [[int(cell) for cell in line.split("|")[2:4]] for line in table]
+    total = cells.pop()
+    assert np.sum(cells, axis=0).tolist() == total
+    assert total == [sum(row["of"] == of for row in claims) for of in ("paper", "ours")]
+    readme = check_claims.README.read_text()
+    for row in claims:
+        (line,) = [x for x in readme.splitlines() if f"| {row['says']} |" in x]
+        heading = readme[: readme.index(line)].rfind(check_claims.OF[row["of"]].lower()[1:])
+        other = "ours" if row["of"] == "paper" else "paper"
+        assert heading > readme[: readme.index(line)].rfind(check_claims.OF[other].lower()[1:])
+
+
+@pytest.mark.parametrize("scale", check_claims.WORDS)
+def test_a_reduced_scale_or_a_log_never_says_reproduced(scale: str) -> None:
+    words = [
+        check_claims.verdict(check_claims.Measured("", held, ""), scale)
+        for held in (True, False, None)
+    ]
+    assert len(set(words)) == 3
+    assert any("reproduced" in word for word in words) == (scale == "paper")
+    assert all(word in check_claims.VERDICTS for word in words)
+    for word in words:
+        assert word.split(": ")[-1] in check_claims.LEGEND
+
+
+def test_a_stale_table_fails_the_check(
+    claims: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert check_claims.verdict(check_claims.Measured("", held), scale) == word
-
-
-def test_a_stale_table_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["check_claims", "--check"])
+    monkeypatch.setattr(check_claims, "rows", lambda: claims)
     assert check_claims.main() == 0
-    table = check_claims.rows()
-    monkeypatch.setattr(check_claims, "rows", lambda: table[1:])
+    monkeypatch.setattr(check_claims, "rows", lambda: claims[1:])
     before = (RESULTS / "CLAIMS.md").read_text()
     assert check_claims.main() == 1
     assert (RESULTS / "CLAIMS.md").read_text() == before
+
+
+def test_arrows_lead_downward() -> None:
+    """A figure reads tables; who checks or draws all figures stands above them."""
+    above = r"from scripts import .*\b(check_claims|make_figures|make_discrepancies|report|build)\b"
+    for file in [*(paper.HERE / "figures").glob("*.py"), paper.HERE / "paper.py"]:
+        assert not re.search(above, file.read_text()), file.name
+    assert "make_figures" not in (paper.HERE / "check_claims.py").read_text()
 
 
 def test_the_ledger_is_fresh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,10 +30,15 @@ def torch_optimizer(
         fused: of torch's own classes; LaProp chooses by itself.
 
     Raises:
-        ConfigError: for a weight decay that the optimizer's class applies in another way.
+        ConfigError: for a weight decay that the optimizer's class applies in another way, and for
+            signum, of which torch has no class.
     """
     name, lr, eps = settings.name, settings.lr, settings.epsilon
     decay, by_lr = settings.weight_decay, settings.decay_by_lr
+    if name == "signum":
+        raise ConfigError(
+            "optimizer=signum: torch has no class for it; only vectorised tasks have it"
+        )
     if name in LAPROP or name == "signsgd":
         # At nu 0 and epsilon 0 a gradient's root mean square is its size: LaProp takes its sign.
         signs = name == "signsgd"

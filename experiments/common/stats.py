@@ -1,16 +1,153 @@
-"""Intervals and tests that figures and claims share. All intervals are 95 % unless said."""
+"""Intervals and tests that figures and claims share. All intervals are 95 %, two-sided.
+
+Each function says below how many seeds its method no longer covers; there it gives no interval, and
+nothing can be decided. ``tests/test_stats.py`` simulates the coverage of each.
+
+A verdict rests on p-values. A test of one interval has half of :data:`ALPHA` on either side: it
+decides where the printed interval does. A claim about all of several cells is true where every cell
+is (their tests need no correction, since all must reject), and false where some cell is false,
+which takes Holm's correction; a claim that there is such a cell is the other way round.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
-from scipy.stats import binom, bootstrap, norm
+from scipy.special import stdtr, stdtrit  # Student's t, and its inverse
+from scipy.stats import binom, norm
 
 LEVEL = 0.95
+ALPHA = 1 - LEVEL
+
+ROUNDING = 1e-9  # relative: numbers that differ by less are the same
+
+# The fewest seeds at which the method covers.
+FEWEST_FOR_MEAN = 2
+FEWEST_FOR_MEDIAN = 6
+FEWEST_FOR_JACKKNIFE = 5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the standard error that its seeds show; in a format, ``+0.12 [+0.05, +0.19]``.
+
+    Attributes:
+        centre: the number.
+        error: its standard error; NaN where there is no interval.
+        df: degrees of freedom of Student's t.
+    """
+
+    centre: float
+    error: float = math.nan
+    df: float = 1
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval, NaN where there is none."""
+        return self.centre - float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval, NaN where there is none."""
+        return self.centre + float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+
+    def above(self, limit: float = 0.0) -> float:
+        """One-sided p-value of "the truth is above ``limit``"; 1 where there is no interval."""
+        if math.isnan(self.error):
+            return 1.0
+        return float(stdtr(self.df, (limit - self.centre) / self.error))
+
+    def below(self, limit: float = 0.0) -> float:
+        """One-sided p-value of "the truth is below ``limit``"; 1 where there is no interval."""
+        return Estimate(-self.centre, self.error, self.df).above(-limit)
+
+    def __format__(self, spec: str) -> str:
+        if math.isnan(self.error):
+            return f"{self.centre:{spec}} [no interval]"
+        return f"{self.centre:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+
+# Estimates ----------------------------------------------------------------------------------------
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """The mean over seeds, with Student's t.
+
+    Args:
+        values: one number per seed. From fewer than two, or from numbers that are all the same,
+            no interval follows: a few seeds that agree do not show how much others would differ.
+    """
+    x = np.asarray(values, float)
+    if len(x) < FEWEST_FOR_MEAN or np.ptp(x) <= ROUNDING * np.abs(x).max():
+        return Estimate(float(x.mean()) if len(x) else math.nan)
+    return Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))), len(x) - 1)
+
+
+def paired(a: pd.Series, b: pd.Series) -> Estimate:
+    """Mean of a - b over the seeds that both index."""
+    return mean((a - b).dropna().to_numpy())
+
+
+def log_ratio(a: pd.Series, b: pd.Series) -> Estimate:
+    """Mean over seeds of the logarithm of a / b; both index the same seeds.
+
+    A number that is missing makes it NaN, by which nothing can be decided.
+    """
+    return mean((np.log(a) - np.log(b)).to_numpy())
+
+
+def times(ratio: Estimate) -> str:
+    """A logarithm of a ratio as the ratio, ``0.97 [0.95, 0.99]``."""
+    if math.isnan(ratio.error):
+        return f"{math.exp(ratio.centre):.3f} [no interval]"
+    centre, low, high = (math.exp(end) for end in (ratio.centre, ratio.low, ratio.high))
+    return f"{centre:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def jackknife(statistic: Callable[..., float], *tables: ArrayLike) -> Estimate:
+    """A statistic over runs and tasks, with Student's t over the jackknife's pseudo-values.
+
+    Each seed is left out in turn, from every table and task at once, so that what tasks and tables
+    share of a seed does not narrow the interval.
+
+    Args:
+        statistic: of as many tables as there are.
+        tables: each (seeds, tasks), with the same seeds; fewer than five give no interval.
+    """
+    arrays = [np.asarray(table, float) for table in tables]
+    n, whole = len(arrays[0]), statistic(*arrays)
+    if n < FEWEST_FOR_JACKKNIFE:
+        return Estimate(whole)
+    left = [statistic(*(np.delete(x, seed, axis=0) for x in arrays)) for seed in range(n)]
+    spread = mean(n * whole - (n - 1) * np.array(left))
+    return Estimate(whole, spread.error, spread.df)
+
+
+def median(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float, float]:
+    """Median with its distribution-free interval between two order statistics.
+
+    Args:
+        values: numbers; NaN stands for "later than the run lasted" and counts as infinite, so
+            that runs which never arrive are not left out.
+        alpha: chance that the interval misses; smaller for one of several that are used together.
+
+    Returns:
+        median, low, high; infinite where so many runs never arrive, low and high NaN where there
+        are too few values (six at the usual alpha).
+    """
+    x = np.sort(np.nan_to_num(np.asarray(values, float), nan=np.inf))
+    n = len(x)
+    middle = x[(n - 1) // 2] if np.isinf(x[n // 2]) else (x[(n - 1) // 2] + x[n // 2]) / 2
+    below = int(binom.ppf(alpha / 2, n, 0.5))  # as many ranks are left out at either end
+    if below < 1:
+        return float(middle), math.nan, math.nan
+    return float(middle), float(x[below - 1]), float(x[n - below])
 
 
 def proportion(
@@ -33,53 +170,21 @@ def proportion(
     return p, np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
 
 
-def interval(values: ArrayLike) -> tuple[float, float, float]:
-    """The mean over seeds with its bias-corrected bootstrap interval (10,000 resamples).
-
-    Args:
-        values: one number per seed; at least 2, otherwise the interval is NaN.
+def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float, float, float]:
+    """Difference k/n - other_k/other_n with Newcombe's interval from the two of Wilson.
 
     Returns:
-        mean, low, high. With no spread at all, three times the same.
+        difference, low, high.
     """
-    x = np.asarray(values, float)
-    centre = float(x.mean())
-    if len(x) < 2:
-        return centre, float("nan"), float("nan")
-    if np.ptp(x) == 0:
-        return centre, centre, centre
-    result = bootstrap(
-        (x,),
-        np.mean,
-        confidence_level=LEVEL,
-        method="BCa",
-        n_resamples=10_000,
-        rng=np.random.default_rng(0),
+    (p, other), (low, other_low), (high, other_high) = (
+        end.tolist() for end in proportion([k, other_k], [n, other_n])
     )
-    low, high = result.confidence_interval
-    return centre, float(low), float(high)
-
-
-def median(values: ArrayLike) -> tuple[float, float, float]:
-    """Median with its distribution-free interval between two order statistics.
-
-    Args:
-        values: numbers; NaN stands for "later than the run lasted" and counts as infinite, so
-            that runs which never arrive are not left out.
-
-    Returns:
-        median, low, high; infinite where so many runs never arrive.
-    """
-    x = np.sort(np.nan_to_num(np.asarray(values, float), nan=np.inf))
-    n = len(x)
-    below = int(binom.ppf((1 - LEVEL) / 2, n, 0.5))  # ranks below and above that can be left out
-    middle = x[(n - 1) // 2] if np.isinf(x[n // 2]) else (x[(n - 1) // 2] + x[n // 2]) / 2
-    return float(middle), float(x[max(below - 1, 0)]), float(x[min(n - below, n - 1)])
-
-
-def paired_difference(a: pd.Series, b: pd.Series) -> tuple[float, float, float]:
-    """Mean of a - b over the seeds that both index, with its bootstrap interval."""
-    return interval((a - b).dropna().to_numpy())
+    gap = p - other
+    return (
+        gap,
+        gap - math.hypot(p - low, other_high - other),
+        gap + math.hypot(high - p, other - other_low),
+    )
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
@@ -102,40 +207,29 @@ def probability_of_improvement(a: np.ndarray, b: np.ndarray) -> float:
     return float((np.sign(a[:, None] - b[None]) / 2 + 0.5).mean())
 
 
-def stratified(
-    statistic: Callable[..., float], *scores: ArrayLike, resamples: int = 2000
-) -> tuple[float, float, float]:
-    """A statistic over runs and tasks with its percentile interval of the stratified bootstrap.
+# p-values -----------------------------------------------------------------------------------------
 
-    In each resample every table's runs are drawn anew, with replacement, for every task by itself.
 
-    Args:
-        statistic: of as many tables as there are.
-        scores: each (runs, tasks).
-        resamples: of the bootstrap.
+def share_above(successes: ArrayLike, trials: ArrayLike, limit: float = 0.5) -> np.ndarray:
+    """One-sided p-values of "the share is above ``limit``" (exact binomial test), elementwise."""
+    return np.asarray(binom.sf(np.asarray(successes) - 1, trials, limit))
 
-    Returns:
-        statistic, low, high.
-    """
-    tables = [np.asarray(table, float) for table in scores]
-    rng = np.random.default_rng(0)
-    values = [
-        statistic(*(np.take_along_axis(t, rng.integers(len(t), size=t.shape), 0) for t in tables))
-        for _ in range(resamples)
-    ]
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return statistic(*tables), float(low), float(high)
+
+def share_below(successes: ArrayLike, trials: ArrayLike, limit: float = 0.5) -> np.ndarray:
+    """One-sided p-values of "the share is below ``limit``" (exact binomial test), elementwise."""
+    return np.asarray(binom.cdf(successes, trials, limit))
 
 
 def maxima_by_chance(
-    a: ArrayLike, b: ArrayLike, sigma: float = 2, resamples: int = 10_000
+    a: ArrayLike, b: ArrayLike, sigma: float = 3, resamples: int = 10_000
 ) -> float:
     """How often chance alone puts the maxima of two noisy curves as far apart: a p-value.
 
     A maximum of many values is high by luck too, the more so the more they scatter. Under the null
     hypothesis both curves are the mean of the two after smoothing; what each scatters around its
     own smoothing, at that time, is drawn anew with a random sign (wild bootstrap), for either curve
-    from both.
+    from both. A value that takes part in its own smoothing hides the share h of its scatter, which
+    dividing by (1-h)^1.5 makes up for: the test then keeps its level at 30 points a curve.
 
     Args:
         a, b: values at the same times.
@@ -146,10 +240,47 @@ def maxima_by_chance(
         share of the pairs of such curves whose maxima differ at least as much, either way.
     """
     pair = np.stack([a, b]).astype(float)
-    smooth = gaussian_filter1d(pair, sigma, axis=1)
-    rng = np.random.default_rng(0)
-    shape = (2, resamples, pair.shape[1])
     times = np.arange(pair.shape[1])
-    scatter = (pair - smooth)[rng.integers(2, size=shape), times] * rng.choice([-1, 1], size=shape)
+    smooth = gaussian_filter1d(pair, sigma, axis=1)
+    own = np.diag(gaussian_filter1d(np.eye(len(times)), sigma, axis=0))
+    residuals = (pair - smooth) / (1 - own) ** 1.5
+    rng = np.random.default_rng(0)
+    shape = (2, resamples, len(times))
+    scatter = residuals[rng.integers(2, size=shape), times] * rng.choice([-1, 1], size=shape)
     first, second = (smooth.mean(0) + scatter).max(-1)
     return float((np.abs(first - second) >= abs(np.subtract(*pair.max(1)))).mean())
+
+
+# Verdicts -----------------------------------------------------------------------------------------
+
+
+def decide(true: float, false: float) -> bool | None:
+    """True or False where that one's p-value is below ALPHA / 2, None where neither is."""
+    return True if true < ALPHA / 2 else False if false < ALPHA / 2 else None
+
+
+def everywhere(p: Iterable[float]) -> float:
+    """p-value of "true in every cell", from those of the cells: the largest."""
+    return max(p)
+
+
+def somewhere(p: Iterable[float]) -> float:
+    """p-value of "true in at least one cell", from those of the cells: Holm's first step."""
+    values = list(p)
+    return min(1.0, len(values) * min(values))
+
+
+def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
+    """Whether the truth is above ``limit`` in every cell; False where it is below in some."""
+    cells = list(cells)
+    return decide(
+        everywhere(cell.above(limit) for cell in cells),
+        somewhere(cell.below(limit) for cell in cells),
+    )
+
+
+def equivalent(estimate: Estimate, margin: float) -> bool | None:
+    """Whether the truth lies within ``margin`` of 0 (two one-sided tests), or outside of it."""
+    inside = everywhere([estimate.above(-margin), estimate.below(margin)])
+    outside = somewhere([estimate.above(margin), estimate.below(-margin)])
+    return decide(inside, outside)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import interval
+from experiments.common.stats import mean
 from scripts.figures import style
 
 PAIR = {
@@ -49,7 +49,9 @@ def draw(results: Results) -> Figure:
     title = "LaProp's default against one change, small ReLU net on MNIST, by schedule of lr"
     figure.legend(handles, labels, loc="outside upper center", ncols=len(SCHEDULE), title=title)
     style.provenance(
-        figure, results, "mean over seeds, 95 % intervals; grey: control on other minibatches"
+        figure,
+        results,
+        "mean over seeds, 95 % intervals (to the left edge: holds 0); grey: other minibatches",
     )
     return figure
 
@@ -57,7 +59,8 @@ def draw(results: Results) -> Figure:
 def _panel(axis: plt.Axes, runs: pd.DataFrame) -> None:
     for i, (schedule, (colour, marker)) in enumerate(SCHEDULE.items()):
         chosen = runs[runs.schedule == schedule].groupby("pair").difference
-        middle, low, high = np.array([interval(chosen.get_group(p)) for p in PAIR]).T.clip(FLOOR)
+        found = [mean(chosen.get_group(p)) for p in PAIR]
+        middle, low, high = np.transpose([(e.centre, e.low, e.high) for e in found]).clip(FLOOR)
         axis.errorbar(
             middle,
             np.arange(len(PAIR)) + 0.15 * (i - 2),

@@ -1,12 +1,22 @@
-"""Figure 1: training loss of a two-layer net on MNIST at mu 0.9, nu 0.7."""
+"""Figure 1, section 3.1: training loss of a two-layer net on MNIST at mu 0.9, nu 0.7."""
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import median
+from experiments.common.stats import (
+    decide,
+    everywhere,
+    median,
+    proportion,
+    share_above,
+    share_below,
+    somewhere,
+)
 from scripts.figures import style
+from scripts.paper import Measured
 
 
 def draw(results: Results) -> Figure:
@@ -39,3 +49,49 @@ def draw(results: Results) -> Figure:
         figure, results, f"mean over {every} minibatches; thick: median with 95 % interval"
     )
     return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def endings(results: Results, optimizer: str) -> pd.DataFrame:
+    """Per lr and seed: the lowest window's loss, the update at its end, and the last window's.
+
+    A loss is averaged over windows of a tenth of the training first: the lowest of many single
+    records is low by chance.
+    """
+    curves = results.curves[results.curves.optimizer == optimizer]
+    table = curves.pivot(index="step", columns=["lr", "seed"], values="train_loss")
+    smooth = table.rolling(len(table) // 10).mean()
+    frame = pd.DataFrame({"lowest": smooth.min(), "step": smooth.idxmin(), "last": smooth.iloc[-1]})
+    return frame.assign(turned=frame["last"] > 1.1 * frame.lowest)
+
+
+def adam_turns(results: Results) -> Measured:
+    """Most seeds turn at some learning rate."""
+    text, turned, seeds = _turned(results, "adam")
+    held = decide(somewhere(share_above(turned, seeds)), everywhere(share_below(turned, seeds)))
+    return Measured(text, held, f"{turned.sum()} of {seeds.sum()} runs turn, as the paper's does")
+
+
+def laprop_keeps_falling(results: Results) -> Measured:
+    """At every learning rate fewer than a quarter of the seeds turn."""
+    text, turned, seeds = _turned(results, "laprop")
+    held = decide(
+        everywhere(share_below(turned, seeds, 0.25)), somewhere(share_above(turned, seeds, 0.25))
+    )
+    return Measured(text, held, f"{turned.sum()} of {seeds.sum()} runs turn, against the paper's 0")
+
+
+def _turned(results: Results, optimizer: str) -> tuple[str, pd.Series, pd.Series]:
+    text = []
+    by_lr = endings(results, optimizer).groupby(level="lr")
+    for lr, cell in by_lr:
+        share, low, high = proportion(cell.turned.sum(), len(cell))
+        line = f"lr {lr:g}: {share:.0%} of {len(cell)} seeds turned [{low:.0%}, {high:.0%}]"
+        if cell.turned.any():
+            at, first, last = median(cell.step[cell.turned])
+            rise = (cell["last"] / cell.lowest)[cell.turned].median()
+            line += f", lowest at update {at:,.0f} [{first:,.0f}, {last:,.0f}], then {rise:.1f} x"
+        text.append(line)
+    return "; ".join(text), by_lr.turned.sum(), by_lr.size()

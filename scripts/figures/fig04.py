@@ -1,14 +1,32 @@
-"""Figure 4: training of very deep fully connected nets on MNIST, and who learns at all."""
+"""Figure 4, section 5.3: training of very deep fully connected nets on MNIST, and who learns.
+
+A seed has learned where one record of its training loss, the mean over ``task.log_every``
+minibatches, is below nine tenths of log 10, the loss of guessing.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import median
-from scripts.claims.fig04 import GUESSING, LEARNED_BELOW, shares
+from experiments.common.stats import (
+    decide,
+    every_above,
+    everywhere,
+    log_ratio,
+    mean,
+    median,
+    paired,
+    share_above,
+    somewhere,
+    times,
+)
 from scripts.figures import style
+from scripts.paper import NAMES, Measured
 
+GUESSING = float(np.log(10))
+LEARNED_BELOW = 0.9 * GUESSING
 OPTIMIZERS = ("laprop", "adam", "amsgrad")
 RATES = (1e-4, 1e-5)  # of the curves
 
@@ -16,6 +34,7 @@ RATES = (1e-4, 1e-5)  # of the curves
 def draw(results: Results) -> Figure:
     """Above, training curves per depth at two rates; below, depth by lr, the share that learns."""
     curves = results.curves
+    optimizers = [o for o in OPTIMIZERS if o in set(curves.optimizer)]
     depths = sorted(curves.depth.unique())
     figure = plt.figure(figsize=(2.1 * len(depths) + 0.8, 6.6))
     above, below = figure.subfigures(2, 1, height_ratios=[1.7, 1])
@@ -24,7 +43,7 @@ def draw(results: Results) -> Figure:
     for row, lr in zip(panels, RATES, strict=True):
         for axis, depth in zip(row, depths, strict=True):
             cell = curves[(curves.depth == depth) & np.isclose(curves.lr, lr, atol=0)]
-            for optimizer in OPTIMIZERS:
+            for optimizer in optimizers:
                 seeds = cell[cell.optimizer == optimizer].pivot(
                     index="step", columns="seed", values="train_loss"
                 )
@@ -44,8 +63,8 @@ def draw(results: Results) -> Figure:
     above.legend(handles, labels, loc="outside upper center", ncols=3)
 
     share = shares(results)
-    maps = below.subplots(1, len(OPTIMIZERS), sharey=True)
-    for axis, optimizer in zip(maps, OPTIMIZERS, strict=True):
+    maps = below.subplots(1, len(optimizers), sharey=True)
+    for axis, optimizer in zip(maps, optimizers, strict=True):
         table = share[optimizer].unstack("depth")
         image = axis.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
         axis.grid(False)
@@ -59,3 +78,114 @@ def draw(results: Results) -> Figure:
     )
     style.provenance(figure, results, note)
     return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def shares(results: Results) -> pd.Series:
+    """Share of the seeds that learned, by optimizer, depth and lr."""
+    runs = results.runs
+    learned = runs.lowest_loss < LEARNED_BELOW
+    return learned.groupby([runs.optimizer, runs.depth, runs.lr]).mean()
+
+
+def deep_nothing_above(results: Results) -> Measured:
+    """At the greatest depth, at every lr above 1e-4: the lowest loss of Adam and of LaProp."""
+    runs = results.runs
+    depth = runs.depth.max()
+    chosen = runs[runs.optimizer.isin(["adam", "laprop"]) & (runs.depth == depth)]
+    chosen = chosen[chosen.lr > 1e-4 * (1 + 1e-9)]
+    # A loss that was never a number counts as guessing.
+    by_setting = chosen.lowest_loss.fillna(GUESSING).groupby([chosen.optimizer, chosen.lr])
+    cells = {key: mean(loss) for key, loss in by_setting}
+    held = decide(
+        everywhere(cell.above(LEARNED_BELOW) for cell in cells.values()),
+        somewhere(cell.below(LEARNED_BELOW) for cell in cells.values()),
+    )
+    text = ", ".join(f"{NAMES[o]} at {lr:g} {cell:.2f}" for (o, lr), cell in cells.items())
+    learned = sum(cell.centre < LEARNED_BELOW for cell in cells.values())
+    return Measured(
+        f"lowest loss at depth {depth}: {text}; learned is below {LEARNED_BELOW:.2f}",
+        held,
+        f"{learned} of {len(cells)} settings above 1e-4 learn",
+    )
+
+
+def largest_rates(results: Results, optimizer: str) -> pd.Series:
+    """Of each depth and seed the largest lr at which it learns.
+
+    Where it learns at none, that is counted a tenth of the smallest that was tried.
+    """
+    runs = results.runs[results.runs.optimizer == optimizer]
+    learned = runs.lr.where(runs.lowest_loss < LEARNED_BELOW, results.runs.lr.min() / 10)
+    return learned.groupby([runs.depth, runs.seed]).max()
+
+
+def deep_larger_lr(results: Results) -> Measured:
+    """The logarithm of the largest lr, LaProp's less Adam's, over all depths and seeds."""
+    rates = {o: largest_rates(results, o) for o in ("laprop", "adam")}
+    gap = paired(np.log10(rates["laprop"]), np.log10(rates["adam"]))
+    held = every_above([gap])
+    if np.isnan(gap.error):  # all agree in the same number of steps of the grid: a sign test
+        larger, smaller = (sign * gap.centre > 0 for sign in (1, -1))
+        n = len(rates["laprop"])
+        held = decide(float(share_above(n * larger, n)), float(share_above(n * smaller, n)))
+    by_depth = {o: np.log10(r).groupby("depth").mean() for o, r in rates.items()}
+    text = "; ".join(
+        f"depth {depth}: LaProp {10**laprop:.2g}, Adam {10 ** by_depth['adam'][depth]:.2g}"
+        for depth, laprop in by_depth["laprop"].items()
+    )
+    return Measured(
+        f"largest lr at which a seed learns, geometric mean, {text}; LaProp's over Adam's, powers "
+        f"of ten: {gap:+.2f}",
+        held,
+        f"{10**gap.centre:.2g} times Adam's",
+    )
+
+
+def deep_faster(results: Results) -> Measured:
+    """LaProp's mean loss over the training is lower, over all depths and seeds.
+
+    It is the mean over the rates at which LaProp or Adam learns. Each record is cut at log 10, so
+    that a start that overshoots does not decide.
+    """
+    share = shares(results)
+    either = (share["laprop"] > 0.5) | (share["adam"] > 0.5)
+    curves = results.curves
+    loss = curves.train_loss.fillna(GUESSING).clip(upper=GUESSING)
+    whole = loss.groupby([curves.optimizer, curves.depth, curves.lr, curves.seed]).mean()
+    laprop, adam = (whole[o].unstack("seed")[either] for o in ("laprop", "adam"))
+    by_run = (adam - laprop).groupby("depth").mean().stack()
+    gap = mean(by_run)
+    lower = int((laprop.mean(axis=1) < adam.mean(axis=1)).sum())
+    return Measured(
+        f"mean training loss, Adam minus LaProp: {gap:+.3f} over the {either.sum()} settings at "
+        "which either learns",
+        every_above([gap]),
+        f"lower with LaProp at {lower} of {either.sum()} settings",
+    )
+
+
+def deep_small_lr(results: Results, margin: float) -> Measured:
+    """The final loss at the smallest lr over that at the best one, at each depth that learns."""
+    runs = results.runs.assign(final_loss=results.runs.final_loss.fillna(GUESSING))
+    cells, smallest = {}, runs.lr.min()
+    share = shares(results)
+    for (optimizer, depth), cell in runs.groupby(["optimizer", "depth"]):
+        if optimizer == "amsgrad" or share[optimizer, depth].max() == 0:
+            continue
+        loss = cell.pivot(index="seed", columns="lr", values="final_loss")
+        cells[optimizer, depth] = log_ratio(loss[smallest], loss[loss.mean().idxmin()])
+    limit = np.log(margin)
+    held = decide(
+        everywhere(cell.above(limit) for cell in cells.values()),
+        somewhere(cell.below(limit) for cell in cells.values()),
+    )
+    text = ", ".join(f"{NAMES[o]} at depth {depth} {times(r)}" for (o, depth), r in cells.items())
+    least = np.exp(min(cell.centre for cell in cells.values()))
+    return Measured(
+        f"final loss at lr {smallest:g} over that at the best lr: {text}",
+        held,
+        f"{least:.2f} times at least, against {margin:g}",
+    )

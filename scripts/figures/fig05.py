@@ -1,6 +1,8 @@
-"""Figure 5: training loss on IWSLT14 and of RoBERTa, without and with warmup of the rate.
+"""Figure 5, section 5.4: training loss on IWSLT14 and of RoBERTa, without and with warmup.
 
-Above the authors' runs, below ours; at the paper's scale both stand in one panel.
+Above the authors' runs, below ours; at the paper's scale both stand in one panel. Stuck is a loss
+within MARGIN of that of a decoder that knows how frequent each token is and nothing else: as low as
+that, every one gets at once.
 """
 
 import matplotlib.pyplot as plt
@@ -12,11 +14,16 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
 from experiments.common.records import Results, load
+from experiments.common.stats import Estimate, decide, every_above, mean, paired
 from scripts import make_authors
 from scripts.figures import style
+from scripts.paper import NAMES, Measured
 
 AUTHORS = "authors' runs, one each"
 SIGMA = 3  # updates; of our own runs at a reduced scale
+MARGIN = 0.5  # bits below what knowing the frequencies of the words alone gives
+WINDOW = 100  # updates over which a loss is averaged before it is compared
+JUDGED_AT = 2000  # update at which runs of the paper's setting are judged that were cut short
 
 
 def draw(results: Results | None) -> Figure:
@@ -43,11 +50,13 @@ def draw(results: Results | None) -> Figure:
         else:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
+            if run.scale == "short":  # their setting: their points belong beside ours
+                points(column[1], theirs[theirs["update"] <= curves.step.max()])
         if below and run.scale == "paper":
             blank(column[1], "ours above")
     rows[0, 0].set_ylabel(f"training loss, bits\n{AUTHORS}")
     if below:
-        rows[1, 0].set_ylabel("training loss, bits\nours, reduced scale")
+        rows[1, 0].set_ylabel("training loss, bits\nours")
     legend(figure)
     note(figure, list(ours.values()))
     return figure
@@ -57,6 +66,14 @@ def panel(axis: Axes, theirs: pd.DataFrame) -> None:
     """The authors' curves: a line for each optimizer and warmup."""
     for (optimizer, warmup), curve in theirs.groupby(["optimizer", "warmup"]):
         axis.plot(curve["update"], curve.loss, **look(optimizer, warmup) | {"linewidth": 1})
+
+
+def points(axis: Axes, theirs: pd.DataFrame) -> None:
+    """The authors' curves, smoothed as in the paper, as points."""
+    for (optimizer, warmup), curve in theirs.groupby(["optimizer", "warmup"]):
+        mark = {"marker": "s" if warmup else "o", "markersize": 3.5, "markerfacecolor": "white"}
+        colour = style.COLOUR[optimizer]
+        axis.plot(curve["update"], curve.loss, color=colour, linestyle="none", **mark)
 
 
 def own(axis: Axes, curves: pd.DataFrame, sigma: float) -> None:
@@ -102,7 +119,80 @@ def note(figure: Figure, ours: list[Results | None]) -> None:
     text = "authors' runs as published, Gaussian sigma 70 (IWSLT14) and 6 (RoBERTa) updates"
     shown = [results for results in ours if results is not None]
     text += "; ours: mean and range of the seeds" if shown else "; ours: not run"
+    if any(results.scale == "short" for results in shown):
+        text += "; marks beside ours: the authors' points, squares with warmup"
     for results in shown:
         sigma = "" if results.scale == "paper" else f", sigma {SIGMA}"
         text += f"\n{results.manifest['task']}: {results.label}{sigma}"
     style.below(figure, text)
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def at_update(curves: pd.DataFrame, update: int) -> pd.DataFrame:
+    """Mean loss of the WINDOW updates up to one: a row per seed, a column per optimizer.
+
+    A run that has ended in divergence before has no number there.
+    """
+    window = curves[(curves.step > update - WINDOW) & (curves.step <= update)]
+    loss = window.groupby(["seed", "optimizer"]).train_loss.mean().unstack("optimizer")
+    return loss.reindex(index=sorted(set(curves.seed)), columns=sorted(set(curves.optimizer)))
+
+
+def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
+    """Whether the loss is above the line of being stuck without warmup, or below it.
+
+    Where the runs with warmup are above it at that update too, they are too short to tell.
+    """
+    line = results.runs.unigram_loss.mean() - MARGIN
+    update = min(JUDGED_AT, int(results.curves.step.max()))
+    arms: dict[bool, Estimate] = {}
+    for warm, curves in results.curves.groupby(results.curves.warmup > 0):
+        found = at_update(curves, update)
+        arms[bool(warm)] = mean(found[optimizer].fillna(line + MARGIN))
+    here = arms[False]
+    held = decide(here.above(line), here.below(line))
+    held = held if stuck or held is None else not held
+    text = f"loss at update {update:,}, bits: {NAMES[optimizer]} {here:.2f}"
+    if True in arms:
+        text += f", with warmup {arms[True]:.2f}"
+        if decide(arms[True].above(line), arms[True].below(line)) is True:
+            held, text = None, text + " (too short to tell)"
+    return Measured(f"{text}; stuck above {line:.2f}", held, f"{here.centre - line:+.2f} bits from "
+                    "the line")  # fmt: skip
+
+
+def iwslt_lower(results: Results, update: int) -> Measured | None:
+    """LaProp's loss is below Adam's at an update that the runs reach, without warmup."""
+    curves = results.curves[results.curves.warmup == 0]
+    if curves.step.max() < update:
+        return None
+    loss = at_update(curves, update)
+    gap = paired(loss.adam, loss.laprop)
+    logs = _apart("iwslt", 0.98, 0)[f"gap_{update}"]
+    return Measured(
+        f"mean loss of the {WINDOW} updates up to {update:,}, Adam minus LaProp, bits: {gap:+.2f}",
+        every_above([gap]),
+        f"{gap.centre:+.2f} bits, where the authors' runs have {-logs:+.2f}",
+    )
+
+
+def iwslt_logs_end() -> Measured:
+    """The mean loss of the last 1,000 updates of the authors' runs without warmup."""
+    ends = make_authors.load("ends")
+    runs = ends[(ends.task == "iwslt") & (ends.warmup == 0)].set_index("optimizer").last_loss
+    apart = _apart("iwslt", 0.98, 0)
+    return Measured(
+        f"mean loss of the last 1,000 of 60,000 updates, bits: Adam {runs.adam:.2f}, LaProp "
+        f"{runs.laprop:.2f}; from update {apart.below_best_from:,.0f} on LaProp's smoothed loss is "
+        f"below the lowest that Adam's ever gets, {apart.adam_lowest:.2f}",
+        bool(runs.laprop < runs.adam),
+        f"{runs.adam - runs.laprop:.2f} bits",
+    )
+
+
+def _apart(task: str, nu: float, warmup: int) -> pd.Series:
+    """How LaProp's smoothed curve lies below Adam's in the authors' runs of one setting."""
+    table = make_authors.load("apart").set_index(["task", "nu", "warmup"])
+    return table.loc[(task, nu, warmup)]

@@ -1,20 +1,38 @@
-"""Figure 6: Rainbow, mean over games, and on Breakout.
+"""Figure 6, section 5.5: Rainbow, mean over games, and on Breakout.
 
 The authors' logs of Breakout are drawn whole: Adam's goes on to 30 M steps, LaProp's ends at 12 M.
 At the paper's scale ours stand in the same panel.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
+from scipy.stats import norm
 
 from experiments.common.records import Results, load
+from experiments.common.stats import ALPHA, every_above, maxima_by_chance, paired
 from scripts import make_authors
-from scripts.claims.fig11 import ends, mean_curves
 from scripts.figures import style
 from scripts.figures.fig05 import blank
-from scripts.figures.fig11 import SIGMA, arms, curves, legend, look
+from scripts.figures.fig11 import (
+    ARM,
+    LARGE,
+    PAPER,
+    SIGMA,
+    SMALL,
+    Arm,
+    arms,
+    curves,
+    ends,
+    legend,
+    look,
+    mean_curves,
+    name,
+)
+from scripts.paper import Measured
 
 
 def draw(results: Results | None) -> Figure:
@@ -30,7 +48,8 @@ def draw(results: Results | None) -> Figure:
     if results is not None:
         curves(axes[-1], results.curves, "evaluation" if not beside else "life_score")
     if beside:
-        axes[2].set(title="Breakout of MinAtar", ylabel="score of a life", xlabel="steps")
+        title = "Breakout of MinAtar" if results.scale == "small" else "Breakout, ours"
+        axes[2].set(title=title, ylabel="score of a life", xlabel="steps")
     shown = games or results
     if shown is not None:
         legend(figure, arms(shown))
@@ -73,3 +92,94 @@ def authors(axis: Axes) -> None:
     axis.axvline(make_authors.WITHIN, color="#999999", linewidth=0.8, linestyle=":")
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M")
     axis.set(title="Breakout, the authors' runs", ylabel="score of a game", xlabel="steps")
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def by_seed(results: Results, column: str) -> dict[Arm, pd.Series]:
+    """A number of every run: per arm, by seed."""
+    table = results.runs.pivot(index="seed", columns=ARM, values=column)
+    return {arm: table[arm] for arm in table}
+
+
+def _ahead(results: Results, column: str, what: str) -> Measured:
+    """LaProp's is larger than Adam's, each with its own epsilon; beside it, at equal ones."""
+    found = by_seed(results, column)
+    text = []
+    for a, b in (PAPER, *((("laprop", e), ("adam", e)) for e in (SMALL, LARGE))):
+        gap = paired(found[a], found[b])
+        text.append(f"{found[a].mean():.2f} ({name(a)}) against {found[b].mean():.2f} ({name(b)}), "
+                    f"difference {gap:+.2f}")  # fmt: skip
+    gap = paired(*(found[arm] for arm in PAPER))
+    return Measured(f"{what}: {text[0]}; not part of the claim: {'; '.join(text[1:])}",
+                    every_above([gap]), f"{gap.centre:+.2f} points")  # fmt: skip
+
+
+def rainbow_breakout(results: Results) -> Measured:
+    """The largest evaluation of each run, one number a seed.
+
+    The largest of many is large by luck too, but as much so for either optimizer, which have as
+    many evaluations: the difference is 0 on average where the optimizers do not differ.
+    """
+    return _ahead(results, "best_evaluation", "best evaluation of a run, mean over seeds")
+
+
+def breakout_earlier(results: Results) -> Measured:
+    """The area under the training curve of each run."""
+    return _ahead(results, "area", "mean score of a life over the whole run")
+
+
+def rainbow_breakout_logs() -> Measured:
+    """How often chance alone puts the maxima of the authors' two logs so far apart.
+
+    Of the steps that both logs hold, in bins of two evaluations of 20 games.
+    """
+    table = make_authors.load("rainbow_best").set_index(["optimizer", "within"])
+    both = _bins("mean")
+    p = maxima_by_chance(both.laprop, both.adam)
+    text, gaps = [], {}
+    for within in ("both logs", "whole log"):
+        ours, theirs = table.loc[("laprop", within)], table.loc[("adam", within)]
+        error = (ours.standard_error**2 + theirs.standard_error**2) ** 0.5
+        gaps[within] = ours["mean"] - theirs["mean"]
+        text.append(
+            f"{within}: LaProp {ours['mean']:.1f} ± {ours.standard_error:.1f}, Adam "
+            f"{theirs['mean']:.1f} ± {theirs.standard_error:.1f} at {theirs.agent_steps / 1e6:g} M "
+            f"steps, z = {gaps[within] / error:.2f}"
+        )
+    ahead = bool(both.laprop.max() > both.adam.max())
+    return Measured(
+        f"best of all evaluations, {'; '.join(text)}; best bins of two {both.laprop.max():.0f} and "
+        f"{both.adam.max():.0f}: as far apart by chance p = {p:.2f}",
+        ahead if p < ALPHA else None,
+        f"{gaps['both logs']:+.1f} points within 12 M steps, {gaps['whole log']:+.1f} with the "
+        "whole of Adam's log",
+    )
+
+
+def breakout_logs_earlier() -> Measured:
+    """Where the first bins of the authors' two logs differ by more than their games' errors."""
+    score, error = _bins("mean"), _bins("standard_error")
+    z = (score.laprop - score.adam) / np.hypot(error.laprop, error.adam)
+    line = norm.isf(ALPHA / 2 / len(z))  # Bonferroni over the bins
+    ahead = z > line
+    lead = int(ahead.cummin().sum())
+    until = score.index[max(lead - 1, 0)]
+    text = (
+        f"LaProp ahead by more than {line:.1f} standard errors of the games in "
+        + (f"the first {lead} of {len(z)} bins, centred at {score.index[0] / 1e6:.1f} to "
+           f"{until / 1e6:.1f} M steps" if lead else "none of the first bins")
+        + f"; of the bins after them in {int(ahead.iloc[lead:].sum())}, Adam in "
+        f"{int((z < -line).iloc[lead:].sum())}"
+    )  # fmt: skip
+    held = True if lead else False if z.iloc[0] < -line else None
+    return Measured(text, held, f"at {score.index[2] / 1e6:.1f} M steps {score.laprop.iloc[2]:.0f} "
+                    f"against {score.adam.iloc[2]:.0f}")  # fmt: skip
+
+
+def _bins(column: str) -> pd.DataFrame:
+    """A column of the authors' bins of Breakout that both logs hold: by step and optimizer."""
+    bins = make_authors.load("rainbow")
+    both = bins[bins.agent_steps <= make_authors.WITHIN]
+    return both.pivot(index="agent_steps", columns="optimizer", values=column)

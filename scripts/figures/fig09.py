@@ -1,12 +1,14 @@
-"""Figure 9: neural style transfer at other learning rates."""
+"""Figure 9, appendix C.3: neural style transfer at other learning rates."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from scripts.claims.fig03 import FIRST
+from experiments.common.stats import every_above
 from scripts.figures import style
-from scripts.figures.fig03 import note, regret
+from scripts.figures.fig03 import FIRST, OPTIMIZERS, note, over_starts, regret
+from scripts.paper import NAMES, Measured
 
 
 def draw(results: Results) -> Figure:
@@ -19,15 +21,16 @@ def draw(results: Results) -> Figure:
         regret(axes[0, column], runs)
         axes[0, column].set_title(f"lr {rate:g}")
         axis = axes[1, column]
-        for optimizer, cell in runs[runs.seed == 0].groupby("optimizer"):
+        for optimizer, cell in runs[runs.seed == 0].groupby("optimizer", sort=False):
             best = cell.loc[cell.regret.idxmin()]
             curve = black[
                 (black.optimizer == optimizer)
                 & (black.lr == rate)
-                & (black.nu == best.nu)
+                & ((black.nu == best.nu) | np.isnan(best.nu))
                 & (black.step <= FIRST)
             ]
-            look = style.line(str(optimizer)) | {"label": f"{best.nu:g}", "linewidth": 1}
+            look = style.line(str(optimizer)) | {"linewidth": 1}
+            look["label"] = "none" if np.isnan(best.nu) else f"{best.nu:g}"
             axis.plot(curve.step, curve.loss, **look)
         axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
         style.digits(axis)
@@ -38,3 +41,20 @@ def draw(results: Results) -> Figure:
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     style.provenance(figure, results, note(results, "µ 0.9"))
     return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def style_every_lr(results: Results) -> Measured:
+    """Each start's lowest regret over nu: LaProp's below both others' at every learning rate."""
+    text, gaps, won = [], [], 0
+    for lr, runs in results.runs[results.runs.optimizer.isin(OPTIMIZERS)].groupby("lr"):
+        best = runs.groupby(["optimizer", "seed"]).regret.min().unstack("optimizer")
+        at = runs.loc[runs.groupby("optimizer").regret.idxmin()].set_index("optimizer").nu
+        cells = [f"{NAMES[o]} {best[o].mean():.4g} at nu {at[o]:g}" for o in sorted(best)]
+        text.append(f"lr {lr:g}: {', '.join(cells)}")
+        gaps += [over_starts(best[o], best.laprop) for o in ("adam", "amsgrad")]
+        won += best.mean().idxmin() == "laprop"
+    return Measured(f"lowest regret over nu: {'; '.join(text)}", every_above(gaps),
+                    f"LaProp's is the lowest at {won} of {len(text)} learning rates")  # fmt: skip

@@ -1,15 +1,34 @@
-"""Figure 12: test accuracy of ResNet-20 on CIFAR-10 over mu and nu."""
+"""Figure 12, appendix C.7: test accuracy of ResNet-20 on CIFAR-10 over mu and nu.
+
+A run has diverged where it was ended for its loss (``diverged_at``), or where its final training
+loss is above log 10, the loss of guessing. Its onset is the first epoch after the one of its lowest
+training loss at which the loss is above log 10. A cell, that is a mu and a nu, is stable where none
+of its seeds diverged.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from scipy.stats import fisher_exact
 
 from experiments.common.records import Results
-from scripts.claims.fig12 import outcomes
+from experiments.common.stats import (
+    decide,
+    equivalent,
+    every_above,
+    mean,
+    paired,
+    proportion,
+    share_above,
+    share_below,
+)
 from scripts.figures import style
+from scripts.figures.fig04 import GUESSING
+from scripts.paper import NAMES, Measured
 
+CELL = ["optimizer", "mu", "nu"]
 OPTIMIZERS = ("laprop", "adam")
 
 
@@ -86,3 +105,96 @@ def _map(
             color="white" if dark else "black",
         )
     return image
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def outcomes(results: Results) -> pd.DataFrame:
+    """The runs with a column ``diverged``."""
+    runs = results.runs
+    # A run that was ended has no final loss; no comparison with NaN is true.
+    return runs.assign(diverged=~(runs.train_loss <= GUESSING))
+
+
+def onset(results: Results) -> pd.Series:
+    """Epoch of the onset of each diverged run, by optimizer, mu, nu and seed."""
+    runs = outcomes(results).set_index([*CELL, "seed"])
+    curves = results.curves.set_index([*CELL, "seed"])
+    epochs = {}
+    for run in runs.index[runs.diverged]:
+        curve = curves.loc[[run]].set_index("step").train_loss
+        lowest = curve.idxmin() if curve.notna().any() else 0
+        after = curve[curve.index > lowest]
+        above = after.index[~(after <= GUESSING)]
+        epochs[run] = int(above[0]) if len(above) else int(curve.index[-1])
+    index = pd.MultiIndex.from_tuples(epochs, names=runs.index.names) if epochs else runs.index[:0]
+    return pd.Series(list(epochs.values()), index=index, dtype=float)
+
+
+def common(results: Results) -> pd.DataFrame:
+    """The runs of the cells that are stable for LaProp and for Adam."""
+    runs = outcomes(results)
+    unstable = runs[runs.diverged].set_index(["mu", "nu"]).index
+    return runs[~runs.set_index(["mu", "nu"]).index.isin(unstable)]
+
+
+def cifar_comparable(results: Results, margin: float) -> Measured:
+    """The mean accuracies over the common cells: an equivalence test, margin in points."""
+    runs = common(results)
+    by = runs.groupby(["optimizer", "seed"]).test_accuracy.mean() * 100
+    gap = paired(by["laprop"], by["adam"])
+    return Measured(
+        f"test accuracy over the {runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: "
+        f"LaProp {by['laprop'].mean():.2f} %, Adam {by['adam'].mean():.2f} %, "
+        f"difference {gap:+.2f} points",
+        equivalent(gap, margin),
+        f"{abs(gap.centre):.2f} points against the margin of {margin:g}",
+    )
+
+
+def _told(optimizer: str, diverged: pd.Series) -> str:
+    k, n = int(diverged.sum()), len(diverged)
+    share, low, high = proportion(k, n)
+    return f"{NAMES[optimizer]} {k} of {n} runs ({share:.0%} [{low:.0%}, {high:.0%}])"
+
+
+def cifar_adam_diverges(results: Results) -> Measured:
+    """Adam diverges at more of the runs with mu > nu than of the others, by Fisher's exact test."""
+    runs = outcomes(results)
+    adam = runs[runs.optimizer == "adam"]
+    above = adam.mu > adam.nu
+    table = pd.crosstab(above, adam.diverged).reindex(
+        index=[True, False], columns=[True, False], fill_value=0
+    )
+    k, n = int(adam.diverged[above].sum()), int(above.sum())
+    held = decide(fisher_exact(table, alternative="greater").pvalue, share_below(k, n, 0.05))
+    where = f"{_told('adam', adam.diverged[above])} with mu > nu, of the others "
+    where += _told("adam", adam.diverged[~above])
+    return Measured(f"diverged: {where}", held, f"{k} of {n} runs with mu > nu diverge")
+
+
+def cifar_adam_earlier(results: Results) -> Measured:
+    """At each mu, Adam's onset at the largest nu at which it diverges less that at the smallest."""
+    epochs = onset(results)
+    if "adam" not in epochs.index.get_level_values("optimizer"):
+        return Measured("no run of Adam diverged", None, "nothing to order")
+    table = epochs["adam"].unstack("nu").sort_index(axis=1)
+    later = (table.iloc[:, -1] - table.iloc[:, 0]).groupby("seed").mean()
+    gap = mean(later.dropna())
+    text = "; ".join(
+        f"mu {mu:g}: " + ", ".join(f"{e:.0f} (nu {nu:g})" for nu, e in rows.mean().dropna().items())
+        for mu, rows in table.groupby(level="mu")
+    )
+    return Measured(f"mean epoch of the onset, {text}; later at the largest nu by {gap:.1f} epochs",
+                    every_above([gap]), f"{gap.centre:+.1f} epochs")  # fmt: skip
+
+
+def cifar_laprop_stable(results: Results) -> Measured:
+    """No run of LaProp diverges, and there are so many that a share of a tenth would show."""
+    runs = outcomes(results)
+    text = "; ".join(_told(o, runs.diverged[runs.optimizer == o]) for o in ("laprop", "adam"))
+    diverged = runs.diverged[runs.optimizer == "laprop"]
+    k, n = int(diverged.sum()), len(diverged)
+    held = False if k else decide(share_below(0, n, 0.1), share_above(0, n, 0.1))
+    return Measured(f"diverged: {text}", held, f"{k} of {n} runs, against the paper's 0")

@@ -1,12 +1,83 @@
-"""Figure 13: final training and test loss of ResNet-20 on CIFAR-10 over mu and nu."""
+"""Figure 13, appendix C.7: final training and test loss of ResNet-20 on CIFAR-10 over mu and nu.
 
+What has diverged, and which cells are stable, is told as for Figure 12.
+"""
+
+import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from scripts.figures.fig12 import maps
+from experiments.common.stats import (
+    Estimate,
+    decide,
+    every_above,
+    everywhere,
+    mean,
+    paired,
+    somewhere,
+)
+from scripts.figures.fig12 import common, maps, outcomes
+from scripts.paper import NAMES, Measured
 
 
 def draw(results: Results) -> Figure:
     """Training loss above, test loss below; a map for each optimizer."""
     columns = {"train_loss": "training loss", "test_loss": "test loss"}
     return maps(results, columns, 1, "{:.3g}", "cividis_r")
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def rise(results: Results, optimizer: str) -> Estimate:
+    """Final test loss at nu up to 0.4 less that at larger nu, of stable runs with mu up to 0.95."""
+    runs = outcomes(results)
+    chosen = runs[(runs.optimizer == optimizer) & (runs.mu <= 0.95) & ~runs.diverged]
+    small = chosen.nu <= 0.4
+    by_seed = [cell.groupby("seed").test_loss.mean() for cell in (chosen[small], chosen[~small])]
+    return paired(*by_seed)
+
+
+def cifar_test_loss(results: Results, optimizer: str, margin: float) -> Measured:
+    """Adam's rises; LaProp's does not, that is by less than the ``margin``."""
+    found = rise(results, optimizer)
+    held = decide(found.below(margin), found.above(margin)) if margin else every_above([found])
+    return Measured(
+        f"final test loss of stable runs of {NAMES[optimizer]}, nu up to 0.4 less larger nu, mu up "
+        f"to 0.95: {found:+.3f}",
+        held,
+        f"{found.centre:+.3f} against {margin:g}",
+    )
+
+
+def cifar_training_loss(results: Results, optimizer: str, depends: bool, margin: float) -> Measured:
+    """The standard deviation over the common cells of the log of the final training loss."""
+    runs = common(results)
+    spread = np.log(runs.train_loss).groupby([runs.optimizer, runs.seed]).std()[optimizer]
+    found = mean(spread)
+    held = decide(found.above(margin), found.below(margin))
+    return Measured(
+        f"standard deviation of the log of {NAMES[optimizer]}'s final training loss over the "
+        f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {found:.3f}",
+        held if depends or held is None else not held,
+        f"{found.centre:.3f} against the margin of {margin:g}",
+    )
+
+
+def cifar_loss_and_accuracy(results: Results, limit: float) -> Measured:
+    """The rank correlation of test loss and test error over the common cells."""
+    runs = common(results)
+    ranks = runs[["test_loss", "test_accuracy"]].groupby([runs.optimizer, runs.seed])
+    found = -ranks.corr(method="spearman").test_loss.xs("test_accuracy", level=2)
+    cells = {o: mean(found[o].to_numpy()) for o in ("laprop", "adam")}
+    text = ", ".join(f"{NAMES[o]} {cell:.2f}" for o, cell in cells.items())
+    held = decide(
+        everywhere(cell.below(limit) for cell in cells.values()),
+        somewhere(cell.above(limit) for cell in cells.values()),
+    )
+    return Measured(
+        f"rank correlation of test loss and test error over the "
+        f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {text}",
+        held,
+        f"{max(cell.centre for cell in cells.values()):.2f} at most, against {limit:g}",
+    )

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from scripts.claims.fig04 import GUESSING
 from scripts.figures import style
+from scripts.figures.fig04 import GUESSING
 from scripts.figures.fig12 import OPTIMIZERS
 
 

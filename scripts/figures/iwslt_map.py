@@ -4,8 +4,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from scripts.claims.fig05 import MARGIN
+from experiments.common.stats import decide, everywhere, mean, somewhere
 from scripts.figures import style
+from scripts.figures.fig05 import MARGIN
+from scripts.paper import NAMES, Measured
 
 
 def draw(results: Results) -> Figure:
@@ -32,3 +34,31 @@ def draw(results: Results) -> Figure:
     note = f"dotted: what the words' frequencies alone give, and {MARGIN:g} below: stuck above that"
     style.provenance(figure, results, note)
     return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def alone_stuck(results: Results, optimizer: str, nowhere: bool) -> Measured:
+    """There is a cell, a learning rate and a depth, where one optimizer alone is stuck; or none.
+
+    Stuck is as in Figure 5, of the final loss; a run that diverged is stuck.
+    """
+    other = "laprop" if optimizer == "adam" else "adam"
+    text, alone, refuted, count = [], [], [], 0
+    for (lr, layers), runs in results.runs.groupby(["lr", "layers"]):
+        line = runs.unigram_loss.mean() - MARGIN
+        loss = runs.final_loss.fillna(line + MARGIN).groupby(runs.optimizer)
+        cell = {o: mean(values) for o, values in loss}
+        alone.append(everywhere([cell[optimizer].above(line), cell[other].below(line)]))
+        refuted.append(somewhere([cell[optimizer].below(line), cell[other].above(line)]))
+        count += cell[optimizer].centre > line >= cell[other].centre
+        words = ", ".join(f"{NAMES[o]} {cell[o]:.2f}" for o in ("adam", "laprop"))
+        text.append(f"lr {lr:g}, {layers} layers: {words}")
+    held = decide(somewhere(alone), everywhere(refuted))
+    held = held if not nowhere or held is None else not held
+    return Measured(
+        f"final loss in bits, stuck above {line:.2f}: {'; '.join(text)}",
+        held,
+        f"by the means {NAMES[optimizer]} alone is stuck in {count} of {len(text)} cells",
+    )

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import interquartile_mean, probability_of_improvement, stratified
-from scripts.claims.fig11 import LARGE, PAPER, SMALL, Arm, areas, name
+from experiments.common.stats import Estimate, interquartile_mean, jackknife
 from scripts.figures import style
+from scripts.figures.fig11 import LARGE, PAPER, SMALL, Arm, areas, gap, name
 
 PAIRS: dict[str, tuple[Arm, Arm]] = {
     "as in the paper:\nLaProp 1e-15 over Adam 1.5e-4": PAPER,
@@ -20,29 +20,27 @@ PAIRS: dict[str, tuple[Arm, Arm]] = {
 
 
 def draw(results: Results) -> Figure:
-    """Left the area of each arm, right the probability that one beats another."""
+    """Left the area of each arm, right how far one is above another."""
     table = areas(results)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
     shown = sorted(table, key=lambda arm: (arm[1], arm[0]))
     bars(left, [name(arm).replace(", ", ", ε ") for arm in shown],
-         [stratified(interquartile_mean, table[arm]) for arm in shown],
+         [jackknife(interquartile_mean, table[arm]) for arm in shown],
          [style.COLOUR[arm[0]] for arm in shown])  # fmt: skip
     left.set(xlabel="normalised area under the training curve,\ninterquartile mean")
     bars(right, list(PAIRS),
-         [stratified(probability_of_improvement, table[a], table[b]) for a, b in PAIRS.values()],
+         [gap(table, a, b) for a, b in PAIRS.values()],
          ["#333333"] * len(PAIRS))  # fmt: skip
-    right.axvline(0.5, color="#999999", linewidth=0.8)
-    right.set(xlabel="probability that a run is the better one", xlim=(0, 1))
-    style.provenance(figure, results, "95 % intervals, stratified bootstrap over seeds")
+    right.axvline(0, color="#999999", linewidth=0.8)
+    right.set(xlabel="difference of the interquartile means")
+    style.provenance(figure, results, "95 % intervals, jackknife over seeds with Student's t")
     return figure
 
 
-def bars(
-    axis: Axes, names: list[str], values: list[tuple[float, float, float]], colours: list[str]
-) -> None:
+def bars(axis: Axes, names: list[str], values: list[Estimate], colours: list[str]) -> None:
     """A point with its interval for each name, from top to bottom."""
-    for place, ((centre, low, high), colour) in enumerate(zip(values, colours, strict=True)):
-        axis.plot([low, high], [place, place], color=colour, linewidth=2.5, alpha=0.5)
-        axis.plot(centre, place, "o", color=colour, markersize=5)
+    for place, (found, colour) in enumerate(zip(values, colours, strict=True)):
+        axis.plot([found.low, found.high], [place, place], color=colour, linewidth=2.5, alpha=0.5)
+        axis.plot(found.centre, place, "o", color=colour, markersize=5)
     axis.set_yticks(np.arange(len(names)), names, fontsize=7.5)
     axis.invert_yaxis()

@@ -4,11 +4,12 @@ import textwrap
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.common.records import Results
-from scripts.claims.measured import NAMES as NAME  # for all figures: style.NAME
+from scripts.paper import NAMES as NAME  # for all figures: style.NAME
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 COLOUR = {
@@ -16,8 +17,14 @@ COLOUR = {
     "amsgrad": "#E69F00",
     "laprop": "#0072B2",
     "amsprop": "#56B4E9",
+    "centered": "#009E73",
+    "signsgd": "#0072B2",
+    "signum": "#CC79A7",
+    "sgd": "#555555",
+    "lbfgs": "#999999",
 }
-DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid"}
+DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
+        "sgd": (0, (3, 1, 1, 1)), "lbfgs": (0, (1, 1))}  # fmt: skip
 
 CHARACTERS = 17  # of the line below a figure, to an inch
 
@@ -60,9 +67,14 @@ def steps(axis: Axes) -> None:
 
 def digits(axis: Axes) -> None:
     """Label 1, 2 and 5 of each decade in plain numbers: for a logarithmic y axis of few decades."""
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    plain(axis.yaxis)
+
+
+def plain(axis: Axis) -> None:
+    """The same for an x or y axis by itself."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def below(figure: Figure, text: str) -> None:

@@ -1,16 +1,26 @@
-"""Table 1, measured: how the paths of Adam and LaProp close in on the methods they become."""
+"""Table 1, section 3, measured: how Adam and LaProp close in on the methods that they become.
+
+A limit counts as reached where the distance of the two paths, relative to their length, falls at
+each tenfold approach for every seed, down to at most 1 % at the nearest.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from scripts.figures import style
+from scripts.paper import NAMES, Measured
 
+REACHED = 0.01
 LIMIT = {
     "mu_0": ("µ → 0: RMSProp", "µ"),
+    "mu_0_nu_1": ("µ → 0, ν → 1: RMSProp", "µ = 1 − ν"),
     "nu_0": ("ν → 0: signed SGD with momentum", "ν"),
     "both_0": ("µ, ν → 0: signed SGD", "µ = ν"),
+    "nu_1_other": ("ν → 1, n from 0: the other of the two", "1 − ν"),
+    "nu_1_other_warm": ("ν → 1, warm n: the other of the two", "1 − ν"),
     "nu_1": ("ν → 1, warm n: SGD with momentum", "1 − ν"),
     "nu_1_cold": ("ν → 1, n from 0: n the mean of all g²", "1 − ν"),
     "mu_1": ("µ → 1: m the mean of all steps", "1 − µ"),
@@ -19,8 +29,13 @@ LIMIT = {
 
 def draw(results: Results) -> Figure:
     """A panel per limit: distance of the paths against the distance from the limit."""
-    figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.6))
-    for axis, (limit, (title, symbol)) in zip(axes.flat, LIMIT.items(), strict=True):
+    limits = [limit for limit in LIMIT if limit in set(results.runs.limit)]
+    rows = -(-len(limits) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(9.6, 0.6 + 2.5 * rows), squeeze=False)
+    for axis in axes.flat[len(limits) :]:
+        axis.set_axis_off()
+    for axis, limit in zip(axes.flat, limits, strict=False):
+        title, symbol = LIMIT[limit]
         chosen = results.runs[results.runs.limit == limit]
         for optimizer, cell in chosen.groupby("optimizer"):
             by = cell.groupby("distance").path_distance
@@ -30,8 +45,9 @@ def draw(results: Results) -> Figure:
             axis.fill_between(x, by.min(), by.max(), color=look["color"], alpha=0.2, linewidth=0)
         axis.set(xscale="log", yscale="log", title=title, xlabel=symbol)
         axis.invert_xaxis()
-    axes[0, 1].axhline(1, color="#999999", linewidth=0.8)
-    axes[0, 1].annotate("length of the path", (0.1, 1), (0, 3), textcoords="offset points",
+    diverging = axes.flat[limits.index("nu_0")]
+    diverging.axhline(1, color="#999999", linewidth=0.8)
+    diverging.annotate("length of the path", (0.1, 1), (0, 3), textcoords="offset points",
                         fontsize=7, color="#666666")  # fmt: skip
     for axis in axes[:, 0]:
         axis.set_ylabel("distance of the paths / length")
@@ -45,3 +61,72 @@ def draw(results: Results) -> Figure:
         f"is {settings['optimizer.mu']:g}; median, range over seeds",
     )
     return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def distances(results: Results, optimizer: str, limit: str) -> pd.DataFrame:
+    """Distance of the paths: a row per distance from the limit, the nearest first; by seed."""
+    runs = results.runs
+    chosen = runs[(runs.optimizer == optimizer) & (runs.limit == limit)]
+    return chosen.pivot(index="distance", columns="seed", values="path_distance")
+
+
+def become(results: Results, limit: str, optimizers: list[str]) -> Measured:
+    """Each optimizer becomes what stands at the limit."""
+    text, held, worst = [], True, 0.0
+    for optimizer in optimizers:
+        table = distances(results, optimizer, limit)
+        far, near = table.index[-1], table.index[0]
+        text.append(
+            f"{NAMES[optimizer]} {table.iloc[-1].median():.2g} at {far:g} from the limit, "
+            f"{table.iloc[0].median():.2g} at {near:g} (largest of {table.shape[1]} seeds "
+            f"{table.iloc[0].max():.2g})"
+        )
+        worst = max(worst, table.iloc[0].max())
+        held &= bool((np.diff(table, axis=0) > 0).all() and table.iloc[0].max() <= REACHED)
+    return Measured(f"distance of the paths: {'; '.join(text)}", held,
+                    f"{worst:.2g} at the nearest, against {REACHED:g}")  # fmt: skip
+
+
+def adam_nu_to_zero(results: Results) -> Measured:
+    """Adam's path leaves that of signed SGD with momentum by more than its length at every nu."""
+    table, runs = distances(results, "adam", "nu_0"), results.runs
+    update = runs[(runs.optimizer == "adam") & (runs.limit == "nu_0")].largest_update
+    return Measured(
+        f"distance from signed SGD with momentum {table.iloc[-1].median():.1g} lengths of its path "
+        f"at nu {table.index[-1]:g}, {table.iloc[0].median():.1g} at {table.index[0]:g}; largest "
+        f"update {update.max():.1g} lr",
+        bool((table > 1).all().all()),
+        f"updates of {update.max():.1g} lr, where the paper says unbounded",
+    )
+
+
+def laprop_nu_to_one(results: Results) -> Measured:
+    """LaProp becomes Adam with the same mu and nu, from a second moment that has settled.
+
+    Where the two were not run beside each other, their distance is at most the sum of their
+    distances from the path of SGD with momentum, which both become.
+    """
+    if "nu_1_other_warm" in set(results.runs.limit):
+        return become(results, "nu_1_other_warm", ["laprop"])
+    table = distances(results, "adam", "nu_1") + distances(results, "laprop", "nu_1")
+    worst = table.iloc[0].max()
+    return Measured(
+        f"distance from SGD with momentum, Adam's and LaProp's added, bounds theirs: "
+        f"{table.iloc[-1].max():.2g} at nu {1 - table.index[-1]:g}, {worst:.2g} at "
+        f"{table.index[0]:g} from the limit",
+        bool((np.diff(table, axis=0) > 0).all() and worst <= REACHED),
+        f"{worst:.2g} at the nearest, against {REACHED:g}",
+    )
+
+
+def differ_at_default(results: Results) -> Measured | None:
+    """LaProp's path and Adam's at nu 0.999, both from n = 0, beside each other."""
+    if "nu_1_other" not in set(results.runs.limit):
+        return None  # the two were not run beside each other
+    found = distances(results, "laprop", "nu_1_other").loc[lambda t: np.isclose(t.index, 1e-3)]
+    least, most = found.min(axis=None), found.max(axis=None)
+    return Measured(f"distance of the paths at nu 0.999: {least:.3g} to {most:.3g} over seeds",
+                    bool(least > REACHED), f"{least:.2g} against {REACHED:g}")  # fmt: skip

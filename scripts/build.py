@@ -1,0 +1,43 @@
+"""Everything generated from the committed results, in one command: ``python -m scripts.build``.
+
+Parts: ``figures`` (pictures and their index), ``claims`` (verdicts and the ledger), ``report`` (the
+site), ``notebooks`` (executed anew); default all. With ``--check`` nothing is written: exit status
+1 where anything committed, pictures included, is not what its code makes now.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from scripts import check_claims, make_discrepancies, make_figures, report
+from scripts.generated import settle
+from scripts.paper import drawn
+
+PARTS = ("figures", "claims", "report", "notebooks")
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.split(": ", 1)[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
+    arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.parts) - set(PARTS)):
+        parser.error(f"{', '.join(unknown)}: unknown part; allowed are {', '.join(PARTS)}")
+    parts, check = arguments.parts or PARTS, arguments.check
+    failed = 0
+    if "figures" in parts:
+        failed |= settle(make_figures.files(drawn()) | make_figures.index_file(), check)
+    if "claims" in parts:
+        failed |= settle(check_claims.files(check_claims.rows()), check)
+        failed |= settle(make_discrepancies.files(make_discrepancies.rows()), check)
+    if "report" in parts and not check:  # the site is not committed
+        report.build(report.SITE)
+    if "notebooks" in parts:
+        command = [sys.executable, "-m", "scripts.run_notebooks", *["--check"] * check]
+        failed |= subprocess.run(command, check=False).returncode
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""B.1: training with and without gradient clipping, on ordinary and on exploding gradients."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
+from scripts.figures import style
+from scripts.paper import NAMES, Measured
+
+MARGIN = 1.05
+
+
+def draw(results: Results) -> Figure:
+    """Loss without clipping over that with it: every seed, and the interval of the mean."""
+    runs = results.runs
+    shares, nus = (sorted(runs[column].unique()) for column in ("spike_share", "nu"))
+    figure, axes = plt.subplots(1, len(shares), figsize=(4.2 * len(shares), 3.6), squeeze=False)
+    for axis, share in zip(axes[0], shares, strict=True):
+        labels = []
+        for optimizer in ("laprop", "adam"):
+            for nu, found in ratios(results, optimizer, share).items():
+                place = len(labels)
+                labels.append(f"{NAMES[optimizer]}\nν {nu:g}")
+                centre, low, high = np.exp([found.centre, found.low, found.high])
+                axis.errorbar(
+                    place,
+                    centre,
+                    [[centre - low], [high - centre]],
+                    fmt="o",
+                    color=style.COLOUR[optimizer],
+                    capsize=4,
+                )
+        axis.axhline(MARGIN, color="#999999", linestyle=":", linewidth=1)
+        axis.set(yscale="log", title=f"{share:.0%} of the gradients explode" if share else
+                 "ordinary gradients")  # fmt: skip
+        style.digits(axis)
+        axis.set_xticks(range(len(labels)), labels)
+        axis.set_xlim(-0.5, 2 * len(nus) - 0.5)
+    axes[0, 0].set_ylabel("final loss without clipping / with it")
+    needs = {True: "needs no clipping", False: "needs clipping", None: "may need clipping"}
+    ordinary, exploding = (no_clipping(results, exploding).held for exploding in (False, True))
+    figure.suptitle(
+        f"LaProp {needs[ordinary]} on ordinary gradients, {needs[exploding]} on exploding ones",
+        fontsize=10,
+    )
+    style.provenance(figure, results, "mean over seeds of the logarithm, 95 %; dots: the margin")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def ratios(results: Results, optimizer: str, share: float) -> dict[float, Estimate]:
+    """Final loss without clipping over that with it, by nu."""
+    runs = results.runs[results.runs.optimizer == optimizer]
+    cells = runs[runs.spike_share == share].pivot(
+        index=["nu", "seed"], columns="clip", values="final_loss"
+    )
+    return {float(nu): log_ratio(cell[0], cell[1]) for nu, cell in cells.groupby("nu")}
+
+
+def no_clipping(results: Results, exploding: bool) -> Measured:
+    """LaProp is not worse without clipping by more than the margin, at every nu."""
+    share = results.runs.spike_share.max() if exploding else 0
+    by = {o: ratios(results, o, share) for o in ("laprop", "adam")}
+    cells, margin = list(by["laprop"].values()), math.log(MARGIN)
+    text = "; ".join(
+        f"{NAMES[o]} " + ", ".join(f"{times(r)} at nu {nu:g}" for nu, r in found.items())
+        for o, found in by.items()
+    )
+    worst = math.exp(max(cell.centre for cell in cells))
+    return Measured(
+        f"final loss without clipping over that with it: {text}",
+        decide(
+            everywhere(cell.below(margin) for cell in cells),
+            somewhere(cell.above(margin) for cell in cells),
+        ),
+        f"{worst:.3f} times at most, against the margin of {MARGIN:g}",
+    )

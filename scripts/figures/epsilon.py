@@ -1,0 +1,130 @@
+"""B.1: epsilon of LaProp and of Adam over eighteen decades, on a small net."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import (
+    Estimate,
+    decide,
+    every_above,
+    everywhere,
+    log_ratio,
+    mean,
+    somewhere,
+    times,
+)
+from scripts.figures import style
+from scripts.paper import Measured
+
+USUAL = 1e-15
+LOW, HIGH = math.log(0.95), math.log(1.05)
+
+
+def draw(results: Results) -> Figure:
+    """Final loss against epsilon, a panel per nu."""
+    runs = results.runs
+    nus = sorted(runs.nu.unique())
+    figure, axes = plt.subplots(1, len(nus), figsize=(3.9 * len(nus), 3.8), sharey=True)
+    for axis, nu in zip(axes, nus, strict=True):
+        for optimizer in ("laprop", "adam"):
+            cell = runs[(runs.optimizer == optimizer) & (runs.nu == nu)].groupby("epsilon")
+            found = [mean(np.log(loss)) for _, loss in cell.final_loss]
+            centre, low, high = (
+                np.exp([getattr(f, end) for f in found]) for end in ("centre", "low", "high")
+            )
+            axis.plot(list(cell.groups), centre, marker=".", **style.line(optimizer))
+            axis.fill_between(
+                list(cell.groups), low, high, color=style.COLOUR[optimizer], alpha=0.2, linewidth=0
+            )
+        axis.set(xscale="log", yscale="log", xlabel="ε", title=f"ν = {nu:g}")
+        style.digits(axis)
+    axes[0].set_ylabel("final training loss")
+    handles, labels = axes[0].get_legend_handles_labels()
+    any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
+    slow = {True: "slows it down", False: "does not slow it down", None: "may slow it down"}
+    title = (
+        f"LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, "
+        f"1e-4 {slow[epsilon_slows(results).held]}"
+    )
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=title)
+    style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def losses(results: Results, optimizer: str, epsilon: float, nu: float) -> pd.Series:
+    """Final loss by seed."""
+    runs = results.runs
+    chosen = runs[
+        (runs.optimizer == optimizer)
+        & np.isclose(runs.epsilon, epsilon, atol=0)
+        & np.isclose(runs.nu, nu)
+    ]
+    return chosen.set_index("seed").final_loss
+
+
+def ratios(results: Results, optimizer: str, epsilon: float, base: float) -> dict[float, Estimate]:
+    """Loss at one epsilon over that at another, by nu."""
+    return {
+        nu: log_ratio(losses(results, optimizer, epsilon, nu), losses(results, optimizer, base, nu))
+        for nu in sorted(results.runs.nu.unique())
+    }
+
+
+def same(ratio: Estimate) -> bool:
+    """Whether the two losses are equal to the last bit for every seed: there is nothing to test."""
+    return ratio.centre == 0 and math.isnan(ratio.error)
+
+
+def told(found: dict[float, Estimate]) -> str:
+    """The ratios by nu, in words."""
+    return ", ".join(
+        f"{'equal' if same(ratio) else times(ratio)} at nu {nu:g}" for nu, ratio in found.items()
+    )
+
+
+def epsilon_free(results: Results) -> Measured:
+    """An equivalence of every epsilon up to 1e-8 with the usual one, at every nu."""
+    every = sorted(results.runs.epsilon.unique())
+    found = {e: ratios(results, "laprop", e, USUAL) for e in every if e < 2e-8 and e != USUAL}
+    differ = [r for by_nu in found.values() for r in by_nu.values() if not same(r)]
+    inside = [p for r in differ for p in (r.above(LOW), r.below(HIGH))]
+    outside = [p for r in differ for p in (r.above(HIGH), r.below(LOW))]
+    held = decide(everywhere(inside), somewhere(outside)) if differ else True
+    furthest = math.exp(max((abs(r.centre) for r in differ), default=0))
+    return Measured(
+        "LaProp's final loss over that at 1e-15: "
+        + "; ".join(f"{e:g} {told(by_nu)}" for e, by_nu in found.items()),
+        held,
+        f"{furthest:.3f} times at most, against 1.05",
+    )
+
+
+def higher(results: Results, optimizer: str, epsilon: float, base: float) -> Measured:
+    """Whether the loss at one epsilon is above that at another, at every nu."""
+    found = ratios(results, optimizer, epsilon, base)
+    held = False if any(map(same, found.values())) else every_above(found.values())
+    furthest = math.exp(max(r.centre for r in found.values()))
+    return Measured(
+        f"{style.NAME[optimizer]}'s final loss at epsilon {epsilon:g} over that at {base:g}: "
+        f"{told(found)}",
+        held,
+        f"{furthest:.3f} times at most, where the claim needs more than 1 at every nu",
+    )
+
+
+def epsilon_slows(results: Results) -> Measured:
+    """LaProp at 1e-4."""
+    return higher(results, "laprop", 1e-4, USUAL)
+
+
+def small_epsilon_hurts_adam(results: Results) -> Measured:
+    """Adam at 1e-15 beside its usual 1e-8."""
+    return higher(results, "adam", USUAL, 1e-8)

@@ -1,0 +1,104 @@
+"""B.2, 3.2, 5.4: one nu for the first epoch of a small net and another one after it."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
+from scripts.figures import style
+from scripts.paper import NAMES, Measured
+
+SMALL, LARGE = 0.9, 0.999
+FIRST = 195  # updates, and as many last ones
+
+
+def draw(results: Results) -> Figure:
+    """LaProp's loss over that at the large nu all along, for three courses of nu."""
+    curves = results.curves
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+    courses = ((SMALL, None), (SMALL, LARGE), (LARGE, SMALL))
+    for axis, optimizer in zip(axes, ("laprop", "adam"), strict=True):
+        if optimizer not in set(curves.optimizer):
+            continue
+        base = _losses(curves, optimizer, LARGE, None)
+        for (first, later), colour in zip(courses, ("#0072B2", "#009E73", "#D55E00"), strict=True):
+            ratio = np.log(_losses(curves, optimizer, first, later) / base).groupby("step").mean()
+            label = f"ν {first:g}" + (f", then {later:g}" if later else "")
+            axis.plot(np.exp(ratio), color=colour, label=label)
+        axis.axhline(1, color="#999999", linewidth=1, label=f"ν {LARGE:g}")
+        later_from = results.manifest["settings"]["task.later_from"]
+        axis.axvline(later_from, color="#999999", linewidth=0.8, linestyle=":")
+        axis.set(xlabel="updates; dots: where ν changes", title=NAMES[optimizer])
+    axes[0].set_ylabel(f"training loss / that at ν {LARGE:g}")
+    handles, labels = axes[0].get_legend_handles_labels()
+    best = {True: "is best", False: "is not best", None: "may be best"}
+    title = f"LaProp: a small ν first and a larger one later {best[small_then_large(results).held]}"
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, title=title)
+    style.provenance(figure, results, "geometric mean over seeds")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def _course(frame: pd.DataFrame, optimizer: str, first: float, later: float | None) -> pd.DataFrame:
+    chosen = frame[(frame.optimizer == optimizer) & np.isclose(frame.nu, first)]
+    return chosen[chosen.later_nu.isna() if later is None else np.isclose(chosen.later_nu, later)]
+
+
+def _losses(frame: pd.DataFrame, optimizer: str, first: float, later: float | None) -> pd.Series:
+    """Training loss by seed and step."""
+    return _course(frame, optimizer, first, later).set_index(["seed", "step"]).train_loss
+
+
+def final(results: Results, first: float, later: float | None) -> pd.Series:
+    """LaProp's final loss by seed."""
+    return _course(results.runs, "laprop", first, later).set_index("seed").final_loss
+
+
+def small_then_large(results: Results) -> Measured:
+    """Better than either nu all along, and than the two exchanged."""
+    found = {
+        f"nu {SMALL:g}": log_ratio(final(results, SMALL, LARGE), final(results, SMALL, None)),
+        f"nu {LARGE:g}": log_ratio(final(results, SMALL, LARGE), final(results, LARGE, None)),
+        f"{LARGE:g}, then {SMALL:g}": log_ratio(
+            final(results, SMALL, LARGE), final(results, LARGE, SMALL)
+        ),
+    }
+    text = ", ".join(f"{times(ratio)} of {name}" for name, ratio in found.items())
+    return Measured(
+        f"LaProp's final loss with nu {SMALL:g}, then {LARGE:g}: {text}",
+        decide(
+            everywhere(ratio.below() for ratio in found.values()),
+            somewhere(ratio.above() for ratio in found.values()),
+        ),
+        f"{math.exp(max(r.centre for r in found.values())):.3f} at most, where the claim needs "
+        "less than 1 of each",
+    )
+
+
+def _window(results: Results, last: bool) -> Estimate:
+    curves = results.curves
+    start = curves.step.max() - FIRST if last else 0
+    window = curves[(curves.step > start) & (curves.step <= start + FIRST)]
+    small, large = (
+        _losses(window, "laprop", nu, None).groupby("seed").mean() for nu in (SMALL, LARGE)
+    )
+    return log_ratio(small, large)
+
+
+def nu_over_time(results: Results, last: bool) -> Measured:
+    """LaProp's mean loss at the small nu over that at the large one, at first or at last."""
+    ratio = _window(results, last)
+    true, false = (ratio.above(), ratio.below()) if last else (ratio.below(), ratio.above())
+    # Two comparisons rest on these runs: each has half of the error.
+    return Measured(
+        f"LaProp's training loss at nu {SMALL:g} over that at {LARGE:g}, "
+        f"{'last' if last else 'first'} {FIRST} updates: {times(ratio)}",
+        decide(2 * true, 2 * false),
+        f"{math.exp(ratio.centre):.3f} times",
+    )

@@ -1,0 +1,73 @@
+"""Footnote 1: the average of signs and the sign of the average, on the noisy Rosenbrock."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import decide, everywhere, log_ratio, somewhere, times
+from scripts.figures import style
+from scripts.paper import Measured
+
+MARGIN = 1.5
+
+
+def draw(results: Results) -> Figure:
+    """The share of seeds that have converged by each update."""
+    runs = results.runs
+    sigmas = sorted(runs.sigma.unique())
+    figure, axes = plt.subplots(1, len(sigmas), figsize=(3.8 * len(sigmas), 3.6), squeeze=False)
+    for axis, sigma in zip(axes[0], sigmas, strict=True):
+        for optimizer in ("signsgd", "signum"):
+            chosen = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
+            values = np.sort(chosen.steps_to_converge.dropna())
+            share = np.arange(1, len(values) + 1) / len(chosen)
+            axis.step(values, share, where="post", **style.line(optimizer))
+        ratio = log_ratio(steps(results, "signum", sigma), steps(results, "signsgd", sigma))
+        axis.set(
+            xscale="log",
+            ylim=(0, 1.02),
+            xlabel="updates",
+            title=f"σ = {sigma:g}: {times(ratio)} times",
+        )
+        style.plain(axis.xaxis)
+    axes[0, 0].set_ylabel("share of seeds that have converged")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
+    title = f"The two signed methods {verdict[signed_alike(results).held]}, margin {MARGIN:g} times"
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=title)
+    style.provenance(figure, results, "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio with 95 %")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def steps(results: Results, optimizer: str, sigma: float) -> pd.Series:
+    """Steps to converge by seed; the last update for a seed that never does."""
+    runs = results.runs
+    chosen = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
+    last = results.manifest["settings"]["task.updates"]
+    return chosen.set_index("seed").steps_to_converge.fillna(last)
+
+
+def signed_alike(results: Results) -> Measured:
+    """An equivalence at every sigma."""
+    sigmas = sorted(results.runs.sigma.unique())
+    ratios = {
+        sigma: log_ratio(steps(results, "signum", sigma), steps(results, "signsgd", sigma))
+        for sigma in sigmas
+    }
+    margin = math.log(MARGIN)
+    inside = [p for r in ratios.values() for p in (r.above(-margin), r.below(margin))]
+    outside = [p for r in ratios.values() for p in (r.above(margin), r.below(-margin))]
+    text = ", ".join(f"{times(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
+    furthest = math.exp(max(abs(r.centre) for r in ratios.values()))
+    return Measured(
+        f"steps of the sign of the average over those of the average of signs {text}",
+        decide(everywhere(inside), somewhere(outside)),
+        f"{furthest:.2f} times at most, against the margin of {MARGIN:g}",
+    )

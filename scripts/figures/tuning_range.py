@@ -1,0 +1,79 @@
+"""3.2 and 4: how wide a range of lr, mu and nu works, for each optimizer the same grid."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import every_above, paired
+from scripts.figures import style
+from scripts.paper import NAMES, Measured
+
+WITHIN = 1.05
+SETTING = ["lr", "mu", "nu"]
+
+
+def draw(results: Results) -> Figure:
+    """The share of the settings within a factor of the lowest loss, against that factor."""
+    table = means(results)
+    figure, axis = plt.subplots(figsize=(6.4, 4))
+    for optimizer in table.columns:
+        factor = (table[optimizer] / table.min(axis=None)).sort_values()
+        share = [(i + 1) / len(factor) for i in range(len(factor))]
+        axis.step(factor, share, where="post", **style.line(optimizer))
+    axis.axvline(WITHIN, color="#999999", linestyle=":", linewidth=1)
+    axis.set(xscale="log", xlim=(1, 4), ylim=(0, 1), ylabel="share of the settings",
+             xlabel="mean final loss / the lowest of all")  # fmt: skip
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
+    handles, labels = axis.get_legend_handles_labels()
+    share = shares(results).mean()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=3,
+        title=f"within 5 % of the best: LaProp {share['laprop']:.0%}, Adam {share['adam']:.0%} "
+        "of the settings",
+    )  # fmt: skip
+    style.provenance(figure, results, f"{len(table)} settings of lr, µ and ν each; dots: 5 %")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def means(results: Results) -> pd.DataFrame:
+    """Mean final loss over seeds: a row per setting, a column per optimizer."""
+    return results.runs.groupby([*SETTING, "optimizer"]).final_loss.mean().unstack("optimizer")
+
+
+def shares(results: Results) -> pd.DataFrame:
+    """Per seed the share of the settings that work: a column per optimizer."""
+    runs = results.runs
+    works = runs.final_loss <= WITHIN * means(results).min(axis=None)
+    return works.groupby([runs.seed, runs.optimizer]).mean().unstack("optimizer")
+
+
+def range_wider(results: Results) -> Measured:
+    """More settings work for LaProp than for Adam."""
+    share = shares(results)
+    gap = paired(100 * share["laprop"], 100 * share["adam"])
+    text = ", ".join(f"{NAMES[o]} {share[o].mean():.1%}" for o in share)
+    return Measured(
+        f"share of {len(means(results))} settings within 5 % of the lowest mean loss: {text}; "
+        f"LaProp less Adam {gap:+.1f} points",
+        every_above([gap]),
+        f"{gap.centre:+.1f} points",
+    )
+
+
+def adam_settings_work(results: Results) -> Measured:
+    """At each setting that is good for Adam LaProp is as good, by the means over seeds."""
+    table = means(results)
+    good = table[table["adam"] <= WITHIN * table["adam"].min()]
+    ratio = good["laprop"] / good["adam"]
+    lr, mu, nu = ratio.idxmax()
+    return Measured(
+        f"LaProp's mean final loss over Adam's at the {len(good)} settings within 5 % of Adam's "
+        f"best: {ratio.min():.3f} to {ratio.max():.3f} (lr {lr:g}, mu {mu:g}, nu {nu:g})",
+        bool((ratio <= WITHIN).all()),
+        f"{ratio.max():.3f} times at most, against {WITHIN:g}",
+    )

@@ -1,0 +1,104 @@
+"""B.4 and B.5: AmsProp and centered LaProp beside LaProp, AMSGrad beside Adam, on a small net.
+
+Learning rate and nu of each are chosen on one half of the seeds, and judged on the other.
+"""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import Estimate, every_above, log_ratio, mean, times
+from scripts.figures import style
+from scripts.paper import NAMES, Measured
+
+OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")
+ADVANTAGE = 0.98
+
+
+def draw(results: Results) -> Figure:
+    """Final loss against the learning rate at the best nu, a panel per family."""
+    runs = results.runs
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+    for axis, family in zip(axes, (OPTIMIZERS[:3], OPTIMIZERS[3:]), strict=True):
+        for optimizer in family:
+            _, nu = chosen(results, optimizer)
+            cell = runs[(runs.optimizer == optimizer) & (runs.nu == nu)].groupby("lr").final_loss
+            found = [mean(np.log(loss)) for _, loss in cell]
+            centre, low, high = (
+                np.exp([getattr(f, end) for f in found]) for end in ("centre", "low", "high")
+            )
+            look = style.line(optimizer)
+            look["label"] = f"{NAMES[optimizer]}, ν {nu:g}"
+            axis.plot(list(cell.groups), centre, marker=".", **look)
+            axis.fill_between(list(cell.groups), low, high, color=look["color"], alpha=0.2,
+                              linewidth=0)  # fmt: skip
+        axis.set(xscale="log", yscale="log", xlabel="lr")
+        style.digits(axis)
+        style.plain(axis.xaxis)
+        axis.legend()
+    axes[0].set_ylabel("final training loss")
+    figure.suptitle(
+        "Tuned alike, over LaProp's loss: "
+        + ", ".join(
+            f"{NAMES[v]} {times(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
+        ),
+        fontsize=10,
+    )
+    style.provenance(figure, results, "at each optimizer's best ν; geometric mean, 95 % bands")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def chosen(results: Results, optimizer: str) -> tuple[float, float]:
+    """The lr and nu of the lowest mean final loss over the first half of the seeds."""
+    runs = results.runs[results.runs.optimizer == optimizer]
+    half = sorted(runs.seed.unique())[: runs.seed.nunique() // 2]
+    lr, nu = runs[runs.seed.isin(half)].groupby(["lr", "nu"]).final_loss.mean().idxmin()
+    return float(lr), float(nu)
+
+
+def judged(results: Results, optimizer: str) -> pd.Series:
+    """Final loss of the other half of the seeds at the chosen lr and nu, by seed."""
+    lr, nu = chosen(results, optimizer)
+    runs = results.runs[results.runs.optimizer == optimizer]
+    other = sorted(runs.seed.unique())[runs.seed.nunique() // 2 :]
+    cell = runs[(runs.lr == lr) & (runs.nu == nu) & runs.seed.isin(other)]
+    return cell.set_index("seed").final_loss
+
+
+def against(results: Results, variant: str, plain: str) -> Estimate:
+    """A variant's loss over the plain one's, each tuned."""
+    return log_ratio(judged(results, variant), judged(results, plain))
+
+
+def _told(results: Results, variant: str, plain: str) -> str:
+    settings = ", ".join(
+        "{} lr {:g}, nu {:g}".format(NAMES[o], *chosen(results, o)) for o in (variant, plain)
+    )
+    return f"{times(against(results, variant, plain))} ({settings})"
+
+
+def no_advantage(results: Results, variant: str) -> Measured:
+    """The interval of its loss over LaProp's is not wholly below the margin."""
+    ratio = against(results, variant, "laprop")
+    return Measured(
+        f"{NAMES[variant]}'s final loss over LaProp's: {_told(results, variant, 'laprop')}",
+        None if math.isnan(ratio.error) else ratio.high >= math.log(ADVANTAGE),
+        f"{math.exp(ratio.centre):.3f} times, against {ADVANTAGE:g}",
+    )
+
+
+def repair_harms(results: Results, repaired: str, plain: str) -> Measured:
+    """Its loss is above that of the plain one."""
+    ratio = against(results, repaired, plain)
+    return Measured(
+        f"{NAMES[repaired]}'s final loss over {NAMES[plain]}'s: {_told(results, repaired, plain)}",
+        every_above([ratio]),
+        f"{math.exp(ratio.centre):.3f} times",
+    )

@@ -1,0 +1,103 @@
+"""B.4 and B.5: AmsProp, centered LaProp and AMSGrad on the noisy Rosenbrock function."""
+
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import log_ratio, median, share_difference, times
+from scripts.figures import style
+from scripts.paper import NAMES, Measured
+
+OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")
+ADVANTAGE = 0.95  # of the steps
+
+
+def draw(results: Results) -> Figure:
+    """Median steps to converge against nu, a panel per sigma."""
+    runs = results.runs
+    sigmas = sorted(runs.sigma.unique())
+    figure, axes = plt.subplots(
+        1, len(sigmas), figsize=(3.3 * len(sigmas), 4), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, sigma in zip(axes[0], sigmas, strict=True):
+        for optimizer in OPTIMIZERS:
+            cell = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
+            middle = cell.groupby("nu").steps_to_converge.apply(lambda steps: median(steps)[0])
+            finite = middle.where(middle < math.inf)
+            axis.plot(finite, marker=".", markersize=4, **style.line(optimizer))
+        axis.set(yscale="log", xlabel="ν", title=f"σ = {sigma:g}")
+    axes[0, 0].set_ylabel("steps to converge, median")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    held = {name: rosenbrock_no_advantage(results, name).held for name in ("amsprop", "centered")}
+    title = "; ".join(
+        f"{NAMES[name]} has {'no' if none else 'an'} advantage over LaProp"
+        for name, none in held.items()
+    )
+    figure.legend(handles, labels, loc="outside upper center", ncols=5,
+                  title=f"{title}, each at its best ν and lr 0.01")  # fmt: skip
+    style.provenance(figure, results, "noise in (−σ/2, σ/2); no mark: most seeds never converge")
+    return figure
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def best(results: Results, optimizer: str, sigma: float) -> tuple[float, pd.Series]:
+    """The nu at which most seeds converge, in the fewest steps of these, and its steps by seed."""
+    runs = results.runs
+    cell = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
+    steps = cell.pivot(index="seed", columns="nu", values="steps_to_converge")
+    order = pd.DataFrame({"share": -steps.count(), "steps": steps.mean()}).sort_values(
+        ["share", "steps"]
+    )
+    nu = order.index[0]
+    return float(nu), steps[nu]
+
+
+def rosenbrock_no_advantage(results: Results, variant: str) -> Measured:
+    """At no sigma does the variant converge more often than LaProp or, where both do, sooner."""
+    text, ahead, sigmas = [], [], sorted(results.runs.sigma.unique())
+    for sigma in sigmas:
+        nu, steps = best(results, variant, sigma)
+        laprop_nu, laprop = best(results, "laprop", sigma)
+        counts = (steps.count(), len(steps), laprop.count(), len(laprop))
+        line = f"sigma {sigma:g} (nu {nu:g} and {laprop_nu:g}): "
+        if counts[0] == counts[1] and counts[2] == counts[3]:
+            ratio = log_ratio(steps, laprop)
+            ahead.append(ratio.high < math.log(ADVANTAGE))
+            text.append(f"{line}steps {times(ratio)} of LaProp's")
+        else:
+            gap, low, high = share_difference(*counts)
+            ahead.append(low > 0)
+            text.append(f"{line}share of seeds {gap:+.0%} [{low:+.0%}, {high:+.0%}]")
+    return Measured(
+        f"{NAMES[variant]} against LaProp, each at its best nu, {'; '.join(text)}",
+        not any(ahead),
+        f"an advantage at {sum(ahead)} of {len(sigmas)} sigmas",
+    )
+
+
+def rosenbrock_repair_harms(results: Results, repaired: str, plain: str) -> Measured:
+    """Over all nu the repaired one converges more seldom or, where as often, later."""
+    text, worse = [], []
+    for sigma, cell in results.runs.groupby("sigma"):
+        by = cell.groupby("optimizer").steps_to_converge
+        count, steps = by.count(), by.mean()
+        seldom, equal = count[repaired] < count[plain], count[repaired] == count[plain]
+        worse.append(bool(seldom or (equal and steps[repaired] > steps[plain])))
+        text.append(
+            f"sigma {sigma:g}: "
+            + ", ".join(
+                f"{NAMES[o]} {count[o] / by.size()[o]:.0%}"
+                + (f" in {steps[o]:,.0f} steps" if count[o] else "")
+                for o in (repaired, plain)
+            )
+        )
+    return Measured(
+        f"share of nu and seeds that converge, {'; '.join(text)}",
+        all(worse),
+        f"worse than {NAMES[plain]} at {sum(worse)} of {len(worse)} sigmas",
+    )

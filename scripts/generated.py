@@ -1,0 +1,25 @@
+"""Writing what is generated from the committed results, or checking that it is fresh."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from experiments.common import ROOT
+
+
+def settle(files: Mapping[Path, bytes], check: bool) -> int:
+    """Write the files that are not as they should be; or, to check, only name them.
+
+    Returns:
+        exit status: 1 where a check found a stale file.
+    """
+    stale = [path for path, new in files.items() if not path.exists() or path.read_bytes() != new]
+    for path in stale:
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        if check:
+            print(f"stale: {shown}; run python -m scripts.build", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[path])
+            print(f"written: {shown}")
+    return int(check and bool(stale))

@@ -1,0 +1,246 @@
+"""What ``scripts.gpu_runs`` needs on a bare GPU machine, and what it brings back.
+
+``python -m scripts.gpu_pack pack`` needs the network and what ``make fairseq`` installs. It fills
+``.gpu/1``, ``.gpu/2``, ... with all that such a machine lacks: the committed program, wheels,
+prepared text and images. No part is larger than what is sent to it at a time; only the first is
+needed to start.
+
+``python -m scripts.gpu_pack unpack DIR`` puts finished runs into the output folder of
+``scripts.long_runs``, where ``scripts.collect`` finds them, and the others into its ``reached``.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from PIL import Image
+
+from experiments import roberta, translation
+from experiments.common import ROOT, data
+from experiments.common.checkpoint import CHECKPOINTS, write_json
+from experiments.common.config import expand
+from experiments.common.execution import FINAL, read_manifest
+from scripts import gpu_runs
+from scripts.gpu_runs import PACK, STEPS, records
+from scripts.long_runs import OUTPUT
+
+PROGRAM = ("laprop", "experiments", "configs", "scripts", "tests", "pyproject.toml", "README.md")
+PYTHON = "3.12"  # of the machine
+PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (35, 34, 31, 28, 27, 24, 17)] + [
+    "manylinux2014_x86_64",
+    "manylinux1_x86_64",
+]
+# What the machine lacks; numpy, pandas, pillow, pyarrow, scipy and the like are there with torch.
+WHEELS = (
+    *("annotated-types", "bitarray", "cffi", "fairseq-fixed", "hydra-core", "omegaconf"),
+    *("platformdirs", "pycparser", "pydantic", "pydantic_core", "sacremoses", "typing-inspection"),
+    *("typing_extensions", "heavyball", "pytorch_optimizer"),
+)
+FROM_SOURCE = ("antlr4-python3-runtime",)  # has no wheel, and no compiled part
+MIB = 1 << 20  # bytes
+
+
+def pack(folder: Path, limit: float, commands: list[str]) -> None:
+    """Fill the parts; what was downloaded or prepared before is kept.
+
+    Args:
+        folder: of the parts, ignored by git.
+        limit: of a part, in MiB.
+        commands: of steps; the text of their runs goes along.
+    """
+    commit = git("rev-parse", "HEAD")
+    if git("status", "--porcelain", "--", *PROGRAM):
+        raise SystemExit(f"error: uncommitted changes; what is packed is the commit {commit}")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(gpu_runs.__file__, folder / "gpu_runs.py")
+    program = folder / "program.tar.gz"
+    git("archive", "--format=tar.gz", f"--output={program}", "HEAD", "--", *PROGRAM)
+    (folder / "commit").write_text(commit)
+    items = [folder / "gpu_runs.py", program, folder / "commit", *wheels(folder / "wheels")]
+    items += [*texts(folder, commands), *images(folder / "cifar10")]
+    parts = distributed(items, int(limit * MIB))
+    for old in folder.glob("[0-9]*"):
+        shutil.rmtree(old)
+    for number, part in enumerate(parts, 1):
+        for item in part:
+            target = folder / str(number) / item.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(item, target)
+        size = sum(item.stat().st_size for item in part) / MIB
+        print(f"{folder / str(number)}: {size:.1f} MiB: {', '.join(i.name for i in part)}")
+
+
+def distributed(items: list[Path], limit: int) -> list[list[Path]]:
+    """The items in as few parts as come out when each goes into the first that has room.
+
+    Raises:
+        SystemExit: an item alone is larger than the limit, in bytes.
+    """
+    parts: list[list[Path]] = []
+    for item in items:
+        if item.stat().st_size > limit:
+            size = item.stat().st_size / MIB
+            raise SystemExit(f"error: {item}: {size:.1f} MiB, but a part has {limit / MIB:g}")
+        for part in parts:
+            if sum(other.stat().st_size for other in [*part, item]) <= limit:
+                part.append(item)
+                break
+        else:
+            parts.append([item])
+    return parts
+
+
+def git(*arguments: str) -> str:
+    """What git prints about this repository."""
+    return subprocess.check_output(["git", *arguments], cwd=ROOT, text=True).strip()
+
+
+def wheels(folder: Path) -> list[Path]:
+    """The wheels that the machine lacks, at the versions of ``constraints.txt``."""
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().split()
+        if "==" in line  # comments have none
+    )
+
+    def pinned(names: tuple[str, ...]) -> list[str]:
+        return [f"{name}=={pins[name]}" if name in pins else name for name in names]
+
+    if not folder.exists():
+        partial = folder.with_suffix(".new")
+        shutil.rmtree(partial, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "--quiet"]
+        platforms = [f"--platform={name}" for name in PLATFORMS]
+        subprocess.run(
+            [*pip, "download", "--no-deps", "--only-binary=:all:", f"--python-version={PYTHON}",
+             "--implementation=cp", *platforms, f"--dest={partial}", *pinned(WHEELS)],
+            check=True,
+        )  # fmt: skip
+        subprocess.run(
+            [*pip, "wheel", "--no-deps", f"--wheel-dir={partial}", *pinned(FROM_SOURCE)], check=True
+        )
+        partial.rename(folder)
+    return sorted(folder.iterdir())
+
+
+def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
+    """An archive for each prepared text of the runs of fairseq, and one of what they read beside.
+
+    Runs find their text in the output folder and prepare nothing.
+    """
+    made = {}
+    prepare = {"translation": translation.prepared, "roberta": roberta.prepared}
+    for overrides in (text.split()[1:] for text in commands if text.startswith("experiments ")):
+        for settings in expand([*overrides, f"output='{folder}'"]):
+            if settings.task_name in prepare:
+                place = prepare[settings.task_name](settings.task, settings)
+                made[place] = settings.task_name
+    for place, task in made.items():
+        # The text itself has been turned into numbers; translation reads its training text again.
+        names = ["bin"] if task == "roberta" else ["bin", "train.en"]
+        inside = {place / name: f"outputs/prepared/{place.name}/{name}" for name in names}
+        yield archived(folder / f"{place.name}.tar.xz", inside)
+    if "roberta" in made.values():
+        yield archived(folder / "gpt2_bpe.tar.xz", {data.fetch("gpt2_bpe"): "data/gpt2_bpe"})
+
+
+def archived(target: Path, inside: dict[Path, str]) -> Path:
+    """A tar archive of files and folders under other names, made where it is not yet."""
+    if not target.exists():
+        partial = target.with_suffix(".new")
+        with tarfile.open(partial, "w:xz") as tar:
+            for path, name in inside.items():
+                tar.add(path, name)
+        partial.rename(target)
+    return target
+
+
+def images(folder: Path) -> Iterator[Path]:
+    """CIFAR-10 as lossless sheets, three fifths of the size, and a file of labels for each."""
+    folder.mkdir(exist_ok=True)
+    for path in sorted(data.fetch("cifar10").glob("*.bin")):
+        sheet, labels = folder / f"{path.stem}.webp", folder / f"{path.stem}.labels"
+        if not sheet.exists():
+            records = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 3073)
+            labels.write_bytes(records[:, 0].tobytes())
+            grid = records[:, 1:].reshape(100, 100, 3, 32, 32).transpose(0, 3, 1, 4, 2)
+            partial = sheet.with_suffix(".new")
+            Image.fromarray(np.ascontiguousarray(grid).reshape(3200, 3200, 3)).save(
+                partial, "WEBP", lossless=True, quality=50, method=4
+            )
+            partial.rename(sheet)
+        yield from (labels, sheet)
+
+
+def unpack(folder: Path, output: Path) -> None:
+    """Put the runs of ``runs.tar.gz`` into the output folder, and the benchmark into its place.
+
+    The machine has no git, so that the commit that was packed is entered into each manifest. A run
+    that is finished here, or that a process is at, is left alone.
+    """
+    if (table := folder / "optimizer_cuda.csv").exists():
+        shutil.copy(table, ROOT / "results" / "benchmarks" / table.name)
+        print("results/benchmarks/optimizer_cuda.csv")
+    commit = json.loads((folder / "report.json").read_text()).get("commit")
+    with tempfile.TemporaryDirectory() as temporary:
+        with tarfile.open(folder / "runs.tar.gz") as tar:
+            tar.extractall(temporary, filter="data")
+        for path in sorted(Path(temporary).glob("*/*/manifest.json")):
+            run, manifest = path.parent, json.loads(path.read_text())
+            name = run.relative_to(temporary)
+            for where in manifest["environments"]:
+                if where["commit"] is None and commit:
+                    where |= {"commit": commit, "uncommitted_changes": False}
+            write_json(path, manifest)
+            done = manifest["status"] in FINAL
+            target = output / name if done else output / "reached" / name
+            target.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(target / ".lock", timeout=0):
+                    if ((read_manifest(target) or {}).get("status")) in FINAL:
+                        print(f"{name}: is finished here")
+                        continue
+                    for old in [*records(target), *(target / name for name in CHECKPOINTS)]:
+                        old.unlink(missing_ok=True)
+                    for file in reversed(records(run)):  # the manifest last: it says finished
+                        shutil.copy(file, target / file.name)
+                    print(f"{name}: {manifest['status']}, {target}")
+            except Timeout:
+                print(f"{name}: a process is at it here; stop that first")
+
+
+def main() -> None:
+    """The command line."""
+    names = [step.name for step in STEPS]
+    parser = argparse.ArgumentParser(prog="scripts.gpu_pack", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="what", required=True)
+    packing = commands.add_parser("pack", help="make the parts")
+    packing.add_argument("--limit", type=float, default=44, help="MiB of a part; default 44")
+    packing.add_argument("--rehearse", action="store_true", help="for scale smoke alone")
+    packing.add_argument("--steps", nargs="*", choices=names, default=names, help="default all")
+    packing.add_argument("--parts", type=Path, default=PACK, help="their folder; default .gpu")
+    taking = commands.add_parser("unpack", help="take over what came back")
+    taking.add_argument("folder", type=Path, help="where it lies")
+    taking.add_argument("--output", type=Path, default=OUTPUT, help=f"default {OUTPUT}")
+    arguments = parser.parse_args()
+    if arguments.what == "unpack":
+        unpack(arguments.folder, arguments.output.absolute())
+        return
+    chosen = [step for step in STEPS if step.name in arguments.steps]
+    lists = [step.rehearsal for step in chosen]  # small: they always go along
+    lists += [step.commands for step in chosen if not arguments.rehearse]
+    pack(arguments.parts.absolute(), arguments.limit, list(itertools.chain.from_iterable(lists)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,542 @@
+"""Rules of the claims, on tables whose outcome is known. Others have Figures 5, 6, 10 and 11."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.common.records import Results
+from scripts.figures import (
+    clipping,
+    epsilon,
+    fig02,
+    fig03,
+    fig04,
+    fig07,
+    fig08,
+    fig12,
+    fig13,
+    nu_schedule,
+    one_gradient,
+    resnet20,
+    signs,
+    style,
+    table1,
+    theorem1,
+    tuning_range,
+    update_variance,
+    variants,
+    variants_rosenbrock,
+)
+from scripts.paper import Measured
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def tables(
+    tmp_path: Path,
+    figure: str,
+    rows: list[dict[str, Any]],
+    curves: pd.DataFrame | None = None,
+    **settings: Any,
+) -> Results:
+    """Committed results of a figure, at the paper's scale."""
+    folder = tmp_path / figure / "paper"
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_csv(folder / "runs.csv", index=False)
+    if curves is not None:
+        curves.to_parquet(folder / "curves.parquet", index=False)
+    manifest = {"figure": figure, "scale": "paper", "reduced": None, "seeds": 1}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"settings": settings}))
+    return Results(folder)
+
+
+# Figures 2 and 8 ----------------------------------------------------------------------------------
+
+
+def rosenbrock(
+    tmp_path: Path, steps: dict[str, Any], column: str = "sigma", updates: int = 10_000
+) -> Results:
+    """``steps(value, nu)`` of each optimizer: about as many steps; None: a seed never converges."""
+    values = {"sigma": (0.04, 0.1, 0.12, 0.16), "lr": (0.001, 0.01)}[column]
+    rng, rows = np.random.default_rng(0), []
+    for (optimizer, function), value, nu in itertools.product(
+        steps.items(), values, (0.0, 0.025, 0.5, 0.975)
+    ):
+        mean = function(value, nu)
+        for seed in range(100):
+            found = np.nan if mean is None else mean * (1 + 0.05 * rng.normal())
+            row = {"optimizer": optimizer, column: value, "nu": nu, "noise": "halfwidth"}
+            rows.append(row | {"seed": seed, "steps_to_converge": found})
+    return tables(tmp_path, "fig02", rows, **{"task.updates": updates})
+
+
+def test_rosenbrock_as_the_paper_has_it(tmp_path: Path) -> None:
+    def others(sigma: float, nu: float) -> float | None:
+        return None if sigma > 0.11 or (sigma > 0.05 and nu < 0.1) else 1000 + 500 * nu
+
+    found = rosenbrock(
+        tmp_path,
+        {"adam": others, "amsgrad": others, "laprop": lambda sigma, nu: 800 + 100 * nu},
+    )
+    for claim in (
+        fig02.large_nu_at_medium_noise,
+        fig02.small_nu_at_medium_noise,
+        fig02.fastest_at_small_nu,
+        fig02.only_laprop_at_large_noise,
+    ):
+        measured = claim(found, "halfwidth")
+        assert measured.held is True, measured.text
+    assert fig02.flat_at_small_noise(found, "halfwidth", 1.5).held is True
+    assert fig02.flat_at_small_noise(found, "halfwidth", 1.05).held is False
+    assert fig02.flat_at_small_noise(found, "halfwidth", 1.125).held is None
+
+
+def test_rosenbrock_as_the_paper_does_not_have_it(tmp_path: Path) -> None:
+    def all_alike(sigma: float, nu: float) -> float:
+        return 800 if nu < 0.1 else 2000
+
+    steps = dict.fromkeys(("adam", "amsgrad"), all_alike)
+    found = rosenbrock(tmp_path, steps | {"laprop": lambda sigma, nu: 1000})
+    assert fig02.small_nu_at_medium_noise(found, "halfwidth").held is False
+    assert fig02.fastest_at_small_nu(found, "halfwidth").held is False
+    assert fig02.only_laprop_at_large_noise(found, "halfwidth").held is False
+
+
+@pytest.mark.parametrize(("updates", "held"), [(10_000, None), (40_000, False)])
+def test_a_learning_rate_that_was_cut_off_is_open(
+    tmp_path: Path, updates: int, held: bool | None
+) -> None:
+    slow = {"laprop": lambda lr, nu: None if lr < 0.01 else 900}
+    found = rosenbrock(tmp_path, slow, "lr", updates)
+    measured = fig08.every_lr(found, "halfwidth")
+    assert measured.held is held
+    assert ("cut off" in measured.text) == (held is None)
+
+
+# Figures 3 and 9 ----------------------------------------------------------------------------------
+
+
+def style_transfer(tmp_path: Path, seeds: int, adam: float) -> Results:
+    """LaProp lowest at nu 0.4; Adam and AMSGrad fall toward large nu, Adam by its factor higher."""
+    nus = (0.0, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 0.999)
+    rng = np.random.default_rng(0)
+    rows, curves = [], []
+    for optimizer, nu, seed in itertools.product(("laprop", "adam", "amsgrad"), nus, range(seeds)):
+        level = {"laprop": 50 + 40 * abs(nu - 0.4), "amsgrad": 120 - 20 * nu}
+        level["adam"] = adam * (120 - 20 * nu)
+        regret = level[optimizer] * (1 + 0.002 * rng.normal())
+        row = {"optimizer": optimizer, "nu": nu, "seed": seed}
+        rows.append(row | {"regret": regret})
+        steps = np.arange(1, 121)
+        swing = (0.4 if optimizer == "adam" else 0.1) + 0.1 * rng.random()
+        loss = 500 - steps + 50 * (rng.random(120) < swing)
+        curves.append(pd.DataFrame(row | {"step": steps, "loss": loss}))
+    return tables(tmp_path, "fig03", rows, pd.concat(curves))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_style_is_judged_from_one_start_too(tmp_path: Path, seeds: int) -> None:
+    found = style_transfer(tmp_path, seeds, adam=1.0)
+    claims = [fig03.style_lowest(found), fig03.style_across_nu(found)]
+    claims += [fig03.style_small_nu(found, o, helps=o == "laprop") for o in ("laprop", "amsgrad")]
+    claims += [fig03.style_adam_oscillates(found)]
+    claims += [fig03.style_best_nu(found)]
+    assert [claim.held for claim in claims] == [True] * 6
+
+
+def test_one_start_decides_only_what_invisible_noise_does_not(tmp_path: Path) -> None:
+    """Adam as low as LaProp or lower by a twentieth: open; lower by half: not the lowest."""
+    for level, held in ((0.48, None), (0.25, False)):
+        found = style_transfer(tmp_path / str(level), 1, adam=level)
+        assert fig03.style_lowest(found).held is held
+
+
+# Figure 4 -----------------------------------------------------------------------------------------
+
+
+def deep(tmp_path: Path, learns: dict[str, float]) -> Results:
+    """Each optimizer learns at rates up to its own, in every run of two depths."""
+    rng = np.random.default_rng(0)
+    rows, curves = [], []
+    grid = itertools.product(learns, (100, 300), (1e-3, 1e-4, 1e-5), range(3))
+    for optimizer, depth, lr, seed in grid:
+        low = 0.5 if lr <= learns[optimizer] * 1.01 else fig04.GUESSING
+        row = {"optimizer": optimizer, "depth": depth, "lr": lr, "seed": seed}
+        rows.append(row | {"lowest_loss": low - 0.01 * rng.random()})
+        loss = np.linspace(2.4, low, 20) + 0.001 * rng.normal()
+        curves.append(pd.DataFrame(row | {"step": np.arange(20), "train_loss": loss}))
+    return tables(tmp_path, "fig04", rows, pd.concat(curves), **{"task.updates": 20})
+
+
+@pytest.mark.parametrize(
+    ("learns", "nothing", "larger", "faster"),
+    [
+        ({"laprop": 1e-4, "adam": 1e-5, "amsgrad": 1e-5}, True, True, True),
+        ({"laprop": 1e-3, "adam": 1e-4, "amsgrad": 1e-5}, False, True, True),
+        ({"laprop": 1e-5, "adam": 1e-4, "amsgrad": 1e-5}, True, False, False),
+        ({"laprop": 1e-4, "adam": 1e-4, "amsgrad": 1e-5}, True, None, None),
+    ],
+)
+def test_who_learns_at_the_larger_rate(
+    tmp_path: Path, learns: dict[str, float], nothing: bool, larger: bool | None, faster: bool
+) -> None:
+    found = deep(tmp_path, learns)
+    claims = fig04.deep_nothing_above, fig04.deep_larger_lr, fig04.deep_faster
+    assert [claim(found).held for claim in claims] == [nothing, larger, faster]
+
+
+def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> None:
+    style.use()
+    figure = fig04.draw(deep(tmp_path, {"laprop": 1e-4, "adam": 1e-5}))
+    titles = [axis.get_title() for axis in figure.axes if axis.images]
+    assert titles == ["LaProp", "Adam"]
+    plt.close(figure)
+
+
+# Figure 7 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("zero", "lowest", "ten"), [(0.10, True, True), (0.28, None, False), (0.40, False, False)]
+)
+def test_nu_zero_is_the_best_where_every_other_is_worse(
+    tmp_path: Path, zero: float, lowest: bool | None, ten: bool
+) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for optimizer, nu, flip, seed in itertools.product(
+        ("adam", "amsgrad", "laprop"), (0.0, 0.9), (0.0, 0.2), range(5)
+    ):
+        error = zero if (optimizer, nu) == ("laprop", 0.0) else 0.28
+        row = {"optimizer": optimizer, "nu": nu, "flip": flip, "seed": seed}
+        rows.append(row | {"test_error": error + 0.005 * rng.normal()})
+    found = tables(tmp_path, "fig07", rows)
+    for noisy in (False, True):
+        assert fig07.imdb_zero_nu(found, noisy).held is lowest
+    assert fig07.imdb_ten_points(found).held is ten
+
+
+# Figures 12 and 13 --------------------------------------------------------------------------------
+
+
+def cifar(tmp_path: Path, gap: float, diverging: bool, seeds: int = 3) -> Results:
+    """LaProp ``gap`` points ahead; Adam diverges at nu 0.1 and 0.4 with mu 0.99, later at 0.4."""
+    rng = np.random.default_rng(0)
+    rows, curves = [], []
+    grid = itertools.product(("adam", "laprop"), (0.5, 0.9, 0.99), (0.1, 0.4, 0.99), range(seeds))
+    for optimizer, mu, nu, seed in grid:
+        lost = diverging and optimizer == "adam" and mu == 0.99 and nu < 0.5
+        row = {"optimizer": optimizer, "mu": mu, "nu": nu, "seed": seed}
+        spread = {"adam": 0.01, "laprop": 0.5}[optimizer] * (mu + nu)
+        loss = np.exp(-2 + spread + 0.01 * rng.normal())
+        accuracy = 0.9 + (gap / 100 if optimizer == "laprop" else 0) + 0.0005 * rng.normal()
+        rising = 0.2 if optimizer == "adam" and nu <= 0.4 else 0.0
+        numbers = {"train_loss": np.nan if lost else loss, "test_accuracy": accuracy}
+        numbers["test_loss"] = 0.5 + rising + 0.002 * rng.normal()
+        rows.append(row | numbers)
+        end = (4 if nu < 0.2 else 9) + seed if lost else 20
+        epochs = np.arange(1, end + 1)
+        curve = np.where((epochs == end) & lost, 9.0, 2 - 0.05 * epochs)
+        curves.append(pd.DataFrame(row | {"step": epochs, "train_loss": curve}))
+    return tables(tmp_path, "fig12", rows, pd.concat(curves))
+
+
+def test_cifar_as_the_paper_has_it(tmp_path: Path) -> None:
+    found = cifar(tmp_path, 0.2, diverging=True, seeds=4)
+    claims: list[Measured] = [
+        fig12.cifar_comparable(found, margin=1),
+        fig12.cifar_adam_diverges(found),
+        fig12.cifar_laprop_stable(found),
+        fig13.cifar_test_loss(found, "adam", margin=0),
+        fig13.cifar_test_loss(found, "laprop", margin=0.02),
+        fig13.cifar_training_loss(found, "laprop", depends=True, margin=0.1),
+        fig13.cifar_training_loss(found, "adam", depends=False, margin=0.1),
+    ]
+    assert [claim.held for claim in claims] == [True] * 7, [claim.text for claim in claims]
+    # All seeds are later by the same five epochs: that is no interval.
+    assert fig12.cifar_adam_earlier(found).held is None
+    assert "later at the largest nu by 5.0 [no interval]" in fig12.cifar_adam_earlier(found).text
+
+
+def test_cifar_where_nothing_diverges(tmp_path: Path) -> None:
+    """Few runs in which nothing diverges say nothing about divergence."""
+    found = cifar(tmp_path, 3.0, diverging=False)
+    assert fig12.cifar_comparable(found, margin=1).held is False
+    assert fig12.cifar_adam_diverges(found).held is None
+    assert fig12.cifar_adam_earlier(found).held is None
+    assert fig12.cifar_laprop_stable(found).held is None  # 27 runs, of which a tenth may be missed
+
+
+# Theory -------------------------------------------------------------------------------------------
+
+
+def regret(tmp_path: Path, condition: bool) -> Results:
+    """One problem within the bound, and one that breaks the condition and passes it."""
+    rows = []
+    for optimizer, problem, nu in itertools.product(
+        ("laprop", "amsgrad", "amsprop"), ("growing", "rare", "mnist"), (0.5, 0.95, 0.999)
+    ):
+        passes = problem == "rare" and optimizer == "laprop"
+        row = {"optimizer": optimizer, "problem": problem, "lr": 1.0, "nu": nu, "seed": 0}
+        row |= {"regret": 30.0 if passes else 5.0, "growth_exponent": 1.0}
+        finite = optimizer != "amsgrad" or nu > 0.9
+        row |= {"bound_run": 10.0, "bound_uniform": (20.0 if optimizer == "amsgrad" else 10.0)}
+        if not finite:
+            row["bound_uniform"] = np.nan
+        row |= dict.fromkeys(("bound_run_passed_at", "bound_uniform_passed_at"))
+        if passes:
+            row |= {"bound_run_passed_at": 9, "bound_uniform_passed_at": 9}
+        if condition:
+            row["condition_broken"] = 0.1 * (problem == "rare")
+        rows.append(row)
+    return tables(tmp_path, "theorem1", rows)
+
+
+def test_a_run_that_breaks_the_condition_does_not_refute_the_theorem(tmp_path: Path) -> None:
+    found = regret(tmp_path, condition=True)
+    measured = theorem1.laprop_regret_bounded(found, "laprop")
+    assert measured is not None
+    assert measured.held is True
+    assert "growing, mnist" in measured.text
+    assert theorem1.laprop_regret_bounded(found, "amsprop").held is True
+    assert theorem1.laprop_without_condition(found).held is False
+    assert theorem1.bound_needs_no_gamma(found).held is True
+    unknown = regret(tmp_path / "before", condition=False)
+    assert theorem1.laprop_regret_bounded(unknown, "laprop") is None
+
+
+def test_a_limit_is_reached_where_each_approach_comes_nearer(tmp_path: Path) -> None:
+    rows = [
+        {"optimizer": optimizer, "limit": limit, "distance": e, "seed": seed, "path_distance": far}
+        for optimizer in ("adam", "laprop")
+        for seed in range(3)
+        for e in (1e-1, 1e-3, 1e-6)
+        for limit, far in (("mu_0", e), ("nu_0", e**0.1), ("nu_1", e), ("nu_1_other", 0.05))
+    ]
+    found = tables(tmp_path, "table1", rows)
+    assert table1.become(found, "mu_0", ["adam", "laprop"]).held is True
+    assert table1.become(found, "nu_0", ["laprop"]).held is False
+    assert table1.laprop_nu_to_one(found).held is True
+    assert table1.differ_at_default(found).held is True
+
+
+# The anchor ---------------------------------------------------------------------------------------
+
+
+def test_the_anchor_is_drawn_beside_the_literature(tmp_path: Path) -> None:
+    style.use()
+    curves = [
+        pd.DataFrame({"optimizer": o, "seed": 0, "step": [1, 2], "test_accuracy": [0.5, 0.9]})
+        for o in ("adam", "laprop")
+    ]
+    figure = resnet20.draw(tables(tmp_path, "resnet20", [{"seed": 0}], pd.concat(curves)))
+    assert len(figure.axes[0].lines) == 3
+    plt.close(figure)
+
+
+# Statements without a figure of the paper ---------------------------------------------------------
+
+
+def noisy(level: float, rng: np.random.Generator) -> float:
+    return level * float(np.exp(0.005 * rng.normal()))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_direction_is_kept_where_it_is_at_every_recommended_pair(
+    tmp_path: Path, kept: bool
+) -> None:
+    rows = [
+        {"optimizer": o, "mu": mu, "nu": nu, "size": size, "update_after": update}
+        | {"update_closed": update}
+        for o, mu, nu, size in itertools.product(
+            ("adam", "laprop"), (0.5, 0.8, 0.9), (0.5, 0.95, 0.999), (10.0, 1e10)
+        )
+        for update in [0.5 if o == "laprop" and (kept or mu < 0.9 or size < 1e9) else -1.0]
+    ]
+    found = tables(tmp_path, "one_gradient", rows)
+    assert one_gradient.direction_kept(found).held is kept
+    assert one_gradient.direction_closed_form(found).held is True
+
+
+@pytest.mark.parametrize(("power", "unbounded"), [(-0.5, True), (-0.2, False)])
+def test_a_variance_without_bound_grows_as_the_root(
+    tmp_path: Path, power: float, unbounded: bool
+) -> None:
+    rows = []
+    for o, mu, e, seed in itertools.product(("adam", "laprop"), (0.0, 0.5), range(-6, -1), (0, 1)):
+        nu = 10.0**e
+        variance = nu**power if o == "adam" and mu else (1 - mu) / (1 + mu)
+        row = {"optimizer": o, "mu": mu, "nu": nu, "seed": seed, "variance": variance}
+        rows.append(row | {"variance_exact": variance * 1.05})
+    found = tables(tmp_path, "update_variance", rows)
+    assert update_variance.adam_variance_unbounded(found).held is unbounded
+    assert update_variance.laprop_variance_bounded(found).held is True
+    assert update_variance.variance_formula(found).held is True
+
+
+def test_a_variant_is_ahead_where_it_converges_more_often_or_sooner(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), []
+    steps = {"laprop": 500, "amsprop": 490, "centered": 300, "adam": 500, "amsgrad": 700}
+    for (o, level), sigma, nu, seed in itertools.product(
+        steps.items(), (0.04, 0.12), (0.1, 0.9), range(20)
+    ):
+        lost = sigma > 0.1 and (o == "amsgrad" or (o == "adam" and nu > 0.5))
+        row = {"optimizer": o, "sigma": sigma, "nu": nu, "seed": seed}
+        rows.append(row | {"steps_to_converge": np.nan if lost else noisy(level, rng)})
+    found = tables(tmp_path, "variants_rosenbrock", rows)
+    none = variants_rosenbrock.rosenbrock_no_advantage
+    assert [none(found, v).held for v in ("amsprop", "centered", "amsgrad")] == [True, False, True]
+    # Adam, which converges in all seeds at its best nu, is ahead of AMSGrad, which never does.
+    assert variants_rosenbrock.rosenbrock_repair_harms(found, "amsgrad", "adam").held is True
+    assert variants_rosenbrock.rosenbrock_repair_harms(found, "amsprop", "laprop").held is False
+
+
+def small_net(tmp_path: Path, name: str, cells: list[tuple[dict[str, Any], float]]) -> Results:
+    """Ten seeds a cell with this final loss, or twenty of ``variants``."""
+    rng = np.random.default_rng(0)
+    rows = [
+        cell | {"seed": seed, "final_loss": noisy(level, rng)}
+        for cell, level in cells
+        for seed in range(20 if name == "variants" else 10)
+    ]
+    return tables(tmp_path, name, rows)
+
+
+@pytest.mark.parametrize(("level", "ahead", "harms"), [(0.9, True, False), (1.1, False, True)])
+def test_variants_are_judged_tuned(tmp_path: Path, level: float, ahead: bool, harms: bool) -> None:
+    cells = [
+        ({"optimizer": o, "lr": lr, "nu": 0.9}, factor * (1 if lr > 0.005 else 2))
+        for o, factor in (("laprop", 1), ("amsprop", level), ("adam", 1), ("amsgrad", level))
+        for lr in (0.001, 0.01)
+    ]
+    found = small_net(tmp_path, "variants", cells)
+    assert variants.chosen(found, "amsprop") == (0.01, 0.9)
+    assert variants.no_advantage(found, "amsprop").held is not ahead
+    assert variants.repair_harms(found, "amsgrad", "adam").held is harms
+
+
+@pytest.mark.parametrize(("change", "free"), [(1.0, True), (1.2, False)])
+def test_epsilon_is_free_where_the_loss_stays(tmp_path: Path, change: float, free: bool) -> None:
+    levels = {1e-20: 1.0, 1e-15: 1.0, 1e-8: change, 1e-4: 1.5}
+    cells = [
+        ({"optimizer": o, "epsilon": e, "nu": nu}, level)
+        for o in ("adam", "laprop")
+        for e, level in levels.items()
+        for nu in (0.9, 0.999)
+    ]
+    found = small_net(tmp_path, "epsilon", cells)
+    assert epsilon.epsilon_free(found).held is free
+    assert epsilon.epsilon_slows(found).held is True
+    assert epsilon.small_epsilon_hurts_adam(found).held is (None if free else False)
+    style.use()
+    plt.close(epsilon.draw(found))
+
+
+def test_losses_that_are_equal_to_the_last_bit_need_no_test(tmp_path: Path) -> None:
+    rows = [
+        {"optimizer": o, "epsilon": e, "nu": nu, "seed": seed, "final_loss": 1.0 + seed}
+        for o, e, nu, seed in itertools.product(
+            ("adam", "laprop"), (1e-20, 1e-15, 1e-8, 1e-4), (0.9, 0.999), range(10)
+        )
+    ]
+    found = tables(tmp_path, "epsilon", rows)
+    assert epsilon.epsilon_free(found).held is True
+    assert epsilon.epsilon_slows(found).held is False
+    assert "nan" not in epsilon.epsilon_free(found).text
+
+
+def test_clipping_is_needed_where_the_loss_is_higher_without_it(tmp_path: Path) -> None:
+    cells = [
+        (
+            {"optimizer": o, "nu": nu, "clip": clip, "spike_share": share},
+            1.3 if share and not clip else 1.0,
+        )
+        for o in ("adam", "laprop")
+        for nu in (0.9, 0.999)
+        for clip in (0, 1)
+        for share in (0.0, 0.01)
+    ]
+    found = small_net(tmp_path, "clipping", cells)
+    assert clipping.no_clipping(found, exploding=False).held is True
+    assert clipping.no_clipping(found, exploding=True).held is False
+    style.use()
+    plt.close(clipping.draw(found))
+
+
+@pytest.mark.parametrize(("control", "held"), [(1.1, True), (0.8, False)])
+def test_a_schedule_of_nu_is_best_where_its_control_is_not(
+    tmp_path: Path, control: float, held: bool
+) -> None:
+    rng, rows, curves = np.random.default_rng(0), [], []
+    levels = {(0.9, None): 1.1, (0.999, None): 1.05, (0.9, 0.999): 0.9, (0.999, 0.9): control}
+    for o, (nu, later), seed in itertools.product(("adam", "laprop"), levels, range(10)):
+        row = {
+            "optimizer": o,
+            "nu": nu,
+            "later_nu": np.nan if later is None else later,
+            "seed": seed,
+        }
+        rows.append(row | {"final_loss": noisy(levels[nu, later], rng)})
+        steps = np.arange(39, 1873, 39)
+        level = np.where(steps < 400, 1.0 if nu < 0.99 else 1.2, 1.1 if nu < 0.99 else 1.0)
+        curves.append(pd.DataFrame(row | {"step": steps, "train_loss": noisy(1, rng) * level}))
+    frame = pd.concat(curves)
+    found = tables(tmp_path, "nu_schedule", rows, frame, **{"task.later_from": 468})
+    assert nu_schedule.small_then_large(found).held is held
+    assert nu_schedule.nu_over_time(found, last=False).held is True
+    assert nu_schedule.nu_over_time(found, last=True).held is True
+    style.use()
+    plt.close(nu_schedule.draw(found))
+
+
+@pytest.mark.parametrize(("wide", "wider"), [("laprop", True), ("adam", False)])
+def test_a_range_is_wider_where_more_settings_work(tmp_path: Path, wide: str, wider: bool) -> None:
+    cells = [
+        (
+            {"optimizer": o, "lr": lr, "mu": mu, "nu": 0.9},
+            1.0 if lr < 0.01 or (o == wide and mu) else 1.055,
+        )
+        for o in ("adam", "laprop")
+        for lr in (0.001, 0.01)
+        for mu in (0.0, 0.9)
+    ]
+    found = small_net(tmp_path, "tuning_range", cells)
+    assert tuning_range.range_wider(found).held is wider
+    assert tuning_range.adam_settings_work(found).held is wider
+    style.use()
+    plt.close(tuning_range.draw(found))
+
+
+@pytest.mark.parametrize(("factor", "held"), [(1.2, True), (1.5, None), (3.0, False)])
+def test_signed_methods_are_alike_within_the_margin(
+    tmp_path: Path, factor: float, held: bool | None
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"optimizer": o, "sigma": sigma, "seed": seed}
+        | {"steps_to_converge": 500 * (factor if o == "signum" else 1) * noisy(1, rng)}
+        for o, sigma, seed in itertools.product(("signsgd", "signum"), (0.04, 0.1), range(20))
+    ]
+    found = tables(tmp_path, "signs", rows, **{"task.updates": 10_000})
+    assert signs.signed_alike(found).held is held
+
+
+def test_too_small_a_rate_struggles_where_its_loss_stays_high(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for o, depth, lr, seed in itertools.product(
+        ("adam", "laprop"), (32, 128), (1e-3, 1e-6), range(3)
+    ):
+        loss = noisy(0.5 if lr > 1e-5 else 2.2, rng)
+        row = {"optimizer": o, "depth": depth, "lr": lr, "seed": seed}
+        rows.append(row | {"final_loss": loss, "lowest_loss": loss})
+    found = tables(tmp_path, "fig04", rows)
+    assert fig04.deep_small_lr(found, margin=1.1).held is True
+    assert fig04.deep_small_lr(found, margin=10).held is False
