@@ -67,6 +67,7 @@ def _execute(settings: Settings) -> str:
         "status": "running",
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "settings": settings.decisive(),
+        "axes": list(settings.axes()),
         "versions": versions(settings.task_name),
         "environments": _environments(settings),
     }
