@@ -25,6 +25,7 @@ from experiments.common.config import ConfigError, Settings, task_module
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
+from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
@@ -139,8 +140,11 @@ def check(settings: Settings) -> None:
     if device.type == "cuda" and (device.index or 0) >= count:
         allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
         raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
-    if settings.tracking.name == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("tracking=wandb: not installed; pip install 'laprop[wandb]' first")
+    tracker = settings.tracking.name
+    if tracker in PACKAGES and importlib.util.find_spec(tracker) is None:
+        raise ConfigError(
+            f"tracking={tracker}: not installed; pip install 'laprop[{tracker}]' first"
+        )
     try:
         settings.output.mkdir(parents=True, exist_ok=True)
         if not os.access(settings.output, os.W_OK | os.X_OK):
