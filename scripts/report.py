@@ -332,9 +332,9 @@ def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
     return {of: [(w, n[w]) for w in check_claims.VERDICTS if n[w]] for of, n in found.items()}
 
 
-def legend() -> list[list[str]]:
+def legend(claims: list[dict[str, Any]]) -> list[list[str]]:
     """The rows of the legend of verdicts: the words, and what they mean."""
-    rows = check_claims.LEGEND.splitlines()[2:]
+    rows = check_claims.legend(claims).splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
@@ -415,7 +415,7 @@ def pages(target: Path) -> dict[str, str]:
             main=every[MAIN],
             counts=counted(claims),
             titles=check_claims.OF,
-            legend=legend(),
+            legend=legend(claims),
         )
     }
     introduction = make_discrepancies.INTRODUCTION.format(

@@ -245,13 +245,15 @@ def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
 
 
 def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
-    """The dotted key that a name stands for: itself, ``optimizer``, or its last part."""
-    ends = [key for key in keys if key == name or key.split(".")[-1] == name]
-    if name == "optimizer":
-        return "optimizer.name"
-    if name in keys or len(ends) == 1:
-        return name if name in keys else ends[0]
-    raise unknown(name, ",".join(map(shown, values)), name, list(keys))
+    """The dotted key that a name stands for: itself, or its last part where there is one such."""
+    ends = Counter(key.split(".")[-1] for key in keys)
+    short = {"optimizer" if key == "optimizer.name" else key.split(".")[-1]: key for key in keys}
+    names = {end: key for end, key in short.items() if ends[key.split(".")[-1]] == 1}
+    if name in keys:
+        return name
+    if name not in names:
+        raise unknown(name, ",".join(map(shown, values)), name, sorted(names))
+    return names[name]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -40,9 +40,17 @@ class Tracker:
         """Send the final numbers and close; ``completed``: the run ended by itself."""
 
 
-def scalar(value: Any) -> Any:
-    """The number of a list of one: a vectorised task logs those when it trains one member."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def singled(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Numbers without the lists of one that a vectorised task logs when it trains one member."""
+    return {
+        key: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for key, value in numbers.items()
+    }
+
+
+def scalars(summary: dict[str, Any]) -> dict[str, Any]:
+    """The final numbers and texts of a run of one member; those of a batch are left out."""
+    return {k: value for k, value in singled(summary).items() if not isinstance(value, list)}
 
 
 class Wandb(Tracker):
@@ -94,9 +102,9 @@ class Wandb(Tracker):
 
         numbers = {
             key: wandb.Histogram([v for v in value if v is not None])
-            if isinstance(value := scalar(value), list)
+            if isinstance(value, list)
             else value
-            for key, value in record.items()
+            for key, value in singled(record).items()
         }
         self._run.log(numbers, step=record["step"])
 
@@ -105,7 +113,7 @@ class Wandb(Tracker):
 
         wandb marks a run that did not complete; it has no artifact yet.
         """
-        self._run.summary.update(dict(_scalars(summary)))
+        self._run.summary.update(scalars(summary))
         if completed:
             import wandb
 
@@ -138,8 +146,7 @@ class TensorBoard(Tracker):
 
     def log(self, record: dict[str, Any]) -> None:
         """Send one record; a number that is NaN or infinite leaves a gap."""
-        for key, value in record.items():
-            value = scalar(value)
+        for key, value in singled(record).items():
             if isinstance(value, list):
                 finite = [v for v in value if v is not None]
                 if finite:
@@ -158,16 +165,9 @@ class TensorBoard(Tracker):
             }
             numbers = {
                 f"final/{key}": value
-                for key, value in _scalars(summary)
+                for key, value in scalars(summary).items()
                 if isinstance(value, int | float)
             }
             hyper = {"seed": str(settings.seed), "optimizer": settings.optimizer.name} | flat
             self._writer.add_hparams(hyper, numbers, run_name=".")
         self._writer.close()
-
-
-def _scalars(summary: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The final numbers and texts of a run of one member; those of a batch are left out."""
-    for key, value in summary.items():
-        if not isinstance(value := scalar(value), list):
-            yield key, value
