@@ -29,14 +29,17 @@ def text(x: object) -> str:
     return NAME.get(str(x), str(x))
 
 
+def rank(column: pd.Series) -> pd.Series:
+    """What the values of an axis are sorted by: numbers, or words; optimizers as in the paper."""
+    if column.dtype != object:
+        return column
+    known = {name: f" {place:03}" for place, name in enumerate(NAME)}  # before all other words
+    return column.map(lambda word: known.get(word, str(word)))
+
+
 def values(column: pd.Series) -> list[str]:
-    """The values of an axis as text, sorted; optimizers in the order of the paper."""
-    known = {name: f"{place:03}" for place, name in enumerate(NAME)}
-    words = column.dtype == object
-    found = column.drop_duplicates().sort_values(
-        key=(lambda names: names.map(lambda name: known.get(name, str(name)))) if words else None
-    )
-    return [text(x) for x in found]
+    """The values of an axis as text, sorted."""
+    return [text(x) for x in column.drop_duplicates().sort_values(key=rank)]
 
 
 class Plot:

@@ -100,7 +100,7 @@ def free(sweep: Sweep) -> list[str]:
     by = runs.groupby("optimizer")
     return [
         name
-        for name in sweep.axes
+        for name in sorted(sweep.axes, key=lambda name: name != "optimizer")
         if name != "seed"
         and (runs.optimizer.nunique() > 1 if name == "optimizer" else by[name].nunique().max() > 1)
     ]
@@ -158,7 +158,7 @@ def cells(sweep: Sweep, by: list[str]) -> pd.DataFrame:
     if not by:
         return table.assign(seeds=len(runs), diverged=int(ended.sum()))
     sums = counts.groupby(by, sort=False, dropna=False).sum().reset_index()
-    return table.merge(sums, on=by, how="left")
+    return table.merge(sums, on=by, how="left").sort_values(by, key=charts.rank, kind="stable")
 
 
 def thinned(curves: pd.DataFrame) -> pd.DataFrame:

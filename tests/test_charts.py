@@ -39,7 +39,7 @@ def pretend(
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log))
     plain = json.loads(json.dumps(asdict(settings), default=str))
-    (folder / "config.yaml").write_text(yaml.safe_dump(plain))
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
     if summary is not None:
         (folder / "summary.json").write_text(json.dumps(summary))
     manifest = {
@@ -226,7 +226,7 @@ def test_all_is_written_and_said(folder: Path, monkeypatch, capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "toy paper optimizer=adam,laprop nu=0.5,0.9: 24 finished"
     assert lines[1] == "| optimizer | mu | nu | seeds | final_loss | train_loss |"
-    assert "| Adam | 0.9 | 0.5 | 3 | 2.95 [2.925, 2.975] | 0.9833 [0.975, 0.9916] |" in lines
+    assert "| Adam | 0.9 | 0.5 | 3 | 2.95 [2.925, 2.975] | 0.9833 [0.9751, 0.9916] |" in lines
     target = Path("outputs/sweeps/toy_paper_optimizer=adam,laprop_nu=0.5,0.9")
     assert lines[-1] == f"open {target / 'index.html'}"
     assert {path.name for path in target.iterdir()} == {
@@ -336,12 +336,14 @@ def test_the_page_opens_from_disk_and_shows_numbers_under_the_pointer(
     browser.set_window_size(1400, 1000)
     browser.get((tmp_path / "page" / "index.html").as_uri())
     browser.implicitly_wait(20)
-    maps = browser.find_elements("css selector", "figure.chart canvas")
-    assert len(maps) == 3  # two maps and the curves
-    ActionChains(browser).move_to_element_with_offset(maps[0], -100, 20).perform()
+    drawn = browser.find_elements("css selector", "figure.drawing svg.marks")
+    assert len(drawn) == 3  # two maps and the curves
+    label = "mu: 0.9; nu: 0.5; mean: 2.95; optimizer: Adam; "
+    (cell,) = browser.find_elements("css selector", f"path[aria-label^='{label}']")
+    ActionChains(browser).move_to_element_with_offset(cell, 20, 0).perform()
     tip = browser.find_element("css selector", "#vg-tooltip-element.visible").text
     assert re.search(r"optimizer\W+Adam", tip)
-    assert re.search(r"interval from\W+\d", tip)
+    assert re.search(r"interval from\W+2.9252\W+interval to\W+2.9748", tip)
     assert browser.get_log("browser") == []
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [
