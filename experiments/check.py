@@ -153,9 +153,11 @@ def difference(one: Path, other: Path, ignored: set[str]) -> tuple[str, str, Any
 
 
 def _apart(a: Any, b: Any) -> tuple[Any, Any]:
-    """Of the lists of a batch the first two members that differ."""
+    """Of the lists of a batch the first two members that differ; numbers with few digits."""
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return next(pair for pair in zip(a, b, strict=True) if pair[0] != pair[1])
+        a, b = next(pair for pair in zip(a, b, strict=True) if pair[0] != pair[1])
+    if isinstance(a, float) and isinstance(b, float) and f"{a:.4g}" != f"{b:.4g}":
+        return f"{a:.4g}", f"{b:.4g}"
     return a, b
 
 

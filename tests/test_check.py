@@ -118,8 +118,8 @@ def test_the_first_difference_is_found(tmp_path: Path) -> None:
     assert check.difference(one, same, set()) is None
     other = [log[0], {"step": 2, "loss": [0.25, 1.5]}]
     batch = written(tmp_path / "batch", other, {"best": 2.0})
-    assert check.difference(one, batch, set()) == ("loss", "at step 2", 1.0, 1.5)
-    assert check.difference(one, batch, {"loss"}) == ("best", "in the summary", 1.0, 2.0)
+    assert check.difference(one, batch, set()) == ("loss", "at step 2", "1", "1.5")
+    assert check.difference(one, batch, {"loss"}) == ("best", "in the summary", "1", "2")
     assert check.unrepeatable(one, batch) == {"loss", "best"}
     short = written(tmp_path / "short", log[:1], {"best": 1.0})
     assert check.difference(one, short, set())[:2] == ("step", "at step 2")
