@@ -220,7 +220,7 @@ def test_infinite_numbers_and_metrics_without_any_stand_in_the_table(tmp_path: P
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     runs.to_csv(tmp_path / "runs.csv", index=False)
     assert command.main([str(tmp_path), "--to", str(tmp_path / "drawn")]) == 0
-    assert "| 0.9 | 1 | ∞ | – | −∞ |" in (tmp_path / "drawn" / "table.md").read_text()
+    assert "| 0.9 | 1 | ∞ | – (0 of 1) | −∞ |" in (tmp_path / "drawn" / "table.md").read_text()
     pictures = [path.name for path in (tmp_path / "drawn").glob("*.png")]
     assert pictures == ["map-bound.png"]  # of the others there is nothing to be drawn
 
