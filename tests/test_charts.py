@@ -308,12 +308,17 @@ def test_a_map_has_a_cell_for_each_and_a_panel_for_each_optimizer() -> None:
     frame.loc[5, "count"] = 2
     spec = charts.grid(frame, "loss", "mu", "nu", ["optimizer"]).to_dict()
     assert spec["facet"]["column"]["sort"] == ["Adam", "LaProp"]
-    encoding = spec["spec"]["layer"][0]["encoding"]
+    blank, tiles, _ = spec["spec"]["layer"]
+    assert (blank["transform"], tiles["transform"]) == (
+        [{"filter": "!datum.known"}], [{"filter": "datum.known"}]
+    )  # fmt: skip
+    encoding = tiles["encoding"]
     assert encoding["x"]["sort"] == ["0", "0.5"]
     assert encoding["y"]["sort"] == ["0.99", "0.9", "0.5"]
     (rows,) = spec["datasets"].values()
     assert len(rows) == 12
     assert [rows[i]["label"] for i in (3, 4, 5)] == [["3", "±0.1"], ["diverged"], ["5*", "±0.1"]]
+    assert [i for i in range(12) if not rows[i]["known"]] == [4]
     assert (rows[0]["optimizer"], rows[0]["mu"], rows[0]["nu"]) == ("LaProp", "0.5", "0.99")
 
 
