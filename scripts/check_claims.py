@@ -42,17 +42,19 @@ def verdict(measured: Measured, scale: str) -> str:
     return WORDS[scale][(True, False, None).index(measured.held)]
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(figure: str | None = None) -> list[dict[str, Any]]:
     """One row per claim of ``paper.yaml``, in its order: what stands there, and what was found.
 
-    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart`` and ``where`` (the
-    scale), which are empty where nothing was run.
+    Those of one figure, or all. Added are ``claim`` (its name), ``verdict``, and ``measured``,
+    ``apart`` and ``where`` (the scale), which are empty where nothing was run.
 
     Raises:
         SystemExit: for a claim whose figure has results but which no function checks.
     """
     table = []
     for name, claim in claims().items():
+        if figure not in (None, claim["figure"]):
+            continue
         row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""} | claim
         table.append(row)
         results, logs = results_of(claim["figure"]), claim.get("logs", False)

@@ -28,6 +28,15 @@ def test_every_picture_is_what_its_script_draws(name: str) -> None:
     assert png == (make_figures.PICTURES / f"{name}.png").read_bytes(), "stale: run make figures"
 
 
+@pytest.mark.parametrize("name", [name for name in paper.drawn() if paper.drawable(name)])
+def test_every_figure_says_in_a_line_what_was_found(name: str) -> None:
+    finding = paper.script(name).finding(paper.results_of(name))
+    assert re.search(r"LaProp|path|signed|limits|deviation|paper's arms|loss", finding)
+    assert 20 < len(finding) < 200
+    assert "nan" not in finding
+    assert "\n" not in finding
+
+
 def test_one_command_names_all_that_is_stale(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
