@@ -11,7 +11,6 @@ import copy
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.common.config import Settings, plain_settings, restored
 from experiments.common.execution import execute, failure
+from experiments.common.progress import process
 from experiments.common.run import Interrupted
 from experiments.common.status import State, Sweep, read_manifest
 from experiments.common.terminal import lasting_streams, say
@@ -59,8 +59,7 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
     """
     if not every:
         return
-    parent = {"host": socket.gethostname(), "pid": os.getpid()}
-    shared = {"parent": parent, "stop": str(sweep.stop)}
+    shared = {"parent": sweep.parent, "stop": str(sweep.stop)}
     jobs = [[json.dumps(shared | {"settings": plain_settings(s)})] for s in every]
     config = copy.deepcopy(hydra)
     with open_dict(config):
@@ -77,8 +76,7 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
 def run_job(config: DictConfig) -> None:
     """One run, in whatever process the launcher chose; a failed one does not stop the sweep."""
     job: dict[str, Any] = json.loads(config.job)
-    here = {"host": socket.gethostname(), "pid": os.getpid()}
-    if worker := here != job["parent"]:
+    if worker := process() != job["parent"]:
         lasting_streams()
         with suppress(ValueError):  # Ctrl-C is for the parent, which tells us by SIGTERM
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -186,7 +184,7 @@ class Ending:
         """Tell runs under way that have not been told yet."""
         if self.number is None or not self._in_other_processes:
             return
-        ours = {process.pid for process in psutil.Process().children(recursive=True)}
+        ours = {child.pid for child in psutil.Process().children(recursive=True)}
         for state in states:
             pid = (state.process or {}).get("pid")
             if state.status == "running" and pid in ours - self._told:

@@ -14,6 +14,11 @@ NAME = "progress.json"
 EVERY = 1.0  # seconds between two writings, at least
 
 
+def process() -> dict[str, Any]:
+    """The machine and the number of this process."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
 class Progress:
     """What a run under way says of itself: its process, its steps, and the time that is left.
 
@@ -40,10 +45,9 @@ class Progress:
         self._write({"step": step, "total": total, "seconds_left": seconds})
 
     def _write(self, how_far: dict[str, Any]) -> None:
-        process = {"host": socket.gethostname(), "pid": os.getpid()}
         temporary = self._path.with_name(f".{NAME}.new")
         with suppress(OSError):
-            temporary.write_text(json.dumps(process | how_far))
+            temporary.write_text(json.dumps(process() | how_far))
             temporary.replace(self._path)
 
     def remove(self) -> None:

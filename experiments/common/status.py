@@ -15,13 +15,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from experiments.common import progress
-from experiments.common.config import Settings, task_module
 from experiments.common.messages import shown
+
+if TYPE_CHECKING:
+    from experiments.common.config import Settings
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 RECORDS = ".sweep"  # folder of the records below the output folder
@@ -118,12 +120,14 @@ class Sweep:
         record: its file, which :func:`begin` wrote.
         command: what was typed.
         processes: how many runs it has under way at a time.
+        parent: the process that hands out the runs: its host and pid.
         cells: its runs in their order.
     """
 
     record: Path
     command: str
     processes: int
+    parent: dict[str, Any]
     cells: list[Cell]
 
     @property
@@ -134,12 +138,15 @@ class Sweep:
 
 def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
     """The sweep of these runs, its record written for others to read."""
+    from experiments.common.config import task_module  # imports torch, which reading does not need
+
     output = every[0].output
     name = hashlib.sha256(" ".join(s.key for s in every).encode()).hexdigest()[:12]
     sweep = Sweep(
         output / RECORDS / f"{name}.json",
         command,
         processes,
+        progress.process(),
         [
             Cell(s.folder, label, getattr(task_module(s.task_name), "RESULT", None))
             for s, label in zip(every, labels(every), strict=True)
@@ -152,7 +159,8 @@ def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
     sweep.record.parent.mkdir(parents=True, exist_ok=True)
     sweep.stop.unlink(missing_ok=True)
     temporary = sweep.record.with_suffix(f".{os.getpid()}.new")
-    temporary.write_text(json.dumps({"command": command, "processes": processes, "runs": runs}))
+    written = {"command": command, "processes": processes, "parent": sweep.parent, "runs": runs}
+    temporary.write_text(json.dumps(written))
     temporary.replace(sweep.record)
     return sweep
 
@@ -166,7 +174,7 @@ def sweeps(output: Path) -> list[Sweep]:
         cells = [
             Cell(output / run["folder"], run["label"], run["result"]) for run in record["runs"]
         ]
-        found.append(Sweep(path, record["command"], record["processes"], cells))
+        found.append(Sweep(path, record["command"], record["processes"], record["parent"], cells))
     return found
 
 

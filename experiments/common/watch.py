@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from experiments.common.status import FINAL, State, Sweep, how_far, overview
+from experiments.common.status import FINAL, Cell, State, Sweep, how_far, overview
 from experiments.common.terminal import say
 
 EVERY = 0.5  # seconds between two looks
@@ -72,17 +72,18 @@ class Watch:
             self._states[i] = new
             ended = new.status in (*FINAL, "failed")
             if ended and (new.status, new.started) != (old.status, old.started):
-                self._say(cell.label, new)
+                self._say(cell, new)
         if self._live:
             self._live.update(self._picture(), refresh=True)
         self._then(self._states)
 
-    def _say(self, label: str, state: State) -> None:
-        line = f"{label}: {state.says or state.status}"
+    def _say(self, cell: Cell, state: State) -> None:
+        line = f"{cell.label}: {state.says or state.status}"
         if len(self._states) > 1 and not self._live:
             line += f" ({overview(self._states, self._sweep.processes)})"
         if state.status == "failed":
-            say(f"failed: {label}: {state.says}; the traceback is in its manifest.json", sys.stderr)
+            place = f"the traceback is in {cell.folder / 'manifest.json'}"
+            say(f"failed: {cell.label}: {state.says}; {place}", sys.stderr)
         else:
             say(line)
 
