@@ -19,24 +19,30 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, Discriminator, Tag
-from pydantic.dataclasses import dataclass
+from pydantic import AfterValidator
 
-from experiments.common import ROOT
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
+from experiments.common.optimizers import (
+    HYPERPARAMETERS,
+    OPTIMIZERS,
+    Optimizer,
+    hyperparameters,
+    require_usable,
+)
+from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.versions import versions
-from laprop.functional import ALGORITHMS
 
-CONFIGS = ROOT / "configs"
+__all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]  # for tasks, tests
+
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
 
 OmegaConf.register_new_resolver(
@@ -48,44 +54,7 @@ OmegaConf.register_new_resolver(
     replace=True,
 )
 
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True)
-def settings(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass that refuses unknown keys and values out of range."""
-    config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return dataclass(frozen=True, config=config)(cls)  # type: ignore[return-value]
-
-
-Axis = Annotated[
-    Annotated[T, Tag("value")] | Annotated[list[T], MinLen(1), Tag("list")],
-    Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "value"),
-]
-"""One value, or a list of values that a vectorised task trains as one batch: ``Axis[float]``."""
-
-Nonnegative = Annotated[float, Ge(0)]
-Unit = Annotated[float, Interval(ge=0, lt=1)]
-
-OPTIMIZERS = tuple(sorted(file.stem for file in (CONFIGS / "optimizer").glob("*.yaml")))
-HYPERPARAMETERS = ("lr", "mu", "nu", "epsilon")
 SCALES = ("paper", "short", "small", "smoke")  # from the largest
-
-
-@settings
-class Optimizer:
-    """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
-
-    An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
-    """
-
-    name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
-    lr: Axis[Nonnegative]  # lambda
-    mu: Axis[Unit] | None = None  # beta1
-    nu: Axis[Unit] | None = None  # beta2
-    epsilon: Axis[Nonnegative] | None = None
-    weight_decay: Nonnegative = 0.0
-    decay_by_lr: bool = False  # False: theta (1 - w), the paper's; True: theta (1 - lr w), AdamW's
 
 
 @settings
@@ -274,7 +243,7 @@ def _settings(overrides: Sequence[str]) -> Settings:
     """
     files = tuple(text for text in overrides if _names_a_file(text))
     name = _base(*files)["optimizer"]["name"]
-    known = _hyperparameters(name)
+    known = hyperparameters(name)
     values = [text for text in overrides if not (_names_a_file(text) or _of_hydra(text))]
     for text in values:
         group, _, field = _parsed(text).key_or_group.partition(".")
@@ -351,7 +320,7 @@ def _base(*files: str) -> dict[str, Any]:
     blocks = (config.get("optimizers") or {}).get(config.optimizer.name), scales.get(scale)
     for block in blocks:
         config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
-    known = _hyperparameters(config.optimizer.name)
+    known = hyperparameters(config.optimizer.name)
     for key in [key for key in HYPERPARAMETERS if key not in known]:
         config.optimizer.pop(key, None)  # of the task's file, for those that have it
     for key in ("grids", "scales", "optimizers"):
@@ -381,12 +350,7 @@ def _validated(plain: dict[str, Any]) -> Settings:
         raise ConfigError("output=: must be the path of a folder")
     name, optimizer = plain["task"]["name"], plain["optimizer"]["name"]
     module = task_module(name)
-    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
-    if optimizer not in usable:
-        raise ConfigError(
-            f"optimizer={optimizer}: is not for {name}, which takes "
-            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
-        )
+    require_usable(optimizer, module, name)
     task = {key: value for key, value in plain["task"].items() if key != "name"}
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
@@ -418,13 +382,6 @@ def restored(plain: dict[str, Any]) -> Settings:
     config = task_module(plain["task_name"]).Config
     parts = {"task": config, "optimizer": Optimizer, "tracking": Tracking}
     return Settings(**plain | {name: part(**plain[name]) for name, part in parts.items()})
-
-
-@cache
-def _hyperparameters(optimizer: str) -> list[str]:
-    """Those of ``HYPERPARAMETERS`` that an optimizer's file names."""
-    named = OmegaConf.load(CONFIGS / "optimizer" / f"{optimizer}.yaml")
-    return [name for name in HYPERPARAMETERS if name in named]
 
 
 @cache
