@@ -10,6 +10,7 @@ The data set lies on the device as a whole, and a batch is one gather from it. W
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
 from experiments.common import data
-from experiments.common.config import Optimizer, settings
+from experiments.common.config import Optimizer, Settings, settings
+from experiments.common.optimizers import torch_optimizer
 from experiments.common.run import Run
 
 VERSION = 1  # raised when the same settings give other numbers
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green and blue (R)
 PADDING = 4  # black pixels on each side
+RESULT = "test_accuracy"
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
@@ -186,6 +189,11 @@ def scheduled(milestones: list[int], optimizer: Optimizer, epoch: int) -> tuple[
     factor = 0.1 ** sum(epoch >= milestone for milestone in milestones)
     lr = optimizer.lr * factor
     return lr, optimizer.weight_decay * (lr if optimizer.decay_by_lr else factor)
+
+
+def check(settings: Settings) -> None:
+    """Refuse what torch's optimizers do; their own decay stays off, see :func:`train`."""
+    torch_optimizer(replace(settings.optimizer, weight_decay=0.0), [nn.Parameter(torch.zeros(1))])
 
 
 def train(cfg: Config, run: Run) -> None:

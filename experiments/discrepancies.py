@@ -21,7 +21,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.config import Axis, ConfigError, Settings, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
 
@@ -213,10 +213,14 @@ def gradient(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(losses(theta, images, labels).sum(), theta)[0]
 
 
+def check(settings: Settings) -> None:
+    """Refuse other optimizers."""
+    if settings.optimizer.name != "laprop":
+        raise ConfigError(f"optimizer={settings.optimizer.name}: discrepancies compares laprop")
+
+
 def train(cfg: Config, run: Run) -> None:
     """Train both copies of every member; log and summarise their distance."""
-    if run.config.optimizer.name != "laprop":
-        raise ConfigError(f"optimizer={run.config.optimizer.name}: discrepancies compares laprop")
     pair, grid, h = PAIRS[cfg.pair], run.grid, run.config.optimizer
     hyper = {k: getattr(h, k) for k in ("mu", "nu", "epsilon", "weight_decay")}
     hyper |= {"lr_peak": h.lr} | dict(pair.fixed or {})

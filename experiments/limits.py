@@ -32,7 +32,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.config import Axis, ConfigError, Settings, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, State
 
@@ -130,11 +130,15 @@ def warm(state: State, n: Tensor) -> State:
     return state | {"n": n, "c_n": torch.ones_like(state["c_n"])} if "n" in state else state
 
 
+def check(settings: Settings) -> None:
+    """Refuse optimizers of which the paper names no limit."""
+    if (name := settings.optimizer.name) not in OTHER:
+        raise ConfigError(f"optimizer={name}: limits has {', '.join(OTHER)}")
+
+
 def train(cfg: Config, run: Run) -> None:
     """Run both methods side by side; keep their distance."""
     name, grid, optimizer = run.config.optimizer.name, run.grid, run.config.optimizer
-    if name not in OTHER:
-        raise ConfigError(f"optimizer={name}: limits has {', '.join(OTHER)}")
     lr, mu, nu, epsilon = (float(getattr(optimizer, k)) for k in ("lr", "mu", "nu", "epsilon"))
     near, limit = ALGORITHMS[name], ALGORITHMS[becomes(cfg.limit, name)]
     rates = approaching(cfg.limit, grid["task.distance"], mu, nu)

@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.config import Axis, ConfigError, Settings, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
@@ -51,11 +51,15 @@ def closed_form(name: str, mu: float, nu: float) -> float:
     return -(1 - mu) / math.sqrt(1 - nu)
 
 
+def check(settings: Settings) -> None:
+    """Refuse optimizers without a closed form."""
+    if (name := settings.optimizer.name) not in ("adam", "laprop"):
+        raise ConfigError(f"optimizer={name}: one_gradient has adam, laprop")
+
+
 def train(cfg: Config, run: Run) -> None:
     """Feed the gradients; keep the updates from the exception on."""
     name, grid = run.config.optimizer.name, run.grid
-    if name not in ("adam", "laprop"):
-        raise ConfigError(f"optimizer={name}: one_gradient has adam, laprop")
     mu, nu, size = grid["optimizer.mu"], grid["optimizer.nu"], grid["task.size"]
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
     algorithm = ALGORITHMS[name]

@@ -20,7 +20,7 @@ from torch.nn.grad import conv2d_input
 from torch.optim import LBFGS
 
 from experiments.common import data
-from experiments.common.config import settings
+from experiments.common.config import Settings, settings
 from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
@@ -301,6 +301,13 @@ def save_pictures(images: Tensor, run: Run) -> None:
 # Training -----------------------------------------------------------------------------------------
 
 
+def check(settings: Settings) -> None:
+    """Refuse a weight decay for L-BFGS, which has none."""
+    decay = settings.optimizer.weight_decay
+    if decay and settings.optimizer.name == "lbfgs":
+        raise ConfigError(f"optimizer.weight_decay={decay}: must be 0; L-BFGS has none")
+
+
 def train(cfg: Config, run: Run) -> None:
     """T updates or evaluations; the regret is the mean of the T losses that were met on the way.
 
@@ -359,12 +366,7 @@ def by_lbfgs(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Te
 
     Returns:
         as :func:`by_updates`, over evaluations instead of updates.
-
-    Raises:
-        ConfigError: for a weight decay, which torch's L-BFGS does not have.
     """
-    if decay := run.config.optimizer.weight_decay:
-        raise ConfigError(f"optimizer.weight_decay={decay}: must be 0; L-BFGS has none")
     images = start(cfg, run).contiguous()  # L-BFGS reads image and gradient as one vector
     rates = run.grid["optimizer.lr"].tolist()
     optimizers = [LBFGS([i], lr=lr) for i, lr in zip(images.split(1), rates, strict=True)]

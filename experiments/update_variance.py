@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import ConfigError, settings
+from experiments.common.config import ConfigError, Settings, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
@@ -81,11 +81,15 @@ def exact(name: str, mu: float, nu: float) -> float:
     return float((1 - mu) ** 2 * (measure * weighted).sum())
 
 
+def check(settings: Settings) -> None:
+    """Refuse optimizers without an exact variance."""
+    if (name := settings.optimizer.name) not in ("adam", "laprop"):
+        raise ConfigError(f"optimizer={name}: update_variance has adam, laprop")
+
+
 def train(cfg: Config, run: Run) -> None:
     """Feed random gradients; keep the mean square of the updates."""
     name, grid = run.config.optimizer.name, run.grid
-    if name not in ("adam", "laprop"):
-        raise ConfigError(f"optimizer={name}: update_variance has adam, laprop")
     mu, nu = grid["optimizer.mu"], grid["optimizer.nu"]
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
     algorithm = ALGORITHMS[name]
