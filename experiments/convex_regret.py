@@ -40,6 +40,9 @@ from laprop.functional import ALGORITHMS
 
 VERSION = 2  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
+OPTIMIZERS = ("adam", "amsgrad", "laprop", "amsprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as the theorems have them
+SCHEDULED = False  # lr, mu and the rest have the decay of the theorems
 ROUNDS_PER_STEP = 100  # of run.steps: the grain of checkpoints
 ROUNDING = 1e-12  # relative: what falls by less counts as constant
 
@@ -247,8 +250,6 @@ def rare(nu: float, peak: float, rounds: int, generator: torch.Generator) -> Ten
 def train(cfg: Config, run: Run) -> None:
     """Play all rounds; keep the regret and what the bounds are made of."""
     name, grid = run.config.optimizer.name, run.grid
-    if name not in ("adam", "amsgrad", "laprop", "amsprop"):
-        raise ConfigError(f"optimizer={name}: convex_regret has adam, amsgrad, laprop, amsprop")
     if cfg.problem == "mnist" and cfg.rounds > 60_000:
         raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
     algorithm, size = ALGORITHMS[name], len(grid)

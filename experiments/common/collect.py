@@ -23,7 +23,7 @@ import pandas as pd
 
 from experiments.common import records
 from experiments.common.checkpoint import write_json
-from experiments.common.config import Settings, composed, decides, expand
+from experiments.common.config import Settings, composed, decides, expand, lookup
 from experiments.common.execution import FINAL, read_manifest
 from experiments.common.messages import ConfigError
 from experiments.common.records import Results
@@ -221,18 +221,31 @@ def _replaced(target: Path) -> Iterator[Path]:
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
-    """Decisive settings by dotted key."""
-    flat = {f"optimizer.{k}": v for k, v in asdict(settings.optimizer).items()}
+    """Decisive settings by dotted key; options and schedules where they are not the default."""
+    flat = {f"optimizer.{k}": v for k, v in settings.optimizer.flat().items()}
     flat |= {f"task.{k}": v for k, v in asdict(settings.task).items()}
+    for name, part in settings.decisive().get("schedule", {}).items():
+        flat |= {f"schedule.{name}.{k}": v for k, v in part.items()}
     return flat | {"seed": settings.seed}
+
+
+def _value(settings: Settings, flat: dict[str, Any], key: str) -> Any:
+    """A setting by its dotted key; of those that ``flat`` leaves out it is the default."""
+    if key in flat:
+        return flat[key]
+    group, _, name = key.partition(".")
+    return settings.optimizer.value(name) if group == "optimizer" else lookup(settings, key)
 
 
 def _varying(every: Sequence[Settings]) -> dict[str, str]:
     """Column name -> dotted key, for the optimizer, the seed and whatever differs."""
     flats, batches = [_flat(s) for s in every], [s.axes() for s in every]
     chosen = []
-    for key in flats[0]:
-        values = {json.dumps(flat[key], sort_keys=True) for flat in flats}
+    for key in dict.fromkeys(itertools.chain.from_iterable(flats)):
+        values = {
+            json.dumps(_value(settings, flat, key), sort_keys=True)
+            for settings, flat in zip(every, flats, strict=True)
+        }
         batched = any(len(axes.get(key, ())) > 1 for axes in batches)
         if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
             chosen.append(key)
@@ -252,7 +265,10 @@ def _members(settings: Settings, axes: dict[str, str]) -> pd.DataFrame:
     """One row per member of a run, with the figure's axis columns."""
     batch = pd.DataFrame(settings.members(), columns=list(settings.axes()))
     flat = _flat(settings)
-    columns = {name: batch[key] if key in batch else flat[key] for name, key in axes.items()}
+    columns = {
+        name: batch[key] if key in batch else _value(settings, flat, key)
+        for name, key in axes.items()
+    }
     frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
     # An optimizer that has no nu, say, is one row of a column of numbers.
     return frame.apply(lambda column: pd.to_numeric(column) if column.isna().all() else column)

@@ -35,9 +35,10 @@ from experiments.common.optimizers import (
     HYPERPARAMETERS,
     OPTIMIZERS,
     Optimizer,
+    checked_optimizer,
     hyperparameters,
-    require_usable,
 )
+from experiments.common.schedules import Schedule, checked_schedule
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.versions import versions
 
@@ -85,6 +86,7 @@ class Settings:
     output: Path
     checkpoint_every: Nonnegative  # seconds
     tracking: Tracking
+    schedule: Schedule = Schedule()
 
     def decisive(self) -> dict[str, Any]:
         """All settings that decide the result, as plain nested data.
@@ -97,6 +99,8 @@ class Settings:
             "optimizer": _plain(self.optimizer),
             "seed": _plain(self.seed),
         }
+        if schedule := _plain(self.schedule):
+            plain["schedule"] = schedule
         for axis in getattr(task_module(self.task_name), "AXES", ()):
             *group, name = axis.split(".")
             place = plain[group[0]] if group else plain
@@ -284,12 +288,14 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
     if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
         raise ConfigError("output=: must be the path of a folder")
     module = task_module(name)
-    require_usable(config.optimizer.name, module, name)
-    task = {key: value for key, value in plain["task"].items() if key != "name"}
+    own = {key: value for key, value in plain["task"].items() if key != "name"}
+    optimizer = checked_optimizer(plain["optimizer"], module, name)
+    task = checked(module.Config, own, "task.")
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
-        "task": checked(module.Config, task, "task."),
-        "optimizer": checked(Optimizer, plain["optimizer"], "optimizer."),
+        "task": task,
+        "optimizer": optimizer,
+        "schedule": checked_schedule(plain["schedule"], module, name, task, optimizer.name),
         "tracking": checked(Tracking, plain["tracking"], "tracking."),
         "figure": (plain.get("figure") or {}).get("name"),
     }
@@ -383,4 +389,4 @@ def decides(override: str) -> bool:
 def _is_value(override: str) -> bool:
     """Whether it sets one of the values that blocks also set, rather than a file or a folder."""
     key = _parsed(override).key_or_group
-    return key == "seed" or key.startswith(("task.", "optimizer.", "tracking."))
+    return key == "seed" or key.startswith(("task.", "optimizer.", "schedule.", "tracking."))

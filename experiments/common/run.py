@@ -48,9 +48,11 @@ from experiments.common.checkpoint import (
     state_of,
     write_json,
 )
-from experiments.common.config import HYPERPARAMETERS, Settings
-from experiments.common.optimizers import torch_optimizer
+from experiments.common.config import HYPERPARAMETERS, Settings, task_module
+from experiments.common.optimizers import by_rule, rule, torch_optimizer
+from experiments.common.schedules import Course, Follower, own_schedule, updates
 from experiments.common.tracking import Tracker
+from laprop.functional import Algorithm
 
 CHECKPOINT_SHARE = 20  # times as long as a checkpoint took passes at least before the next
 
@@ -71,7 +73,6 @@ class Grid:
         axes = settings.axes()
         self.frame = pd.DataFrame(settings.members(), columns=list(axes))
         self._device = device
-        self._optimizer = settings.optimizer
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -81,17 +82,6 @@ class Grid:
         if values.dtype.kind not in "fi":
             return values
         return torch.from_numpy(values.copy()).to(self._device)
-
-    def hyper(self) -> dict[str, Any]:
-        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,); the decay.
-
-        An optimizer that has no nu, say, gets none: its rule ignores it.
-        """
-        optimizer = self._optimizer
-        names = [name for name in HYPERPARAMETERS if getattr(optimizer, name) is not None]
-        values: dict[str, Any] = {name: self[f"optimizer.{name}"] for name in names}
-        factor = values["lr"] if optimizer.decay_by_lr else 1.0
-        return values | {"weight_decay": optimizer.weight_decay * factor}
 
     def codes(self, axis: str) -> tuple[list[Any], Tensor]:
         """The distinct values of an axis and, per member, the index into them, shape (B,)."""
@@ -110,13 +100,26 @@ class Run:
         device: where to train.
         grid: the members of a vectorised task, see :class:`Grid`.
         folder: the run's own folder.
+        algorithm: of a vectorised task, the optimizer's rule with the options of the settings.
     """
+
+    algorithm: Algorithm
 
     def __init__(self, settings: Settings) -> None:
         self.config = settings
         self.folder = settings.folder
         self.device = provenance.device(settings.device)
         self.grid = Grid(settings, self.device)
+        task, optimizer = task_module(settings.task_name), settings.optimizer
+        own, total = own_schedule(task, settings.task), updates(task, settings.task)
+        self._course = Course(settings.schedule, own, total)
+        self._updates = total
+        self._followers: list[Follower] = []
+        self._followed = False
+        self._options: dict[str, Any] = {}
+        self._hyper: dict[str, Any] = {}
+        if by_rule(optimizer.name, task):
+            self.algorithm, self._options = rule(optimizer, "lr" in self._course.changing)
         self.diverged_at: int | None = None
         self._step = 0
         self._tracked: dict[str, Any] = {}
@@ -175,7 +178,7 @@ class Run:
     def optimizer(
         self, params: Any, *, fused: bool | None = None, **changes: Any
     ) -> torch.optim.Optimizer:
-        """The optimizer of the settings, as a torch optimizer.
+        """The optimizer of the settings, as a torch optimizer that follows their schedule.
 
         Args:
             params: parameters or groups, as for any torch optimizer.
@@ -183,7 +186,35 @@ class Run:
                 itself: its kernel on a CPU, lists of tensors on a GPU.
             changes: hyper-parameters in the settings' names to be changed, ``lr=...``.
         """
-        return torch_optimizer(replace(self.config.optimizer, **changes), params, fused=fused)
+        settings = replace(self.config.optimizer, **changes)
+        optimizer = torch_optimizer(settings, params, fused=fused)
+        if self._course.changing:
+            self._followers.append(Follower(optimizer, settings, self._course))
+            self._followed = True
+        return optimizer
+
+    def hyper(self, update: int) -> dict[str, Any]:
+        """What ``run.algorithm.step`` takes besides tensors at an update, by the schedule.
+
+        Args:
+            update: its number, counted from 0.
+
+        Returns:
+            lr, mu, nu, epsilon as far as the optimizer has them, and weight_decay, the share of the
+            weights that goes. In a vectorised task each is (B,). Options of the rule besides.
+        """
+        self._followed = True
+        if self._course.changing or not self._hyper:
+            optimizer, axes = self.config.optimizer, self.grid.frame
+            start = {name: getattr(optimizer, name) for name in HYPERPARAMETERS}
+            for name in [name for name, value in start.items() if value is None]:
+                del start[name]  # its rule ignores it
+            start |= {k: self.grid[f"optimizer.{k}"] for k in start if f"optimizer.{k}" in axes}
+            values = self._course.at(update, start)
+            factor = values["lr"] if optimizer.decay_by_lr else self._course.factor(update)
+            decay = {"weight_decay": optimizer.weight_decay * factor}
+            self._hyper = values | decay | self._options
+        return self._hyper
 
     # Steps, checkpoints
 
@@ -210,7 +241,7 @@ class Run:
         step), less often where writing would take more than a twentieth of the time; and when
         SIGINT or SIGTERM arrives, after which the process ends.
         """
-        self._restore()
+        self._restore(total)
         label = f"{self.config.task_name} {self.config.optimizer.name} {self.config.key[:6]}"
         bar = tqdm(total=total, initial=self._step, desc=label, disable=None, leave=False)
         self._looping = True
@@ -240,6 +271,7 @@ class Run:
             "metrics_bytes": self._metrics.tell(),
             "wall_time": self.wall_time,
             "peak_memory": self.peak_memory,
+            "updates": [follower.update for follower in self._followers],
             "tracked": {name: state_of(thing) for name, thing in self._tracked.items()},
             "generators": self._generator_states
             | {name: g.get_state() for name, g in self._generators.items()},
@@ -260,7 +292,7 @@ class Run:
         every = self.config.checkpoint_every
         self._save_after = now + (max(every, CHECKPOINT_SHARE * (now - begun)) if every else 0.0)
 
-    def _restore(self) -> None:
+    def _restore(self, total: int) -> None:
         saved, self._checkpoint = self._checkpoint, {}
         if not saved:
             return
@@ -268,6 +300,11 @@ class Run:
         self._summary = saved["summary"]
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
+        if "updates" not in saved:  # of before runs counted them: it was at the end of a step
+            saved["updates"] = [self._step * (self._updates or 0) // total] * len(self._followers)
+        for follower, update in zip(self._followers, saved["updates"], strict=True):
+            follower.update = update
+            follower.apply()
         self._generator_states = saved["generators"]
         for name, generator in self._generators.items():
             generator.set_state(self._generator_states.pop(name))
@@ -348,6 +385,11 @@ class Run:
 
     def finish(self) -> str:
         """Write the summary; returns the status, ``finished`` or ``diverged``."""
+        if self._course.changing and not self._followed:
+            raise RuntimeError(
+                f"schedule: {self.config.task_name} made no use of it; its optimizer is to come "
+                "from run.optimizer, or its values of each update from run.hyper"
+            )
         os.fsync(self._metrics.fileno())  # a full network disk may say so only now
         write_json(self.folder / "summary.json", self._summary)
         return "finished" if self.diverged_at is None else "diverged"
