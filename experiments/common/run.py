@@ -13,6 +13,7 @@ Folder of a run, ``<output>/<task>/<key>/``:
 ``metrics.jsonl``       one JSON object per ``run.log``; grows by appending
 ``summary.json``        the numbers of ``run.summary``; for a batch one list entry per member
 ``<name>.csv``          a table of ``run.table``
+``best.pt``             what ``run.best`` kept
 ``checkpoint.pt``       only while the run is unfinished; ``checkpoint.old.pt`` is the one before
 ======================  ==========================================================================
 """
@@ -125,6 +126,7 @@ class Run:
         self._tracked: dict[str, Any] = {}
         self._generators: dict[str, torch.Generator] = {}
         self._summary: dict[str, Any] = {}
+        self._best: dict[str, Any] = {}
         self._looping = False
         self._signal: int | None = None
         self._verified = False
@@ -268,6 +270,7 @@ class Run:
             "step": self._step,
             "diverged_at": self.diverged_at,
             "summary": self._summary,
+            "best": self._best,
             "metrics_bytes": self._metrics.tell(),
             "wall_time": self.wall_time,
             "peak_memory": self.peak_memory,
@@ -297,7 +300,7 @@ class Run:
         if not saved:
             return
         self._step, self.diverged_at = saved["step"], saved["diverged_at"]
-        self._summary = saved["summary"]
+        self._summary, self._best = saved["summary"], saved.get("best", {})
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
         if "updates" not in saved:  # of before runs counted them: it was at the end of a step
@@ -353,6 +356,39 @@ class Run:
             if isinstance(value, list) and len(value) != len(self.grid):
                 raise ValueError(f"{name}: {len(value)} numbers for {len(self.grid)} members")
         return plain
+
+    def best(self, name: str, value: float | Tensor, step: int, **things: Any) -> bool:
+        """Keep things as ``best.pt`` where a validation loss is lower than ever before.
+
+        The summary then has ``best_<name>`` and ``best_at``. A loss that is NaN is never the best.
+
+        Args:
+            name: of the loss, for instance ``"valid_loss"``.
+            value: the loss; of an accuracy give the negative.
+            step: when it was measured, in the unit of :meth:`log`.
+            things: what is to be kept, as for :meth:`track`.
+
+        Returns:
+            whether it is the lowest; a task that counts the others can end early.
+        """
+        value = float(value)
+        if not value < self._best.get("value", math.inf):
+            return False
+        self._best = {"value": value, "step": step}
+        self.summary(**{f"best_{name}": value, "best_at": step})
+        with atomic(self.folder / "best.pt") as path:
+            save({key: state_of(thing) for key, thing in things.items()} | {"step": step}, path)
+        return True
+
+    def load_best(self, **things: Any) -> bool:
+        """Give things the states that :meth:`best` kept; False where it kept none."""
+        path = self.folder / "best.pt"
+        if not self._best or not path.exists():
+            return False
+        saved = load(path)
+        for name, thing in things.items():
+            restore_into(thing, saved[name], self.device)
+        return True
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``."""
