@@ -316,27 +316,35 @@ class LaProp(Optimizer):
 
     def _kernel_step(
         self, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
-    ) -> frozenset[int]:
-        """Make the step of what a kernel takes of a group; return the ``id`` of these parameters.
+    ) -> frozenset[int] | None:
+        """Make the step of what a kernel takes of a group.
 
         The lists hold parameters, gradients and state, so that nothing that another thread drops
         is gone before the kernel is done.
+
+        Returns:
+            ``id`` of the parameters that have made their step; None where no other has a gradient.
         """
         present = [*map(_grad, group["params"])]
         grads = [grad for grad in present if grad is not None]
         if not grads:
-            return frozenset()
-        params = [p for p, grad in zip(group["params"], present, strict=True) if grad is not None]
+            return None
+        params = group["params"]
+        if len(grads) < len(params):
+            params = [p for p, grad in zip(params, present, strict=True) if grad is not None]
         kernel = kernel_of(params[0], group)
         if kernel is None:
             return frozenset()
         if kernel.scalars_on_device:
             self._check_capture()
-        done: set[int] = set()
-        for batch in self._batches(params, grads, group, kernel):
-            if kernel.step(batch, group, grad_scale, found_inf):
-                done.update(map(id, batch.params))
-        return frozenset(done)
+        done = [
+            batch.params
+            for batch in self._batches(params, grads, group, kernel)
+            if kernel.step(batch, group, grad_scale, found_inf)
+        ]
+        if sum(map(len, done)) == len(params):
+            return None
+        return frozenset(id(param) for batch in done for param in batch)
 
     def _batches(
         self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], kernel: Kernel
@@ -389,7 +397,7 @@ class LaProp(Optimizer):
                 self._init_group(group, tensors)
             else:
                 done = self._kernel_step(group, grad_scale, found_inf)
-                if len(done) == len(group["params"]):
+                if done is None:
                     continue
                 self._check_capture()
                 if found_inf is not None and found_inf.item():

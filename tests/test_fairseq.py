@@ -95,7 +95,7 @@ def test_every_sentence_of_a_small_test_set_is_translated(smoke: Settings) -> No
 
 def test_hydra_train_takes_the_plugin_to_the_same_losses(smoke: Settings, tmp_path: Path) -> None:
     task, h = smoke.task, smoke.optimizer
-    (text,) = (smoke.output / "prepared").glob("translation-*/bin")
+    text = translation.prepared(task, smoke) / "bin"
     side = {"embed_dim": task.width, "ffn_embed_dim": task.inner, "layers": task.layers}
     side["attention_heads"] = task.heads
     config = {
@@ -333,7 +333,7 @@ def test_bleu_is_what_fairseqs_own_scorer_says(make: Maker, tmp_path: Path) -> N
 
 def test_the_frequencies_loss_is_the_least_without_looking_at_the_source(smoke: Settings) -> None:
     """By fairseq's formula over the training text, and no other fixed distribution has less."""
-    (text,) = (smoke.output / "prepared").glob("translation-*/bin")
+    text = translation.prepared(smoke.task, smoke) / "bin"
     names = [line.split()[0] for line in (text / "dict.en.txt").read_text().splitlines()]
     index = {name: i for i, name in enumerate([*names, "</s>", "<s>", "<pad>", "<unk>"])}
     lines = (text.parent / "train.en").read_text().splitlines()

@@ -12,7 +12,6 @@ import importlib.util
 from array import array
 from collections.abc import Callable
 from itertools import repeat
-from operator import itemgetter, mul
 from typing import Any, cast
 
 import torch
@@ -22,13 +21,18 @@ from laprop.kernels.rows import AVERAGES, DTYPES, SCALARS, Batch, Kernel
 
 __all__ = ["CpuKernel", "available", "kernel"]
 
-# The bits of Flag in cpu.cpp, the first of them in this order.
-_flags = itemgetter(
-    *("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_weighted_correction", "maximize"),
-    *("lr_in_momentum", "cautious"),
-)
-_BITS = (1, 2, 4, 8, 16, 32, 64, 128)
-_WIDE_STEP, _NARROW_STATE, _STOCHASTIC = 256, 512, 1024
+# The bits of Flag in cpu.cpp that stand for an option of a group.
+_BITS = {
+    "amsgrad": 1,
+    "centered": 2,
+    "decay_by_lr": 4,
+    "eps_in_sqrt": 8,
+    "lr_weighted_correction": 16,
+    "maximize": 32,
+    "lr_in_momentum": 64,
+    "cautious": 128,
+}
+_WIDE_STEP, _NARROW_STATE, _STOCHASTIC = 256, 512, 1024  # the other bits
 
 
 class _Options(ctypes.Structure):
@@ -103,9 +107,13 @@ class CpuKernel:
         table = array("q", numbers)
         stochastic = batch.dtype == torch.bfloat16 and group["low_precision"] == "stochastic"
         narrow_state = group["state_dtype"] is not None
-        flags = sum(map(mul, _flags(group), _BITS))
-        flags += _WIDE_STEP * (state["step"][0].dtype == torch.float64)
-        flags += _NARROW_STATE * narrow_state + _STOCHASTIC * stochastic
+        flags = sum(bit for option, bit in _BITS.items() if group[option])
+        if state["step"][0].dtype == torch.float64:
+            flags += _WIDE_STEP
+        if narrow_state:
+            flags += _NARROW_STATE
+        if stochastic:
+            flags += _STOCHASTIC
         mu, nu = group["betas"]
         options = _Options(
             *(float(group["lr"]), float(mu), float(nu), group["eps"], group["weight_decay"]),

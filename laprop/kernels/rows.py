@@ -184,7 +184,7 @@ def _misfits(batch: Batch, scalars_on_device: bool) -> set[int]:
     expect([*map(_dtype, scalars[count:])], torch.float64)
     # Without an accelerator all tensors are on the CPU, but for those of meta, whose address is 0.
     device = batch.params[0].get_device()
-    if device >= 0 or torch.accelerator.is_available():
+    if device >= 0 or _accelerated():
         expect([*map(Tensor.get_device, alike)], device)
         expect([*map(Tensor.get_device, scalars)], device if scalars_on_device else -1)
     expect([*map(Tensor.is_neg, alike)], False)
@@ -204,6 +204,12 @@ def _misfits(batch: Batch, scalars_on_device: bool) -> set[int]:
         strided = {i % count for i, is_contiguous in enumerate(contiguous) if not is_contiguous}
         bad.update(i for i in strided - bad if not _same_layout(alike[i::count]))
     return bad
+
+
+@functools.cache
+def _accelerated() -> bool:
+    """Return whether there is an accelerator; asked once, as asking takes longer than a row."""
+    return torch.accelerator.is_available()
 
 
 def _same_layout(tensors: list[Tensor]) -> bool:
