@@ -26,6 +26,7 @@ VERSION = 1  # raised when the same settings give other numbers
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green and blue (R)
 OWN_DECAY = True  # train takes the weight decay from all optimizers alike
 PADDING = 4  # black pixels on each side
+RESULT = "test_accuracy"
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 

@@ -33,7 +33,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import ConfigError, Unit, settings
+from experiments.common.config import ConfigError, Settings, Unit, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
@@ -247,11 +247,16 @@ def rare(nu: float, peak: float, rounds: int, generator: torch.Generator) -> Ten
     return c
 
 
+def check(settings: Settings) -> None:
+    """Refuse more rounds than there are images."""
+    cfg = settings.task
+    if cfg.problem == "mnist" and cfg.rounds > 60_000:
+        raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
+
+
 def train(cfg: Config, run: Run) -> None:
     """Play all rounds; keep the regret and what the bounds are made of."""
     name, grid = run.config.optimizer.name, run.grid
-    if cfg.problem == "mnist" and cfg.rounds > 60_000:
-        raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
     algorithm, size = ALGORITHMS[name], len(grid)
     lr, mu, nu = (grid[f"optimizer.{key}"] for key in ("lr", "mu", "nu"))
     epsilon = float(run.config.optimizer.epsilon)  # type: ignore[arg-type]

@@ -4,8 +4,9 @@ Two copies of a small ReLU net on MNIST start at the same weights and see the sa
 is trained by the package's default LaProp (in one pair by the authors' AdamW), the other with one
 thing changed, as the paper prints it or as a copy of the authors' code has it. Their distance, by
 how far the default has come, is what the disagreement is worth. Two controls give the scale to read
-it on, both the default twice: ``other_batches``, on other minibatches, and ``last_bit``, from a start that is changed in
-the last bit of its weights. What is not above the second is rounding that training has amplified.
+it on, both the default twice: ``other_batches``, on other minibatches, and ``last_bit``, from a
+start that is changed in the last bit of its weights. What is not above the second is rounding that
+training has amplified.
 
 A vectorised task: task.schedule and seed may be lists.
 """

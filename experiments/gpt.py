@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from experiments.common import data
-from experiments.common.config import ConfigError, settings
+from experiments.common.config import ConfigError, Settings, settings
 from experiments.common.run import Run
 
 VERSION = 1  # raised when the same settings give other numbers
+RESULT = "best_valid_loss"
 SAMPLE = 400  # characters that the network writes at the end
 
 
@@ -152,12 +153,18 @@ def written(net: GPT, start: Tensor, context: int, generator: torch.Generator) -
 # Training -----------------------------------------------------------------------------------------
 
 
+def check(settings: Settings) -> None:
+    """Refuse a text that cannot be read, before any run of a sweep begins."""
+    if (path := settings.task.text) is not None:
+        try:
+            Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"task.text={path}: must be a text in UTF-8 ({error})") from None
+
+
 def load(cfg: Config) -> tuple[list[str], Tensor]:
     """The characters that occur, and the text as indices into them."""
-    try:
-        text = data.king_james() if cfg.text is None else Path(cfg.text).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"task.text={cfg.text}: must be a text in UTF-8 ({error})") from None
+    text = data.king_james() if cfg.text is None else Path(cfg.text).read_text(encoding="utf-8")
     text = text[: cfg.characters]
     letters = sorted(set(text))
     index = {letter: i for i, letter in enumerate(letters)}

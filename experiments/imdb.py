@@ -26,6 +26,7 @@ AXES = (
 UNKNOWN = "[UNK]"  # all words without a vector; theirs is zero, as is that of the padding
 # GloVe's own tokens: don't is "do n't", it's is "it 's"; other words and signs one by one.
 TOKEN = r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|d|ll|m)\b|\w+|[^\w\s]"
+RESULT = "test_error"
 METRICS = ("train_loss", "valid_error", "test_error")
 POOL = 20  # batches out of which reviews of like length come together
 TEST_BATCH = 500

@@ -92,9 +92,11 @@ def prepared(cfg: Config, run: Settings) -> Path:
     return fairseq.prepared(run, {"megabytes": cfg.megabytes}, lambda folder: prepare(cfg, folder))
 
 
+check = fairseq.check
+
+
 def train(cfg: Config, run: Run) -> None:
     """Prepare the text and train."""
-    fairseq.require("roberta")
     text = prepared(cfg, run.config)
     bpe = data.fetch("gpt2_bpe")
     updates = fairseq.train(

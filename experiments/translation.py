@@ -260,9 +260,11 @@ def training(cfg: Config, text: Path) -> list[object]:
     ]
 
 
+check = fairseq.check
+
+
 def train(cfg: Config, run: Run) -> None:
     """Prepare the text, train, translate the test set."""
-    fairseq.require("translation")
     import sacrebleu
 
     text = prepared(cfg, run.config)

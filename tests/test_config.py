@@ -44,9 +44,15 @@ def toy_configs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     )
     monkeypatch.setattr(config, "CONFIGS", folder)
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(TOYS)])
-    config.composed.cache_clear()
+    forget()
     yield
-    config.composed.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """What was composed of other files."""
+    for cached in (config.composed, config._base, config._references, config._resolved):
+        cached.cache_clear()
 
 
 # Precedence ---------------------------------------------------------------------------------------

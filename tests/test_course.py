@@ -261,13 +261,13 @@ def test_a_schedule_is_part_of_the_key_and_its_default_is_not(make: Maker):
     [
         ("schedule.nu=raise", "schedule.nu=raise: give its shape as schedule.nu.shape"),
         ("schedule.nux.shape=raise", "schedule.nux: unknown; allowed are lr, mu, nu"),
-        ("schedule.nu.shape=rise", r"schedule.nu.shape=rise: .* steps \(did you mean raise\?\)"),
+        ("schedule.nu.shape=rise", r"schedule.nu.shape=rise: .* \(did you mean raise\?\)"),
         ("schedule.nu.until=5", "schedule.nu.until=5: unknown; allowed are shape, begin, over, e"),
         ("schedule.nu.shape=raise", "schedule.nu.end: must be given, a number from 0 to below 1"),
-        ("schedule.nu.shape=raise schedule.nu.end=1", "schedule.nu.end=1: must be a number"),
-        ("schedule.lr.shape=raise", "schedule.lr.shape=raise: must be one of constant, linear, c"),
+        ("schedule.nu.shape=raise schedule.nu.end=1", "schedule.nu.end=1: must be .*less than 1"),
+        ("schedule.lr.shape=raise", "schedule.lr.shape=raise: must be .*linear"),
         ("schedule.lr.end=0.1", "schedule.lr.end=0.1: is for schedule.lr.shape=linear, cosine; it"),
-        ("schedule.lr.warmup=-3", "schedule.lr.warmup=-3: must be an integer, at least 0"),
+        ("schedule.lr.warmup=-3", "schedule.lr.warmup=-3: must be .* 0"),
         ("schedule.lr.shape=steps", r"schedule.lr.milestones=\[\]: must be numbers of updates in "),
         ("schedule.lr.shape=steps schedule.lr.milestones=[9,3]", r"schedule.lr.milestones=\[9,3\]"),
         (

@@ -46,17 +46,18 @@ RECORD = re.compile(r"\| train_inner \| (\{[^{}]*\})$")
 SAVED = re.compile(r"\| Saved checkpoint \S+ \(epoch \d+ @ (\d+) updates")
 
 
-def require(task: str) -> None:
-    """Refuse a task where fairseq is not installed.
+def check(settings: Settings) -> None:
+    """Refuse an optimizer that fairseq does not have, and any task where there is no fairseq.
 
     Raises:
-        ConfigError: with how to get it.
+        ConfigError: with what is allowed, or how to get it.
     """
     if importlib.util.find_spec("fairseq") is None:
         raise ConfigError(
-            f"task={task}: fairseq is not installed here; `make fairseq` builds it (three minutes, "
-            "a C++ compiler)"
+            f"task={settings.task_name}: fairseq is not installed here; `make fairseq` builds it "
+            "(three minutes, a C++ compiler)"
         )
+    optimizer(settings)
 
 
 def check_lengths(cfg: Any) -> None:

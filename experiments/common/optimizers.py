@@ -85,7 +85,7 @@ class Optimizer:
         """A setting by name, an option that is not given at its default; None for no such."""
         values = self.flat()
         if name not in values and "_target_" in _files()[self.name]:
-            kind = _Class(self.name)
+            kind = _kind(self.name)
             if name in kind.options:
                 return kind.implied().get(name, kind.default(name))
         return values.get(name)
@@ -252,6 +252,9 @@ class _Class:
         return arguments
 
 
+_kind = cache(_Class)
+
+
 def _slot(name: str, text: str | None) -> tuple[str, int | None]:
     """``betas[0]`` as ``("betas", 0)``, ``eps`` as ``("eps", None)``; null is no argument."""
     match = re.fullmatch(r"(\w*)(?:\[(\d+)\])?", text or "")
@@ -265,7 +268,7 @@ def _slot(name: str, text: str | None) -> tuple[str, int | None]:
 
 def slots(optimizer: str) -> dict[str, tuple[str, int | None]]:
     """Where a class keeps our hyper-parameters: the key of a param group, and an index there."""
-    return _Class(optimizer).slots
+    return _kind(optimizer).slots
 
 
 def torch_optimizer(
@@ -278,7 +281,7 @@ def torch_optimizer(
         params: parameters or groups.
         fused: of torch's own classes that have it; LaProp chooses by itself.
     """
-    kind = _Class(settings.name)
+    kind = _kind(settings.name)
     values = _values(settings, kind)
     if fused is not None and kind.path.startswith("torch.") and "fused" in kind.parameters:
         values = {"fused": fused} | values
@@ -313,7 +316,7 @@ def rule(of: Optimizer, lr_changes: bool) -> tuple[Algorithm, dict[str, Any]]:
     flags = {name: value for name, value in options.items() if name in FLAGS}
     algorithm = ALGORITHMS[of.name]
     if lr_changes and _files()[of.name].get("_target_") == "laprop.LaProp":
-        kind = _Class(of.name)
+        kind = _kind(of.name)
         inside = {name: kind.default(name) for name in ("lr_in_momentum", "lr_weighted_correction")}
         flags = inside | kind.implied() | flags
     rest = {name: value for name, value in options.items() if name not in FLAGS}
@@ -343,7 +346,7 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
                 f"optimizer.{key}={shown(plain.get(key))}: is for configs/optimizer/{name}.yaml "
                 "to say; another class is another optimizer, with a file of its own"
             )
-    kind = _Class(name) if "_target_" in file else None
+    kind = _kind(name) if "_target_" in file else None
     options = kind.options if kind else []
     given = {k: v for k, v in plain.items() if k not in (*ours[:-2], *DEFINITION)}
     for option, value in given.items():
@@ -372,14 +375,19 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
 
 def _typed(kind: _Class, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the types that the class declares."""
-    types_ = {}
-    for name in kind.options:
-        argument = kind.slots.get(name, (name, None))[0]
-        # An element of betas is a number, whatever the whole is.
-        types_[name] = _type(kind, argument) if argument == name else float
-    schema = create_model("Options", **{n: (t, None) for n, t in types_.items()})  # type: ignore
-    result = checked(schema, given, "optimizer.")
+    result = checked(_schema(kind.name), given, "optimizer.") if given else None
     return {name: getattr(result, name) for name in given}
+
+
+@cache
+def _schema(name: str) -> type:
+    """A class whose fields are the options of an optimizer."""
+    kind, types_ = _kind(name), {}
+    for option in kind.options:
+        argument = kind.slots.get(option, (option, None))[0]
+        # An element of betas is a number, whatever the whole is.
+        types_[option] = _type(kind, argument) if argument == option else float
+    return create_model("Options", **{o: (t, None) for o, t in types_.items()})  # type: ignore
 
 
 SIMPLE = (bool, int, float, str, type(None))

@@ -25,6 +25,7 @@ import json
 import math
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
@@ -36,7 +37,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.common import provenance
 from experiments.common.checkpoint import (
@@ -51,6 +51,7 @@ from experiments.common.checkpoint import (
 )
 from experiments.common.config import HYPERPARAMETERS, Settings, task_module
 from experiments.common.optimizers import by_rule, rule, torch_optimizer
+from experiments.common.progress import Progress
 from experiments.common.schedules import Course, Follower, own_schedule, updates
 from experiments.common.tracking import Tracker
 from laprop.functional import Algorithm
@@ -130,6 +131,7 @@ class Run:
         self._looping = False
         self._signal: int | None = None
         self._verified = False
+        self._progress = Progress(self.folder)
         self._started = time.monotonic()
         self._save_after = self._started + settings.checkpoint_every
         provenance.reset_peak_memory(self.device)
@@ -244,14 +246,13 @@ class Run:
         SIGINT or SIGTERM arrives, after which the process ends.
         """
         self._restore(total)
-        label = f"{self.config.task_name} {self.config.optimizer.name} {self.config.key[:6]}"
-        bar = tqdm(total=total, initial=self._step, desc=label, disable=None, leave=False)
+        self._progress.update(self._step, total)
         self._looping = True
         try:
             while self._step < total and self.diverged_at is None:
                 yield self._step
                 self._step += 1
-                bar.update()
+                self._progress.update(self._step, total)
                 if self._signal is not None:
                     self.checkpoint()
                     raise Interrupted(128 + self._signal)
@@ -259,7 +260,6 @@ class Run:
                     self.checkpoint()
         finally:
             self._looping = False
-            bar.close()
 
     def checkpoint(self) -> None:
         """Write the checkpoint now. The one before it is kept until the next."""
@@ -323,6 +323,9 @@ class Run:
         if not self._looping or self._signal is not None:
             raise Interrupted(128 + number)
         self._signal = number
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else another process says so
+            with suppress(OSError):  # a print might have been interrupted by this very signal
+                os.write(2, b"stops after this step, a checkpoint is kept; again to stop now\n")
 
     # Numbers
 
