@@ -62,7 +62,7 @@ SCALES = ("paper", "short", "small", "smoke")  # from the largest
 class Tracking:
     """Where metrics go besides the run's own folder (``configs/tracking``)."""
 
-    name: Literal["none", "wandb"] = "none"
+    name: Literal["none", "tensorboard", "wandb"] = "none"
     project: str = "laprop"
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"  # auto: online where an API key is known

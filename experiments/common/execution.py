@@ -24,6 +24,7 @@ from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
 from experiments.common.status import FINAL, read_manifest
+from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
 
 
@@ -64,6 +65,7 @@ def _execute(settings: Settings) -> str:
         "status": "running",
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "settings": settings.decisive(),
+        "axes": list(settings.axes()),
         "versions": versions(settings.task_name),
         "environments": _environments(settings),
     }
@@ -149,8 +151,11 @@ def check(settings: Settings, here: bool = True) -> None:
     if here and device.type == "cuda" and (device.index or 0) >= count:
         allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
         raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
-    if here and settings.tracking.name == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("tracking=wandb: not installed; pip install 'laprop[wandb]' first")
+    tracker = settings.tracking.name
+    if here and tracker in PACKAGES and importlib.util.find_spec(tracker) is None:
+        raise ConfigError(
+            f"tracking={tracker}: not installed; pip install 'laprop[{tracker}]' first"
+        )
     check_task(settings)
     try:
         settings.output.mkdir(parents=True, exist_ok=True)

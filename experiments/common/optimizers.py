@@ -76,20 +76,6 @@ class Optimizer:
     options: dict[str, Any] | None = None
     definition: dict[str, Any] | None = None
 
-    def flat(self) -> dict[str, Any]:
-        """All settings by name, options among them; without the definition."""
-        names = [field.name for field in fields(self)][:-2]
-        return {name: getattr(self, name) for name in names} | (self.options or {})
-
-    def value(self, name: str) -> Any:
-        """A setting by name, an option that is not given at its default; None for no such."""
-        values = self.flat()
-        if name not in values and "_target_" in _files()[self.name]:
-            kind = _kind(self.name)
-            if name in kind.options:
-                return kind.implied().get(name, kind.default(name))
-        return values.get(name)
-
 
 @settings
 class Name:
@@ -154,6 +140,14 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
         raise ConfigError(
             f"optimizer={optimizer}: is not for {name}, which {why}takes {allowed}{rules}"
         )
+
+
+def option_default(optimizer: str, option: str) -> Any:
+    """The value of an option that is not given; None where the optimizer has no such."""
+    if "_target_" not in _files().get(optimizer, {}):
+        return None
+    kind = _kind(optimizer)
+    return kind.implied().get(option, kind.default(option)) if option in kind.options else None
 
 
 # The class ----------------------------------------------------------------------------------------

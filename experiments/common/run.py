@@ -30,6 +30,7 @@ import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -53,7 +54,7 @@ from experiments.common.config import HYPERPARAMETERS, Settings, task_module
 from experiments.common.optimizers import by_rule, rule, torch_optimizer
 from experiments.common.progress import Progress
 from experiments.common.schedules import Course, Follower, own_schedule, updates
-from experiments.common.tracking import Tracker
+from experiments.common.tracking import tracker
 from laprop.functional import Algorithm
 
 CHECKPOINT_SHARE = 20  # times as long as a checkpoint took passes at least before the next
@@ -143,7 +144,7 @@ class Run:
         self._metrics = (self.folder / "metrics.jsonl").open("ab")
         self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
         self._metrics.seek(0, os.SEEK_END)
-        self._tracker = Tracker(settings)
+        self._tracker = tracker(settings, _records(self.folder / "metrics.jsonl"))
         self._seed_globals()  # after the tracker: what it draws is its own affair
 
     # Randomness and optimizer
@@ -438,6 +439,12 @@ class Run:
         with suppress(OSError):  # what a full disk refused has been reported already
             self._metrics.close()
         self._tracker.finish(self._summary, completed)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """What a log holds."""
+    with path.open() as log:
+        yield from map(json.loads, log)
 
 
 def _seed_of(seed: str, name: str) -> int:
