@@ -71,7 +71,8 @@ def raised(initial: T, end: float, progress: float) -> T:
         end: The value at a progress of 1.
         progress: s in [0, 1].
     """
-    return 1 - (1 - initial) ** (1 - progress) * (1 - end) ** progress
+    value: T = 1 - (1 - initial) ** (1 - progress) * (1 - end) ** progress
+    return value
 
 
 class BetaScheduler:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import Maker
+from conftest import ROOT, Maker
 from torch.optim import lr_scheduler
 
-from experiments.common.config import ConfigError, Settings
+from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
 from experiments.common.run import Run
 from experiments.common.schedules import BetaSchedule, Course, LrSchedule, Schedule
@@ -18,6 +20,7 @@ from laprop import LaProp
 from laprop.schedules import CosineBeta, LinearBeta, RaiseBeta, StepBeta
 
 TOTAL = 40
+DOCS = (ROOT / "docs" / "extend.md").read_text()
 
 
 @pytest.fixture
@@ -289,3 +292,14 @@ def test_a_schedule_is_part_of_the_key_and_its_default_is_not(make: Maker):
 def test_a_bad_schedule_is_refused_in_one_line(make: Maker, overrides: str, line: str):
     with pytest.raises(ConfigError, match=f"^{line}"):
         make("task=cifar10", *overrides.split())
+
+
+def test_the_commands_of_the_docs_compose():
+    lines = re.findall(r"^python -m experiments (.+?)(?: +#.*)?$", DOCS, re.MULTILINE)
+    known = [line for line in lines if "mine" not in line and "adamax" not in line]
+    assert len(known) == 4
+    for line in known:
+        words = shlex.split(line)
+        runs = expand([word for word in words if word != "-m"])
+        assert len(runs) == (2 if "-m" in words else 1)
+        assert all(settings.schedule != Schedule() for settings in runs)
