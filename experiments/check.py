@@ -12,6 +12,7 @@ Exit status: 0 where all numbers are the same, 1 where one differs or a run fail
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -140,14 +141,13 @@ def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
 
 def difference(one: Path, other: Path, ignored: set[str]) -> tuple[str, str, Any, Any] | None:
     """The first number that two runs do not share: name, place, and its two values, or None."""
-    nothing = ("nothing", "where the other run has a number", None)
     first = [entry for entry in numbers(one) if entry[0] not in ignored]
     second = [entry for entry in numbers(other) if entry[0] not in ignored]
-    for i in range(max(len(first), len(second))):
-        a, b = (entries[i] if i < len(entries) else nothing for entries in (first, second))
+    places = {entry[:2] for entry in first}
+    for a, b in itertools.zip_longest(first, second):
         if a != b:
-            here = a if a is not nothing else b
-            values = [entry[2] if entry[:2] == here[:2] else "nothing" for entry in (a, b)]
+            here = b if a is None or (b is not None and b[:2] not in places) else a
+            values = [e[2] if e is not None and e[:2] == here[:2] else "nothing" for e in (a, b)]
             return here[0], here[1], *_apart(*values)
     return None
 

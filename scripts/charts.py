@@ -116,6 +116,7 @@ def grid(
         shades, ends = np.log(shades), np.log(ends)
     share = (shades - ends[0]) / (ends[1] - ends[0] or 1)
     plot.frame["bright"] = ~(share < BRIGHT)
+    plot.frame["known"] = frame["mean"].notna()
     plot.frame["label"] = [_label(cell, wide) for cell in frame.to_dict("records")]
 
     base = alt.Chart(plot.frame).encode(
@@ -126,16 +127,15 @@ def grid(
     kind = "log" if log else "linear"
     scale = alt.Scale(type=kind, scheme="viridis", domain=[least, most], clamp=True, nice=False)
     shade = alt.Color(field="mean", type="quantitative", scale=scale, title=None)
-    tiles = base.mark_rect(stroke="white").encode(
-        color=alt.when("isValid(datum.mean)").then(shade).otherwise(alt.value(GREY))
-    )
+    tiles = base.mark_rect(stroke="white").encode(color=shade).transform_filter("datum.known")
+    blank = base.mark_rect(stroke="white", color=GREY).transform_filter("!datum.known")
     two = max(map(len, plot.frame["label"])) > 1  # lines: the first is to stand above the middle
     digits = base.mark_text(fontSize=10, dy=-6 if two else 0).encode(
         text=alt.Text(field="label", type="nominal"),
         color=alt.when("datum.bright").then(alt.value("black")).otherwise(alt.value("white")),
     )
     size = {"width": alt.Step(60 if wide else 40), "height": alt.Step(34 if wide else 22)}
-    return plot.chart(metric, tiles, digits, **size)
+    return plot.chart(metric, blank, tiles, digits, **size)
 
 
 def _label(cell: dict[str, float], wide: bool) -> list[str]:

@@ -37,6 +37,7 @@ from scripts import charts
 from scripts.report import HERE, environment, number
 
 POINTS = 150  # of a curve, at most
+DRAWN = 6_000  # points of all curves of a metric, at most, so that drawing takes seconds
 ROWS = 40  # of the table on the terminal, at most
 
 
@@ -79,7 +80,7 @@ def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
         axes=axes,
         statuses=Counter(run["status"] for run in results.manifest["runs"]),
         scale=results.scale,
-        versions=len(results.manifest["programs"]),
+        versions=len({str(run.get("versions")) for run in results.manifest["runs"]}),
     )
 
 
@@ -161,10 +162,11 @@ def cells(sweep: Sweep, by: list[str]) -> pd.DataFrame:
     return table.merge(sums, on=by, how="left").sort_values(by, key=charts.rank, kind="stable")
 
 
-def thinned(curves: pd.DataFrame) -> pd.DataFrame:
-    """Curves at no more than ``POINTS`` steps."""
+def thinned(curves: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Curves at no more than ``POINTS`` steps, at fewer where there are many cells."""
     steps = np.sort(curves.step.unique())
-    places = np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int)
+    most = min(POINTS, max(2, DRAWN // len(curves[by].drop_duplicates() if by else [1])))
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
     return curves[curves.step.isin(steps[places])]
 
 
@@ -221,7 +223,8 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
     y = y or next((name for name in usual if name != x), None)
     colour = axis(chosen.by, sweep.axes) if chosen.by else y or x
     found: dict[str, Any] = {}
-    for metric in dict.fromkeys(table.metric):
+    table = table.replace([np.inf, -np.inf], np.nan)  # no scale has a place for them
+    for metric in dict.fromkeys(table[table["mean"].notna()].metric):
         part = table[table.metric == metric]
         if y is not None:
             others = [name for name in by if name not in (x, y)]
@@ -231,7 +234,7 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
             found[f"map-{metric}"] = charts.lines(part, metric, x, line, [])
     names = [name for name in metrics(sweep.curves, sweep.axes) if wanted(name, chosen)]
     if len(sweep.curves) and names:
-        long = summarised(thinned(sweep.curves), [*by, "step"], names)
+        long = summarised(thinned(sweep.curves, by), [*by, "step"], names)
         others = [name for name in by if name != colour]
         for metric in names:
             part = long[(long.metric == metric) & long["mean"].notna()]

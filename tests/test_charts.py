@@ -211,6 +211,20 @@ def test_cells_have_the_mean_and_interval_of_their_seeds(toy: Maker, runs, folde
     assert re.fullmatch(r"1\.05 \[1\.025, 1\.075\] \(3 of 5\)", odd)
 
 
+def test_infinite_numbers_and_metrics_without_any_stand_in_the_table(tmp_path: Path) -> None:
+    """As bounds that do not exist, in the tables of a figure."""
+    runs = pd.DataFrame({"optimizer": "adam", "nu": [0.5, 0.9], "seed": 0})
+    runs = runs.assign(bound=[1.0, math.inf], nothing=math.nan, worst=-math.inf)
+    axes = {"optimizer": "optimizer.name", "nu": "optimizer.nu", "seed": "seed"}
+    manifest = {"figure": None, "scale": "paper", "axes": axes, "runs": [{"status": "finished"}]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    assert command.main([str(tmp_path), "--to", str(tmp_path / "drawn")]) == 0
+    assert "| 0.9 | 1 | ∞ | – (0 of 1) | −∞ |" in (tmp_path / "drawn" / "table.md").read_text()
+    pictures = [path.name for path in (tmp_path / "drawn").glob("*.png")]
+    assert pictures == ["map-bound.png"]  # of the others there is nothing to be drawn
+
+
 def test_an_axis_that_the_optimizer_decides_is_none(toy: Maker) -> None:
     for name, epsilon in ("adam", 1e-8), ("laprop", 1e-15):
         for nu in NU:
@@ -262,7 +276,7 @@ def test_collected_tables_are_drawn_too(folder: Path, tmp_path: Path, monkeypatc
     sweep.runs.to_csv(tables / "runs.csv", index=False)
     sweep.curves.to_parquet(tables / "curves.parquet")
     manifest = {
-        "figure": None, "scale": "paper", "axes": sweep.axes, "programs": ["one"],
+        "figure": None, "scale": "paper", "axes": sweep.axes,
         "runs": [{"status": "finished"}] * 36, "unfinished_seeds": [],
     }  # fmt: skip
     (tables / "manifest.json").write_text(json.dumps(manifest))
@@ -294,12 +308,17 @@ def test_a_map_has_a_cell_for_each_and_a_panel_for_each_optimizer() -> None:
     frame.loc[5, "count"] = 2
     spec = charts.grid(frame, "loss", "mu", "nu", ["optimizer"]).to_dict()
     assert spec["facet"]["column"]["sort"] == ["Adam", "LaProp"]
-    encoding = spec["spec"]["layer"][0]["encoding"]
+    blank, tiles, _ = spec["spec"]["layer"]
+    assert (blank["transform"], tiles["transform"]) == (
+        [{"filter": "!datum.known"}], [{"filter": "datum.known"}]
+    )  # fmt: skip
+    encoding = tiles["encoding"]
     assert encoding["x"]["sort"] == ["0", "0.5"]
     assert encoding["y"]["sort"] == ["0.99", "0.9", "0.5"]
     (rows,) = spec["datasets"].values()
     assert len(rows) == 12
     assert [rows[i]["label"] for i in (3, 4, 5)] == [["3", "±0.1"], ["diverged"], ["5*", "±0.1"]]
+    assert [i for i in range(12) if not rows[i]["known"]] == [4]
     assert (rows[0]["optimizer"], rows[0]["mu"], rows[0]["nu"]) == ("LaProp", "0.5", "0.99")
 
 
