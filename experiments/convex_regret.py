@@ -40,6 +40,9 @@ from laprop.functional import ALGORITHMS
 
 VERSION = 2  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
+OPTIMIZERS = ("adam", "amsgrad", "laprop", "amsprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as the theorems have them
+SCHEDULED = False  # lr, mu and the rest have the decay of the theorems
 ROUNDS_PER_STEP = 100  # of run.steps: the grain of checkpoints
 ROUNDING = 1e-12  # relative: what falls by less counts as constant
 
@@ -245,10 +248,8 @@ def rare(nu: float, peak: float, rounds: int, generator: torch.Generator) -> Ten
 
 
 def check(settings: Settings) -> None:
-    """Refuse an optimizer that has no bound here, and more rounds than there are images."""
-    name, cfg = settings.optimizer.name, settings.task
-    if name not in ("adam", "amsgrad", "laprop", "amsprop"):
-        raise ConfigError(f"optimizer={name}: convex_regret has adam, amsgrad, laprop, amsprop")
+    """Refuse more rounds than there are images."""
+    cfg = settings.task
     if cfg.problem == "mnist" and cfg.rounds > 60_000:
         raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
 

@@ -21,12 +21,15 @@ from annotated_types import Gt
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import Axis, ConfigError, Settings, settings
+from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.schedule", "seed")
+OPTIMIZERS = ("laprop",)
+OPTIONS: tuple[str, ...] = ()  # the pairs say how they differ
+SCHEDULED = False  # other than by task.schedule
 
 CODE = replace(ALGORITHMS["lapropw"], lr_weighted_correction=True)  # the package's default
 
@@ -211,12 +214,6 @@ def gradient(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     """Gradient of each member's loss, (B, d)."""
     theta = theta.detach().requires_grad_()
     return torch.autograd.grad(losses(theta, images, labels).sum(), theta)[0]
-
-
-def check(settings: Settings) -> None:
-    """Refuse other optimizers."""
-    if settings.optimizer.name != "laprop":
-        raise ConfigError(f"optimizer={settings.optimizer.name}: discrepancies compares laprop")
 
 
 def train(cfg: Config, run: Run) -> None:

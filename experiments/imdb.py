@@ -18,7 +18,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from experiments.common import data
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = (
@@ -284,11 +283,15 @@ def subnormals_as_zero() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.epochs * -(-cfg.reviews // cfg.batch_size)
+
+
 @subnormals_as_zero()
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; after each epoch log the training loss and the errors on clean labels."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper, flip = grid.hyper(), grid["task.flip"].float()
+    grid, algorithm, flip = run.grid, run.algorithm, run.grid["task.flip"].float()
     seeds, _ = grid.codes("seed")
     members = len(grid) // len(seeds)  # of a seed: they stand together, it is the first axis
     groups = [slice(s * members, (s + 1) * members) for s in range(len(seeds))]
@@ -335,6 +338,7 @@ def train(cfg: Config, run: Run) -> None:
             ):
                 gradients[name].append(g)
             carry["total"][group] += loss.detach() * len(index)
+        hyper = run.hyper(step)
         with torch.no_grad():
             for name, parts in gradients.items():
                 carry["params"][name], carry["states"][name] = algorithm.step(

@@ -14,13 +14,16 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import Axis, ConfigError, Settings, settings
+from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.size", "optimizer.mu", "optimizer.nu")
+OPTIMIZERS = ("adam", "laprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+SCHEDULED = False
 LOGGED = 40  # points of the curve after the exploding gradient, at equal steps of log t
 
 
@@ -49,12 +52,6 @@ def closed_form(name: str, mu: float, nu: float) -> float:
     if name == "laprop":
         return bounds.steady_direction(mu, nu)
     return -(1 - mu) / math.sqrt(1 - nu)
-
-
-def check(settings: Settings) -> None:
-    """Refuse optimizers without a closed form."""
-    if (name := settings.optimizer.name) not in ("adam", "laprop"):
-        raise ConfigError(f"optimizer={name}: one_gradient has adam, laprop")
 
 
 def train(cfg: Config, run: Run) -> None:

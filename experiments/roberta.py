@@ -17,6 +17,8 @@ from experiments.common.config import Settings, settings
 from experiments.common.run import Run
 
 VERSION = 1  # raised when the same settings give other numbers
+OPTIMIZERS, OPTIONS = fairseq.OPTIMIZERS, fairseq.OPTIONS
+SCHEDULED = False  # fairseq has its own: task.warmup and the rest
 
 
 @settings

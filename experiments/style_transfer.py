@@ -20,8 +20,7 @@ from torch.nn.grad import conv2d_input
 from torch.optim import LBFGS
 
 from experiments.common import data
-from experiments.common.config import Settings, settings
-from experiments.common.messages import ConfigError
+from experiments.common.config import settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
@@ -30,7 +29,7 @@ from laprop.functional import ALGORITHMS
 # part of a run's key by themselves. 2: the style loss is a mean over the layers; 1: it was the sum.
 VERSION = 2
 
-OPTIMIZERS = ("lbfgs",)  # besides the rules of laprop.functional
+OPTIMIZERS = (*ALGORITHMS, "lbfgs")
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # all of them for the style
 CONTENT = LAYERS.index("conv2_2")
@@ -301,11 +300,9 @@ def save_pictures(images: Tensor, run: Run) -> None:
 # Training -----------------------------------------------------------------------------------------
 
 
-def check(settings: Settings) -> None:
-    """Refuse a weight decay for L-BFGS, which has none."""
-    decay = settings.optimizer.weight_decay
-    if decay and settings.optimizer.name == "lbfgs":
-        raise ConfigError(f"optimizer.weight_decay={decay}: must be 0; L-BFGS has none")
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.updates
 
 
 def train(cfg: Config, run: Run) -> None:
@@ -336,7 +333,7 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
         images (B, 3, size, size), float64 sum of the T losses (B,), last loss (B,). The loss of an
         update is that of the image before it.
     """
-    algorithm, hyper = ALGORITHMS[run.config.optimizer.name], run.grid.hyper()
+    algorithm = run.algorithm
     chunk = max(1, CHUNK[run.device.type] // cfg.size**2)
     images = start(cfg, run)
     carry = {
@@ -351,7 +348,9 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
         style_loss, content_loss, gradient = map(torch.cat, parts)
         loss = style_loss + content_loss
         carry |= {"total": carry["total"] + loss, "last": loss}
-        images, carry["state"] = algorithm.step(carry["images"], gradient, carry["state"], **hyper)
+        images, carry["state"] = algorithm.step(
+            carry["images"], gradient, carry["state"], **run.hyper(step)
+        )
         carry["images"] = images.clamp(0, 1)
         if is_logged(cfg, step + 1):
             run.log(step + 1, loss=loss, content_loss=content_loss)

@@ -27,6 +27,9 @@ from laprop.functional import ALGORITHMS, Algorithm
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.mu", "optimizer.nu", "seed")
+OPTIMIZERS = ("adam", "laprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+SCHEDULED = False
 DECADES = 300  # that gradients may span: their squares then stay normal float64 numbers
 STEEPEST = 6.0  # decades from one gradient to the next: steeper changes nothing in float64
 LOGGED = 60  # points of the curve over a sequence, at equal steps of log t

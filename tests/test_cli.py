@@ -22,7 +22,7 @@ def test_help_is_ours_and_needs_no_torch(cli: CLI, tmp_path: Path):
     for name in (
         *TASKS,
         *FIGURES,
-        "optimizer: adam",
+        "optimizer: adabelief, adam",
         "tracking: none, tensorboard, wandb",
         "scale: paper",
         "-m",

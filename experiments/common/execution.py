@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 from experiments.common import progress
 from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
 from experiments.common.config import ConfigError, Settings, plain_settings, task_module
-from experiments.common.optimizers import torch_optimizer
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
@@ -171,17 +170,13 @@ def check(settings: Settings, here: bool = True) -> None:
 def check_task(settings: Settings) -> None:
     """Refuse settings that the task's dataclass lets in, but the task does not.
 
-    A task says which in a function ``check(settings)`` of its own. For one that has none and does
-    not batch the optimizer's settings, ``run.optimizer`` is tried on one weight.
+    A task says which in a function ``check(settings)`` of its own.
 
     Raises:
         ConfigError: names the setting and what is allowed.
     """
-    module = task_module(settings.task_name)
-    if own := getattr(module, "check", None):
+    if own := getattr(task_module(settings.task_name), "check", None):
         own(settings)
-    elif not any(axis.startswith("optimizer.") for axis in settings.axes()):
-        torch_optimizer(settings.optimizer, [torch.nn.Parameter(torch.zeros(1))])
 
 
 def outcome(settings: Settings) -> str:
