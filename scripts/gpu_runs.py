@@ -63,7 +63,8 @@ STEPS = (
          ["pytest -v -p no:cacheprovider tests/test_cuda.py -k import"]),
     # Nothing else runs beside it: it measures times.
     Step("benchmark", "kernel", 3.0,
-         ["scripts.bench_optimizer --device cuda"], ["scripts.bench_optimizer ResNet-20"]),
+         ["scripts.benchmarks.optimizer --device cuda"],
+         ["scripts.benchmarks.optimizer ResNet-20"]),
     Step("iwslt14", "benchmark", 9.0,
          [f"experiments figure=fig05 scale=short task.warmup=0 seed={s} optimizer={o}"
           for s, o in PAIRS],
