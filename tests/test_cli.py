@@ -191,7 +191,7 @@ def test_wandb_offline_holds_all_and_stays_in_the_output_folder(cli: CLI, tmp_pa
 
 
 def test_wandb_takes_scalars_and_closes_a_failed_run(tmp_path: Path):
-    """One process, one run after another, as a sweep has them; the second fails."""
+    """One process makes several runs, as in a sweep, and the second of them fails."""
     program = """
 import forked
 from experiments import toy
@@ -222,7 +222,7 @@ for fail_at in (-1, 3):
     assert done.returncode == 0, done.stderr
     logs = sorted((tmp_path / "outputs").rglob("*.wandb"), key=lambda p: p.stat().st_mtime_ns)
     (settings, history, summary, run), (_, short, _, _) = map(read_wandb, logs)
-    assert [len(wandb_artifacts(log)) for log in logs] == [1, 0]  # none of the run that failed
+    assert [len(wandb_artifacts(log)) for log in logs] == [1, 0]  # the failed run has no summary
     assert run.run_group == "toy"
     assert settings["optimizer"]["nu"] == 0.99
     assert [row["step"] for row in history] == [0, 1, 2, 3, 4]  # diverged at 4
@@ -234,7 +234,7 @@ for fail_at in (-1, 3):
 
 @pytest.mark.parametrize("grid", [["figure=fig10", "scale=small"], ["figure=fig04", "scale=smoke"]])
 def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
-    """Cell by cell: the agent's command lines stand for the runs of the grid, none else."""
+    """The agent's command lines, cell by cell, are exactly the runs of the grid."""
     made = yaml.safe_load(yaml.safe_dump(wandb_sweep.sweep([*grid, f"output={tmp_path}"])))
     assert made["method"] == "grid"
     command = made["command"]
@@ -264,17 +264,17 @@ def data_folder() -> Path:
 
 
 def wandb_records(path: Path) -> Iterator[bytes]:
-    """The records of a .wandb file: seven bytes, then LevelDB's log format in 32 KiB blocks."""
+    """The records of a .wandb file, which is seven bytes and then a log in LevelDB's format."""
     data, at, record = path.read_bytes(), 7, b""
     assert data.startswith(b":W&B")
     while at < len(data):
-        if 32768 - at % 32768 < 7:  # what is left of a block is padding
+        if 32768 - at % 32768 < 7:  # the rest of a block is padding
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
         record += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last of its parts
+        if kind in (1, 4):  # a whole record, or its last part
             yield record
             record = b""
 
