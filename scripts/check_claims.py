@@ -1,7 +1,7 @@
 """The verdict on every claim, from the committed results: ``python -m scripts.check_claims``.
 
-Writes ``results/CLAIMS.md`` and the verdicts of the README. A failed claim is a result and fails
-nothing; with ``--check`` nothing is written and a stale file gives exit status 1.
+It writes ``results/CLAIMS.md`` and the verdicts of the README. A claim that does not hold is a
+result and no error. ``--check`` writes nothing, and exits with 1 where a file is stale.
 """
 
 import argparse
@@ -19,7 +19,7 @@ README = ROOT / "README.md"
 LOGS = "authors' logs"
 NOT_RUN = "not run"
 BEGIN, END = "<!-- verdicts: written by make claims -->", "<!-- end of verdicts -->"
-WORDS = {  # by scale: the claim held, did not, cannot be decided
+WORDS = {  # for each scale: the claim held, did not hold, cannot be decided
     "paper": ("reproduced", "not reproduced", "underpowered"),
     "short": ("short: supports", "short: contradicts", "short: undecided"),
     "small": ("small model: seen", "small model: not seen", "small model: undecided"),
@@ -38,12 +38,12 @@ OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
 def verdict(measured: Measured, scale: str) -> str:
-    """One of the words of the legend; a reduced scale or a log never says reproduced."""
+    """The verdict's word; a reduced scale, or the authors' logs, never give ``reproduced``."""
     return WORDS[scale][(True, False, None).index(measured.held)]
 
 
 def rows() -> list[dict[str, Any]]:
-    """One row per claim of ``paper.yaml``, in its order: what stands there, and what was found.
+    """A row for each claim of ``paper.yaml``, in its order, with what was measured.
 
     Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart`` and ``where`` (the
     scale), which are empty where nothing was run.
@@ -73,7 +73,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def counts(table: list[dict[str, Any]]) -> str:
-    """How many claims of the paper and of ours have which verdict, as a table."""
+    """A Markdown table: how many claims of the paper, and of ours, have each verdict."""
     found = {of: Counter(row["verdict"] for row in table if row["of"] == of) for of in OF}
     lines = ["| verdict | the paper's | ours |", "| --- | ---: | ---: |"]
     lines += [
@@ -86,7 +86,7 @@ def counts(table: list[dict[str, Any]]) -> str:
 
 
 def claims_page(table: list[dict[str, Any]]) -> str:
-    """``results/CLAIMS.md``."""
+    """The text of ``results/CLAIMS.md``."""
     parts = [
         "# Claims\n\nWritten by `make claims` from the committed results and `scripts/paper.yaml`. "
         "Intervals are 95 %, and\n`tests/test_stats.py` shows by simulation that they cover. The "
@@ -115,7 +115,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
 
 
 def readme(text: str, table: list[dict[str, Any]]) -> str:
-    """The README with its verdicts renewed; what was not run comes last."""
+    """The text of the README with today's verdicts; claims that were not run come last."""
     parts = [LEGEND, counts(table)]
     ordered = sorted(table, key=lambda row: row["verdict"] == NOT_RUN)
     for of, title in OF.items():
@@ -132,7 +132,7 @@ def readme(text: str, table: list[dict[str, Any]]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """Both files as they should be."""
+    """Both files with the text that they should have."""
     return {
         RESULTS / "CLAIMS.md": claims_page(table).encode(),
         README: readme(README.read_text(), table).encode(),

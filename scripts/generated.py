@@ -1,4 +1,4 @@
-"""Writing what is generated from the committed results, or checking that it is fresh."""
+"""Write generated files, or check that the committed ones are fresh."""
 
 import sys
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from experiments.common import ROOT
 
 
 def settle(files: Mapping[Path, bytes], check: bool) -> int:
-    """Write the files that are not as they should be; or, to check, only name them.
+    """Write the files whose content is stale; with ``check`` only name them.
 
     Returns:
         exit status: 1 where a check found a stale file.

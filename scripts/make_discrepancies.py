@@ -1,7 +1,7 @@
-"""The ledger of disagreements: ``python -m scripts.make_discrepancies``.
+"""Write the ledger of disagreements: ``python -m scripts.make_discrepancies``.
 
-Writes ``results/DISCREPANCIES.md`` from ``scripts/discrepancies.yaml`` and the committed results.
-With ``--check`` nothing is written and a stale page gives exit status 1.
+``results/DISCREPANCIES.md`` is made from ``scripts/discrepancies.yaml`` and the committed results.
+``--check`` writes nothing, and exits with 1 where the page is stale.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 
 def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
-    """What a row's ``<figure>.<function>`` says; "not run" too where the figure has no results."""
+    """Call a row's ``<figure>.<function>``; "not run" where the figure has no results."""
     if where == TEXTUAL:
         return TEXTUAL
     figure, _, function = where.partition(".")
@@ -57,7 +57,7 @@ def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
 
 
 def rows() -> list[dict[str, Any]]:
-    """The ledger with its measurements in the place of their names."""
+    """The rows of the ledger, with measurements instead of the functions' names."""
     return [
         row | {"name": name, "measured": measured(row["measured"], row.get("with"))}
         for name, row in ledger().items()
@@ -65,7 +65,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def page(table: list[dict[str, Any]]) -> str:
-    """``results/DISCREPANCIES.md``."""
+    """The text of ``results/DISCREPANCIES.md``."""
     lines = [INTRODUCTION.format(control=measured("discrepancies.controls"))]
     for group, members in groupby(table, key=lambda row: row["group"]):
         lines += [
@@ -81,7 +81,7 @@ def page(table: list[dict[str, Any]]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """The page as it should be."""
+    """The page with the text that it should have."""
     return {PAGE: page(table).encode()}
 
 

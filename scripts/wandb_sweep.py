@@ -1,13 +1,11 @@
-"""A figure's grid as a sweep of Weights & Biases: ``python -m scripts.wandb_sweep figure=fig12``.
+"""Turn a figure's grid into a sweep of Weights & Biases.
 
-Prints the YAML that ``wandb sweep`` takes; each agent then runs cells of the grid one by one, and
-what is finished is skipped, as always::
+The script takes the overrides of the runs and prints the YAML that ``wandb sweep`` takes. Each
+agent then runs cells of the grid one after the other and skips finished ones, as any sweep does::
 
     python -m scripts.wandb_sweep figure=fig12 scale=short > sweep.yaml
     wandb sweep sweep.yaml
     wandb agent <what it printed>
-
-Takes the overrides that the runs themselves take.
 """
 
 import sys
@@ -26,7 +24,7 @@ def sweep(overrides: Sequence[str]) -> dict[str, Any]:
         ConfigError: for a bad setting, where there is nothing to sweep, or where the figure has
             several grids.
     """
-    expand(overrides)  # every cell is checked before an agent meets it
+    expand(overrides)  # checks every cell before an agent runs it
     lines = command_lines(overrides)
     if len(lines) > 1:
         raise ConfigError(

@@ -94,7 +94,7 @@ def make(tmp_path: Path) -> Maker:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
-    """``toy(steps=5, _seed=1)``: settings of the toy task; with ``_`` those that all tasks share."""
+    """``toy(steps=5, _seed=1)``: settings of the toy task, and with ``_`` those of all tasks."""
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(TOYS)])
     from experiments import toy as module
 

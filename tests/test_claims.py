@@ -154,7 +154,7 @@ def test_style_is_judged_from_one_start_too(tmp_path: Path, seeds: int) -> None:
 
 
 def test_one_start_decides_only_what_invisible_noise_cannot_do(tmp_path: Path) -> None:
-    """Adam lower by a twentieth at most decides nothing; lower by half, LaProp is not the lowest."""
+    """Adam lower by a twentieth decides nothing; lower by half, LaProp is not the lowest."""
     for level, held in ((0.48, None), (0.25, False)):
         found = style_transfer(tmp_path / str(level), 1, adam=level)
         assert fig03.style_lowest(found).held is held

@@ -207,7 +207,7 @@ FORK = multiprocessing.get_context(
 
 @dataclass
 class Slow(Fake):
-    """A source that writes one file, creates the file ``started``, and serves after some seconds."""
+    """A source that writes one file, touches ``started``, and serves after some seconds."""
 
     seconds: float = 0.0
     started: SimpleQueue = field(default_factory=FORK.SimpleQueue)

@@ -56,7 +56,9 @@ def test_projection_against_brute_force() -> None:
     g = torch.Generator().manual_seed(0)
     p = torch.rand(20, 11, generator=g).softmax(-1)
     returns = 2 * torch.randn(20, generator=g)
-    returns[:3] = torch.tensor([0.0, 0.4, -5.0])  # on the support, on its next atom, below it
+    returns[:3] = torch.tensor(
+        [0.0, 0.4, -5.0]
+    )  # stays on its atoms; moves by one atom; leaves the support
     discounts = torch.tensor([1.0, 1.0, 0.9] + [0.0, 0.5, 0.97, 1.0] * 4 + [0.99])
     expected = np.zeros((20, 11))
     for b in range(20):
@@ -84,7 +86,7 @@ def test_forming_the_noisy_weights_changes_nothing() -> None:
 
 
 def test_noise_is_factorised_and_of_the_right_size() -> None:
-    """The matrix of a stream has rank 1; f(z)^2 is |z|, of mean sqrt(2/pi)."""
+    """A stream's noise matrix has rank 1, and the square of a factor has mean sqrt(2/pi)."""
     net = network(hidden=40)
     g = torch.Generator().manual_seed(0)
     noise = net.draw(g)
@@ -103,7 +105,7 @@ def test_noise_is_factorised_and_of_the_right_size() -> None:
 
 
 def test_initial_weights_and_sizes() -> None:
-    """6.76 M parameters with dueling and 4 actions, 3.50 M without, as in the authors' program."""
+    """As in the authors' program: 6.76 M parameters with dueling and 4 actions, 3.50 M without."""
     sizes = {}
     for dueling in (True, False):
         net = Network((4, 84, 84), 4, 51, convolutions="nature", hidden=512, dueling=dueling,
@@ -151,7 +153,7 @@ def test_the_authors_value_stream_does_not_learn() -> None:
 
 
 def test_loss_against_one_transition_at_a_time() -> None:
-    """Double Q-learning, the projection and the divergence, written out."""
+    """Double Q-learning, projection and divergence are written out for a single transition."""
     online, target, data = network(), network(seed=1), batch()
     g = torch.Generator().manual_seed(3)
     mine, its = online.draw(g), target.draw(g)
@@ -214,7 +216,7 @@ def test_epsilon_and_beta_follow_the_authors_schedules_and_rainbows_on_demand(ma
 
 
 def test_the_networks_share_their_noise_and_the_authors_seldom_do(make: Maker) -> None:
-    """Theirs at 5.1 % of the steps, those between a copy and the end of its table of noise."""
+    """Theirs share it at 5 % of the steps: from a copy of the weights to the table's end."""
     ours = make("task=rainbow").task
     theirs = make("task=rainbow", "task.authors=[noise]").task
     steps = range(80_000, 1_000_000)
@@ -229,7 +231,7 @@ def test_the_networks_share_their_noise_and_the_authors_seldom_do(make: Maker) -
 
 
 def test_a_run_uses_the_noise_it_says(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two copies of the weights both networks see one noise, or two."""
+    """Both networks see one noise by default; with the authors' deviation they often see two."""
     seen: list[bool] = []
     real = rainbow.losses
 
@@ -253,7 +255,7 @@ def test_a_run_uses_the_noise_it_says(make: Maker, monkeypatch: pytest.MonkeyPat
 def test_breakout_has_no_dueling_and_no_returns_of_n_steps_at_any_scale(
     make: Maker, scale: str
 ) -> None:
-    """C.6 makes it an exception; what is given explicitly wins."""
+    """C.6 makes Breakout an exception, but an explicit setting wins."""
 
     def settings(*overrides: str) -> tuple[int, bool, float]:
         cfg = make("task=rainbow", f"scale={scale}", *overrides).task
@@ -275,7 +277,7 @@ def figures_of_rainbow() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("figure", "scale"), figures_of_rainbow())
-def test_no_figure_has_breakout_otherwise(figure: str, scale: str) -> None:
+def test_figures_keep_the_exception_of_breakout(figure: str, scale: str) -> None:
     every = expand([f"figure={figure}", f"scale={scale}"])
     assert every
     for settings in every:
@@ -284,7 +286,7 @@ def test_no_figure_has_breakout_otherwise(figure: str, scale: str) -> None:
         assert cfg.dueling == (cfg.game != "breakout")
 
 
-def test_the_cutoff_is_of_a_life_and_the_authors_have_numbers_of_their_own(make: Maker) -> None:
+def test_a_life_is_cut_off_after_the_papers_number_of_steps_or_the_authors(make: Maker) -> None:
     ours, theirs = (make("task=rainbow", f"task.authors={a}").task for a in ("false", "[cutoff]"))
     assert [ours.cutoff_in(evaluation) for evaluation in (False, True)] == [10_000, 10_000]
     assert [theirs.cutoff_in(evaluation) for evaluation in (False, True)] == [9_950, 5_000]
@@ -306,7 +308,7 @@ def test_scores_are_of_lives_and_of_games() -> None:
 
 
 class Endless:
-    """Two lives, each of which stands still for ever, but for action 1, which loses it."""
+    """A game of two lives that goes on for ever, except that action 1 loses a life."""
 
     actions, shape, stack, unit = 2, (4, 10, 10), 1, 1
     made: list[Endless] = []  # noqa: RUF012
@@ -335,7 +337,7 @@ class Endless:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> type[Endless]:
-    """Games that an agent which always chooses action 0 never loses."""
+    """Replace MinAtar's games by such games, and the agent by one that always chooses action 0."""
     monkeypatch.setitem(rainbow.SUITES, "minatar", Endless)
     monkeypatch.setattr(rainbow, "best_actions", lambda logits, support: torch.zeros(len(logits)))
     monkeypatch.setattr(Endless, "made", [])
@@ -367,7 +369,9 @@ def test_an_evaluation_counts_what_a_life_earns_before_its_cutoff(
     for game in endless.made:
         assert game.games == 1
         assert game.over
-        assert game.steps > 2 * limit  # the random actions that lost the lives earned nothing
+        assert (
+            game.steps > 2 * limit
+        )  # random actions lost the lives, and what they earned does not count
 
 
 @pytest.mark.parametrize(("authors", "limit"), [("false", 7), ("[cutoff]", 5)])
@@ -378,7 +382,7 @@ def test_a_life_that_is_cut_off_in_training_is_lost_by_random_actions(
     authors: str,
     limit: int,
 ) -> None:
-    """The agent's steps are all its own; the memory holds no end, and none of the random ones."""
+    """The random steps neither count nor enter the memory, and the cut is no end of an episode."""
     monkeypatch.setattr(rainbow, "CUTOFF", 5)
     memories: list[Replay] = []
 
@@ -420,13 +424,13 @@ def test_a_score_of_an_evaluation_has_its_standard_error(
 
 
 def test_every_deviation_of_the_authors_makes_another_run(make: Maker) -> None:
-    """Alone and together; what a deviation cannot touch stays as it is."""
+    """Each deviation changes the numbers where it applies, and only there."""
     options = (*TINY, "task.film=0", "task.evaluate_every=0", "task.steps=200")
     ours = records_of(make, *options)
     assert records_of(make, *options, "task.authors=[]") == ours
     for deviation in ("dueling", "multi_step"):
         assert records_of(make, *options, f"task.authors=[{deviation}]") != ours
-    assert records_of(make, *options, "task.authors=[cutoff]") == ours  # no life is that long
+    assert records_of(make, *options, "task.authors=[cutoff]") == ours  # lives are shorter here
     plain = (*options, "task.dueling=false", "task.n_step=1")
     both = "task.authors=[dueling,multi_step]"
     assert records_of(make, *plain, both) == records_of(make, *plain)  # as in their Breakout run
@@ -435,7 +439,7 @@ def test_every_deviation_of_the_authors_makes_another_run(make: Maker) -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "laprop"])
-def test_the_optimizer_is_one_pass_over_memory(make: Maker, name: str) -> None:
+def test_adam_is_torchs_fused_one_where_a_task_asks_for_it(make: Maker, name: str) -> None:
     settings = make("task=rainbow", f"optimizer={name}")
     settings.folder.mkdir(parents=True)
     run, params = Run(settings), [torch.nn.Parameter(torch.ones(3))]
@@ -452,7 +456,7 @@ def records_of(make: Maker, *overrides: str) -> list[dict[str, Any]]:
 @pytest.mark.usefixtures("forkserver")
 @pytest.mark.parametrize("suite", ["minatar", "atari"])
 def test_a_killed_run_ends_with_the_same_bytes(make: Maker, tmp_path: Path, suite: str) -> None:
-    """Killed twice after a checkpoint, with the memory full and random slots overwritten."""
+    """The run is killed twice after a checkpoint, with a full memory in which slots are reused."""
     overrides = (*TINY, "task.steps=600", "checkpoint_every=0.05")
     if suite == "atari":
         overrides = ("task=rainbow", "scale=smoke", "task.steps=250", "task.replay=100",
@@ -486,5 +490,5 @@ def test_it_learns_breakout_of_minatar(make: Maker) -> None:
                     "task.evaluate_every=0", "task.film=0", "optimizer.lr=1e-3")  # fmt: skip
     summary(settings)
     curve = [record["life_score"] for record in records(settings)]
-    assert curve[0] < 0.7  # random play
+    assert curve[0] < 0.7  # it begins with random play
     assert max(curve[-3:]) > 1.2

@@ -15,7 +15,7 @@ from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 
 
 def test_screens_are_those_of_gymnasium() -> None:
-    """Pixel by pixel, with rewards, through 300 steps of two games without a lost life between."""
+    """Pixels and rewards are the same through 300 steps of two games."""
     import ale_py
     import gymnasium
     from gymnasium.wrappers import AtariPreprocessing
@@ -55,7 +55,7 @@ def test_a_lost_life_is_terminal_and_the_game_goes_on() -> None:
         if terminal:
             lives.append(game.lives)
             if not game.over:
-                assert game.ale.getEpisodeFrameNumber() > frames_before  # not started anew
+                assert game.ale.getEpisodeFrameNumber() > frames_before  # the game goes on
                 frames_before = game.ale.getEpisodeFrameNumber()
                 game.begin()
                 assert game.ale.lives() == lives[-1]
@@ -68,7 +68,7 @@ def test_a_lost_life_is_terminal_and_the_game_goes_on() -> None:
 def test_a_life_begins_with_fire_and_a_game_with_up_to_thirty_frames_without_action(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After a lost life one step without action, FIRE and action 2; before a game no-ops too."""
+    """A life begins with one step without action, FIRE and RIGHT; a game has more no-ops first."""
     numbers = set()
     for seed in range(25):
         game = Atari("breakout", seed)
@@ -97,8 +97,7 @@ def test_a_life_begins_with_fire_and_a_game_with_up_to_thirty_frames_without_act
     assert min(numbers) >= 1
     assert max(numbers) <= NOOPS
     assert len(numbers) > 10
-    freeway = Atari("freeway", 0)
-    assert not freeway.fires  # it has no FIRE
+    assert not Atari("freeway", 0).fires  # this game has no FIRE
 
 
 def test_a_game_that_ends_while_a_life_begins_is_followed_by_another() -> None:
@@ -109,7 +108,7 @@ def test_a_game_that_ends_while_a_life_begins_is_followed_by_another() -> None:
     before = game.ale.getEpisodeFrameNumber()
 
     class Console:
-        ends = iter([True, True])  # within the step without action, and when it is asked after it
+        ends = iter([True, True])  # asked for within the step without action, and again after it
 
         def __getattr__(self, name: str, ale: Any = game.ale) -> Any:
             return getattr(ale, name)

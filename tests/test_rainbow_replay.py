@@ -26,7 +26,7 @@ def frame(number: int) -> np.ndarray:
 
 
 def transitions(replay: Replay) -> list[tuple[list[int], int, float, list[int], float]]:
-    """State, action, return, next state, discount; a state by the numbers on its frames."""
+    """State, action, return, next state, discount; a state is the list of its frames' numbers."""
     values = replay.frames[replay.ids[: len(replay)]][..., 0, 0, 0]
     return [
         (values[i, 0].tolist(), int(replay.actions[i]), float(replay.returns[i]),
@@ -36,7 +36,7 @@ def transitions(replay: Replay) -> list[tuple[list[int], int, float, list[int], 
 
 
 def live(replay: Replay, rewards: list[float], terminal: bool, first: int = 0) -> None:
-    """An episode: frame i follows action i - 1, which earned rewards[i - 1]."""
+    """Add an episode in which action i - 1 leads to frame i and earns rewards[i - 1]."""
     replay.begin(frame(first))
     for i, reward in enumerate(rewards):
         last = i == len(rewards) - 1
@@ -52,14 +52,14 @@ def test_returns_of_n_steps_and_of_fewer_where_an_episode_ends() -> None:
         ([1, 2], 2, 5.0, [3, 4], 0.0),
         ([2, 3], 3, 2.0, [3, 4], 0.0),
     ]
-    live(replay, [8], terminal=True, first=10)  # nothing of the life before it
+    live(replay, [8], terminal=True, first=10)  # its state has no frame of the life before
     assert transitions(replay)[4:] == [([10, 10], 10, 8.0, [10, 11], 0.0)]
 
 
 def test_an_episode_that_is_left_goes_on_in_the_value_of_its_last_state() -> None:
     replay = memory()
     live(replay, [1, 0, 4, 2], terminal=False)
-    assert len(replay) == 2  # the windows that have all their steps
+    assert len(replay) == 2  # two windows have all three steps
     replay.cut()
     assert transitions(replay)[2:] == [
         ([1, 2], 2, 5.0, [3, 4], 0.25),
@@ -76,7 +76,9 @@ def test_the_authors_discount_backwards_and_drop_what_an_end_cuts() -> None:
     theirs = memory(reversed_returns=True)
     live(theirs, [1, 0, 4, 2], terminal=True)
     assert [t[1:3] + t[4:] for t in transitions(theirs)] == [(0, 4.25, 0.125), (1, 4.0, 0.0)]
-    live(theirs, [1, 4], terminal=True, first=10)  # shorter than n: one transition of the two
+    live(
+        theirs, [1, 4], terminal=True, first=10
+    )  # an episode shorter than n leaves one transition instead of two
     assert [t[1:3] + t[4:] for t in transitions(theirs)[2:]] == [(10, 4.5, 0.0)]
     live(theirs, [1, 2], terminal=False, first=20)
     theirs.cut()
@@ -84,11 +86,13 @@ def test_the_authors_discount_backwards_and_drop_what_an_end_cuts() -> None:
     one = memory(reversed_returns=True, n_step=1), memory(n_step=1)
     for replay in one:
         live(replay, [1, 0, 4, 2], terminal=True)
-    assert transitions(one[0]) == transitions(one[1])  # their Breakout run: nothing differs
+    assert transitions(one[0]) == transitions(
+        one[1]
+    )  # with one step, as in their Breakout run, nothing differs
 
 
 def test_every_transition_keeps_its_frames_while_others_are_overwritten() -> None:
-    """Random lives in a small memory; the frames of what is left are those it was made of."""
+    """After many random lives in a small memory, each transition has the frames it was made of."""
     replay, rng = memory(capacity=40, stack=3), np.random.default_rng(0)
     seen: dict[tuple[int, ...], None] = {}
     number = 0
@@ -110,7 +114,7 @@ def test_every_transition_keeps_its_frames_while_others_are_overwritten() -> Non
         for state in (before, after):
             assert all((b - a) % 251 <= 1 for a, b in pairwise(state))
         assert 1 <= (after[-1] - before[-1]) % 251 <= 3
-    # No frame leaks: each is held, or free to be used again.
+    # No frame is lost: each one is held by a transition or free to be used again.
     holders = np.bincount(
         np.concatenate([replay.ids.ravel(), replay.state]), minlength=len(replay.held)
     )
@@ -119,8 +123,8 @@ def test_every_transition_keeps_its_frames_while_others_are_overwritten() -> Non
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_who_is_overwritten(random: bool) -> None:
-    """Every place is as likely, or the oldest goes; ages are geometric, or all below N."""
+def test_which_transition_is_overwritten(random: bool) -> None:
+    """A random one, so that ages are geometric; or the oldest, so that all ages are below N."""
     n, total = 100, 3000
     replay = memory(capacity=n, random_overwrite=random, n_step=1)
     replay.begin(frame(0))
@@ -128,7 +132,9 @@ def test_who_is_overwritten(random: bool) -> None:
         replay.append(i, 0.0, frame(i % 256), terminal=False)
     ages = total - 1 - replay.actions
     if random:
-        assert abs(ages.mean() - n) < 30  # geometric: mean N, standard error N / sqrt(N)
+        assert (
+            abs(ages.mean() - n) < 30
+        )  # a geometric age has mean N, and its mean over N a standard error of sqrt(N)
         assert ages.max() > 2 * n
     else:
         assert sorted(ages) == list(range(n))
@@ -159,7 +165,7 @@ def test_priorities_decide_how_often_and_weights_make_up_for_it() -> None:
     for batch, beta in ((batches[0], 0.0), (batches[20], 0.5), (batches[40], 1.0)):
         np.testing.assert_allclose(batch.weights, (8 * p[batch.index]) ** -beta, rtol=1e-5)
         assert (batch.actions.numpy() == batch.index).all()
-    # With weights of beta 1 a prioritised mean is the plain one.
+    # At beta 1 the weights turn a mean of prioritised samples into the plain mean.
     values = np.concatenate([priorities[b.index] * b.weights.numpy() for b in batches[40:]])
     assert values.mean() == pytest.approx(priorities.mean(), rel=0.03)
 
@@ -186,7 +192,7 @@ def test_a_new_transition_has_the_leaky_maximum() -> None:
     for _ in range(5):
         priorities = rng.uniform(0, 2, 3)
         replay.update(np.arange(3), priorities)
-        for priority in priorities:  # as the authors' loop has it
+        for priority in priorities:  # one after the other, as in the authors' loop
             expected = max(0.99 * expected, priority)
         assert replay.largest == pytest.approx(expected)
     replay.append(3, 0.0, frame(9), terminal=False)

@@ -1,4 +1,4 @@
-"""The report: what stands in its pages, and that they work in a browser, from disk."""
+"""The report: what its pages say, and that they work in a browser that opens them from disk."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def claims() -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[str, ET.Element]:
-    """Every page, read by a strict parser of XML: what is not well-formed stops here."""
+    """Every page, read by a strict parser of XML, which refuses what is not well-formed."""
     return {path.name: ET.fromstring(path.read_text()) for path in sorted(site.glob("*.html"))}
 
 

@@ -7,7 +7,7 @@ agent learns. ``ratio`` is to tianshou's agent, and for games to gymnasium's wra
 runs on one thread, and the ways are measured in turn.
 
 tianshou cannot be installed beside ``constraints.txt``, so this script makes an environment for it
-in ``outputs/tianshou``, which has the packages of the present one and tianshou's own on top. Where
+in ``build/tianshou``, which has the packages of the present one and tianshou's own on top. Where
 that fails, as without a network, one line says so and the agent's rows are left out.
 """
 
@@ -40,7 +40,7 @@ TIANSHOU = "tianshou==2.0.1"
 
 def environment_of_tianshou() -> Path | None:
     """The Python of an environment that has tianshou; None, after a line, where it can't be had."""
-    folder = ROOT / "outputs" / "tianshou"
+    folder = ROOT / "build" / "tianshou"
     python = folder / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", TIANSHOU]
     if not python.exists():

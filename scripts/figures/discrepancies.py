@@ -32,7 +32,7 @@ SCHEDULE = {
     "drop": ("#D55E00", "^"),
     "pause": ("#009E73", "D"),
 }
-FLOOR = 1e-8  # where a difference of exactly 0 is drawn
+FLOOR = 1e-8  # a difference of exactly 0 is drawn here
 
 
 def draw(results: Results) -> Figure:
