@@ -1,11 +1,13 @@
 """What each disagreement about the optimizer does to a training path (DISCREPANCIES.md).
 
-Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches; one
-is trained by the package's default LaProp, the other with one thing changed, as the paper prints
-it or as a copy of the authors' code has it. Their distance, by how far the default has come, is
-what the disagreement is worth. Two controls give the scale to read it on, both the default
-twice: ``other_batches``, on other minibatches, and ``last_bit``, from a start that is changed in
-the last bit of its weights. What is not above the second is rounding that training has amplified.
+Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches. The
+package's default LaProp trains one (in one pair the authors' AdamW does). The other is trained with
+one thing changed, to what the paper prints or to what a copy of the authors' code does. The effect
+of the disagreement is the distance of the two, divided by how far the first has come.
+
+Two controls compare the default with itself: ``other_batches`` on other minibatches, and
+``last_bit`` from weights that are changed in their last bit. An effect that is no larger than that
+of ``last_bit`` is rounding that the training has amplified.
 
 A vectorised task: task.schedule and seed may be lists.
 """
@@ -32,7 +34,7 @@ CODE = replace(ALGORITHMS["lapropw"], lr_weighted_correction=True)  # the packag
 
 @dataclass(frozen=True)
 class Rule:
-    """LaProp with what the paper and the copies of the authors' code do differently.
+    """LaProp, or Adam, with what the paper and the copies of the authors' code do differently.
 
     Attributes:
         algorithm: the rule in the paper's symbols.
@@ -110,6 +112,7 @@ ADAM_EPSILON = {"epsilon": 1e-8}
 DECAY = {"weight_decay": 1e-4}  # (P C.7, R) CIFAR-10 and IWSLT14
 IN_ROOT = Rule(replace(CODE, eps_in_sqrt=True), options={"eps_in_sqrt": True})
 CENTERED = Rule(replace(CODE, centered=True), options={"centered": True})
+ADAM = Rule(ALGORITHMS["adam"], decay="scheduled")  # the authors' AdamW, as in the task cifar10
 
 PAIRS = {
     "other_batches": Pair(Rule(options={}), same_batches=False),
@@ -134,6 +137,7 @@ PAIRS = {
         replace(CENTERED, centered_warmup=0, options={"centered": True, "centered_warmup": 0}),
         CENTERED,
     ),
+    "adam_decay": Pair(replace(ADAM, decay="by_lr"), ADAM, fixed=ADAM_EPSILON | DECAY),
 }
 
 SCHEDULES = ("constant", "warmup", "cosine", "drop", "pause")

@@ -8,9 +8,11 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import mean
+from scripts.figures import rainbow_authors as deviations
 from scripts.figures.fig02 import medians, reach, steps_by_nu
 from scripts.figures.fig10 import gains, told
 from scripts.figures.fig11 import LARGE, PAPER, SMALL, areas, compared
+from scripts.paper import NAMES
 
 
 def _percent(values: pd.Series, sign: str = "") -> str:
@@ -144,3 +146,13 @@ def rainbow_eps(results: Results) -> str:
         for what, arms in pairs.items()
     ]
     return f"normalised area, {'; '.join(text)}"
+
+
+def rainbow_authors(results: Results, deviation: str) -> str:
+    """What one of the authors' deviations makes of the area under Rainbow's training curve."""
+    table = deviations.changes(results)
+    text = [
+        f"{NAMES[o]} {deviations.told(deviations.found(table, o, deviation))}"
+        for o in ("laprop", "adam")
+    ]
+    return f"area under the training curve: {', '.join(text)}"

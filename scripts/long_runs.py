@@ -39,6 +39,7 @@ QUEUE = (
     ("fig05", "short"),
     ("fig11", "small"),
     ("fig06", "small"),  # its runs are among those of fig11
+    ("rainbow_authors", "small"),
     ("fig01", "paper"),
     ("fig12", "short", "seed=0"),
     ("resnet20", "paper"),

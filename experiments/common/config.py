@@ -18,9 +18,9 @@ from dataclasses import fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,15 +28,21 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, Discriminator, Field, Tag
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-from experiments.common import ROOT
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
+from experiments.common.optimizers import (
+    HYPERPARAMETERS,
+    OPTIMIZERS,
+    Optimizer,
+    hyperparameters,
+    require_usable,
+)
+from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.versions import versions
-from laprop.functional import ALGORITHMS
 
-CONFIGS = ROOT / "configs"
+__all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]  # for tasks, tests
+
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
 
 OmegaConf.register_new_resolver(
@@ -48,44 +54,7 @@ OmegaConf.register_new_resolver(
     replace=True,
 )
 
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True)
-def settings(cls: type[T]) -> type[T]:
-    """Class decorator: a frozen dataclass that refuses unknown keys and values out of range."""
-    config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return dataclass(frozen=True, config=config)(cls)  # type: ignore[return-value]
-
-
-Axis = Annotated[
-    Annotated[T, Tag("value")] | Annotated[list[T], MinLen(1), Tag("list")],
-    Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "value"),
-]
-"""One value, or a list of values that a vectorised task trains as one batch: ``Axis[float]``."""
-
-Nonnegative = Annotated[float, Ge(0)]
-Unit = Annotated[float, Interval(ge=0, lt=1)]
-
-OPTIMIZERS = tuple(sorted(file.stem for file in (CONFIGS / "optimizer").glob("*.yaml")))
-HYPERPARAMETERS = ("lr", "mu", "nu", "epsilon")
 SCALES = ("paper", "short", "small", "smoke")  # from the largest
-
-
-@settings
-class Optimizer:
-    """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
-
-    An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
-    """
-
-    name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
-    lr: Axis[Nonnegative]  # lambda
-    mu: Axis[Unit] | None = None  # beta1
-    nu: Axis[Unit] | None = None  # beta2
-    epsilon: Axis[Nonnegative] | None = None
-    weight_decay: Nonnegative = 0.0
-    decay_by_lr: bool = False  # False: theta (1 - w), the paper's; True: theta (1 - lr w), AdamW's
 
 
 @settings
@@ -293,7 +262,7 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
     blocks = (config.get("optimizers") or {}).get(config.optimizer.name), scales.get(scale)
     for block in blocks:
         config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
-    known = _hyperparameters(config.optimizer.name)
+    known = hyperparameters(config.optimizer.name)
     for key in [key for key in HYPERPARAMETERS if key not in known]:
         config.optimizer.pop(key, None)  # of the task's file, for those that have it
     for override in map(_parsed, overrides):
@@ -315,12 +284,7 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
     if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
         raise ConfigError("output=: must be the path of a folder")
     module = task_module(name)
-    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
-    if config.optimizer.name not in usable:
-        raise ConfigError(
-            f"optimizer={config.optimizer.name}: is not for {name}, which takes "
-            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
-        )
+    require_usable(config.optimizer.name, module, name)
     task = {key: value for key, value in plain["task"].items() if key != "name"}
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
@@ -340,13 +304,6 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
                 f"sweep with -m {key}={','.join(map(shown, value))}"
             )
     return result
-
-
-@cache
-def _hyperparameters(optimizer: str) -> list[str]:
-    """Those of ``HYPERPARAMETERS`` that an optimizer's file names."""
-    named = OmegaConf.load(CONFIGS / "optimizer" / f"{optimizer}.yaml")
-    return [name for name in HYPERPARAMETERS if name in named]
 
 
 @cache

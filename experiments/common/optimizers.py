@@ -1,14 +1,21 @@
-"""From an optimizer's settings to the torch optimizer that they stand for."""
+"""An optimizer's settings, and the torch optimizer that they stand for."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
+from omegaconf import OmegaConf
 
-from experiments.common.config import Optimizer
 from experiments.common.messages import ConfigError
+from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from laprop import LaProp
+from laprop.functional import ALGORITHMS
+
+OPTIMIZERS = tuple(sorted(file.stem for file in (CONFIGS / "optimizer").glob("*.yaml")))
+HYPERPARAMETERS = ("lr", "mu", "nu", "epsilon")
 
 # Options that make laprop.LaProp the other optimizers of its family.
 LAPROP = {
@@ -17,6 +24,43 @@ LAPROP = {
     "amsprop": {"amsgrad": True},
     "centered": {"centered": True},
 }
+
+
+@settings
+class Optimizer:
+    """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
+
+    An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
+    """
+
+    name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
+    lr: Axis[Nonnegative]  # lambda
+    mu: Axis[Unit] | None = None  # beta1
+    nu: Axis[Unit] | None = None  # beta2
+    epsilon: Axis[Nonnegative] | None = None
+    weight_decay: Nonnegative = 0.0
+    decay_by_lr: bool = False  # False: theta (1 - w), the paper's; True: theta (1 - lr w), AdamW's
+
+
+@cache
+def hyperparameters(optimizer: str) -> list[str]:
+    """Those of ``HYPERPARAMETERS`` that an optimizer's file names."""
+    named = OmegaConf.load(CONFIGS / "optimizer" / f"{optimizer}.yaml")
+    return [name for name in HYPERPARAMETERS if name in named]
+
+
+def require_usable(optimizer: str, module: ModuleType, task: str) -> None:
+    """Refuse an optimizer that a task cannot use.
+
+    Raises:
+        ConfigError: names those that it can.
+    """
+    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
+    if optimizer not in usable:
+        raise ConfigError(
+            f"optimizer={optimizer}: is not for {task}, which takes "
+            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
+        )
 
 
 def torch_optimizer(

@@ -24,6 +24,7 @@ PAIR = {
     "decay_first": "decay w = 1e-4 before the step",
     "centered_at_5": "centered after 5 steps, not 10",
     "centered_at_once": "centered at once, not after 10",
+    "adam_decay": "Adam: decay w·lr in place of w = 1e-4",
 }
 SCHEDULE = {
     "constant": ("#555555", "o"),

@@ -171,6 +171,36 @@ def flat_at_small_noise(results: Results, noise: str, margin: float) -> Measured
     return Measured(text, held, f"{ratio['laprop']:.2f} against the margin of {margin:g}")
 
 
+def smooth_in_nu(results: Results, noise: str, margin: float) -> Measured:
+    """LaProp's median steps at each nu over those at the next, by intervals for all pairs."""
+    held, text, furthest = [], [], {}
+    for optimizer in ("laprop", *OTHERS):
+        for sigma in (0.04, 0.1):
+            by_nu = steps_by_nu(results, optimizer, noise, "sigma", sigma)
+            middle, low, high = np.array([median(v, ALPHA / len(by_nu)) for _, v in by_nu]).T
+            with np.errstate(invalid="ignore"):  # two that never arrive: inf / inf, no step
+                steps = np.maximum(middle[1:] / middle[:-1], middle[:-1] / middle[1:])
+                most = np.maximum(high[1:] / low[:-1], high[:-1] / low[1:])
+                least = np.maximum(low[1:] / high[:-1], low[:-1] / high[1:])
+            furthest[optimizer, sigma] = np.fmax.reduce(steps, initial=1.0)
+            if optimizer == "laprop":
+                arrives = bool(np.isfinite(middle).all())
+                smooth = arrives and bool((most <= margin).all())
+                jumps = not np.isfinite(low).all() or bool((least > margin).any())
+                held.append(True if smooth else False if jumps else None)
+    for optimizer in ("laprop", *OTHERS):
+        steps = [furthest[optimizer, sigma] for sigma in (0.04, 0.1)]
+        found = [f"{step:.2f}" if np.isfinite(step) else "without end" for step in steps]
+        text.append(f"{NAMES[optimizer]} {' and '.join(found)}")
+    largest = max(furthest["laprop", sigma] for sigma in (0.04, 0.1))
+    apart = f"{largest:.2f}" if np.isfinite(largest) else "a jump without end"
+    return Measured(
+        f"largest ratio of the medians at neighbouring nu, sigma 0.04 and 0.1: {', '.join(text)}",
+        False if False in held else None if None in held else True,
+        f"{apart} against the margin of {margin:g}",
+    )
+
+
 def large_nu_at_medium_noise(results: Results, noise: str) -> Measured:
     """Whether Adam and AMSGrad converge at the largest nu."""
     by = {o: steps_by_nu(results, o, noise, "sigma", 0.1) for o in OTHERS}

@@ -3,7 +3,8 @@
 Runs are compared by the area under the training curve, that is the score of a life averaged over
 the whole run (a run's ``area``). It is normalised for each game: 0 is the first point of the
 curves, averaged over all runs, and 1 is the highest point of the mean curves of the arms. Over
-games and seeds it is the interquartile mean (Agarwal et al. 2021); its interval is the jackknife's over seeds.
+games and seeds it is the interquartile mean (Agarwal et al. 2021); its interval is the jackknife's
+over seeds.
 """
 
 import matplotlib.pyplot as plt
