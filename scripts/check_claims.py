@@ -4,7 +4,6 @@ It writes ``results/CLAIMS.md`` and the verdicts of the README. A claim that doe
 result and no error. ``--check`` writes nothing, and exits with 1 where a file is stale.
 """
 
-import argparse
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from experiments.common import ROOT
 from experiments.common.records import RESULTS
-from scripts.generated import settle
+from scripts.generated import only_checks, settle
 from scripts.paper import Measured, claims, results_of, script
 
 README = ROOT / "README.md"
@@ -141,9 +140,7 @@ def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
 
 def main() -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
-    check = parser.parse_args().check
+    check = only_checks(__doc__)
     table = rows()
     for row in table:
         print(f"{row['figure']:16} {row['verdict']:28} {row['says']}")

@@ -1,10 +1,18 @@
 """Write generated files, or check that the committed ones are fresh."""
 
+import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.common import ROOT
+
+
+def only_checks(doc: str) -> bool:
+    """Read the command line of a script that writes generated files: whether it has ``--check``."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
+    return bool(parser.parse_args().check)
 
 
 def settle(files: Mapping[Path, bytes], check: bool) -> int:

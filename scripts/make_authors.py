@@ -5,7 +5,6 @@ The raw logs stay where ``data.fetch("authors_logs")`` finds them. ``--check`` w
 exits with 1 where a table is stale.
 """
 
-import argparse
 import lzma
 import re
 import sys
@@ -17,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.common import data
 from experiments.common.records import RESULTS
-from scripts.generated import settle
+from scripts.generated import only_checks, settle
 
 FOLDER = RESULTS / "authors"
 POINTS = 40  # largest number of points of a curve
@@ -187,15 +186,13 @@ def files() -> dict[Path, bytes]:
 
 def main() -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
-    arguments = parser.parse_args()
+    check = only_checks(__doc__)
     try:
         new = files()
     except data.DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return settle(new, arguments.check)
+    return settle(new, check)
 
 
 if __name__ == "__main__":

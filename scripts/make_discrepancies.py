@@ -4,7 +4,6 @@
 ``--check`` writes nothing, and exits with 1 where the page is stale.
 """
 
-import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from experiments.common.records import RESULTS, load
 from scripts import discrepancies
-from scripts.generated import settle
+from scripts.generated import only_checks, settle
 
 LEDGER = Path(__file__).with_name("discrepancies.yaml")
 PAGE = RESULTS / "DISCREPANCIES.md"
@@ -87,9 +86,7 @@ def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
 
 def main() -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the file, write none")
-    check = parser.parse_args().check
+    check = only_checks(__doc__)
     table = rows()
     for row in table:
         print(f"{row['name']:24} {row['measured']}")
