@@ -1,7 +1,7 @@
 """Redraw every figure from the committed results: ``python -m scripts.make_figures [fig02 ...]``.
 
-Writes ``results/figures/<name>.png`` and the figure index ``results/FIGURES.md``. With ``--check``
-nothing is written; exit status 1 where a committed picture or the index is not what is drawn.
+It writes ``results/figures/<name>.png`` and the index of figures, ``results/FIGURES.md``.
+``--check`` writes nothing, and exits with 1 where a committed picture or the index is stale.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def verdicts(name: str) -> str:
 
 
 def index() -> str:
-    """The table of all figures: what each shows, and how far it has come."""
+    """The table of all figures: what each shows, and at which scale it was run."""
     lines = [
         "# Figures",
         "",
@@ -94,12 +94,12 @@ def index() -> str:
 
 
 def index_file() -> dict[Path, bytes]:
-    """The index as it should be."""
+    """The index with the text that it should have."""
     return {RESULTS / "FIGURES.md": index().encode()}
 
 
 def files(names: list[str], folder: Path = PICTURES) -> dict[Path, bytes]:
-    """The pictures of these figures, drawn, in ``folder``."""
+    """Draw these figures; return each picture with its path in ``folder``."""
     found = {}
     with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1)) as pool:
         for name, png in zip(names, pool.map(picture, names), strict=True):

@@ -64,7 +64,7 @@ def _colour(way: str) -> str:
 
 
 def _times(axis: Axes, rows: pd.DataFrame, ways: list[str]) -> None:
-    """Ratio to torch's fused Adam on as many threads; one thread filled, all of them hollow."""
+    """Time over that of torch's fused Adam on as many threads; hollow points: all threads."""
     every = sorted(rows.threads.unique())
     for threads, cell in rows.groupby("threads"):
         table = cell.set_index("way").reindex(ways)

@@ -22,7 +22,7 @@ def finding(results: Results) -> str:
 
 
 def draw(results: Results) -> Figure:
-    """Loss without clipping over that with it: every seed, and the interval of the mean."""
+    """Ratio of the loss without clipping to that with it, for every seed and as a mean."""
     runs = results.runs
     shares, nus = (sorted(runs[column].unique()) for column in ("spike_share", "nu"))
     figure, axes = plt.subplots(1, len(shares), figsize=(4.2 * len(shares), 3.6), squeeze=False)
@@ -65,7 +65,7 @@ def ratios(results: Results, optimizer: str, share: float) -> dict[float, Estima
 
 
 def no_clipping(results: Results, exploding: bool) -> Measured:
-    """LaProp is not worse without clipping by more than the margin, at every nu."""
+    """Whether LaProp without clipping is worse by less than the margin at every nu."""
     share = results.runs.spike_share.max() if exploding else 0
     by = {o: ratios(results, o, share) for o in ("laprop", "adam")}
     cells, margin = list(by["laprop"].values()), math.log(MARGIN)

@@ -33,7 +33,7 @@ SCHEDULE = {
     "drop": (style.OTHER[3], "^"),
     "pause": (style.OTHER[4], "D"),
 }
-FLOOR = 1e-8  # where a difference of exactly 0 is drawn
+FLOOR = 1e-8  # a difference of exactly 0 is drawn here
 
 
 def finding(results: Results) -> str:

@@ -76,7 +76,7 @@ def losses(results: Results, optimizer: str, epsilon: float, nu: float) -> pd.Se
 
 
 def ratios(results: Results, optimizer: str, epsilon: float, base: float) -> dict[float, Estimate]:
-    """Loss at one epsilon over that at another, by nu."""
+    """Ratio of the losses at two epsilons, for each nu."""
     return {
         nu: log_ratio(losses(results, optimizer, epsilon, nu), losses(results, optimizer, base, nu))
         for nu in sorted(results.runs.nu.unique())
@@ -84,19 +84,19 @@ def ratios(results: Results, optimizer: str, epsilon: float, base: float) -> dic
 
 
 def same(ratio: Estimate) -> bool:
-    """Whether the two losses are equal to the last bit for every seed: there is nothing to test."""
+    """Whether the two losses are equal to the last bit for every seed; then no test is needed."""
     return ratio.centre == 0 and math.isnan(ratio.error)
 
 
 def told(found: dict[float, Estimate]) -> str:
-    """The ratios by nu, in words."""
+    """The ratios for each nu, in words."""
     return ", ".join(
         f"{'equal' if same(ratio) else times(ratio)} at nu {nu:g}" for nu, ratio in found.items()
     )
 
 
 def epsilon_free(results: Results) -> Measured:
-    """An equivalence of every epsilon up to 1e-8 with the usual one, at every nu."""
+    """Whether every epsilon up to 1e-8 is equivalent to the usual one, at every nu."""
     every = sorted(results.runs.epsilon.unique())
     found = {e: ratios(results, "laprop", e, USUAL) for e in every if e < 2e-8 and e != USUAL}
     differ = [r for by_nu in found.values() for r in by_nu.values() if not same(r)]
@@ -126,10 +126,10 @@ def higher(results: Results, optimizer: str, epsilon: float, base: float) -> Mea
 
 
 def epsilon_slows(results: Results) -> Measured:
-    """LaProp at 1e-4."""
+    """Whether epsilon 1e-4 gives LaProp a higher loss."""
     return higher(results, "laprop", 1e-4, USUAL)
 
 
 def small_epsilon_hurts_adam(results: Results) -> Measured:
-    """Adam at 1e-15 beside its usual 1e-8."""
+    """Whether epsilon 1e-15 gives Adam a higher loss than its usual 1e-8."""
     return higher(results, "adam", USUAL, 1e-8)

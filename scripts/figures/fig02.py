@@ -1,8 +1,8 @@
 """Figure 2, section 5.1: steps to converge on the noisy Rosenbrock function against nu.
 
-A setting converges where most of its seeds do; the median over all seeds, those that never arrive
-included, is then finite. At nu = 0 Adam is on its way to infinity and its path crosses the region
-by chance: for Adam and AMSGrad the claims look at nu above 0 alone.
+A setting converges where most of its seeds do; the median over all seeds, with infinity for those
+that do not converge, is then finite. At nu = 0 Adam runs away to infinity and only crosses the
+region by chance, so that the claims about Adam and AMSGrad look at nu above 0 alone.
 """
 
 import matplotlib.pyplot as plt
@@ -115,7 +115,7 @@ def _curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
 
 
 def longest(results: Results, runs: pd.DataFrame) -> int:
-    """The largest number of updates that these of the runs could take."""
+    """The largest number of updates that these runs could take."""
     settings = results.manifest["settings"]
     return int(runs.updates.max() if "updates" in runs else settings["task.updates"])
 
@@ -123,7 +123,7 @@ def longest(results: Results, runs: pd.DataFrame) -> int:
 def steps_by_nu(
     results: Results, optimizer: str, noise: str, column: str, value: float
 ) -> pd.Series:
-    """Steps to converge of every seed, grouped by nu; nu = 0 for LaProp alone."""
+    """Steps to converge of every seed for each nu; nu = 0 is kept for LaProp alone."""
     runs = results.runs
     chosen = runs[
         (runs.optimizer == optimizer) & (runs.noise == noise) & np.isclose(runs[column], value)
@@ -139,7 +139,7 @@ def medians(by_nu: pd.Series) -> pd.Series:
 
 
 def reach(steps: pd.Series) -> str:
-    """The range of nu at which the medians are finite, in words."""
+    """The range of nu in which the medians are finite, in words."""
     nu = steps.index[np.isfinite(steps)]
     if len(nu) == 0:
         return "nowhere"
@@ -150,12 +150,12 @@ def reach(steps: pd.Series) -> str:
 
 
 def converges(by_nu: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """p-values, by nu, of "most seeds converge" and of "most seeds do not"."""
+    """For each nu the p-values of "most seeds converge" and of "most seeds do not"."""
     return share_above(by_nu.count(), by_nu.size()), share_below(by_nu.count(), by_nu.size())
 
 
 def flat_at_small_noise(results: Results, noise: str, margin: float) -> Measured:
-    """An equivalence test: the slowest nu over the fastest, with one interval for all nu."""
+    """Whether all nu converge alike: an equivalence test of the slowest nu over the fastest."""
     ratio = {}
     for optimizer in ("laprop", *OTHERS):
         steps = medians(steps_by_nu(results, optimizer, noise, "sigma", 0.04))
@@ -205,14 +205,14 @@ def smooth_in_nu(results: Results, noise: str, margin: float) -> Measured:
 
 
 def large_nu_at_medium_noise(results: Results, noise: str) -> Measured:
-    """Adam and AMSGrad converge at the largest nu."""
+    """Whether Adam and AMSGrad converge at the largest nu."""
     by = {o: steps_by_nu(results, o, noise, "sigma", 0.1) for o in OTHERS}
     true, false = np.transpose([[p[-1] for p in converges(by[o])] for o in OTHERS])
     return _at(by, -1, decide(everywhere(true), somewhere(false)), "more than half")
 
 
 def small_nu_at_medium_noise(results: Results, noise: str) -> Measured:
-    """Adam and AMSGrad do not converge at the smallest nu above 0."""
+    """Whether Adam and AMSGrad fail to converge at the smallest nu above 0."""
     by = {o: steps_by_nu(results, o, noise, "sigma", 0.1) for o in OTHERS}
     false, true = np.transpose([[p[0] for p in converges(by[o])] for o in OTHERS])
     return _at(by, 0, decide(everywhere(true), somewhere(false)), "less than half")
@@ -228,7 +228,7 @@ def _at(by: dict[str, pd.Series], place: int, held: bool | None, needed: str) ->
 
 
 def fastest_at_small_nu(results: Results, noise: str) -> Measured:
-    """Three median intervals at the smallest nu above 0, which share one error."""
+    """Whether LaProp's median is lowest at the smallest nu above 0; three intervals decide."""
     ends, text = {}, []
     for optimizer in ("laprop", *OTHERS):
         by_nu = steps_by_nu(results, optimizer, noise, "sigma", 0.1)
@@ -247,7 +247,7 @@ def fastest_at_small_nu(results: Results, noise: str) -> Measured:
 
 
 def only_laprop_at_large_noise(results: Results, noise: str) -> Measured:
-    """At both sigmas LaProp converges at some nu, and the others at none above 0."""
+    """Whether at both sigmas LaProp converges at some nu, and the others at none above 0."""
     text, true, false = [], [], []
     for sigma in (0.12, 0.16):
         words = []

@@ -102,14 +102,14 @@ def contested(results: Results) -> list[float]:
 
 
 def shares(results: Results) -> pd.Series:
-    """Share of the seeds that learned, by optimizer, depth and lr."""
+    """Share of the seeds that learned, for each optimizer, depth and lr."""
     runs = results.runs
     learned = runs.lowest_loss < LEARNED_BELOW
     return learned.groupby([runs.optimizer, runs.depth, runs.lr]).mean()
 
 
 def deep_nothing_above(results: Results) -> Measured:
-    """At the greatest depth, at every lr above 1e-4: the lowest loss of Adam and of LaProp."""
+    """Whether neither Adam nor LaProp learns at the greatest depth and any lr above 1e-4."""
     runs = results.runs
     depth = runs.depth.max()
     chosen = runs[runs.optimizer.isin(["adam", "laprop"]) & (runs.depth == depth)]
@@ -131,9 +131,9 @@ def deep_nothing_above(results: Results) -> Measured:
 
 
 def largest_rates(results: Results, optimizer: str) -> pd.Series:
-    """Of each depth and seed the largest lr at which it learns.
+    """For each depth and seed the largest lr at which it learns.
 
-    Where it learns at none, that is counted a tenth of the smallest that was tried.
+    Where it learns at none, a tenth of the smallest lr that was tried is taken.
     """
     runs = results.runs[results.runs.optimizer == optimizer]
     learned = runs.lr.where(runs.lowest_loss < LEARNED_BELOW, results.runs.lr.min() / 10)
@@ -141,11 +141,13 @@ def largest_rates(results: Results, optimizer: str) -> pd.Series:
 
 
 def deep_larger_lr(results: Results) -> Measured:
-    """The logarithm of the largest lr, LaProp's less Adam's, over all depths and seeds."""
+    """Whether LaProp learns at larger lr: log of its largest lr less that of Adam's."""
     rates = {o: largest_rates(results, o) for o in ("laprop", "adam")}
     gap = paired(np.log10(rates["laprop"]), np.log10(rates["adam"]))
     held = every_above([gap])
-    if np.isnan(gap.error):  # all agree in the same number of steps of the grid: a sign test
+    if np.isnan(
+        gap.error
+    ):  # all differ by the same number of steps of the grid, so a sign test decides
         larger, smaller = (sign * gap.centre > 0 for sign in (1, -1))
         n = len(rates["laprop"])
         held = decide(float(share_above(n * larger, n)), float(share_above(n * smaller, n)))
@@ -163,10 +165,10 @@ def deep_larger_lr(results: Results) -> Measured:
 
 
 def deep_faster(results: Results) -> Measured:
-    """LaProp's mean loss over the training is lower, over all depths and seeds.
+    """Whether LaProp's mean loss over the training is lower, over all depths and seeds.
 
-    It is the mean over the rates at which LaProp or Adam learns. Each record is cut at log 10, so
-    that a start that overshoots does not decide.
+    The mean is over the rates at which LaProp or Adam learns. Losses above log 10 count as log 10,
+    so that a few high values at the start do not decide.
     """
     share = shares(results)
     either = (share["laprop"] > 0.5) | (share["adam"] > 0.5)
@@ -186,7 +188,7 @@ def deep_faster(results: Results) -> Measured:
 
 
 def deep_small_lr(results: Results, margin: float) -> Measured:
-    """The final loss at the smallest lr over that at the best one, at each depth that learns."""
+    """Whether the smallest lr gives a higher final loss than the best one, at each depth."""
     runs = results.runs.assign(final_loss=results.runs.final_loss.fillna(GUESSING))
     cells, smallest = {}, runs.lr.min()
     share = shares(results)

@@ -28,11 +28,11 @@ def draw(results: Results) -> Figure:
 # Claims -------------------------------------------------------------------------------------------
 
 
-TRAVEL = 40  # updates times lr: what lr 0.001 needs, whose slowest seeds converge by update 27,400
+TRAVEL = 40  # updates times lr; at lr 0.001 the slowest seeds converge by update 27,400
 
 
 def every_lr(results: Results, noise: str) -> Measured:
-    """LaProp converges at some nu at every learning rate; one that was cut off is open."""
+    """Whether LaProp converges at some nu at every lr; a rate with too short runs is undecided."""
     updates = longest(results, results.runs)
     text, true, false, reached = [], [], [], 0
     for lr in sorted(results.runs.lr.unique()):

@@ -56,7 +56,7 @@ def draw(results: Results) -> Figure:
 
 
 def style_every_lr(results: Results) -> Measured:
-    """Each start's lowest regret over nu: LaProp's below both others' at every learning rate."""
+    """Whether LaProp's lowest regret over nu is below both others' at every learning rate."""
     text, gaps, won = [], [], 0
     for lr, runs in results.runs[results.runs.optimizer.isin(OPTIMIZERS)].groupby("lr"):
         best = runs.groupby(["optimizer", "seed"]).regret.min().unstack("optimizer")
