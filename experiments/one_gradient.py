@@ -14,14 +14,17 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.size", "optimizer.mu", "optimizer.nu")
-LOGGED = 40  # points of the curve after the exploding gradient, at equal steps of log t
+OPTIMIZERS = ("adam", "laprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+SCHEDULED = False
+LOGGED = 40  # points of the curve after the exception, at equal steps of log t
 
 
 @settings
@@ -30,8 +33,8 @@ class Config:
 
     Attributes:
         size: |gradient| of the exception.
-        before: updates with the gradient +1 before it; many times 1/(1 - nu), as the bias
-            correction would otherwise soften it.
+        before: updates with the gradient +1 before it; many times 1/(1 - nu), because the bias
+            correction weakens an early exception.
         after: updates with the gradient +1 after it.
     """
 
@@ -41,10 +44,10 @@ class Config:
 
 
 def closed_form(name: str, mu: float, nu: float) -> float:
-    """The update with the exception, as its size goes to infinity, derived from the rules.
+    """The update at an exception of infinite size, derived from the rules.
 
-    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. In Adam the
-    exception is all that is left in m and in n: -(1 - mu) G / root((1 - nu) G^2).
+    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. In Adam
+    nothing else counts in m and n: -(1 - mu) G / root((1 - nu) G^2).
     """
     if name == "laprop":
         return bounds.steady_direction(mu, nu)
@@ -54,8 +57,6 @@ def closed_form(name: str, mu: float, nu: float) -> float:
 def train(cfg: Config, run: Run) -> None:
     """Feed the gradients; keep the updates from the exception on."""
     name, grid = run.config.optimizer.name, run.grid
-    if name not in ("adam", "laprop"):
-        raise ConfigError(f"optimizer={name}: one_gradient has adam, laprop")
     mu, nu, size = grid["optimizer.mu"], grid["optimizer.nu"], grid["task.size"]
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
     algorithm = ALGORITHMS[name]

@@ -21,9 +21,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from experiments.common.config import Settings
+from experiments.common.config import Settings, lookup
 from experiments.common.execution import FINAL, read_manifest
 from experiments.common.messages import ConfigError, shown, unknown
+from experiments.common.optimizers import option_default
+from experiments.common.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,33 @@ def described(settings: Settings) -> Described:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {f"optimizer.{k}": v for k, v in settings["optimizer"].items()}
+    """By dotted key; options and schedules only where they are not the default."""
+    optimizer = dict(settings["optimizer"])
+    optimizer.pop("definition", None)
+    options = optimizer.pop("options", None) or {}
+    flat = {f"optimizer.{k}": v for k, v in (optimizer | options).items()}
     flat |= {f"task.{k}": v for k, v in settings["task"].items()}
+    for name, part in settings.get("schedule", {}).items():
+        default = getattr(Schedule(), name)
+        for key, value in part.items():
+            plain = _plain(value)
+            if plain != _plain(getattr(default, key)):
+                flat[f"schedule.{name}.{key}"] = plain
     return flat | {"seed": settings["seed"]}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _setting(run: Described, key: str) -> Any:
+    """A run's setting, or what it is by default where the run does not say; None for no such."""
+    if key in run.settings:
+        return run.settings[key]
+    group, _, name = key.partition(".")
+    if group == "optimizer":
+        return option_default(run.settings["optimizer.name"], name)
+    return _plain(lookup(Schedule(), name)) if group == "schedule" else None
 
 
 def varying(every: Sequence[Described]) -> dict[str, str]:
@@ -55,7 +81,12 @@ def varying(every: Sequence[Described]) -> dict[str, str]:
     keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in every))
     chosen = []
     for key in keys:
-        values = {json.dumps(r.settings[key], sort_keys=True) for r in every if key in r.settings}
+        known = key.startswith(("optimizer.", "schedule."))  # others are of another version
+        values = {
+            json.dumps(_setting(run, key), sort_keys=True)
+            for run in every
+            if known or key in run.settings
+        }
         batched = any(len(run.batch.get(key, ())) > 1 for run in every)
         if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
             chosen.append(key)
@@ -75,7 +106,7 @@ def rows(run: Described, axes: Mapping[str, str]) -> pd.DataFrame:
     """One row per member of a run, with the columns of ``axes`` (column name -> dotted key)."""
     batch = pd.DataFrame(list(itertools.product(*run.batch.values())), columns=list(run.batch))
     columns = {
-        name: batch[key] if key in batch else _cell(run.settings.get(key))
+        name: batch[key] if key in batch else _cell(_setting(run, key))
         for name, key in axes.items()
     }
     frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
