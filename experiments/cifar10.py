@@ -5,12 +5,11 @@ authors used: the shortcut to another number of channels is a 1 x 1 convolution 
 the net has 272,474 parameters; with the paper's own parameter-free shortcut (option A:
 every second pixel, new channels zero) it has 269,722. Both round to the 0.27 M of the literature.
 
-The data set lies on the device as a whole, and a batch is one gather from it. Where there is a GPU
+The whole data set is on the device, so that a batch is one gather. On a GPU
 ``task.compile=reduce-overhead`` makes CUDA graphs of the forward and the backward pass.
 """
 
 import math
-from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -19,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
 from experiments.common import data
-from experiments.common.config import Optimizer, Settings, settings
-from experiments.common.optimizers import torch_optimizer
+from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schedules import LrSchedule, Schedule
 
 VERSION = 1  # raised when the same settings give other numbers
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green and blue (R)
+OWN_DECAY = True  # train takes the weight decay from all optimizers alike
 PADDING = 4  # black pixels on each side
 RESULT = "test_accuracy"
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -32,14 +32,15 @@ METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 @settings
 class Config:
-    """The recipe; shortcuts, data and precision.
+    """Network, data, schedule and precision of a training.
 
     Attributes:
         depth: layers with weights, 6 n + 2.
-        width: channels of the first third of the layers; then twice and four times as many.
+        width: channels in the first third of the layers; each further third has twice as many.
         shortcut: where the number of channels changes: ``projection``, or He's option A, ``pad``.
         epochs: passes over the training images.
-        milestones: epochs (of 0, 1, ...) at which lr and decay begin to be 0.1 times as large.
+        milestones: epochs (of 0, 1, ...) at which lr and decay begin to be 0.1 times as large,
+            unless ``schedule.lr`` says otherwise.
         batch_size: images in a minibatch; the last of an epoch may be smaller.
         train_images: the first so many of the 50,000 are trained on.
         test_images: the first so many of the 10,000 are tested on.
@@ -152,7 +153,7 @@ def padded(images: Tensor) -> Tensor:
 
 
 def crops(images: Tensor, index: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Cut one window out of each chosen image, mirrored where said.
+    """Cut one window out of each chosen image, and mirror some of them.
 
     Args:
         images: of :func:`padded`.
@@ -180,20 +181,16 @@ def normalised(images: Tensor, resolution: int) -> Tensor:
 # Training -----------------------------------------------------------------------------------------
 
 
-def scheduled(milestones: list[int], optimizer: Optimizer, epoch: int) -> tuple[float, float]:
-    """The learning rate, and the share of every weight that is taken from it after each update.
-
-    Both are 0.1 times as large from each milestone on. With ``decay_by_lr`` the share is
-    ``lr * weight_decay`` instead, and follows lr alone.
-    """
-    factor = 0.1 ** sum(epoch >= milestone for milestone in milestones)
-    lr = optimizer.lr * factor
-    return lr, optimizer.weight_decay * (lr if optimizer.decay_by_lr else factor)
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.epochs * math.ceil(cfg.train_images / cfg.batch_size)
 
 
-def check(settings: Settings) -> None:
-    """Refuse what torch's optimizers do; their own decay stays off, see :func:`train`."""
-    torch_optimizer(replace(settings.optimizer, weight_decay=0.0), [nn.Parameter(torch.zeros(1))])
+def schedule(cfg: Config) -> Schedule:
+    """The paper's: lr, and with it the decay, is 0.1 times as large from each milestone on."""
+    per_epoch = updates(cfg) // cfg.epochs
+    milestones = tuple(epoch * per_epoch for epoch in cfg.milestones)
+    return Schedule(lr=LrSchedule(shape="steps", milestones=milestones, factor=0.1))
 
 
 def train(cfg: Config, run: Run) -> None:
@@ -206,7 +203,7 @@ def train(cfg: Config, run: Run) -> None:
     net = resnet(cfg.depth, cfg.width, cfg.shortcut)
     net = net.to(run.device, memory_format=torch.channels_last)
     forward = net if cfg.compile == "none" else torch.compile(net, mode=cfg.compile, dynamic=False)
-    # Adam's torch class would scale the decay by lr: the decay is taken here, from all alike.
+    # torch's Adam would scale the decay by lr, so the decay is done here, alike for all optimizers.
     optimizer = run.optimizer(net.parameters(), weight_decay=0.0)
     weights = list(net.parameters())
     history = torch.full((cfg.epochs, len(METRICS)), math.nan, dtype=torch.float64)
@@ -222,24 +219,20 @@ def train(cfg: Config, run: Run) -> None:
         return loss, torch.stack([loss.detach().double() * len(y), right.double()])
 
     for epoch in run.steps(cfg.epochs):
-        lr, decay = scheduled(cfg.milestones, run.config.optimizer, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
         n = len(images)
         order = torch.randperm(n, generator=generator).to(run.device)
         shift = torch.randint(2 * PADDING + 1, (n, 2), generator=generator).to(run.device)
         flip = torch.randint(2, (n,), generator=generator).bool().to(run.device)
         sums = torch.zeros(2, 2, dtype=torch.float64, device=run.device)
         net.train()
-        for batch, s, f in zip(
-            *(t.split(cfg.batch_size) for t in (order, shift, flip)), strict=True
-        ):
+        batches = zip(*(t.split(cfg.batch_size) for t in (order, shift, flip)), strict=True)
+        for update, (batch, s, f) in enumerate(batches, epoch * updates(cfg) // cfg.epochs):
             loss, score = scores(crops(images, batch, s, f), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                torch._foreach_mul_(weights, 1 - decay)
+                torch._foreach_mul_(weights, 1 - run.hyper(update)["weight_decay"])
             sums[0] += score
         net.eval()
         with torch.no_grad():
@@ -250,5 +243,5 @@ def train(cfg: Config, run: Run) -> None:
         history[epoch] = numbers
         run.log(epoch + 1, **dict(zip(METRICS, numbers, strict=True)))
         run.diverged(numbers[0], epoch + 1, cfg.diverged_above)
-    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended before
+    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended in the first epoch
     run.summary(**dict(zip(METRICS, final, strict=True)))

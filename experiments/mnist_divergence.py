@@ -13,12 +13,14 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from experiments import stacked
 from experiments.common import data
 from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
+from experiments.common.schedules import BetaSchedule, Schedule
 
 VERSION = 1  # raised when the same settings give other numbers
+IMAGES = 60_000  # of the training set
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 
 
@@ -36,7 +38,8 @@ class Config:
         spike_share: probability that an update's gradient is multiplied by ``spike``.
         spike: that factor.
         later_nu: nu after the first ``later_from`` updates, optimizer.nu being the one before;
-            null: optimizer.nu all along.
+            null: optimizer.nu all along. The same as ``schedule.nu.shape=steps``, which takes its
+            place; figure nu_schedule is made with it.
         later_from: updates.
     """
 
@@ -49,6 +52,19 @@ class Config:
     spike: Nonnegative
     later_nu: Unit | None
     later_from: Annotated[int, Ge(0)]
+
+
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.epochs * (IMAGES // cfg.batch_size)
+
+
+def schedule(cfg: Config) -> Schedule:
+    """One nu first and another one later, where the settings of the task say so."""
+    if cfg.later_nu is None:
+        return Schedule()
+    nu = BetaSchedule(shape="steps", milestones=(cfg.later_from,), values=(cfg.later_nu,))
+    return Schedule(nu=nu)
 
 
 def initial(width: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -78,8 +94,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
     """
     hidden = torch.baddbmm(params["b1"][:, None], images, params["w1"].mT).relu()
     logits = torch.baddbmm(params["b2"][:, None], hidden, params["w2"].mT)
-    chosen = logits.log_softmax(-1).gather(-1, labels[..., None])
-    return -chosen.mean((-2, -1))
+    return stacked.cross_entropy(logits, labels)
 
 
 def clipped(gradients: list[Tensor], largest: float) -> list[Tensor]:
@@ -96,25 +111,16 @@ def scaled(g: Tensor, factor: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = grid.hyper()
+    grid, algorithm = run.grid, run.algorithm
     seeds, stream = grid.codes("seed")
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255
 
-    starts = [initial(cfg.width, run.generator("weights", seed)) for seed in seeds]
-    params = {k: torch.stack([s[k] for s in starts]).to(run.device)[stream] for k in starts[0]}
-    carry = {
-        "params": params,
-        "states": {name: algorithm.init(value) for name, value in params.items()},
-        "total": torch.zeros(len(grid), device=run.device),  # of losses since the last record
-        "lowest": torch.full((len(grid),), torch.inf, device=run.device),
-        "lowest_at": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
-    }
+    carry = stacked.begin(run, algorithm, lambda g: initial(cfg.width, g))
     shuffles = [run.generator("batches", seed) for seed in seeds]
     spikes = [run.generator("spikes", seed) for seed in seeds]
     run.track(carry=carry)
-    per_epoch = len(images) // cfg.batch_size
+    per_epoch = IMAGES // cfg.batch_size
     for epoch in run.steps(cfg.epochs):
         order = torch.stack([torch.randperm(len(images), generator=g) for g in shuffles])
         order = order.to(run.device)
@@ -131,8 +137,7 @@ def train(cfg: Config, run: Run) -> None:
                 gradients = [scaled(g, factor) for g in gradients]
             if cfg.clip:
                 gradients = clipped(gradients, cfg.clip)
-            if cfg.later_nu is not None and epoch * per_epoch + i >= cfg.later_from:
-                hyper["nu"] = cfg.later_nu
+            hyper = run.hyper(epoch * per_epoch + i)
             with torch.no_grad():
                 for (name, value), g in zip(params.items(), gradients, strict=True):
                     carry["params"][name], carry["states"][name] = algorithm.step(
@@ -140,11 +145,5 @@ def train(cfg: Config, run: Run) -> None:
                     )
             update = epoch * per_epoch + i + 1
             if update % cfg.log_every == 0:
-                mean = carry["total"] / cfg.log_every
-                carry["total"] = torch.zeros_like(mean)
-                run.log(update, train_loss=mean)
-                lower = mean < carry["lowest"]
-                carry["lowest"] = torch.where(lower, mean, carry["lowest"])
-                carry["lowest_at"] = torch.where(lower, update, carry["lowest_at"])
-                run.summary(final_loss=mean)
+                stacked.record(run, carry, update, cfg.log_every)
     run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

@@ -2,8 +2,8 @@
 
 A vectorised task: optimizer.lr, mu, nu, epsilon, task.sigma and seed may be lists, and their whole
 product trains as one tensor program. Members with the same seed see the same noise, scaled by
-their sigma: settings are compared on paired randomness, and a member's path does not depend on
-who else is in the batch.
+their sigma, so that settings are compared on the same randomness, and a member's path does not
+depend on the other members.
 """
 
 from typing import Annotated, Literal
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
 
 AXES = (
     "task.sigma",
@@ -28,7 +27,7 @@ AXES = (
     "seed",
 )
 VERSION = 1  # raised when the same settings give other numbers
-UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
+UPDATES_PER_STEP = 100  # updates in each of run.steps, between which checkpoints are possible
 
 
 @settings
@@ -37,14 +36,14 @@ class Config:
 
     Attributes:
         sigma: the paper's noise level.
-        noise: the reading of it: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the
-            paper says, ``width`` from Uniform(-sigma/2, sigma/2), which gives its thresholds.
+        noise: how it is read: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the paper
+            says, ``width`` from Uniform(-sigma/2, sigma/2), which gives the paper's thresholds.
         updates: the longest run; a multiple of 100.
         start: (x, y).
         converged_below: a member has converged at the first update after which its loss without
             noise is below this; the paper does not say whether it has to stay there.
-        mean_over: number of last updates whose mean position is kept; 0: stop members once
-            converged and keep no position.
+        mean_over: number of last updates whose mean position is kept; with 0 none is kept, and
+            members stop once they have converged.
     """
 
     sigma: Axis[Annotated[float, Ge(0)]]
@@ -55,6 +54,11 @@ class Config:
     mean_over: Annotated[int, Ge(0)]
 
 
+def updates(cfg: Config) -> int:
+    """Updates of a run that does not end before."""
+    return cfg.updates
+
+
 def loss(theta: Tensor) -> Tensor:
     """The Rosenbrock function without noise; theta (B, 2) to (B,)."""
     x, y = theta.unbind(-1)
@@ -62,7 +66,7 @@ def loss(theta: Tensor) -> Tensor:
 
 
 def gradient(theta: Tensor) -> Tensor:
-    """Its gradient; at theta + e it is the gradient of the noisy loss. (B, 2) to (B, 2)."""
+    """The gradient of ``loss``, (B, 2) to (B, 2); at theta + e it is that of the noisy loss."""
     x, y = theta.unbind(-1)
     valley = 200 * (y - x * x)
     return torch.stack([-2 * (1 - x) - 2 * x * valley, valley], -1)
@@ -70,8 +74,7 @@ def gradient(theta: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Count updates until convergence, for every member at once."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = grid.hyper()
+    grid, algorithm = run.grid, run.algorithm
     halfwidth = grid["task.sigma"].float() / (1 if cfg.noise == "halfwidth" else 2)
     seeds, stream = grid.codes("seed")
     generators = [run.generator("noise", seed) for seed in seeds]
@@ -93,7 +96,8 @@ def train(cfg: Config, run: Run) -> None:
         for i in range(UPDATES_PER_STEP):
             update = step * UPDATES_PER_STEP + i + 1
             e = noise[i][stream] * halfwidth[:, None]
-            theta, state = algorithm.step(theta, gradient(theta + e), state, **hyper)
+            g = gradient(theta + e)
+            theta, state = algorithm.step(theta, g, state, **run.hyper(update - 1))
             converged = (loss(theta) < cfg.converged_below) & (first < 0)
             first = torch.where(converged, update, first)
             if update > cfg.updates - cfg.mean_over:
@@ -113,7 +117,7 @@ def train(cfg: Config, run: Run) -> None:
 
 
 def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
-    """Per sigma, where following the mean gradient ends and where following its sign does.
+    """For each sigma, where the mean gradient vanishes and where the mean sign of it does.
 
     With e1, e2 uniform on (-h, h) the expected loss is
     ``(1 - x)^2 + h^2/3 + 100 ((y - x^2 - h^2/3)^2 + (1 + 4 x^2) h^2/3 + 4 h^4/45)``:

@@ -1,8 +1,10 @@
-"""The committed results: figures redraw, tables are fresh, everything is found by globbing."""
+"""The committed results: all that is generated from them is what the code makes today."""
 
+import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,19 @@ FIGURES = paper.figures()
 
 @pytest.mark.parametrize("name", [name for name in paper.drawn() if paper.drawable(name)])
 def test_every_picture_is_what_its_script_draws(name: str) -> None:
-    """Byte for byte, in another process than the one that drew the committed ones."""
+    """Pictures drawn in this process are byte for byte the committed ones."""
     png = make_figures.picture(name)
     assert png is not None
     assert png == (make_figures.PICTURES / f"{name}.png").read_bytes(), "stale: run make figures"
+
+
+@pytest.mark.parametrize("name", [name for name in paper.drawn() if paper.drawable(name)])
+def test_every_figure_says_in_a_line_what_was_found(name: str) -> None:
+    finding = paper.script(name).finding(paper.results_of(name))
+    assert re.search(r"LaProp|path|signed|limits|deviation|paper's arms|loss", finding)
+    assert 20 < len(finding) < 200
+    assert "nan" not in finding
+    assert "\n" not in finding
 
 
 def test_one_command_names_all_that_is_stale(
@@ -85,7 +96,7 @@ def test_claims_are_fresh(claims: list[dict[str, Any]]) -> None:
         assert path.read_bytes() == new, f"{path.name} is stale: run make claims"
 
 
-def test_every_claim_says_one_thing_that_stands_alone_and_how_it_is_decided() -> None:
+def test_every_claim_is_one_sentence_and_says_how_it_is_decided() -> None:
     for name, claim in paper.claims().items():
         assert set(claim) >= {"figure", "of", "section", "says", "reports", "rule"}, name
         assert set(claim) <= {*KEYS, "figure"}, name
@@ -137,8 +148,36 @@ def test_a_reduced_scale_or_a_log_never_says_reproduced(scale: str) -> None:
     assert len(set(words)) == 3
     assert any("reproduced" in word for word in words) == (scale == "paper")
     assert all(word in check_claims.VERDICTS for word in words)
+    legend = check_claims.legend([{"verdict": word} for word in words])
     for word in words:
-        assert word.split(": ")[-1] in check_claims.LEGEND
+        assert word.split(": ")[-1] in legend
+
+
+@pytest.mark.parametrize(
+    ("seeds", "row", "verdict"),
+    [
+        (1, {"section": "3.1"}, "underpowered"),
+        (1, {"section": "3.1", "one_run": "nothing in it is random"}, "reproduced"),
+        (2, {"section": "3.1"}, "reproduced"),
+        (1, {"section": "-"}, "own task: undecided"),
+        (2, {"section": "-"}, "own task: held"),
+    ],
+)
+def test_one_seed_decides_nothing_and_an_own_task_reproduces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, row: dict[str, str], verdict: str
+) -> None:
+    """A task of one's own has the scale paper, too: it is the default."""
+    manifest = {"scale": "paper", "reduced": None, "seeds": seeds}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    held = types.SimpleNamespace(claim=lambda results: check_claims.Measured("0.9", True, "none"))
+    monkeypatch.setattr(check_claims, "figures", lambda: {"mine": row})
+    monkeypatch.setattr(check_claims, "claims", lambda: {"claim": {"figure": "mine", "of": "ours"}})
+    monkeypatch.setattr(check_claims, "results_of", lambda figure: Results(tmp_path))
+    monkeypatch.setattr(check_claims, "script", lambda figure: held)
+    (found,) = check_claims.rows()
+    assert found["verdict"] == verdict
+    assert found["measured"] == ("0.9; one seed decides nothing" if "und" in verdict else "0.9")
+    assert ("own task" in check_claims.legend([found])) == (row["section"] == "-")
 
 
 def test_a_stale_table_fails_the_check(
@@ -154,7 +193,7 @@ def test_a_stale_table_fails_the_check(
 
 
 def test_arrows_lead_downward() -> None:
-    """A figure reads tables; who checks or draws all figures stands above them."""
+    """A figure imports neither the script that draws all figures nor that of the claims."""
     above = r"from scripts import .*\b(check_claims|make_figures|make_discrepancies|report|build)\b"
     for file in [*(paper.HERE / "figures").glob("*.py"), paper.HERE / "paper.py"]:
         assert not re.search(above, file.read_text()), file.name

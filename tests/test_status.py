@@ -15,10 +15,17 @@ from experiments.common.config import compose_settings, expand, plain_settings, 
 from experiments.common.status import Cell, State
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_settings_in_json_are_the_same_settings(task: str):
-    optimizer = "laprop"
-    settings = compose_settings([f"task={task}", f"optimizer={optimizer}", "scale=smoke"])
+WITH = [
+    *([f"task={task}"] for task in TASKS),
+    *(["task=gpt", f"optimizer={name}"] for name in ("adamw", "lion", "sgd")),
+    ["task=gpt", "schedule.lr.shape=cosine", "schedule.lr.warmup=3"],
+    ["task=rosenbrock", "seed=[1,2]", "optimizer.nu=[0,0.5]", "output=a/$b"],
+]
+
+
+@pytest.mark.parametrize("overrides", WITH, ids=" ".join)
+def test_settings_in_json_are_the_same_settings(overrides: list[str]):
+    settings = compose_settings([*overrides, "scale=smoke"])
     again = restored(json.loads(json.dumps(plain_settings(settings))))
     assert again == settings
     assert again.key == settings.key

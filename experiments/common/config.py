@@ -35,9 +35,10 @@ from experiments.common.optimizers import (
     HYPERPARAMETERS,
     OPTIMIZERS,
     Optimizer,
+    checked_optimizer,
     hyperparameters,
-    require_usable,
 )
+from experiments.common.schedules import Schedule, checked_schedule
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.versions import versions
 
@@ -61,7 +62,7 @@ SCALES = ("paper", "short", "small", "smoke")  # from the largest
 class Tracking:
     """Where metrics go besides the run's own folder (``configs/tracking``)."""
 
-    name: Literal["none", "wandb"] = "none"
+    name: Literal["none", "tensorboard", "wandb"] = "none"
     project: str = "laprop"
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"  # auto: online where an API key is known
@@ -88,6 +89,7 @@ class Settings:
     output: Path
     checkpoint_every: Nonnegative  # seconds
     tracking: Tracking
+    schedule: Schedule = Schedule()
 
     def decisive(self) -> dict[str, Any]:
         """All settings that decide the result, as plain nested data.
@@ -100,6 +102,8 @@ class Settings:
             "optimizer": _plain(self.optimizer),
             "seed": _plain(self.seed),
         }
+        if schedule := _plain(self.schedule):
+            plain["schedule"] = schedule
         for axis in getattr(task_module(self.task_name), "AXES", ()):
             *group, name = axis.split(".")
             place = plain[group[0]] if group else plain
@@ -348,14 +352,16 @@ def _validated(plain: dict[str, Any]) -> Settings:
     """Settings from plain values: types, ranges, and what the task lets in."""
     if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
         raise ConfigError("output=: must be the path of a folder")
-    name, optimizer = plain["task"]["name"], plain["optimizer"]["name"]
+    name = plain["task"]["name"]
     module = task_module(name)
-    require_usable(optimizer, module, name)
-    task = {key: value for key, value in plain["task"].items() if key != "name"}
+    own = {key: value for key, value in plain["task"].items() if key != "name"}
+    optimizer = checked_optimizer(plain["optimizer"], module, name)
+    task = checked(module.Config, own, "task.")
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
-        "task": checked(module.Config, task, "task."),
-        "optimizer": checked(Optimizer, plain["optimizer"], "optimizer."),
+        "task": task,
+        "optimizer": optimizer,
+        "schedule": checked_schedule(plain["schedule"], module, name, task, optimizer.name),
         "tracking": checked(Tracking, plain["tracking"], "tracking."),
         "figure": (plain.get("figure") or {}).get("name"),
     }
@@ -468,7 +474,9 @@ def choices(text: str) -> list[str]:
 
 def decides(override: str) -> bool:
     """Whether an override changes which runs there are, beyond naming the figure and the scale."""
-    return re.split("[./=]", _parsed(override).key_or_group)[0] in ("task", "optimizer", "seed")
+    return re.split("[./=]", _parsed(override).key_or_group)[0] in (
+        *("task", "optimizer", "schedule", "seed"),
+    )
 
 
 def _names_a_file(override: str) -> bool:

@@ -20,11 +20,11 @@ from filelock import FileLock, Timeout
 from experiments.common import progress
 from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
 from experiments.common.config import ConfigError, Settings, plain_settings, task_module
-from experiments.common.optimizers import torch_optimizer
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
 from experiments.common.status import FINAL, read_manifest
+from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
 
 
@@ -65,6 +65,7 @@ def _execute(settings: Settings) -> str:
         "status": "running",
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "settings": settings.decisive(),
+        "axes": list(settings.axes()),
         "versions": versions(settings.task_name),
         "environments": _environments(settings),
     }
@@ -150,8 +151,11 @@ def check(settings: Settings, here: bool = True) -> None:
     if here and device.type == "cuda" and (device.index or 0) >= count:
         allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
         raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
-    if here and settings.tracking.name == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("tracking=wandb: not installed; pip install 'laprop[wandb]' first")
+    tracker = settings.tracking.name
+    if here and tracker in PACKAGES and importlib.util.find_spec(tracker) is None:
+        raise ConfigError(
+            f"tracking={tracker}: not installed; pip install 'laprop[{tracker}]' first"
+        )
     check_task(settings)
     try:
         settings.output.mkdir(parents=True, exist_ok=True)
@@ -166,17 +170,13 @@ def check(settings: Settings, here: bool = True) -> None:
 def check_task(settings: Settings) -> None:
     """Refuse settings that the task's dataclass lets in, but the task does not.
 
-    A task says which in a function ``check(settings)`` of its own. For one that has none and does
-    not batch the optimizer's settings, ``run.optimizer`` is tried on one weight.
+    A task says which in a function ``check(settings)`` of its own.
 
     Raises:
         ConfigError: names the setting and what is allowed.
     """
-    module = task_module(settings.task_name)
-    if own := getattr(module, "check", None):
+    if own := getattr(task_module(settings.task_name), "check", None):
         own(settings)
-    elif not any(axis.startswith("optimizer.") for axis in settings.axes()):
-        torch_optimizer(settings.optimizer, [torch.nn.Parameter(torch.zeros(1))])
 
 
 def outcome(settings: Settings) -> str:
