@@ -46,6 +46,7 @@ SLOW = {
     "test_style_transfer",
     "test_sweeps",
     "test_tracking",
+    "test_under_way",
     "test_every_figure_at_every_scale_it_has",
 }
 SLOW_FIXTURES = {"browser", "cli", "forkserver"}
@@ -182,6 +183,38 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any, None, No
     driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with one task more: one Python file and one YAML file."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("experiments", "configs", "laprop"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build")
+        )
+    shutil.copy(TOYS / "toy.py", folder / "experiments")
+    shutil.copy(TOYS / "toy.yaml", folder / "configs" / "task")
+    return folder
+
+
+@pytest.fixture
+def sweep(checkout: Path, tmp_path: Path) -> Any:
+    import swept
+
+    return swept.Sweep(checkout, tmp_path / "sweep")
+
+
+@pytest.fixture(scope="session")
+def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
+    """The numbers of a sweep that nothing befell."""
+    import swept
+
+    sweep = swept.Sweep(checkout, tmp_path_factory.mktemp("alone"))
+    sweep.to_its_end()
+    numbers = sweep.numbers()
+    assert len(numbers) == len(swept.SEEDS)
+    return numbers
 
 
 def blocks(language: str) -> list[str]:

@@ -166,7 +166,8 @@ class Ending:
         again, self.number = self.number is not None, number
         if not self._in_other_processes:
             raise Interrupted(128 + number)
-        self._sweep.stop.touch()
+        with suppress(OSError):  # a full disk; the launcher's own runs are told all the same
+            self._sweep.stop.touch()
         if again:
             self._told.clear()
             self.follow([cell.look() for cell in self._sweep.cells])

@@ -181,7 +181,8 @@ def sweeps(output: Path) -> list[Sweep]:
 def labels(every: Sequence[Settings]) -> list[str]:
     """For each run its optimizer and the settings that vary among them: ``laprop nu 0.9 seed 1``.
 
-    Two runs of two tasks have the task in front.
+    What follows from the task and the optimizer, as an epsilon that each has, is left out. Where
+    there are several tasks, a run's stands in front.
     """
     flats = []
     for settings in every:
@@ -189,14 +190,21 @@ def labels(every: Sequence[Settings]) -> list[str]:
         flat = {f"{group}.{k}": v for group, inner in groups.items() for k, v in inner.items()}
         flats.append(flat | {"seed": settings.seed})
     keys = dict.fromkeys(key for flat in flats for key in flat)
-    varying = [key for key in keys if len({shown(flat.get(key)) for flat in flats}) > 1]
+    varying = []
+    for key in keys:
+        by_kind: dict[tuple[str, str], set[str]] = {}
+        for settings, flat in zip(every, flats, strict=True):
+            kind = settings.task_name, settings.optimizer.name
+            by_kind.setdefault(kind, set()).add(shown(flat.get(key)))
+        if any(len(values) > 1 for values in by_kind.values()):
+            varying.append(key)
     several = len({settings.task_name for settings in every}) > 1
     lines = []
     for settings, flat in zip(every, flats, strict=True):
         words = [settings.task_name] if several else []
         words.append(settings.optimizer.name)
         for key in varying:
-            if key != "optimizer.name" and flat.get(key) is not None:
+            if flat.get(key) is not None:
                 words.append(f"{key.rpartition('.')[2]} {shown(flat[key])}")
         lines.append(" ".join(words))
     return lines
