@@ -61,11 +61,11 @@ report: install
 
 bench: install
 	$(INSTALL) --editable ".[dev,bench]"
-	$(RUN) scripts.bench_optimizer
-	$(RUN) scripts.bench_grid
-	$(RUN) scripts.bench_cifar10
-	$(RUN) scripts.bench_rainbow
-	$(RUN) scripts.bench_startup
+	$(RUN) scripts.benchmarks.optimizer
+	$(RUN) scripts.benchmarks.grid
+	$(RUN) scripts.benchmarks.cifar10
+	$(RUN) scripts.benchmarks.rainbow
+	$(RUN) scripts.benchmarks.startup
 	$(RUN) scripts.make_figures benchmarks
 
 notebooks: install

@@ -5,7 +5,7 @@ authors used: the shortcut to another number of channels is a 1 x 1 convolution 
 the net has 272,474 parameters; with the paper's own parameter-free shortcut (option A:
 every second pixel, new channels zero) it has 269,722. Both round to the 0.27 M of the literature.
 
-The data set lies on the device as a whole, and a batch is one gather from it. Where there is a GPU
+The whole data set is on the device, so that a batch is one gather. On a GPU
 ``task.compile=reduce-overhead`` makes CUDA graphs of the forward and the backward pass.
 """
 
@@ -32,11 +32,11 @@ METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 @settings
 class Config:
-    """The recipe; shortcuts, data and precision.
+    """Network, data, schedule and precision of a training.
 
     Attributes:
         depth: layers with weights, 6 n + 2.
-        width: channels of the first third of the layers; then twice and four times as many.
+        width: channels in the first third of the layers; each further third has twice as many.
         shortcut: where the number of channels changes: ``projection``, or He's option A, ``pad``.
         epochs: passes over the training images.
         milestones: epochs (of 0, 1, ...) at which lr and decay begin to be 0.1 times as large,
@@ -153,7 +153,7 @@ def padded(images: Tensor) -> Tensor:
 
 
 def crops(images: Tensor, index: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
-    """Cut one window out of each chosen image, mirrored where said.
+    """Cut one window out of each chosen image, and mirror some of them.
 
     Args:
         images: of :func:`padded`.
@@ -203,7 +203,7 @@ def train(cfg: Config, run: Run) -> None:
     net = resnet(cfg.depth, cfg.width, cfg.shortcut)
     net = net.to(run.device, memory_format=torch.channels_last)
     forward = net if cfg.compile == "none" else torch.compile(net, mode=cfg.compile, dynamic=False)
-    # Adam's torch class would scale the decay by lr: the decay is taken here, from all alike.
+    # torch's Adam would scale the decay by lr, so the decay is done here, alike for all optimizers.
     optimizer = run.optimizer(net.parameters(), weight_decay=0.0)
     weights = list(net.parameters())
     history = torch.full((cfg.epochs, len(METRICS)), math.nan, dtype=torch.float64)
@@ -243,5 +243,5 @@ def train(cfg: Config, run: Run) -> None:
         history[epoch] = numbers
         run.log(epoch + 1, **dict(zip(METRICS, numbers, strict=True)))
         run.diverged(numbers[0], epoch + 1, cfg.diverged_above)
-    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended before
+    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended in the first epoch
     run.summary(**dict(zip(METRICS, final, strict=True)))

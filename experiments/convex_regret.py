@@ -43,20 +43,20 @@ AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
 OPTIMIZERS = ("adam", "amsgrad", "laprop", "amsprop")
 OPTIONS: tuple[str, ...] = ()  # the rules as the theorems have them
 SCHEDULED = False  # lr, mu and the rest have the decay of the theorems
-ROUNDS_PER_STEP = 100  # of run.steps: the grain of checkpoints
-ROUNDING = 1e-12  # relative: what falls by less counts as constant
+ROUNDS_PER_STEP = 100  # rounds in each of run.steps, between which checkpoints are possible
+ROUNDING = 1e-12  # relative; a smaller fall counts as rounding
 
 
 @settings
 class Config:
-    """Online convex problems in a box.
+    """An online convex problem in a box.
 
     Attributes:
         problem: see the module.
         rounds: T; a multiple of 100, at most 60,000 where the problem is ``mnist``.
         zeta: decay of the momentum.
         diameter: D, the side of the box.
-        peak: C over the period, above 1; ``rare`` alone has it.
+        peak: C over the period, above 1; only ``rare`` uses it.
         points: logged rounds, at equal steps of log t.
     """
 
@@ -69,11 +69,11 @@ class Config:
 
 
 class Problem(Protocol):
-    """What the rounds show.
+    """A sequence of convex losses, one for each round.
 
     Attributes:
         dimension: d.
-        gradient: G, the largest |gradient| of a coordinate, a number per member.
+        gradient: G, the largest |gradient| of a coordinate, for each member.
     """
 
     dimension: int
@@ -255,7 +255,7 @@ def check(settings: Settings) -> None:
 
 
 def train(cfg: Config, run: Run) -> None:
-    """Play all rounds; keep the regret and what the bounds are made of."""
+    """Play all rounds; keep the regret and the sums in the bounds."""
     name, grid = run.config.optimizer.name, run.grid
     algorithm, size = ALGORITHMS[name], len(grid)
     lr, mu, nu = (grid[f"optimizer.{key}"] for key in ("lr", "mu", "nu"))
@@ -270,7 +270,7 @@ def train(cfg: Config, run: Run) -> None:
         "falls": torch.zeros(size, dtype=torch.float64, device=run.device),
         "fell_at": torch.full((size,), torch.nan, dtype=torch.float64, device=run.device),
         "halfway": torch.full((size,), torch.nan, dtype=torch.float64, device=run.device),
-        "passed": {},  # first logged round where the regret is above a bound
+        "passed": {},  # the first logged round at which the regret is above a bound
     }
     sums = ("loss", "growth", "mixing", "scaled_mixing", "stepping")
     carry |= {key: torch.zeros(size, dtype=torch.float64, device=run.device) for key in sums}
@@ -285,7 +285,7 @@ def train(cfg: Config, run: Run) -> None:
             root = (state["n_max" if algorithm.amsgrad else "n"] / state["c_n"][:, None]).sqrt()
             root = root + epsilon
             scaled, total = root * math.sqrt(t), root.sum(1)
-            # lr_t is lr/sqrt(t): the theorem's condition is that `scaled` falls in no coordinate.
+            # lr_t is lr/sqrt(t), so the theorem's condition is that `scaled` never falls.
             falls = (scaled < carry["scaled"] * (1 - ROUNDING)).any(1)
             carry["falls"] += falls
             first = falls & carry["fell_at"].isnan()

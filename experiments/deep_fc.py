@@ -4,12 +4,13 @@ A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all memb
 stack of networks. Members with the same seed start at the same weights and see the same batches.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
+from experiments import stacked
 from experiments.common import data
 from experiments.common.config import settings
 from experiments.common.run import Run
@@ -87,8 +88,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
     for w, b in zip(params["w"].unbind(1), params["b"].unbind(1), strict=True):
         x = linear(b, x, w).relu_()
     logits = linear(params["b_out"], x, params["w_out"])
-    chosen = logits.log_softmax(-1).gather(-1, labels[..., None])
-    return -chosen.mean((-2, -1))
+    return stacked.cross_entropy(logits, labels)
 
 
 def train(cfg: Config, run: Run) -> None:
@@ -98,16 +98,9 @@ def train(cfg: Config, run: Run) -> None:
     (images, labels), _ = data.mnist(run.device)
     images = (images.float() / 255 - MEAN) / STD
 
-    starts = [initial(cfg.depth, cfg.width, run.generator("weights", seed)) for seed in seeds]
-    params = {k: torch.stack([s[k] for s in starts]).to(run.device)[stream] for k in starts[0]}
-    carry: dict[str, Any] = {
-        "params": params,
-        "states": {name: algorithm.init(value) for name, value in params.items()},
-        "order": torch.zeros(len(seeds), len(images), dtype=torch.int64, device=run.device),
-        "total": torch.zeros(len(grid), device=run.device),  # of losses since the last record
-        "lowest": torch.full((len(grid),), torch.inf, device=run.device),
-        "lowest_at": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
-    }
+    carry = stacked.begin(run, algorithm, lambda g: initial(cfg.depth, cfg.width, g))
+    order = torch.zeros(len(seeds), len(images), dtype=torch.int64, device=run.device)
+    carry["order"] = order  # of the images in this epoch
     shuffles = [run.generator("batches", seed) for seed in seeds]
     run.track(carry=carry)
     per_epoch = len(images) // cfg.batch_size
@@ -128,11 +121,5 @@ def train(cfg: Config, run: Run) -> None:
                     value.detach(), g, carry["states"][name], **hyper
                 )
         if update % cfg.log_every == 0:
-            mean = carry["total"] / cfg.log_every
-            carry["total"] = torch.zeros_like(mean)
-            run.log(update, train_loss=mean)
-            lower = mean < carry["lowest"]
-            carry["lowest"] = torch.where(lower, mean, carry["lowest"])
-            carry["lowest_at"] = torch.where(lower, update, carry["lowest_at"])
-            run.summary(final_loss=mean)
+            stacked.record(run, carry, update, cfg.log_every)
     run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

@@ -1,12 +1,13 @@
 """What each disagreement about the optimizer does to a training path (DISCREPANCIES.md).
 
-Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches. One
-is trained by the package's default LaProp (in one pair by the authors' AdamW), the other with one
-thing changed, as the paper prints it or as a copy of the authors' code has it. Their distance, by
-how far the default has come, is what the disagreement is worth. Two controls give the scale to read
-it on, both the default twice: ``other_batches``, on other minibatches, and ``last_bit``, from a
-start that is changed in the last bit of its weights. What is not above the second is rounding that
-training has amplified.
+Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches. The
+package's default LaProp trains one (in one pair the authors' AdamW does). The other is trained with
+one thing changed, to what the paper prints or to what a copy of the authors' code does. The effect
+of the disagreement is the distance of the two, divided by how far the first has come.
+
+Two controls compare the default with itself: ``other_batches`` on other minibatches, and
+``last_bit`` from weights that are changed in their last bit. An effect that is no larger than that
+of ``last_bit`` is rounding that the training has amplified.
 
 A vectorised task: task.schedule and seed may be lists.
 """

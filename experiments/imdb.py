@@ -1,8 +1,8 @@
 """An LSTM on IMDB reviews with label noise (paper C.1, Figure 7).
 
 A vectorised task: seed, optimizer.lr, mu, nu, epsilon and task.flip may be lists. Members with the
-same seed start at the same weights and see the same batches; the labels that a larger ``flip``
-turns over include those of a smaller one.
+same seed start at the same weights and see the same batches; a larger ``flip`` turns over the
+labels that a smaller one does, and more.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ VERSION = 1  # raised when the same settings give other numbers
 AXES = (
     "seed", "optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "task.flip",
 )  # fmt: skip
-UNKNOWN = "[UNK]"  # all words without a vector; theirs is zero, as is that of the padding
+UNKNOWN = "[UNK]"  # stands for all words without a vector; its vector and the padding's are zero
 # GloVe's own tokens: don't is "do n't", it's is "it 's"; other words and signs one by one.
 TOKEN = r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|d|ll|m)\b|\w+|[^\w\s]"
 RESULT = "test_error"
 METRICS = ("train_loss", "valid_error", "test_error")
-POOL = 20  # batches out of which reviews of like length come together
+POOL = 20  # batches in a pool within which reviews are sorted by length
 TEST_BATCH = 500
 
 
@@ -38,11 +38,11 @@ class Config:
 
     Attributes:
         hidden: units of the LSTM.
-        length: words of a review that count, the last ones.
+        length: number of words at the end of a review that are read.
         vocabulary: most frequent words of the training reviews that have a vector.
-        reviews: number of training reviews, drawn once from the 25,000.
+        reviews: number of training reviews, drawn from the 25,000 in the same way for all runs.
         validation: number of others among them that are held out.
-        test_reviews: number of test reviews, drawn once from the 25,000.
+        test_reviews: number of test reviews, drawn likewise.
         flip: share of the training labels that are wrong, r.
         batch_size: reviews in a minibatch; the last of an epoch may be smaller.
         epochs: passes over the training reviews.
@@ -77,12 +77,12 @@ class Config:
 
 
 def tokenizer(texts: list[str], words: list[str], size: int) -> Tokenizer:
-    """Words to numbers: 0 unknown, then from the most frequent in ``texts`` on.
+    """A tokenizer to numbers: 0 for unknown words, then the most frequent of ``texts`` first.
 
     Args:
-        texts: what the vocabulary is taken from.
-        words: those that have a vector.
-        size: at most so many words.
+        texts: their words are counted.
+        words: the words that have a vector; only these are taken.
+        size: largest number of words.
     """
     counter = _untrained({})
     trainer = trainers.WordLevelTrainer(vocab_size=1 << 30, show_progress=False)
@@ -102,7 +102,7 @@ def _untrained(vocabulary: dict[str, int]) -> Tokenizer:
 
 
 def encoded(tokens: Tokenizer, texts: list[str], length: int) -> tuple[Tensor, Tensor]:
-    """The last words of each text, on the right.
+    """The numbers of the last words of each text, aligned on the right.
 
     Returns:
         numbers, int64 (texts, length), 0 before the first word; how many words, int64 (texts,).
@@ -121,9 +121,9 @@ def encoded(tokens: Tokenizer, texts: list[str], length: int) -> tuple[Tensor, T
 
 
 class LSTM(torch.autograd.Function):
-    """The last hidden state of an LSTM per member, (B, N, H); gates in the order i, f, o, g.
+    """The last hidden state of each member's LSTM, (B, N, H); gates are in the order i, f, o, g.
 
-    With its gradient written out: the weights' are then two matrix products for all words at once.
+    The gradient is written out, so that the weights' gradient is two matrix products for all words.
 
     Args:
         x: (T, N, E), the same for all members; it gets no gradient.
@@ -220,26 +220,26 @@ class Texts:
         return len(self.labels)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs of the network, (T, N, E) and (T, N), as long as the longest of the reviews."""
+        """Inputs of the network, (T, N, E) and (T, N), where T is the longest review's length."""
         counts = self.counts[index]
         steps = int(counts.max().clamp(min=1))
         place = torch.arange(steps, device=index.device)[:, None]
         return self.table[self.numbers[index, -steps:].T], place >= steps - counts
 
     def order(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """A random order of all reviews in which those of a minibatch are of like length."""
+        """A random order of all reviews in which those of a minibatch are of similar length."""
         shuffled = torch.randperm(len(self), generator=generator)
         batches: list[Tensor] = []
         for pool in shuffled.split(POOL * batch_size):
             by_length = pool[self.counts.cpu()[pool].argsort(stable=True)].split(batch_size)
             mixed = torch.randperm(len(by_length), generator=generator).tolist()
             batches += [by_length[i] for i in mixed]
-        # The one that may be smaller comes last.
+        # The minibatch that may be smaller comes last.
         return torch.cat(sorted(batches, key=lambda b: len(b) < batch_size))
 
 
 def errors(params: dict[str, Tensor], texts: Texts) -> Tensor:
-    """Share of the reviews that each member gets wrong, (B,); no number is no right answer."""
+    """Share of the reviews that each member gets wrong, (B,); a NaN counts as wrong."""
     right: Tensor | int = 0
     for index in texts.counts.argsort(stable=True).split(TEST_BATCH):
         scores = logits(params, *texts.batch(index))
@@ -250,7 +250,7 @@ def errors(params: dict[str, Tensor], texts: Texts) -> Tensor:
 
 
 def load(cfg: Config, run: Run) -> tuple[Texts, Texts, Texts]:
-    """The training, the held out and the test reviews; the words are the training reviews' own."""
+    """The training, held out and test reviews; the vocabulary is the training reviews'."""
     train_set, test_set = data.imdb()
     words, vectors = data.glove()
     drawn = [
@@ -271,10 +271,10 @@ def load(cfg: Config, run: Run) -> tuple[Texts, Texts, Texts]:
 
 @contextmanager
 def subnormals_as_zero() -> Iterator[None]:
-    """Let the CPU take numbers below 1e-38 for zero, in this thread.
+    """Let the CPU treat numbers below 1e-38 as zero, in this thread.
 
-    A gradient that fades over a hundred words, or behind a saturated gate, gets there, and
-    arithmetic with such numbers makes an update take two to four times as long.
+    Gradients become so small over a hundred words or behind a saturated gate, and arithmetic with
+    such numbers makes an update take two to four times as long.
     """
     torch.set_flush_denormal(True)
     try:
@@ -293,7 +293,9 @@ def train(cfg: Config, run: Run) -> None:
     """Train the stack; after each epoch log the training loss and the errors on clean labels."""
     grid, algorithm, flip = run.grid, run.algorithm, run.grid["task.flip"].float()
     seeds, _ = grid.codes("seed")
-    members = len(grid) // len(seeds)  # of a seed: they stand together, it is the first axis
+    members = len(grid) // len(
+        seeds
+    )  # members of a seed; they are neighbours, since the seed is the first axis
     groups = [slice(s * members, (s + 1) * members) for s in range(len(seeds))]
     train_set, valid_set, test_set = load(cfg, run)
 

@@ -2,8 +2,8 @@
 
 Softmax regression on MNIST at 14 x 14 pixels (means of 2 x 2), minibatches, float64. A member
 stands at a small ``task.distance`` from a limit and runs beside the method that it should become,
-on the same minibatches, each with the gradients of its own path. What counts is the distance of
-the two paths.
+on the same minibatches, each with the gradients of its own path. The result is the distance
+of the two paths.
 
 ===================  ==============================  ===========================================
 ``limit``            hyper-parameters at distance e  should become
@@ -47,15 +47,15 @@ WARM = ("nu_1", "nu_1_other_warm")
 
 @settings
 class Config:
-    """A limit of Adam or LaProp on softmax regression.
+    """A limit of Adam or LaProp, approached on softmax regression.
 
     Attributes:
         limit: see the module.
         distance: e, how far from the limit the hyper-parameter stands.
         updates: length of the paths.
         batch_size: images in a minibatch, drawn with replacement.
-        warmup: minibatches at the start whose mean squared gradient is a warm n.
-        log_every: updates.
+        warmup: minibatches at the start; their mean squared gradient is the warm n.
+        log_every: updates between two records.
     """
 
     limit: Literal[
@@ -110,12 +110,12 @@ def approaching(limit: str, e: Tensor, mu: float, nu: float) -> dict[str, Tensor
 
 
 def limiting(limit: str, t: int, near: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
-    """Decay rates at update t (from 1) of what the limit should become.
+    """Decay rates, at update t (from 1), of the method that the optimizer should become.
 
     Args:
-        limit: which.
+        limit: one of the module's table.
         t: update.
-        near: decay rates of the optimizer beside it; those that the limit leaves alone are shared.
+        near: decay rates of the optimizer; those that do not change in the limit are shared.
     """
     mean = 1 - 1 / t
     changed = {
@@ -156,7 +156,7 @@ def train(cfg: Config, run: Run) -> None:
     if cfg.limit in WARM:
         squares = (loss_and_gradient(origin, *draw())[1] ** 2 for _ in range(cfg.warmup))
         n = sum(squares, torch.zeros_like(origin)) / cfg.warmup
-        # A pixel that the warm-up hardly saw has n near 0: its steps would be huge, for ever.
+        # A pixel that was hardly seen in the warm-up has n near 0, which would make its steps huge.
         n = torch.maximum(n, n.mean((1, 2), keepdim=True) / 100)
         states = {key: warm(state, n) for key, state in states.items()}
         if cfg.limit == "nu_1":

@@ -13,6 +13,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from experiments import stacked
 from experiments.common import data
 from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
@@ -93,8 +94,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
     """
     hidden = torch.baddbmm(params["b1"][:, None], images, params["w1"].mT).relu()
     logits = torch.baddbmm(params["b2"][:, None], hidden, params["w2"].mT)
-    chosen = logits.log_softmax(-1).gather(-1, labels[..., None])
-    return -chosen.mean((-2, -1))
+    return stacked.cross_entropy(logits, labels)
 
 
 def clipped(gradients: list[Tensor], largest: float) -> list[Tensor]:
@@ -116,15 +116,7 @@ def train(cfg: Config, run: Run) -> None:
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255
 
-    starts = [initial(cfg.width, run.generator("weights", seed)) for seed in seeds]
-    params = {k: torch.stack([s[k] for s in starts]).to(run.device)[stream] for k in starts[0]}
-    carry = {
-        "params": params,
-        "states": {name: algorithm.init(value) for name, value in params.items()},
-        "total": torch.zeros(len(grid), device=run.device),  # of losses since the last record
-        "lowest": torch.full((len(grid),), torch.inf, device=run.device),
-        "lowest_at": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
-    }
+    carry = stacked.begin(run, algorithm, lambda g: initial(cfg.width, g))
     shuffles = [run.generator("batches", seed) for seed in seeds]
     spikes = [run.generator("spikes", seed) for seed in seeds]
     run.track(carry=carry)
@@ -153,11 +145,5 @@ def train(cfg: Config, run: Run) -> None:
                     )
             update = epoch * per_epoch + i + 1
             if update % cfg.log_every == 0:
-                mean = carry["total"] / cfg.log_every
-                carry["total"] = torch.zeros_like(mean)
-                run.log(update, train_loss=mean)
-                lower = mean < carry["lowest"]
-                carry["lowest"] = torch.where(lower, mean, carry["lowest"])
-                carry["lowest_at"] = torch.where(lower, update, carry["lowest_at"])
-                run.summary(final_loss=mean)
+                stacked.record(run, carry, update, cfg.log_every)
     run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

@@ -24,7 +24,7 @@ AXES = ("task.size", "optimizer.mu", "optimizer.nu")
 OPTIMIZERS = ("adam", "laprop")
 OPTIONS: tuple[str, ...] = ()  # the rules as they stand
 SCHEDULED = False
-LOGGED = 40  # points of the curve after the exploding gradient, at equal steps of log t
+LOGGED = 40  # points of the curve after the exception, at equal steps of log t
 
 
 @settings
@@ -33,8 +33,8 @@ class Config:
 
     Attributes:
         size: |gradient| of the exception.
-        before: updates with the gradient +1 before it; many times 1/(1 - nu), as the bias
-            correction would otherwise soften it.
+        before: updates with the gradient +1 before it; many times 1/(1 - nu), because the bias
+            correction weakens an early exception.
         after: updates with the gradient +1 after it.
     """
 
@@ -44,10 +44,10 @@ class Config:
 
 
 def closed_form(name: str, mu: float, nu: float) -> float:
-    """The update with the exception, as its size goes to infinity, derived from the rules.
+    """The update at an exception of infinite size, derived from the rules.
 
-    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. In Adam the
-    exception is all that is left in m and in n: -(1 - mu) G / root((1 - nu) G^2).
+    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. In Adam
+    nothing else counts in m and n: -(1 - mu) G / root((1 - nu) G^2).
     """
     if name == "laprop":
         return bounds.steady_direction(mu, nu)

@@ -1,7 +1,8 @@
 """RoBERTa on English Wikipedia, pretrained by fairseq (paper 5.4 and C.5, Figures 5b and 10).
 
-fairseq-train runs beside us with :mod:`laprop.fairseq_plugin`: GPT-2's byte pairs, whole words
-masked. Its training loss of every update is recorded. See :mod:`experiments.common.fairseq`.
+fairseq-train runs as a process of its own with :mod:`laprop.fairseq_plugin`, on GPT-2's byte pairs
+and with whole words masked. The training loss of every update is recorded. See
+:mod:`experiments.common.fairseq`.
 """
 
 import json
@@ -31,9 +32,9 @@ class Config:
         width: of the embeddings and layers; ``inner`` of the feed-forward layers.
         heads: of attention; must divide the width.
         dropout: share of activations; ``attention_dropout`` of attention weights.
-        tokens_per_sample: whole paragraphs that fit into as many tokens; longer ones are left out.
-        batch_size: samples that go through the network at a time.
-        update_freq: of these to an update.
+        tokens_per_sample: whole paragraphs are joined up to this length; longer ones are left out.
+        batch_size: samples that go through the network at once.
+        update_freq: number of such batches in an update.
         updates: length of the training.
         decay_until: the update at which the learning rate would reach 0.
         warmup: updates over which the learning rate grows from 0.
@@ -76,7 +77,7 @@ def prepare(cfg: Config, folder: Path) -> None:
         *("--keep-empty", "--workers", 2),
         log=folder / "encode.log",
     )
-    # All of GPT-2's pairs, whether the text has them or not: the network's size is the paper's.
+    # With all of GPT-2's pairs, also those not in the text, the network has the paper's size.
     pairs = sorted(json.loads((bpe / "encoder.json").read_text()).values())
     (folder / "dict.txt").write_text("".join(f"{pair} 1\n" for pair in pairs))
     fairseq.tool(
@@ -119,4 +120,5 @@ def train(cfg: Config, run: Run) -> None:
     )
     losses = updates.train_loss
     run.summary(final_loss=losses[-cfg.average_over :].mean(), mean_loss=losses.mean())
-    shutil.rmtree(fairseq.checkpoints(run), ignore_errors=True)  # as run's own, when it is done
+    # A finished run keeps no checkpoints, neither ours nor fairseq's.
+    shutil.rmtree(fairseq.checkpoints(run), ignore_errors=True)

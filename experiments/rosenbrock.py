@@ -2,8 +2,8 @@
 
 A vectorised task: optimizer.lr, mu, nu, epsilon, task.sigma and seed may be lists, and their whole
 product trains as one tensor program. Members with the same seed see the same noise, scaled by
-their sigma: settings are compared on paired randomness, and a member's path does not depend on
-who else is in the batch.
+their sigma, so that settings are compared on the same randomness, and a member's path does not
+depend on the other members.
 """
 
 from typing import Annotated, Literal
@@ -27,7 +27,7 @@ AXES = (
     "seed",
 )
 VERSION = 1  # raised when the same settings give other numbers
-UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
+UPDATES_PER_STEP = 100  # updates in each of run.steps, between which checkpoints are possible
 
 
 @settings
@@ -36,14 +36,14 @@ class Config:
 
     Attributes:
         sigma: the paper's noise level.
-        noise: the reading of it: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the
-            paper says, ``width`` from Uniform(-sigma/2, sigma/2), which gives its thresholds.
+        noise: how it is read: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the paper
+            says, ``width`` from Uniform(-sigma/2, sigma/2), which gives the paper's thresholds.
         updates: the longest run; a multiple of 100.
         start: (x, y).
         converged_below: a member has converged at the first update after which its loss without
             noise is below this; the paper does not say whether it has to stay there.
-        mean_over: number of last updates whose mean position is kept; 0: stop members once
-            converged and keep no position.
+        mean_over: number of last updates whose mean position is kept; with 0 none is kept, and
+            members stop once they have converged.
     """
 
     sigma: Axis[Annotated[float, Ge(0)]]
@@ -66,7 +66,7 @@ def loss(theta: Tensor) -> Tensor:
 
 
 def gradient(theta: Tensor) -> Tensor:
-    """Its gradient; at theta + e it is the gradient of the noisy loss. (B, 2) to (B, 2)."""
+    """The gradient of ``loss``, (B, 2) to (B, 2); at theta + e it is that of the noisy loss."""
     x, y = theta.unbind(-1)
     valley = 200 * (y - x * x)
     return torch.stack([-2 * (1 - x) - 2 * x * valley, valley], -1)
@@ -117,7 +117,7 @@ def train(cfg: Config, run: Run) -> None:
 
 
 def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
-    """Per sigma, where following the mean gradient ends and where following its sign does.
+    """For each sigma, where the mean gradient vanishes and where the mean sign of it does.
 
     With e1, e2 uniform on (-h, h) the expected loss is
     ``(1 - x)^2 + h^2/3 + 100 ((y - x^2 - h^2/3)^2 + (1 + 4 x^2) h^2/3 + 4 h^4/45)``:

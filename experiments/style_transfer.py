@@ -29,14 +29,14 @@ from laprop.functional import ALGORITHMS
 # part of a run's key by themselves. 2: the style loss is a mean over the layers; 1: it was the sum.
 VERSION = 2
 
-OPTIMIZERS = (*ALGORITHMS, "lbfgs")
+OPTIMIZERS = (*ALGORITHMS, "lbfgs")  # L-BFGS in addition to the rules
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
-LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # all of them for the style
+LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # the style loss takes all five
 CONTENT = LAYERS.index("conv2_2")
 POOLED = (LAYERS.index("conv1_2"), LAYERS.index("conv2_2"))
-ROUND = 20  # evaluations in a step of L-BFGS: torch's default max_iter, one an iteration
-CHUNK = {"cpu": 4 * 128**2, "cuda": 16 * 512**2}  # pixels before the network at a time
-TILE = 128  # pixels: the height of a picture in the montage
+ROUND = 20  # evaluations in a step of L-BFGS, one for each of torch's default max_iter
+CHUNK = {"cpu": 4 * 128**2, "cuda": 16 * 512**2}  # pixels that go through the network at once
+TILE = 128  # height in pixels of a picture in the montage
 
 
 @settings
@@ -50,11 +50,11 @@ class Config:
             of the mean squared error of the Gram matrix, which is over channels x height x width.
         content_weight: factor of the mean squared error of conv2_2.
         start_noise: seed 0 starts at black, the paper's image; every other seed adds noise uniform
-            in [0, start_noise] to it. 1/255 is a grey level: nobody sees it.
-        weights: which VGG19, the first of these that can be had: ``torchvision``, the tutorial's;
+            in [0, start_noise] to it. 1/255 is one grey level, which is invisible.
+        weights: which VGG19; the first that can be fetched: ``torchvision``, the tutorial's;
             ``caffe``, those of Simonyan and Zisserman brought to the same scale.
-        log_first: up to this update, or evaluation, each loss is logged,
-        log_every: and later every so many.
+        log_first: the losses of so many first updates (for L-BFGS evaluations) are logged.
+        log_every: later, every so many.
     """
 
     size: Annotated[int, Gt(0), MultipleOf(4)]
@@ -86,13 +86,13 @@ class VGG:
     biases: list[Tensor]
 
     def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> "VGG":
-        """The same elsewhere, kernels in the memory format that convolves the fastest."""
+        """The network on another device, with kernels in the fastest memory format."""
         kernels = [k.to(device, dtype, memory_format=torch.channels_last) for k in self.kernels]
         mean, std, *biases = (x.to(device, dtype) for x in (self.mean, self.std, *self.biases))
         return VGG(mean, std, kernels, biases)
 
     def __call__(self, images: Tensor) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """The five convolutions before their ReLU, where the tutorial takes the losses.
+        """The outputs of the five convolutions before their ReLU, on which the losses are taken.
 
         Args:
             images: (B, 3, size, size).
@@ -104,7 +104,9 @@ class VGG:
         for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             x = conv2d(x, kernel, bias, padding=1)
             outputs.append(x)
-            if layer in POOLED:  # before the ReLU, which commutes with it and is then a quarter
+            if (
+                layer in POOLED
+            ):  # pooled before the ReLU, which gives the same and has a quarter of the work then
                 x, places[layer] = max_pool2d(x, 2, return_indices=True)
             x = x.relu()
         return outputs, places
@@ -177,7 +179,7 @@ def network(wanted: list[str]) -> tuple[str, VGG]:
 
 
 def gram(output: Tensor) -> Tensor:
-    """(B, channels, height, width) to (B, channels, channels), over their number of values."""
+    """Gram matrices over the number of values, (B, C, height, width) to (B, C, C)."""
     features = output.flatten(2)
     return features @ features.mT / features[0].numel()
 
@@ -306,15 +308,15 @@ def updates(cfg: Config) -> int:
 
 
 def train(cfg: Config, run: Run) -> None:
-    """T updates or evaluations; the regret is the mean of the T losses that were met on the way.
+    """Make T updates or evaluations; the regret is the mean of their T losses.
 
-    The loss of the best image is not subtracted: nobody knows it, and it is the same for all.
+    The loss of the best image is unknown and the same for all optimizers; it is not subtracted.
     """
     weights, vgg = network(cfg.weights)
     style, content = (picture(n, cfg.size).to(run.device) for n in ("picasso", "dancing"))
     objective = Loss(vgg.to(run.device), style, content, cfg.style_weight, cfg.content_weight)
     minimise = by_lbfgs if run.config.optimizer.name == "lbfgs" else by_updates
-    # A GPU's default is to round what a convolution multiplies to 10 bits.
+    # By default a GPU rounds the factors in a convolution to 10 bits.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
         images, total, last = minimise(cfg, run, objective)
     run.summary(regret=total / cfg.updates, final_loss=last, weights=weights)

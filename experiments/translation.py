@@ -1,7 +1,8 @@
 """IWSLT14 German to English with a transformer, trained by fairseq (paper 5.4, Figure 5a).
 
-fairseq-train runs beside us with :mod:`laprop.fairseq_plugin`; its training loss of every update
-is recorded, and the test set translated at the end. See :mod:`experiments.common.fairseq`.
+fairseq-train runs as a process of its own with :mod:`laprop.fairseq_plugin`. The training loss of
+every update is recorded, and the test set is translated at the end. See
+:mod:`experiments.common.fairseq`.
 """
 
 import contextlib
@@ -38,14 +39,14 @@ class Config:
     Attributes:
         archive: the official ``de-en.tgz``, by hand, which gives all 160,239 training pairs; null:
             the 34,907 of them that the data folder has.
-        pairs: as many of the training pairs, from the first; null: all there are.
+        pairs: number of training pairs, from the first on; null: all of them.
         merges: of the joint byte pair encoding.
         layers: of the encoder and of the decoder.
         width: of the embeddings and layers; ``inner`` of the feed-forward layers.
         heads: of attention; must divide the width.
         dropout: share of activations.
-        label_smoothing: share of the target that goes to all words alike.
-        max_tokens: of a batch, padding included.
+        label_smoothing: share of the target that is spread evenly over all words.
+        max_tokens: largest number of tokens in a batch, with padding.
         updates: length of the training.
         decay_until: the update at which the learning rate would reach 0.
         warmup: updates over which the learning rate grows from 0.
@@ -110,7 +111,7 @@ def official(archive: Path) -> dict[str, list[Pair]]:
     Punctuation is not turned into ``&apos;`` and the like, as in the data folder's training text.
 
     Raises:
-        ConfigError: the file is missing, or not what it is to be.
+        ConfigError: the file is missing, or it is not the official one.
     """
     from sacremoses import MosesTokenizer
 
@@ -160,10 +161,10 @@ def prepare(cfg: Config, folder: Path) -> None:
 
     splits = mirrored() if cfg.archive is None else official(Path(cfg.archive))
     splits["train"] = splits["train"][: cfg.pairs]
-    splits["test"] = splits["test"][: cfg.test_pairs or 1]  # fairseq wants no empty split
+    splits["test"] = splits["test"][: cfg.test_pairs or 1]  # fairseq refuses an empty split
     both = [side for language in (0, 1) for side in (pair[language] for pair in splits["train"])]
     with (folder / "code").open("w+") as codes:
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that it always draws
+        with contextlib.redirect_stderr(io.StringIO()):  # it always draws a progress bar
             learn_bpe(both, codes, cfg.merges)
         codes.seek(0)
         bpe = BPE(codes)
@@ -181,7 +182,7 @@ def prepare(cfg: Config, folder: Path) -> None:
 
 
 def unigram_loss(text: Path, smoothing: float) -> float:
-    """Loss in bits of a decoder that knows how frequent each token is, and no more.
+    """Loss in bits of a decoder that knows only how frequent each token is.
 
     That is the entropy of the training targets after label smoothing, as fairseq does it: a share
     of each target goes to all other tokens alike.
@@ -193,7 +194,7 @@ def unigram_loss(text: Path, smoothing: float) -> float:
     lines = (text / "bin" / "dict.en.txt").read_text().splitlines()
     counts = [int(line.split()[-1]) for line in lines]
     with (text / "train.en").open() as sentences:
-        counts.append(sum(1 for _ in sentences))  # </s>, the last of each
+        counts.append(sum(1 for _ in sentences))  # every sentence ends in </s>
     counts += [0, 0, 0]  # <s>, <pad>, <unk>
     shares = np.array(counts) / sum(counts)
     smoothed = (1 - smoothing) * shares + smoothing * (1 - shares) / (len(shares) - 1)
@@ -217,8 +218,8 @@ def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
             *("--gen-subset", "test", "--beam", cfg.beam, "--remove-bpe"),
             *("--max-len-a", 1.2, "--max-len-b", 10, "--max-tokens", cfg.max_tokens),
             *("--user-dir", fairseq.PLUGIN, "--seed", 1),
-            # By default, 8, fairseq leaves out the last batch unless 8 divides its size: the
-            # longest sentences, or all of a few, after which it divides by zero.
+            # By default fairseq leaves out a last batch whose size is no multiple of 8. These are
+            # the longest sentences, or all of a small set; fairseq then divides by zero.
             *("--required-batch-size-multiple", 1),
             log=partial,
             device=run.device,
@@ -232,7 +233,7 @@ def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
 
 
 def prepared(cfg: Config, run: Settings) -> Path:
-    """The text of these settings, prepared where it is not yet."""
+    """The prepared text of these settings; it is prepared at the first call."""
     return fairseq.prepared(
         run,
         {"archive": cfg.archive, "pairs": cfg.pairs, "merges": cfg.merges, "test": cfg.test_pairs},
@@ -241,7 +242,7 @@ def prepared(cfg: Config, run: Settings) -> Path:
 
 
 def training(cfg: Config, text: Path) -> list[object]:
-    """What fairseq-train is to train, on its command line."""
+    """The arguments of fairseq-train that say what to train."""
     sides = [
         option
         for side in ("encoder", "decoder")
@@ -276,4 +277,5 @@ def train(cfg: Config, run: Run) -> None:
         hypotheses, references = zip(*translate(cfg, run, text), strict=True)
         bleu = sacrebleu.corpus_bleu(hypotheses, [references], tokenize="none", force=True)
         run.summary(bleu=bleu.score)
-    shutil.rmtree(fairseq.checkpoints(run), ignore_errors=True)  # as run's own, when it is done
+    # A finished run keeps no checkpoints, neither ours nor fairseq's.
+    shutil.rmtree(fairseq.checkpoints(run), ignore_errors=True)

@@ -30,14 +30,16 @@ AXES = ("optimizer.mu", "optimizer.nu", "seed")
 OPTIMIZERS = ("adam", "laprop")
 OPTIONS: tuple[str, ...] = ()  # the rules as they stand
 SCHEDULED = False
-DECADES = 300  # that gradients may span: their squares then stay normal float64 numbers
-STEEPEST = 6.0  # decades from one gradient to the next: steeper changes nothing in float64
+DECADES = 300  # decades that gradients may span, so that their squares are normal float64 numbers
+STEEPEST = (
+    6.0  # largest rise in decades from one gradient to the next; more changes nothing in float64
+)
 LOGGED = 60  # points of the curve over a sequence, at equal steps of log t
 
 
 @settings
 class Config:
-    """Largest updates of Adam and LaProp.
+    """An adversary of Adam and LaProp.
 
     Attributes:
         sequence: the adversary, see the module.
@@ -56,7 +58,7 @@ def train(cfg: Config, run: Run) -> None:
     """Feed every member its sequence, keep its largest update."""
     name, grid = run.config.optimizer.name, run.grid
     mu, nu = grid["optimizer.mu"], grid["optimizer.nu"]
-    # Epsilon has no part in the propositions: the task's value is 0 beside every gradient here.
+    # The propositions have no epsilon; the task's value is negligible beside every gradient here.
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
     adversary = search if cfg.sequence == "searched" else feed
     reached, at = adversary(ALGORITHMS[name], cfg, run, hyper)
@@ -99,7 +101,7 @@ def feed(
         carry["at"] = torch.where(larger, step + 1, carry["at"])
         carry |= {"state": state, "reached": torch.where(larger, update, carry["reached"])}
         if step + 1 in logged:
-            run.log(step + 1, log10_update=update.log10())  # it passes what float32 holds
+            run.log(step + 1, log10_update=update.log10())  # float32 would overflow
     return carry["reached"], carry["at"]
 
 

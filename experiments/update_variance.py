@@ -25,7 +25,7 @@ AXES = ("optimizer.mu", "optimizer.nu", "seed")
 OPTIMIZERS = ("adam", "laprop")
 OPTIONS: tuple[str, ...] = ()  # the rules as they stand
 SCHEDULED = False
-UPDATES_PER_STEP = 100  # of run.steps: the grain of checkpoints
+UPDATES_PER_STEP = 100  # updates in each of run.steps, between which checkpoints are possible
 
 
 @settings
@@ -69,8 +69,8 @@ def exact(name: str, mu: float, nu: float) -> float:
     """
     if nu == 0:
         return math.inf if name == "adam" and mu > 0 else (1 - mu) / (1 + mu)
-    w = (1 - nu) * nu ** np.arange(2000.0)  # those left out are below 2e-9 of the first
-    # The integrand falls faster than any power of s: the trapezoid rule in log s is all but exact.
+    w = (1 - nu) * nu ** np.arange(2000.0)  # later weights are below 2e-9 of the first
+    # The integrand falls faster than any power of s: the trapezoid rule in log s is nearly exact.
     nodes = np.linspace(-40, 92, 2641)
     s = np.exp(nodes)
     weighted, powers = np.zeros_like(s), mu ** (2 * np.arange(2000.0))

@@ -1,8 +1,8 @@
-"""Everything generated from the committed results, in one command: ``python -m scripts.build``.
+"""Make everything that is generated from the committed results: ``python -m scripts.build``.
 
-Parts: ``figures`` (pictures and their index), ``claims`` (verdicts and the ledger), ``report`` (the
-site), ``notebooks`` (executed anew); default all. With ``--check`` nothing is written: exit status
-1 where anything committed, pictures included, is not what its code makes now.
+The parts are ``figures`` (pictures and their index), ``claims`` (verdicts and the ledger),
+``report`` (the site) and ``notebooks`` (executed anew); without a name all are made. ``--check``
+writes nothing, and exits with 1 where a committed file is not what its code makes now.
 """
 
 import argparse

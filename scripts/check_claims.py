@@ -1,10 +1,9 @@
 """The verdict on every claim, from the committed results: ``python -m scripts.check_claims``.
 
-Writes ``results/CLAIMS.md`` and the verdicts of the README. A failed claim is a result and fails
-nothing; with ``--check`` nothing is written and a stale file gives exit status 1.
+It writes ``results/CLAIMS.md`` and the verdicts of the README. A claim that does not hold is a
+result and no error. ``--check`` writes nothing, and exits with 1 where a file is stale.
 """
 
-import argparse
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 
 from experiments.common import ROOT
 from experiments.common.records import RESULTS, Results
-from scripts.generated import settle
+from scripts.generated import only_checks, settle
 from scripts.paper import Measured, claims, figures, results_of, script
 
 README = ROOT / "README.md"
@@ -21,7 +20,7 @@ LOGS = "authors' logs"
 OWN = "own task"
 NOT_RUN = "not run"
 BEGIN, END = "<!-- verdicts: written by make claims -->", "<!-- end of verdicts -->"
-WORDS = {  # by scale: the claim held, did not, cannot be decided
+WORDS = {  # for each scale: the claim held, did not hold, cannot be decided
     "paper": ("reproduced", "not reproduced", "underpowered"),
     "short": ("short: supports", "short: contradicts", "short: undecided"),
     "small": ("small model: seen", "small model: not seen", "small model: undecided"),
@@ -49,7 +48,7 @@ def legend(table: list[dict[str, Any]]) -> str:
 
 
 def verdict(measured: Measured, scale: str) -> str:
-    """One of the words of the legend; a reduced scale or a log never says reproduced."""
+    """The verdict's word; a reduced scale, or the authors' logs, never give ``reproduced``."""
     return WORDS[scale][(True, False, None).index(measured.held)]
 
 
@@ -66,17 +65,19 @@ def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measu
     return replace(measured, text=f"{measured.text}; one seed decides nothing", held=None)
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(figure: str | None = None) -> list[dict[str, Any]]:
     """One row per claim of ``paper.yaml``, in its order: what stands there, and what was found.
 
-    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart`` and ``where`` (the
-    scale), which are empty where nothing was run.
+    Those of one figure, or all. Added are ``claim`` (its name), ``verdict``, and ``measured``,
+    ``apart`` and ``where`` (the scale), which are empty where nothing was run.
 
     Raises:
         SystemExit: for a claim whose figure has results but which no function checks.
     """
     table = []
     for name, claim in claims().items():
+        if figure not in (None, claim["figure"]):
+            continue
         row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""} | claim
         table.append(row)
         results, logs = results_of(claim["figure"]), claim.get("logs", False)
@@ -90,11 +91,11 @@ def rows() -> list[dict[str, Any]]:
         measured = decide(*([] if logs else [results]), **claim.get("with", {}))
         if measured is None:
             continue
-        figure, scale = figures()[claim["figure"]], LOGS
+        entry, scale = figures()[claim["figure"]], LOGS
         if not logs:
-            measured = alone(measured, figure, results)
+            measured = alone(measured, entry, results)
             # A figure without a section of the paper has no setting of the paper either.
-            scale = OWN if figure["section"] == "-" else results.scale
+            scale = OWN if entry["section"] == "-" else results.scale
         row |= {"measured": measured.text, "apart": measured.apart}
         row |= {"verdict": verdict(measured, scale)}
         row |= {"where": LOGS if logs else results.label}
@@ -102,7 +103,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def counts(table: list[dict[str, Any]]) -> str:
-    """How many claims of the paper and of ours have which verdict, as a table."""
+    """A Markdown table: how many claims of the paper, and of ours, have each verdict."""
     found = {of: Counter(row["verdict"] for row in table if row["of"] == of) for of in OF}
     lines = ["| verdict | the paper's | ours |", "| --- | ---: | ---: |"]
     lines += [
@@ -115,7 +116,7 @@ def counts(table: list[dict[str, Any]]) -> str:
 
 
 def claims_page(table: list[dict[str, Any]]) -> str:
-    """``results/CLAIMS.md``."""
+    """The text of ``results/CLAIMS.md``."""
     parts = [
         "# Claims\n\nWritten by `make claims` from the committed results and `scripts/paper.yaml`. "
         "Intervals are 95 %, and\n`tests/test_stats.py` shows by simulation that they cover. The "
@@ -144,7 +145,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
 
 
 def readme(text: str, table: list[dict[str, Any]]) -> str:
-    """The README with its verdicts renewed; what was not run comes last."""
+    """The text of the README with today's verdicts; claims that were not run come last."""
     parts = [legend(table), counts(table)]
     ordered = sorted(table, key=lambda row: row["verdict"] == NOT_RUN)
     for of, title in OF.items():
@@ -161,7 +162,7 @@ def readme(text: str, table: list[dict[str, Any]]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """Both files as they should be."""
+    """Both files with the text that they should have."""
     return {
         RESULTS / "CLAIMS.md": claims_page(table).encode(),
         README: readme(README.read_text(), table).encode(),
@@ -170,9 +171,7 @@ def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
 
 def main() -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
-    check = parser.parse_args().check
+    check = only_checks(__doc__)
     table = rows()
     for row in table:
         print(f"{row['figure']:16} {row['verdict']:28} {row['says']}")

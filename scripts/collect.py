@@ -1,7 +1,7 @@
 """Promote finished runs to committed results: ``python -m scripts.collect figure=fig02``.
 
-Takes the overrides of the runs themselves. A figure's own grid goes to ``results/``, anything else
-to a table in the output folder. Refuses a grid that is not complete, unless with ``--partial``.
+It takes the same overrides as the runs. A figure's own grid goes to ``results/``, anything else to
+a table in the output folder. An incomplete grid is refused without ``--partial``.
 """
 
 import argparse

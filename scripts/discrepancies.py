@@ -1,7 +1,7 @@
-"""What each disagreement of the ledger makes, from committed results; see ``discrepancies.yaml``.
+"""How much each disagreement of ``discrepancies.yaml`` changes, from the committed results.
 
-Each function without an underscore takes the results of its figure, and what stands under ``with``,
-and returns one line of Markdown.
+A function without an underscore takes the results of its figure, and the arguments that the YAML
+file gives under ``with``. It returns one line of Markdown.
 """
 
 import pandas as pd
@@ -16,7 +16,7 @@ from scripts.paper import NAMES
 
 
 def _percent(values: pd.Series, sign: str = "") -> str:
-    """Mean over seeds in per cent with its interval; only a limit where all of it is tiny."""
+    """Mean over seeds in per cent with its interval, or an upper limit where it is tiny."""
     found = mean(100 * values.to_numpy())
     largest = 100 * values.abs().max()
     if largest < 0.001:
@@ -25,7 +25,7 @@ def _percent(values: pd.Series, sign: str = "") -> str:
 
 
 def _pair(results: Results, pair: str) -> str:
-    """Distance of two paths where it is largest, and what it does to the loss there."""
+    """Distance of two paths under the schedule where it is largest, and the change of the loss."""
     runs = results.runs[results.runs.pair == pair]
     distance, loss = [], []
     for updates, cell in runs.groupby("updates"):
@@ -39,19 +39,19 @@ def _pair(results: Results, pair: str) -> str:
 
 
 def pairs(results: Results, pairs: dict[str, str]) -> str:
-    """What each of these pairs of paths makes, after its label."""
+    """For each pair its label, the distance of its paths, and the change of the loss."""
     text = {label: _pair(results, pair) for label, pair in pairs.items()}
     return "; ".join(f"{label}: {found}" if label else found for label, found in text.items())
 
 
 def controls(results: Results) -> str:
-    """The default twice: on other minibatches, and from a start changed in its last bit."""
+    """The two controls: other minibatches, and a start that differs in its last bit."""
     batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
     return f"on other minibatches {batches}; from weights changed in the last bit {bit}"
 
 
 def moves_at_zero_lr(results: Results) -> str:
-    """With the largest move of a weight in a step with lr = 0, beside lr."""
+    """The pair, and the largest move of a weight in a step with lr = 0."""
     runs = results.runs[results.runs.pair == "moves_at_zero_lr"]
     lr = results.manifest["settings"]["optimizer.lr"]
     moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
@@ -60,7 +60,7 @@ def moves_at_zero_lr(results: Results) -> str:
 
 
 def proposition_2_factor(results: Results) -> str:
-    """How far Adam's largest updates are above the printed bound and below the proven one."""
+    """Adam's largest updates as factors of the printed bound and of the proven one."""
     runs = results.runs
     adam = runs[(runs.optimizer == "adam") & (runs.mu**2 < runs.nu)]
     above = adam["update"] / adam.bound_printed
@@ -82,7 +82,7 @@ def proposition_2_condition(results: Results) -> str:
 
 
 def theorem_1(results: Results) -> str:
-    """Growth of the regret where a rare gradient counts, and whether it passes the bound."""
+    """Growth of the regret on rare gradients, and whether the regret exceeds the bound."""
     runs = results.runs[results.runs.problem == "rare"]
     text = []
     for optimizer in ("laprop", "amsprop"):
@@ -97,7 +97,7 @@ def theorem_1(results: Results) -> str:
 
 
 def rosenbrock_sigma(results: Results) -> str:
-    """Where the optimizers converge under either reading of sigma."""
+    """At which nu the optimizers converge, under each reading of sigma."""
     text = []
     for noise, reading in (("halfwidth", "sigma"), ("width", "sigma/2")):
         for sigma in (0.1, 0.12):
@@ -111,7 +111,7 @@ def rosenbrock_sigma(results: Results) -> str:
 
 
 def iwslt_loss(results: Results) -> str:
-    """Final training loss with and without warmup."""
+    """Final training loss of both optimizers, with and without warmup."""
     text = []
     for warmup, runs in results.runs.groupby("warmup"):
         loss = runs.groupby("optimizer").final_loss
@@ -121,18 +121,18 @@ def iwslt_loss(results: Results) -> str:
 
 
 def roberta_faster(results: Results) -> str:
-    """Mean loss of all updates at the two nu of the authors' logs of both optimizers."""
+    """Mean loss over all updates at the two nu for which the authors' logs have both optimizers."""
     cells = {cell: gain for cell, gain in gains(results, "mean_loss").items() if cell[0] != 0.9}
     return f"mean loss, Adam minus LaProp, bits: {told(cells)}"
 
 
 def roberta_nu(results: Results) -> str:
-    """Final loss in the whole grid."""
+    """Gain of LaProp's final loss in each cell of the grid."""
     return f"final loss, Adam minus LaProp, bits: {told(gains(results, 'final_loss'))}"
 
 
 def rainbow_eps(results: Results) -> str:
-    """Area under Rainbow's training curve at either epsilon, of both optimizers."""
+    """Area under Rainbow's training curve for both optimizers, each at both epsilons."""
     table = areas(results)
     pairs = {
         "epsilon for epsilon, LaProp over Adam": [

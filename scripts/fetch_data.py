@@ -1,4 +1,4 @@
-"""Fetch data ahead of the runs, or say where it is: ``python -m scripts.fetch_data [names...]``."""
+"""Fetch data before the runs need it: ``python -m scripts.fetch_data [names...]``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="artefacts, all if none is named")
     parser.add_argument("--list", action="store_true", help="only say what is on this machine")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # to stderr, as the progress bars
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s"
+    )  # on stderr, where the progress bars are
     names = options.names or list(data.ARTEFACTS)
     try:
         wanted = {name: data.artefact(name) for name in names}

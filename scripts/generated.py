@@ -1,5 +1,6 @@
-"""Writing what is generated from the committed results, or checking that it is fresh."""
+"""Write generated files, or check that the committed ones are fresh."""
 
+import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +8,15 @@ from pathlib import Path
 from experiments.common import ROOT
 
 
+def only_checks(doc: str) -> bool:
+    """Read the command line of a script that writes generated files: whether it has ``--check``."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
+    return bool(parser.parse_args().check)
+
+
 def settle(files: Mapping[Path, bytes], check: bool) -> int:
-    """Write the files that are not as they should be; or, to check, only name them.
+    """Write the files whose content is stale; with ``check`` only name them.
 
     Returns:
         exit status: 1 where a check found a stale file.

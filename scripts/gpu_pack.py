@@ -1,9 +1,8 @@
-"""What ``scripts.gpu_runs`` needs on a bare GPU machine, and what it brings back.
+"""Pack what ``scripts.gpu_runs`` needs on a bare GPU machine; unpack what it brings back.
 
 ``python -m scripts.gpu_pack pack`` needs the network and what ``make fairseq`` installs. It fills
-``.gpu/1``, ``.gpu/2``, ... with all that such a machine lacks: the committed program, wheels,
-prepared text and images. No part is larger than what is sent to it at a time; only the first is
-needed to start.
+``.gpu/1``, ``.gpu/2``, ... with what such a machine lacks: the committed program, wheels, prepared
+text and images. Each part fits into one transfer, and the first one suffices to start.
 
 ``python -m scripts.gpu_pack unpack DIR`` puts finished runs into the output folder of
 ``scripts.long_runs``, where ``scripts.collect`` finds them, and the others into its ``reached``.
@@ -46,12 +45,12 @@ WHEELS = (
     *("platformdirs", "pycparser", "pydantic", "pydantic_core", "sacremoses", "typing-inspection"),
     *("typing_extensions", "heavyball", "pytorch_optimizer"),
 )
-FROM_SOURCE = ("antlr4-python3-runtime",)  # has no wheel, and no compiled part
+FROM_SOURCE = ("antlr4-python3-runtime",)  # it has no wheel and nothing to compile
 MIB = 1 << 20  # bytes
 
 
 def pack(folder: Path, limit: float, commands: list[str]) -> None:
-    """Fill the parts; what was downloaded or prepared before is kept.
+    """Fill the parts; what an earlier call downloaded or prepared is used again.
 
     Args:
         folder: of the parts, ignored by git.
@@ -81,7 +80,7 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
 
 
 def distributed(items: list[Path], limit: int) -> list[list[Path]]:
-    """The items in as few parts as come out when each goes into the first that has room.
+    """Share the items out: each goes into the first part that has room for it.
 
     Raises:
         SystemExit: an item alone is larger than the limit, in bytes.
@@ -101,12 +100,12 @@ def distributed(items: list[Path], limit: int) -> list[list[Path]]:
 
 
 def git(*arguments: str) -> str:
-    """What git prints about this repository."""
+    """Run git in this repository; return what it prints."""
     return subprocess.check_output(["git", *arguments], cwd=ROOT, text=True).strip()
 
 
 def wheels(folder: Path) -> list[Path]:
-    """The wheels that the machine lacks, at the versions of ``constraints.txt``."""
+    """Download the wheels that the machine lacks, at the versions of ``constraints.txt``."""
     pins = dict(
         line.split("==")
         for line in (ROOT / "constraints.txt").read_text().split()
@@ -134,9 +133,9 @@ def wheels(folder: Path) -> list[Path]:
 
 
 def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
-    """An archive for each prepared text of the runs of fairseq, and one of what they read beside.
+    """An archive for each prepared text of fairseq's runs, and one of what else they read.
 
-    Runs find their text in the output folder and prepare nothing.
+    The runs find their text in the output folder, so that they do not prepare it again.
     """
     made = {}
     prepare = {"translation": translation.prepared, "roberta": roberta.prepared}
@@ -146,7 +145,7 @@ def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
                 place = prepare[settings.task_name](settings.task, settings)
                 made[place] = settings.task_name
     for place, task in made.items():
-        # The text itself has been turned into numbers; translation reads its training text again.
+        # Training reads the text as numbers; translation needs the training text itself again.
         names = ["bin"] if task == "roberta" else ["bin", "train.en"]
         inside = {place / name: f"outputs/prepared/{place.name}/{name}" for name in names}
         yield archived(folder / f"{place.name}.tar.xz", inside)
@@ -155,7 +154,7 @@ def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
 
 
 def archived(target: Path, inside: dict[Path, str]) -> Path:
-    """A tar archive of files and folders under other names, made where it is not yet."""
+    """Make a tar archive of files and folders under new names, unless it exists."""
     if not target.exists():
         partial = target.with_suffix(".new")
         with tarfile.open(partial, "w:xz") as tar:
@@ -166,7 +165,7 @@ def archived(target: Path, inside: dict[Path, str]) -> Path:
 
 
 def images(folder: Path) -> Iterator[Path]:
-    """CIFAR-10 as lossless sheets, three fifths of the size, and a file of labels for each."""
+    """CIFAR-10 as lossless pictures of many images (three fifths of the size), and their labels."""
     folder.mkdir(exist_ok=True)
     for path in sorted(data.fetch("cifar10").glob("*.bin")):
         sheet, labels = folder / f"{path.stem}.webp", folder / f"{path.stem}.labels"
@@ -183,10 +182,10 @@ def images(folder: Path) -> Iterator[Path]:
 
 
 def unpack(folder: Path, output: Path) -> None:
-    """Put the runs of ``runs.tar.gz`` into the output folder, and the benchmark into its place.
+    """Put the runs of ``runs.tar.gz`` into the output folder, and the benchmark into ``results/``.
 
-    The machine has no git, so that the commit that was packed is entered into each manifest. A run
-    that is finished here, or that a process is at, is left alone.
+    The machine has no git, so the packed commit is written into each manifest here. A run that is
+    finished here, or that a process is working on, is left alone.
     """
     if (table := folder / "optimizer_cuda.csv").exists():
         shutil.copy(table, ROOT / "results" / "benchmarks" / table.name)
@@ -212,7 +211,9 @@ def unpack(folder: Path, output: Path) -> None:
                         continue
                     for old in [*records(target), *(target / name for name in CHECKPOINTS)]:
                         old.unlink(missing_ok=True)
-                    for file in reversed(records(run)):  # the manifest last: it says finished
+                    for file in reversed(
+                        records(run)
+                    ):  # the manifest comes last, because it says that the run is finished
                         shutil.copy(file, target / file.name)
                     print(f"{name}: {manifest['status']}, {target}")
             except Timeout:
@@ -237,7 +238,7 @@ def main() -> None:
         unpack(arguments.folder, arguments.output.absolute())
         return
     chosen = [step for step in STEPS if step.name in arguments.steps]
-    lists = [step.rehearsal for step in chosen]  # small: they always go along
+    lists = [step.rehearsal for step in chosen]  # they are small and always go along
     lists += [step.commands for step in chosen if not arguments.rehearse]
     pack(arguments.parts.absolute(), arguments.limit, list(itertools.chain.from_iterable(lists)))
 

@@ -1,13 +1,13 @@
-"""The long runs on a GPU: one prepared command of ten minutes for a bare machine with torch.
+"""Long runs in ten minutes on a GPU, on a bare machine that has torch and no network.
 
-``python3 .gpu/1/gpu_runs.py --output DIR`` runs ``STEPS`` there, from the parts that
-``scripts.gpu_pack`` made and that have arrived. It leaves at most seven small files in DIR: what
-was reached (``reached.csv``), records of the runs without weights (``runs.tar.gz``), the benchmark,
-the log of the tests, those of the steps and of fairseq, and ``report.json``. A run whose time is up
-gets SIGTERM and counts as unfinished.
+``python3 .gpu/1/gpu_runs.py --output DIR`` runs ``STEPS`` there, from those parts of
+``scripts.gpu_pack`` that have arrived. It leaves at most seven small files in DIR: how far each run
+came (``reached.csv``), the records of the runs without weights (``runs.tar.gz``), the benchmark,
+the logs of the tests, of the steps and of fairseq, and ``report.json``. A run whose time is up gets
+SIGTERM and counts as unfinished.
 
-Runs of IWSLT14 and CIFAR-10 compute in float32, not TF32, which is switched off. RoBERTa's compute
-in fp16, as the authors' did.
+Runs of IWSLT14 and CIFAR-10 compute in float32, with TF32 switched off. RoBERTa's compute in fp16,
+as the authors' did.
 """
 
 import argparse
@@ -26,27 +26,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# This file starts where the packages are still missing: what is not in the standard library is
-# imported where it is used.
+# This file starts before any package is installed, so packages are imported where they are used.
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK = ROOT / ".gpu"
-# Of a run, what comes back: all but checkpoints and the logs, which have an archive of their own.
+# Of a run everything comes back but checkpoints, and logs, which have an archive of their own.
 RECORDS = ("manifest.json", "config.yaml", "metrics.jsonl", "summary.json", "*.csv")
-LARGEST = 16 << 20  # bytes of a file that comes back
-GRACE = 20.0  # seconds from SIGTERM to SIGKILL
+LARGEST = 16 << 20  # largest size in bytes of a file that comes back
+GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 PAIRS = list(itertools.product((0, 1, 2), ("adam", "laprop")))
 
 
 class Step(NamedTuple):
-    """Processes that run side by side, and beside those of other steps.
+    """Processes that run at the same time, also at the same time as those of other steps.
 
     Attributes:
         name: of the step and its logs.
         after: the step that must have ended before this one begins.
-        until: minute of ten, from the start, at which what is not finished is stopped.
-        commands: one a process: what follows ``python -m``.
-        rehearsal: the same at scale ``smoke`` on a CPU.
+        until: minutes after the start at which unfinished processes are stopped.
+        commands: for each process what follows ``python -m``.
+        rehearsal: the commands of a rehearsal at scale ``smoke`` on a CPU.
     """
 
     name: str
@@ -61,9 +60,10 @@ STEPS = (
          ["pytest -v -n 8 -p no:cacheprovider tests/in_triton.py tests/test_cuda.py "
           "--deselect tests/test_cuda.py::test_the_kernel"],  # it is in_triton.py again
          ["pytest -v -p no:cacheprovider tests/test_cuda.py -k import"]),
-    # Nothing else runs beside it: it measures times.
+    # It measures times, so nothing else runs beside it.
     Step("benchmark", "kernel", 3.0,
-         ["scripts.bench_optimizer --device cuda"], ["scripts.bench_optimizer ResNet-20"]),
+         ["scripts.benchmarks.optimizer --device cuda"],
+         ["scripts.benchmarks.optimizer ResNet-20"]),
     Step("iwslt14", "benchmark", 9.0,
          [f"experiments figure=fig05 scale=short task.warmup=0 seed={s} optimizer={o}"
           for s, o in PAIRS],
@@ -72,11 +72,11 @@ STEPS = (
     Step("resnet20", "benchmark", 9.3,
          [f"experiments figure=resnet20 scale=paper optimizer={o}" for o in ("laprop", "adam")],
          ["experiments figure=resnet20 scale=smoke optimizer=laprop"]),
-    # Each process takes the next cell that no other is at.
+    # Each process takes the next cell that no other process works on.
     Step("fig12", "iwslt14", 9.3,
          6 * ["experiments figure=fig12 scale=short"],
          2 * ["experiments figure=fig12 scale=smoke seed=0"]),
-    # 4,000 updates are 160 PFLOP a run. Beside the others it gets what is left of ten minutes,
+    # A run of 4,000 updates takes 160 PFLOP. It shares the ten minutes with the other steps;
     # `--steps roberta` gives it all of them.
     Step("roberta", "fig12", 9.3,
          [f"experiments figure=fig10 scale=paper task.updates=4000 task.warmup=0 seed=0 "
@@ -87,7 +87,7 @@ STEPS = (
 
 
 def images_back(sheet: Path, folder: Path) -> None:
-    """The official binary file of a sheet and its labels; a run checks its sha256."""
+    """Make CIFAR-10's binary file from a picture and its labels; the runs check its sha256."""
     import numpy as np
     from PIL import Image
 
@@ -101,12 +101,12 @@ def images_back(sheet: Path, folder: Path) -> None:
 
 
 def install(parts: Path, work: Path, store: Path) -> dict[str, str]:
-    """Lay out program and packages in ``work``, data in ``store``; returns the environment."""
+    """Unpack program and packages into ``work`` and data into ``store``; return the environment."""
     for archive in sorted([*parts.glob("*/program.tar.gz"), *parts.glob("*/*.tar.xz")]):
         into = work / "program" if archive.name.startswith("program") else store
         with tarfile.open(archive) as tar:
             tar.extractall(into, filter="data")
-    together = work / "cifar10"  # a sheet and its labels may have come in two parts
+    together = work / "cifar10"  # a picture and its labels may have come in two parts
     together.mkdir()
     for path in parts.glob("*/cifar10/*"):
         (together / path.name).symlink_to(path)
@@ -124,24 +124,24 @@ def install(parts: Path, work: Path, store: Path) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "LAPROP_DATA": str(store / "data"),
         "OMP_NUM_THREADS": "1",
-        "NVIDIA_TF32_OVERRIDE": "0",  # cuDNN's convolutions would use it
+        "NVIDIA_TF32_OVERRIDE": "0",  # otherwise cuDNN's convolutions use TF32
     }
 
 
 def places() -> tuple[Path, Path]:
-    """Two new folders: to work in, and for data and runs.
+    """Make two new folders, one to work in and one for data and runs.
 
-    The second is in memory where there is room, since fairseq saves 470 MB every 50 updates. It
-    does not hold packages: programs may not be allowed there.
+    The second is in memory where there is room, since fairseq saves 470 MB every 50 updates. The
+    packages are in the first, because programs may not be allowed to run from memory.
     """
-    work, memory = Path(tempfile.mkdtemp(prefix="laprop-")), Path("/dev/shm")  # Linux has it
+    work, memory = Path(tempfile.mkdtemp(prefix="laprop-")), Path("/dev/shm")  # exists on Linux
     if memory.is_dir() and shutil.disk_usage(memory).free > 40e9:
         return work, Path(tempfile.mkdtemp(prefix="laprop-", dir=memory))
     return work, work
 
 
 class Machine:
-    """The steps on this machine: starts what may begin, stops what must end, keeps what came."""
+    """Runs the steps: starts those that may begin, stops those that must end, keeps the results."""
 
     def __init__(
         self, parts: Path, work: Path, store: Path, output: Path, minutes: float, rehearse: bool
@@ -153,7 +153,7 @@ class Machine:
         for path in parts.glob("*/commit"):
             self.report["commit"] = path.read_text()
         self.running: dict[str, list[subprocess.Popen[bytes]]] = {}
-        self.told: dict[str, float] = {}  # when a step's processes got SIGTERM
+        self.told: dict[str, float] = {}  # the time at which a step's processes got SIGTERM
         self.over = False  # for all steps
         (self.work / "logs").mkdir()
         output.mkdir(parents=True, exist_ok=True)
@@ -161,17 +161,19 @@ class Machine:
         self.report["installed_after_s"] = round(self.seconds(), 1)
 
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self.begin
 
     def run(self, steps: list[Step]) -> int:
-        """All steps; returns the number of processes that failed by themselves."""
+        """Run all steps; return the number of processes that failed by themselves."""
         waiting, named = list(steps), {step.name: step for step in STEPS}
         while waiting or self.running:
             for step in list(waiting):
                 over = self.over or self.seconds() >= self._until(step)
                 unfinished = {*self.running, *(other.name for other in waiting)}
-                before = step.after  # of a step that was not chosen, what it would wait for
+                before = (
+                    step.after
+                )  # instead of a step that was not chosen, the one that it would wait for
                 while before is not None and before not in unfinished:
                     before = named[before].after if before in named else None
                 blocked = before is not None
@@ -216,7 +218,7 @@ class Machine:
             self.running[step.name].append(process)
 
     def _look(self, step: Step) -> None:
-        """Stop a step whose time is up, kill what does not stop, note what has ended."""
+        """Stop a step whose time is up, kill processes that do not stop, note those that ended."""
         processes = self.running.get(step.name, [])
         alive = [process for process in processes if process.poll() is None]
         note = self.report["steps"].get(step.name, {})
@@ -233,14 +235,14 @@ class Machine:
             note["ended_s"] = round(self.seconds(), 1)
             note["exit_codes"] = [process.returncode for process in processes]
             print(f"{self.seconds():6.1f} s: {step.name} ended, {note['exit_codes']}", flush=True)
-            self.gather()  # in case that this process is killed later
+            self.gather()  # written now, because this process may be killed later
 
     def stop(self, *_: object) -> None:
-        """Stop every step; a handler of signals."""
+        """Stop every step; called as a handler of signals."""
         self.over = True
 
     def gather(self) -> None:
-        """Write what there is by now into the folder that comes back."""
+        """Write the present results into the folder that comes back."""
         runs = sorted(self.outputs.glob("*/*/manifest.json"))
         rows = [reached(path.parent) for path in runs]
         with (self.output / "reached.csv").open("w", newline="") as stream:
@@ -271,12 +273,12 @@ class Machine:
 
 
 def records(folder: Path) -> list[Path]:
-    """What is kept of a run, the manifest first."""
+    """The files of a run that come back, the manifest first."""
     return [path for pattern in RECORDS for path in sorted(folder.glob(pattern))]
 
 
 def reached(folder: Path) -> dict[str, Any]:
-    """A run's row: what it is, its status and its last record."""
+    """A run's row of ``reached.csv``: its settings, its status and its last record."""
     manifest = json.loads((folder / "manifest.json").read_text())
     settings = manifest["settings"]
     metrics = folder / "metrics.jsonl"
@@ -310,7 +312,7 @@ def main() -> int:
     parser.add_argument("--steps", nargs="*", choices=names, default=names, help="default all")
     parser.add_argument("--parts", type=Path, help="their folder; default .gpu")
     arguments = parser.parse_args()
-    # The copy of this file that runs on the GPU machine lies in a part itself.
+    # The copy of this file that runs on the GPU machine lies in one of the parts.
     parts = (arguments.parts or (PACK if PACK.is_dir() else ROOT)).absolute()
     chosen = [step for step in STEPS if step.name in arguments.steps]
     (work, store), output = places(), arguments.output.absolute()

@@ -1,13 +1,13 @@
-"""The queue of long runs: the paper's own setting, cut short, and a few whole recipes.
+"""The queue of long runs, at the paper's own setting: many are cut short, a few are whole.
 
-``python -m scripts.long_runs`` starts or resumes the whole queue, two processes of one thread at
-the lowest priority, until it is through or stopped by Ctrl-C. Every run continues from its newest
-checkpoint; what is finished, here or in the committed tables, is skipped. ``pause`` and ``resume``
-hold the processes, for benchmarks; ``status`` says how far each figure has come; ``collect`` puts
-what is finished into ``results/``.
+``python -m scripts.long_runs`` starts or resumes the whole queue with two processes of one thread
+at the lowest priority, until all runs are finished or Ctrl-C stops it. Every run goes on from its
+newest checkpoint; runs that are finished, here or in the committed tables, are skipped. ``pause``
+holds the processes while something else is measured and ``resume`` lets them go on; ``status``
+says how far each figure is; ``collect`` puts finished runs into ``results/``.
 
-The output folder is the user's, not the checkout's (``--output``), so that a fresh clone goes on
-where another one was.
+The output folder (``--output``) belongs to the user and not to the checkout, so that a fresh clone
+goes on with the runs of another one.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute, outcome
 from experiments.common.run import Interrupted
 
-# Figures at their scale, and seeds of them, in the order in which they are wanted.
+# Figure, scale and some with a seed, in the order of the runs.
 QUEUE = (
-    # Minutes each.
+    # These take minutes.
     ("theorem1", "paper"),
     ("clipping", "paper"),
     ("nu_schedule", "paper"),
     ("tuning_range", "paper"),
-    # Hours and days.
+    # These take hours or days.
     ("fig05", "short"),
     ("fig11", "small"),
-    ("fig06", "small"),  # runs of fig11
+    ("fig06", "small"),  # its runs are among those of fig11
     ("rainbow_authors", "small"),
     ("fig01", "paper"),
     ("fig12", "short", "seed=0"),
@@ -62,12 +62,12 @@ def overrides(output: Path, figure: str, scale: str, *seed: str) -> list[str]:
 
 
 def queue(output: Path) -> list[Settings]:
-    """Every run, in order."""
+    """The settings of every run, in order."""
     return [settings for entry in QUEUE for settings in expand(overrides(output, *entry))]
 
 
 def work(output: Path) -> int:
-    """One process: each run that is not finished and that no other process is at."""
+    """Execute, as one of the processes, each run that is not finished and not busy elsewhere."""
     yield_to_others()
     failed = 0
     for settings in queue(output):
@@ -78,27 +78,27 @@ def work(output: Path) -> int:
             print(f"{execute(settings)}: {settings.folder}", flush=True)
         except Interrupted as stop:
             return int(stop.code)  # type: ignore[arg-type]
-        except Exception as error:  # the others may do better
+        except Exception as error:  # one failed run must not stop the others
             failed = 1
             print(f"failed: {settings.folder}: {error}", file=sys.stderr, flush=True)
     return failed
 
 
 def yield_to_others() -> None:
-    """Lowest priority among processes, and on Linux among the sessions that share the cores."""
+    """Take the lowest priority, on Linux also for the group of this session's processes."""
     os.nice(19)
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text("19")
 
 
 def start(output: Path, processes: int) -> int:
-    """Run the queue; ends when it is through, or all processes when one gets Ctrl-C."""
+    """Run the queue in several processes until all runs are finished or Ctrl-C is pressed."""
     command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     workers = []
     for _ in range(processes):
         workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-        time.sleep(5)  # the first is at the first run when the second looks for one
+        time.sleep(5)  # so that the first process has locked a run when the next one looks for one
     try:
         return max(worker.wait() for worker in workers)
     except (KeyboardInterrupt, SystemExit):
@@ -111,7 +111,7 @@ def start(output: Path, processes: int) -> int:
 
 
 def signal_all(number: int) -> int:
-    """Send a signal to every process of the queue and what it started; returns how many."""
+    """Send a signal to the queue's processes and their children; return how many there are."""
     count = 0
     for process in psutil.process_iter(["cmdline"]):
         if "scripts.long_runs" in (process.info["cmdline"] or []) and process.pid != os.getpid():
@@ -123,7 +123,7 @@ def signal_all(number: int) -> int:
 
 
 def status(output: Path) -> None:
-    """A line per figure: runs finished, under way, and the last step of those."""
+    """Print for each figure how many runs are finished, and the records of unfinished ones."""
     for entry in QUEUE:
         every = expand(overrides(output, *entry))
         done = [s for s in every if finished(s)]
@@ -137,7 +137,7 @@ def status(output: Path) -> None:
 
 
 def collected(output: Path) -> None:
-    """Put what is finished of each figure into the committed tables."""
+    """Put the finished runs of each figure into the committed tables."""
     for figure, scale in dict.fromkeys(entry[:2] for entry in QUEUE):
         try:
             results = collect(overrides(output, figure, scale), partial=True)

@@ -1,11 +1,10 @@
-"""Facts of the authors' own runs, from their raw logs: ``python -m scripts.make_authors``.
+"""Tables of the authors' own runs, from their raw logs: ``python -m scripts.make_authors``.
 
-Writes ``results/authors/``: at most 40 points a curve, read off the logs after the paper's
-smoothing. The raw logs stay where ``data.fetch("authors_logs")`` finds them. With ``--check``
-nothing is written and a stale table gives exit status 1.
+It writes ``results/authors/``, with at most 40 points of each curve after the paper's smoothing.
+The raw logs stay where ``data.fetch("authors_logs")`` finds them. ``--check`` writes nothing, and
+exits with 1 where a table is stale.
 """
 
-import argparse
 import lzma
 import re
 import sys
@@ -17,12 +16,12 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.common import data
 from experiments.common.records import RESULTS
-from scripts.generated import settle
+from scripts.generated import only_checks, settle
 
 FOLDER = RESULTS / "authors"
-POINTS = 40  # of a curve, at most
-SIGMA = {"iwslt": 70, "roberta": 6}  # updates; of the paper's figures
-LAST = 1000  # updates that "the end" of a training means
+POINTS = 40  # largest number of points of a curve
+SIGMA = {"iwslt": 70, "roberta": 6}  # updates; the smoothing of the paper's figures
+LAST = 1000  # updates over which the loss at the end of a training is averaged
 WINDOW, WINDOW_ENDS = 100, (1000, 2000)  # updates of a mean, and where it ends
 BIN, WITHIN = 400_000, 12_000_000  # agent steps: of a bin, and the end of the shorter log
 README = """\
@@ -46,14 +45,14 @@ runs, one run a curve, no seeds; nothing here was run by us. The logs themselves
 
 
 def load(name: str) -> pd.DataFrame:
-    """A committed table by name, one of those that its README lists."""
+    """A committed table by its name, which is one of those in its README."""
     return pd.read_csv(FOLDER / f"{name}.csv")
 
 
 def of_file(name: str) -> dict[str, object]:
-    """Optimizer, nu and warmup from the name of a log.
+    """Optimizer, nu and warmup, read from the name of a log.
 
-    IWSLT's names say where there is a warmup, RoBERTa's where there is none.
+    IWSLT's names mention a warmup, RoBERTa's mention that there is none.
     """
     (nu,) = re.findall(r"\d\.\d+", name)
     warmup = "no_warmup" not in name if name.startswith("ROBERTA") else "warmup" in name
@@ -66,11 +65,11 @@ def of_file(name: str) -> dict[str, object]:
 
 
 def smoothed(loss: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """POINTS updates, counted from 1 and denser where a curve begins, and the smoothed loss there.
+    """At most POINTS updates, denser at the beginning, and the smoothed loss there.
 
     Args:
         loss: of every update.
-        sigma: of the Gaussian, in updates; the ends are reflected, as scipy does by default.
+        sigma: the Gaussian's, in updates; the ends are reflected, which is scipy's default.
     """
     share = np.arange(1, POINTS + 1) / POINTS
     updates = np.ceil(len(loss) * share**2).astype(int)
@@ -78,7 +77,7 @@ def smoothed(loss: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read(logs: Path, task: str) -> list[tuple[dict[str, object], np.ndarray]]:
-    """The logs of one task: optimizer, nu and warmup, and the loss of every update."""
+    """Read the logs of one task: for each optimizer, nu and warmup the loss of every update."""
     found = []
     for path in sorted((logs / task).glob("*.txt.xz")):
         with lzma.open(path, "rt") as log:
@@ -87,7 +86,7 @@ def read(logs: Path, task: str) -> list[tuple[dict[str, object], np.ndarray]]:
 
 
 def trainings(logs: Path, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Points of each curve, and its means, of the logs of one task."""
+    """The points of each curve of one task, and its means."""
     curves, ends = [], []
     for name, loss in read(logs, task):
         updates, values = smoothed(loss, SIGMA[task])
@@ -98,7 +97,7 @@ def trainings(logs: Path, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def apart(logs: Path, task: str) -> pd.DataFrame:
-    """LaProp's log beside Adam's of the same setting: a row for each setting that has both."""
+    """Compare LaProp's log with Adam's: a row for each setting that has both."""
     by_setting: dict[tuple[object, object], dict[object, np.ndarray]] = {}
     for name, loss in read(logs, task):
         by_setting.setdefault((name["nu"], name["warmup"]), {})[name["optimizer"]] = loss
@@ -119,7 +118,7 @@ def apart(logs: Path, task: str) -> pd.DataFrame:
 
 
 def lead(logs: Path) -> pd.DataFrame:
-    """Which nu of LaProp with warmup is lowest on RoBERTa: nu, and the update from which on."""
+    """Which nu of LaProp, with warmup, has the lowest loss on RoBERTa, and from which update on."""
     runs = {
         float(str(name["nu"])): gaussian_filter1d(loss, SIGMA["iwslt"])
         for name, loss in read(logs, "roberta")
@@ -131,10 +130,10 @@ def lead(logs: Path) -> pd.DataFrame:
 
 
 def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Binned evaluations on Breakout, and the best ones.
+    """Evaluations on Breakout in bins, and the best of them.
 
-    A bin's agent_steps are the mean of its evaluations'. Bins are equal as long as both logs last
-    and four and a half times as long after that, where only Adam's goes on.
+    A bin's agent_steps are the mean over its evaluations. After the end of LaProp's log, where
+    only Adam's goes on, bins are four and a half times as long.
     """
     bins, best = [], []
     for path in sorted((logs / "rainbow").glob("*.txt")):
@@ -157,10 +156,10 @@ def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def files() -> dict[Path, bytes]:
-    """Everything below ``results/authors``.
+    """All files of ``results/authors`` with the content that they should have.
 
     Raises:
-        DataError: the logs cannot be had.
+        DataError: the logs cannot be fetched.
     """
     logs = data.fetch("authors_logs")
     iwslt, iwslt_ends = trainings(logs, "iwslt")
@@ -187,15 +186,13 @@ def files() -> dict[Path, bytes]:
 
 def main() -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
-    arguments = parser.parse_args()
+    check = only_checks(__doc__)
     try:
         new = files()
     except data.DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return settle(new, arguments.check)
+    return settle(new, check)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""The ledger of disagreements: ``python -m scripts.make_discrepancies``.
+"""Write the ledger of disagreements: ``python -m scripts.make_discrepancies``.
 
-Writes ``results/DISCREPANCIES.md`` from ``scripts/discrepancies.yaml`` and the committed results.
-With ``--check`` nothing is written and a stale page gives exit status 1.
+``results/DISCREPANCIES.md`` is made from ``scripts/discrepancies.yaml`` and the committed results.
+``--check`` writes nothing, and exits with 1 where the page is stale.
 """
 
-import argparse
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 
 from experiments.common.records import RESULTS, load
 from scripts import discrepancies
-from scripts.generated import settle
+from scripts.generated import only_checks, settle
 
 LEDGER = Path(__file__).with_name("discrepancies.yaml")
 PAGE = RESULTS / "DISCREPANCIES.md"
@@ -45,7 +44,7 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 
 def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
-    """What a row's ``<figure>.<function>`` says; "not run" too where the figure has no results."""
+    """Call a row's ``<figure>.<function>``; "not run" where the figure has no results."""
     if where == TEXTUAL:
         return TEXTUAL
     figure, _, function = where.partition(".")
@@ -57,7 +56,7 @@ def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
 
 
 def rows() -> list[dict[str, Any]]:
-    """The ledger with its measurements in the place of their names."""
+    """The rows of the ledger, with measurements instead of the functions' names."""
     return [
         row | {"name": name, "measured": measured(row["measured"], row.get("with"))}
         for name, row in ledger().items()
@@ -65,7 +64,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def page(table: list[dict[str, Any]]) -> str:
-    """``results/DISCREPANCIES.md``."""
+    """The text of ``results/DISCREPANCIES.md``."""
     lines = [INTRODUCTION.format(control=measured("discrepancies.controls"))]
     for group, members in groupby(table, key=lambda row: row["group"]):
         lines += [
@@ -81,15 +80,13 @@ def page(table: list[dict[str, Any]]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """The page as it should be."""
+    """The page with the text that it should have."""
     return {PAGE: page(table).encode()}
 
 
 def main() -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the file, write none")
-    check = parser.parse_args().check
+    check = only_checks(__doc__)
     table = rows()
     for row in table:
         print(f"{row['name']:24} {row['measured']}")

@@ -1,4 +1,4 @@
-"""What ``paper.yaml`` says of each figure and claim, and the results that these are judged by."""
+"""Read ``paper.yaml``, which lists the figures and claims, and find the results of each."""
 
 import importlib
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp", "amsprop": "A
 class Measured:
     """The measurement behind a verdict: what the function of a claim returns.
 
-    It returns None where the results lack what it would measure: then the claim is "not run".
+    The function returns None where the results lack what it measures; the claim is then "not run".
 
     Attributes:
         text: what was measured, with its interval; Markdown without line breaks.
         held: whether the claim held; None where that cannot be decided.
-        apart: how far this is from what the paper reports, or from where the rule draws the line.
+        apart: how far the measurement is from what the paper reports, or from the rule's limit.
     """
 
     text: str
@@ -36,12 +36,12 @@ class Measured:
 
 @cache
 def figures() -> dict[str, dict[str, Any]]:
-    """Every figure of the paper, and ours after them, with its claims."""
+    """Every figure by name with its entry of ``paper.yaml``: first the paper's, then ours."""
     return dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Every claim by name, with the ``figure`` that it stands on."""
+    """Every claim by name, with its entry and the name of its ``figure``."""
     return {
         name: {"figure": figure} | claim
         for figure, entry in figures().items()
@@ -50,7 +50,7 @@ def claims() -> dict[str, dict[str, Any]]:
 
 
 def drawn() -> list[str]:
-    """Names of the figures that have a script, by globbing."""
+    """Names of the figures that have a script."""
     return sorted(file.stem for file in HERE.glob("figures/*.py") if file.stem != "style")
 
 
@@ -60,10 +60,10 @@ def script(figure: str) -> ModuleType:
 
 
 def results_of(figure: str) -> Results | None:
-    """What a figure is drawn from and its claims are judged by.
+    """The results from which a figure is drawn and its claims are decided.
 
-    Its own results, or those that ``results`` names; ``tables`` names a file of ``results/`` that
-    no run made, beside which the others lie.
+    They are the figure's own, or those of the figure that ``results`` names. ``tables`` names a
+    file that no run made; the figure is then drawn from the tables in that file's folder.
     """
     entry = figures()[figure]
     if "tables" in entry:
@@ -73,5 +73,5 @@ def results_of(figure: str) -> Results | None:
 
 
 def drawable(figure: str) -> bool:
-    """Whether there is something to draw: results, or the authors' own runs, alone until then."""
+    """Whether a figure can be drawn: from results, or until then from the authors' runs alone."""
     return figure in drawn() and (results_of(figure) is not None or "authors" in figures()[figure])

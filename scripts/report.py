@@ -1,8 +1,8 @@
-"""The results as a static site that opens from disk: ``python -m scripts.report``.
+"""Write the results as a static site that opens from disk: ``python -m scripts.report``.
 
-Writes ``results/site/`` from the committed results: an overview with every verdict, a page per
-figure with its data and how it was run, the ledger of disagreements, the benchmarks. The pages link
-to pictures and tables of ``results/`` and copy none.
+``results/site/`` is made from the committed results: an overview with every verdict, a page for
+each figure with its data and its commands, the ledger of disagreements, and the benchmarks. The
+pages link to the pictures and tables of ``results/`` and copy none.
 """
 
 import argparse
@@ -32,19 +32,19 @@ from scripts.paper import drawable, figures, results_of, script
 HERE = Path(__file__).parent / "site"
 OF = check_claims.OF
 SITE = RESULTS / "site"
-MAIN = "fig02"  # the picture of the overview
-POINTS = 60  # of a curve in a page, at most
-NUMBERS = 90_000  # of all curves in a page, at most: about 600 kB
-ROWS = 1_500  # of a table in a page, at most
+MAIN = "fig02"  # the overview shows this figure's picture
+POINTS = 60  # largest number of points of a curve in a page
+NUMBERS = 90_000  # largest number of numbers in all curves of a page, about 600 kB
+ROWS = 1_500  # largest number of rows of a table in a page
 
 
 # Seeds taken together -----------------------------------------------------------------------------
 
 
 def outcomes(results: Results) -> pd.DataFrame:
-    """The runs with a column ``diverged``, by the rule of the figure's script where it has one.
+    """The runs with a column ``diverged``.
 
-    Otherwise a run diverged where it was ended for it.
+    The figure's script may have a rule for it. Otherwise a run has diverged if it was ended early.
     """
     if hasattr(script(results.figure), "outcomes"):
         return script(results.figure).outcomes(results)
@@ -54,13 +54,13 @@ def outcomes(results: Results) -> pd.DataFrame:
 
 
 def axes_of(results: Results) -> list[str]:
-    """What tells one cell from another: the axes of the grid without the seed, optimizer first."""
+    """The axes of the grid without the seed, the optimizer first; their values name a cell."""
     names = [name for name in results.manifest["axes"] if name not in ("optimizer", "seed")]
     return ["optimizer", *names]
 
 
 def cells(results: Results) -> pd.DataFrame:
-    """A row per cell, indexed by its axes: ``seeds``, ``diverged``, and each metric over its seeds.
+    """A row for each cell, indexed by its axes: ``seeds``, ``diverged``, and each metric.
 
     A metric has the columns ``(metric, "mean")``, ``"std"`` and ``"count"``, over those seeds that
     did not diverge and have a number: a run that never converged has no time of convergence.
@@ -71,10 +71,10 @@ def cells(results: Results) -> pd.DataFrame:
         for name in results.manifest["summary"]
         if name != "diverged_at" and pd.api.types.is_numeric_dtype(runs[name])
     ]
-    # Divergence is a result of its own; a number in its place would count twice.
+    # Diverged runs are counted in a column of their own, so their numbers are left out here.
     numbers = runs[metrics].mask(runs.diverged, axis=0)
     by = pd.concat([runs[axes], numbers], axis=1).groupby(axes, sort=False, dropna=False)
-    with np.errstate(invalid="ignore"):  # an unbounded bound has no deviation
+    with np.errstate(invalid="ignore"):  # where a bound is infinite, it has no deviation
         table = by[metrics].agg(["mean", "std", "count"])
     groups = runs.groupby(axes, sort=False, dropna=False).diverged
     table["seeds", ""], table["diverged", ""] = groups.size(), groups.sum()
@@ -82,28 +82,28 @@ def cells(results: Results) -> pd.DataFrame:
 
 
 def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The metrics of :func:`cells`, in their order."""
+    """The names of the metrics in :func:`cells`, in their order."""
     return [name for name, part in table.columns if part == "mean"]
 
 
 def value(x: Any) -> str:
-    """An axis value as text, the same from ``runs.csv`` and from ``curves.parquet``."""
+    """An axis value as text, which is the same for ``runs.csv`` and for ``curves.parquet``."""
     return f"{x:.7g}" if isinstance(x, float | np.floating) else str(x)
 
 
 def values_of(column: pd.Series) -> list[str]:
-    """The values of an axis as text: numbers sorted, words in the order in which they ran."""
+    """The values of an axis as text: numbers are sorted, words stay in the order of the runs."""
     found = column.drop_duplicates()
     return [value(x) for x in (found if column.dtype == object else found.sort_values())]
 
 
 def keys_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The place of each of :func:`cells` as text."""
+    """The axis values of each row of :func:`cells`, as text."""
     return [tuple(map(value, key)) for key in table.index.to_frame().itertuples(index=False)]
 
 
 def number(x: Any) -> str:
-    """A measurement for the eye; a dash where there is none."""
+    """A measurement rounded for a reader, or a dash where there is none."""
     if pd.isna(x):
         return "–"
     if math.isinf(x):
@@ -114,12 +114,12 @@ def number(x: Any) -> str:
 
 
 def deviation(x: float) -> str:
-    """Two digits are enough of a standard deviation."""
+    """A standard deviation with two digits."""
     return f"{x:.2g}" if x < 100 else f"{x:,.0f}" if x < 1e9 else f"{x:.1e}"
 
 
 def spread(cell: pd.Series, metric: str) -> str:
-    """Mean, standard deviation, and how many seeds these are of where it is not all."""
+    """Mean and standard deviation, and the number of seeds where it is not all of them."""
     mean, std, count = (cell[metric, part] for part in ("mean", "std", "count"))
     text = number(mean) + (f" ± {deviation(std)}" if np.isfinite(std) else "")
     seeds = cell["seeds", ""]
@@ -127,7 +127,7 @@ def spread(cell: pd.Series, metric: str) -> str:
 
 
 def cell_table(table: pd.DataFrame) -> dict[str, Any]:
-    """:func:`cells` as headings and rows of text; how many there are beside."""
+    """:func:`cells` as headings and rows of text, and the number of all rows."""
     metrics, axes = metrics_of(table), list(table.index.names)
     counts = ["seeds", "diverged"] if table["diverged", ""].any() else ["seeds"]
     rows = [
@@ -143,23 +143,23 @@ def cell_table(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def plain(x: Any) -> float | str | None:
-    """A number for JSON with four digits; text where it is infinite, None where it is none."""
+    """A number for JSON with four digits; infinity becomes text and NaN becomes None."""
     if pd.isna(x):
         return None
     return number(x) if math.isinf(x) else float(f"{x:.4g}")
 
 
 def curves(results: Results, axes: list[str], known: set[tuple[str, ...]]) -> dict[str, Any]:
-    """Curves by cell: means over the seeds with lowest and highest, at no more than POINTS steps.
+    """The curves of each cell: mean, lowest and highest over its seeds, at POINTS steps at most.
 
     Args:
         results: of one figure.
-        axes: that tell the cells apart.
-        known: the cells.
+        axes: whose values name a cell.
+        known: the names of all cells.
 
     Returns:
         ``metrics`` and ``cells``: key -> {"steps": [...], metric: [means, lowest, highest]}. Empty
-        where no curves were kept, or where they do not say which cell they belong to.
+        where no curves were kept, or where they do not have the axes.
     """
     if not (results.folder / "curves.parquet").exists():
         return {}
@@ -183,12 +183,12 @@ def curves(results: Results, axes: list[str], known: set[tuple[str, ...]]) -> di
 
 
 def grid(results: Results, table: pd.DataFrame) -> dict[str, Any] | None:
-    """What ``site.js`` draws a map of and curves under; None where nothing varies."""
+    """The data from which ``site.js`` draws a map and its curves; None where nothing varies."""
     axes, keys = list(table.index.names), keys_of(table)
     places = table.index.to_frame(index=False)
     values = {axis: values_of(places[axis]) for axis in axes}
     by = places.groupby("optimizer")
-    free = [  # an axis that the optimizer decides, as its own epsilon, is no axis of the map
+    free = [  # an axis on which each optimizer has one value is left out of the map
         axis
         for axis in axes
         if axis == "optimizer" or (len(values[axis]) > 1 and by[axis].nunique().max() > 1)
@@ -228,7 +228,7 @@ def grid(results: Results, table: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def prose(text: str, root: str = "") -> Markup:
-    """The Markdown that claims and the ledger use: code, bold, links (relative to results/)."""
+    """HTML from the Markdown of claims and ledger: code, bold, links (relative to results/)."""
     html = str(escape(text))
     html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
     html = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", html)
@@ -248,13 +248,13 @@ def section(text: str) -> str:
 
 
 def listed(texts: list[str]) -> str:
-    """The values of an axis: all of a few, the ends of many."""
+    """The values of an axis: all of them if they are few, else the first and the last."""
     many = len(texts) > 12
     return f"{len(texts)} values, {texts[0]} to {texts[-1]}" if many else ", ".join(texts)
 
 
 def frame_table(path: Path) -> dict[str, Any]:
-    """A CSV as headings and rows of text; what is the same in all rows stands in the caption."""
+    """A CSV as headings and rows of text; columns with one value go into the caption."""
     frame = pd.read_csv(path)
     same = [c for c in frame if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
     shown = frame.drop(columns=same)
@@ -268,13 +268,14 @@ def frame_table(path: Path) -> dict[str, Any]:
         "heads": list(shown),
         "rows": rows,
         "total": len(frame),
-        "leading": 1 + (list(shown).index("way") if "way" in shown else 0),  # of a benchmark
+        "leading": 1
+        + (list(shown).index("way") if "way" in shown else 0),  # the table of a benchmark
         "same": ", ".join(words),
     }
 
 
 def grids_of(name: str) -> dict[str, str | None]:
-    """The scales that a figure can be run at, and what each reduces; none without an experiment."""
+    """The scales of a figure's grid, and what each of them reduces."""
     path = CONFIGS / "figure" / f"{figures()[name].get('results', name)}.yaml"
     if not path.exists():
         return {}
@@ -284,7 +285,7 @@ def grids_of(name: str) -> dict[str, str | None]:
 
 
 def provenance(results: Results) -> dict[str, Any]:
-    """Settings, axes, machines and times, from the manifest."""
+    """Settings, axes, machines and times of a figure's runs, from the manifest."""
     manifest = results.manifest
     runs = pd.DataFrame(manifest["runs"])
     constant = {
@@ -312,14 +313,14 @@ def provenance(results: Results) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """A time in seconds, minutes or hours, whichever reads best."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size(path: Path) -> str:
-    """Of a file, in kB or MB."""
+    """The size of a file in kB or MB."""
     kilobytes = path.stat().st_size / 1000
     if kilobytes >= 1000:
         return f"{kilobytes / 1000:.1f} MB"
@@ -327,7 +328,7 @@ def size(path: Path) -> str:
 
 
 def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """How many claims have which verdict, of the paper and of ours, in the legend's order."""
+    """How many claims of the paper, and of ours, have each verdict, in the legend's order."""
     found = {of: Counter(claim["verdict"] for claim in claims if claim["of"] == of) for of in OF}
     return {of: [(w, n[w]) for w in check_claims.VERDICTS if n[w]] for of, n in found.items()}
 
@@ -365,7 +366,7 @@ def details(entry: dict[str, Any]) -> dict[str, Any]:
     results: Results | None = entry["runs"]
     name = entry["name"]
     more: dict[str, Any] = {"grids": grids_of(name), "config": entry["results"], "tables": []}
-    if entry["tables"]:  # measured beside the runs: all that lies there
+    if entry["tables"]:  # tables that no run made: all that lie in the folder
         folder = (RESULTS / entry["tables"]).parent
         more["tables"] = [frame_table(path) for path in sorted(folder.glob("*.csv"))]
     if results is not None:

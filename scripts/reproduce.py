@@ -1,7 +1,7 @@
 """Run the quick figures, redraw all, check the claims: ``make reproduce``.
 
-Its own runs go to ``outputs/``, where a second call finds them finished; their tables and the
-redrawn pictures go to ``outputs/reproduce/``. The committed results are compared, not touched.
+The runs go to ``outputs/``, where a second call finds them finished. Their tables and the pictures
+go to ``outputs/reproduce/`` and are compared with the committed ones, which stay as they are.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from experiments.common.collect import collect
 from experiments.common.records import Results, compare, load
 
 TABLES = ROOT / "outputs" / "reproduce"
-# Figure 1 is the paper's scale with fewer seeds and one learning rate; the others are whole.
+# Figure 1 has fewer seeds and one learning rate; the other figures are complete.
 QUICK = {
     "fig02": [],
     "fig08": [],
@@ -26,19 +26,19 @@ QUICK = {
 
 
 def run(*arguments: str) -> None:
-    """``python -m`` with its output shown; stops the whole at the first failure."""
+    """Run ``python -m`` with these arguments and show its output; exit where it fails."""
     subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, check=True)
 
 
 def reproduced(figure: str, changes: list[str]) -> Results:
-    """Run a figure's grid, two processes at a time, and collect it."""
+    """Run a figure's grid with two processes at a time, and collect it."""
     overrides = [f"figure={figure}", *changes]
     run("experiments", *overrides, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1")
     return collect(overrides, TABLES / figure / "paper")
 
 
 def main() -> None:
-    """All of it, with what to look at in the end."""
+    """Do all of it, and say at the end what to look at."""
     start = time.monotonic()
     data.fetch("mnist")
     lines = []

@@ -1,8 +1,8 @@
-"""Execute the notebooks anew and keep their outputs: ``make notebooks``.
+"""Execute the notebooks and write their outputs into them: ``make notebooks``.
 
-With ``--check`` nothing is written; exit status 1 where the text that a committed notebook shows is
-not what its code prints now. Pictures are executed, not compared. Widgets are not kept: without a
-running kernel they do nothing, and their names are new at each execution.
+``--check`` writes nothing, and exits with 1 where the text in a committed notebook is not what its
+code prints now; pictures are not compared. Widgets are not written, because without a running
+kernel they do nothing, and their names change with each execution.
 """
 
 import argparse
@@ -22,7 +22,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Output(OutputWidget):
-    """The place where a widget shows its pictures, which the kernel is not told about.
+    """A widget's output area that does not report its changes to the kernel.
 
     nbclient sends every change back to the kernel, past asyncio, on the socket on which it waits
     for the kernel's reply. ZeroMQ announces a reply once. If the client sends after the reply has
@@ -35,9 +35,9 @@ class Output(OutputWidget):
 
 
 def client(notebook: Any) -> NotebookClient:
-    """Return what executes a notebook in the folder of the notebooks.
+    """A client that executes a notebook in the folder of the notebooks.
 
-    A cell may take ``CELL_SECONDS``, and its outputs as long again; after that it is an error.
+    A cell may take ``CELL_SECONDS``, and its outputs as long again; more is an error.
     """
     runner = NotebookClient(
         notebook,
@@ -51,7 +51,7 @@ def client(notebook: Any) -> NotebookClient:
 
 
 def executed(path: Path) -> Any:
-    """The notebook with the outputs of a fresh kernel.
+    """Execute a notebook in a fresh kernel; return it with its outputs.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -60,14 +60,14 @@ def executed(path: Path) -> Any:
     client(notebook).execute()
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # times of day
+        cell.metadata.pop("execution", None)  # the times of day at which cells ran
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
     return notebook
 
 
 def texts(notebook: Any) -> list[str]:
-    """What the code cells show as text, in order."""
+    """The text outputs of all code cells, in order."""
     shown = []
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
@@ -78,7 +78,7 @@ def texts(notebook: Any) -> list[str]:
 
 
 def main() -> int:
-    """Execute and write, or check."""
+    """Execute all notebooks, and write them or compare them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="compare with the files, write none")
     check = parser.parse_args().check

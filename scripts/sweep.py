@@ -298,12 +298,12 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
     if sweep.versions > 1:
         facts.append(f"made by {sweep.versions} versions of the task's program")
-    table = cells(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric"])
+    table = cells(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric", "mean"])
     every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
     for name in chosen.metric or ():
         if name not in every:
             raise unknown("--metric", name, name, every)
-    table = table[[wanted(name, chosen) for name in table.metric]]
+    table = table[table.metric.isin([name for name in every if wanted(name, chosen)])]
     if table.empty and sweep.curves.empty:
         raise ConfigError(f"{title}: nothing is finished or logged yet ({facts[0]})")
     alt.data_transformers.disable_max_rows()

@@ -1,13 +1,13 @@
 """A sweep of Weights & Biases, from any command line: ``python -m scripts.wandb_sweep -m task=...``.
 
-Prints the YAML that ``wandb sweep`` takes; each agent then runs cells of the grid one by one, and
-what is finished is skipped, as always::
+The script takes the overrides of the runs and prints the YAML that ``wandb sweep`` takes. Each
+agent then runs cells of the grid one after the other and skips finished ones, as any sweep does::
 
     python -m scripts.wandb_sweep -m task=softmax optimizer=adam,laprop optimizer.nu=0.9,0.99 > sweep.yaml
     wandb sweep sweep.yaml
     wandb agent <what it printed>
 
-Takes the overrides that the runs themselves take, so also ``figure=fig12 scale=short``.
+A grid of the repository goes the same way: ``figure=fig12 scale=short``.
 """  # noqa: E501
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the tests of runs share: settings with a folder of their own, the toy task, the CLI."""
+"""What the tests of runs share: settings with an own output folder, the toy task, the CLI."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ README = (ROOT / "README.md").read_text()
 FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
 
 
-# What `make check` leaves out: modules that train or build, and tests that start the command line.
+# `make check` leaves out modules that train or build, and tests that start the command line.
 SLOW = {
     "test_check",
     "test_cifar10",
@@ -45,8 +45,8 @@ SLOW = {
     "test_run",
     "test_style_transfer",
     "test_sweeps",
-    "test_tracking",
     "test_under_way",
+    "test_tracking",
     "test_every_figure_at_every_scale_it_has",
 }
 SLOW_FIXTURES = {"browser", "cli", "forkserver"}
@@ -60,7 +60,7 @@ def pytest_itemcollected(item: pytest.Function) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Generator[None, Any, Any]:
-    """Skip where the data that a test needs can't be had on this machine; with CI set, fail."""
+    """Skip a test whose data cannot be had on this machine; fail instead where CI is set."""
     try:
         return (yield)
     except DataError as error:
@@ -76,9 +76,9 @@ SERVER = multiprocessing.get_context("forkserver")
 
 @pytest.fixture(scope="session")
 def forkserver() -> None:
-    """Start the server behind ``SERVER``: killing and starting again is then cheap."""
+    """Start the server that forks the processes of ``SERVER``, so that each starts quickly."""
     SERVER.set_forkserver_preload(["forked"])
-    with pytest.MonkeyPatch.context() as patch:  # it looks nowhere else for what it preloads
+    with pytest.MonkeyPatch.context() as patch:  # the server looks for modules in this path alone
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         multiprocessing.forkserver.ensure_running()
 
@@ -98,7 +98,7 @@ def make(tmp_path: Path) -> Maker:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
-    """``toy(steps=5)``: settings of the toy task; ``_checkpoint_every=0`` and the like beside."""
+    """``toy(steps=5, _seed=1)``: settings of the toy task, and with ``_`` those of all tasks."""
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(TOYS)])
     from experiments import toy as module
 
@@ -143,8 +143,8 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
-    """``main("task=...")``: the same in this process; returns exit status, stdout, stderr."""
-    # Not at the top: its @hydra.main sets Hydra's version for the process, and fairseq's is older.
+    """``main("task=...")`` does so in this process; it returns exit status, stdout and stderr."""
+    # Imported late, because @hydra.main sets Hydra's version, and fairseq needs an older one.
     from experiments import __main__ as entry
 
     monkeypatch.chdir(tmp_path)
@@ -156,33 +156,6 @@ def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
         return code, *capfd.readouterr()
 
     return call
-
-
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,900"
-)
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any, None, None]:
-    """Chromium without a window; skipped where there is none, unless CI=true."""
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        reason = "the browser tests need Debian's packages chromium and chromium-driver"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for switch in SWITCHES.split():
-        options.add_argument(switch)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="session")
@@ -217,13 +190,40 @@ def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return numbers
 
 
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any, None, None]:
+    """Chromium without a window; skipped where there is none, unless CI=true."""
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        reason = "the browser tests need Debian's packages chromium and chromium-driver"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for switch in SWITCHES.split():
+        options.add_argument(switch)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()
+
+
 def blocks(language: str) -> list[str]:
-    """The README's blocks in a language."""
+    """The README's code blocks in a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def readme(word: str) -> str:
-    """The one block of Python of the README that has a word in it."""
+    """The one block of Python in the README that contains a word."""
     (block,) = (block for block in blocks("python") if word in block)
     return block
 
@@ -246,7 +246,7 @@ def files(folder: Path) -> set[str]:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait until it holds; fail where it never does."""
+    """Wait until the condition holds; fail where it does not within the time."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never happened"

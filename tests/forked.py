@@ -1,4 +1,4 @@
-"""Processes that tests kill. A server imports everything once and forks one per attempt."""
+"""Processes that tests kill; a server imports everything once and forks a process for each."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ experiments.__path__ = [*experiments.__path__, str(TOYS)]
 
 
 def sweep(arguments: Sequence[str]) -> None:
-    """Body of a process of its own: ``python -m experiments`` with these arguments."""
+    """What a process of its own does: ``python -m experiments`` with these arguments."""
     sys.argv = ["python -m experiments", *arguments]
     sys.exit(entry.main())
 
 
 def child(settings: Settings, limit: int | None = None) -> None:
-    """Body of a process of its own: execute; exit 1 where that fails.
+    """What a process of its own does: execute a run, and exit with 1 where that fails.
 
     Args:
         settings: of the run.
-        limit: bytes past which no file may grow: what a full disk looks like to a writer.
+        limit: bytes past which no file may grow, so that writing fails as on a full disk.
     """
     torch.set_num_threads(1)
     if limit is not None:

@@ -1,4 +1,4 @@
-"""What holds of every kernel behind fused=True: of the CPU's (test_kernels.py) and CUDA's."""
+"""Checks that both kernels behind fused=True share: the CPU's (test_kernels.py) and CUDA's."""
 
 import contextlib
 import copy
@@ -13,7 +13,7 @@ from laprop.kernels import kernel_for
 
 @contextlib.contextmanager
 def counted(device="cpu"):
-    """A list that gets, for each call of the kernel that made a step, the parameters it took."""
+    """Count the kernel's steps: the list gets, for each of them, the parameters that it moved."""
     kernel, taken = type(kernel_for(device)), []
     step = kernel.step
 
@@ -31,14 +31,14 @@ def counted(device="cpu"):
 
 
 def taken_by_the_kernel(optimizer, device="cpu"):
-    """How many parameters the kernel takes in one step."""
+    """Make one step; return how many parameters the kernel moved."""
     with counted(device) as taken:
         optimizer.step()
     return sum(map(len, taken))
 
 
 def state_dicts_go_both_ways(one, other, train, device="cpu"):
-    """fused, for-loop and foreach, turn by turn, on one state; through load_state_dict as well.
+    """Train with fused, for-loop and foreach in turn on one state, also through load_state_dict.
 
     ``one`` is trained by the for-loop alone, ``other``, equal at first, by all three. Returns their
     optimizers.
@@ -62,7 +62,7 @@ def state_dicts_go_both_ways(one, other, train, device="cpu"):
 
 
 def autograd_notices_the_step(device):
-    """A step counts as a change in place of the weights."""
+    """Autograd must see that a step changed the weights in place."""
     param = Parameter(torch.ones(3, device=device))
     loss = (param**2).sum()
     param.grad = torch.ones_like(param)

@@ -1,4 +1,4 @@
-"""Numbers of each task's smoke run, as committed in ``golden.json``.
+"""Run each task at scale ``smoke`` and compare its numbers with those in ``golden.json``.
 
 ``python tests/golden.py TASK ...`` runs the named tasks (default: all) and writes their numbers
 anew. Do that after a task's ``VERSION``, or ``RULES`` in ``laprop/version.py``, was raised.
@@ -25,13 +25,15 @@ OPTIMIZERS = ("adam", "laprop")
 
 def numbers(task: str, optimizer: str, output: Path) -> dict[str, list[float | None]]:
     """All numbers of a smoke run: its summary, and its first and its last record."""
+    # A checkpoint after every step does not change the numbers, and shows that one can be written.
     settings = compose_settings(
         [f"task={task}", f"optimizer={optimizer}", "scale=smoke", "threads=1", f"output={output}"]
+        + ["checkpoint_every=0"]
     )
     execute(settings)
     summary = json.loads((settings.folder / "summary.json").read_text())
     log = (settings.folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in log] or [{}]  # some tasks log none
+    records = [json.loads(line) for line in log] or [{}]  # for tasks that log nothing
     parts = {"summary": summary, "first": records[0], "last": records[-1]}
     found = {}
     for part, values in parts.items():
@@ -45,7 +47,7 @@ def numbers(task: str, optimizer: str, output: Path) -> dict[str, list[float | N
 def differences(
     golden: dict[str, list[float | None]], found: dict[str, list[float | None]]
 ) -> list[str]:
-    """The numbers that differ by more than what processors round differently."""
+    """Names of the numbers that differ by more than the rounding of different processors."""
     names = sorted(golden.keys() | found.keys())
     return [name for name in names if not _close(golden.get(name), found.get(name))]
 
@@ -67,7 +69,7 @@ def main(tasks: list[str]) -> None:
         runs = {}
         with tempfile.TemporaryDirectory() as folder:
             for name in OPTIMIZERS:
-                with suppress(ConfigError):  # a task that is about the other one
+                with suppress(ConfigError):  # some tasks take only one of the two
                     runs[name] = numbers(task, name, Path(folder))
         golden[task] = {"versions": versions(task), "runs": runs}
         FILE.write_text(json.dumps(dict(sorted(golden.items())), indent=1) + "\n")

@@ -1,6 +1,6 @@
-"""Checks of the plugin inside a process that has imported fairseq; test_fairseq.py runs this file.
+"""Tests of the plugin that need fairseq in their own process; test_fairseq.py runs this file.
 
-Several trainings to a process: to import fairseq takes longer than any of them.
+They share one process, because importing fairseq takes longer than any of the trainings.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def configuration(text: Path, *arguments: str) -> Any:
 
 
 def training(text: Path, folder: Path, *arguments: str) -> list[float]:
-    """Losses of every update, straight from fairseq's own meters."""
+    """The loss of every update, read from fairseq's own meters."""
     losses = []
     real = progress_bar.JsonProgressBar.log
 
@@ -185,7 +185,7 @@ PRECISIONS = {
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_resumed_training_is_an_undisturbed_one(text, tmp_path, precision):
-    """Bit for bit, but where fairseq itself saves float32 weights in 16 bits."""
+    """Equal bit for bit, except where fairseq itself saves float32 weights in 16 bits."""
     options = PRECISIONS[precision]
     whole = training(text, tmp_path / "whole", "--max-update", "8", *options)
     first = training(text, tmp_path / "part", "--max-update", "5", *options)
@@ -232,7 +232,7 @@ def test_whole_words_are_masked_together(text):
     bpe += ["--gpt2-vocab-bpe", str(GPT2 / "vocab.bpe")]
 
     def split_words(*arguments: str) -> tuple[int, int]:
-        """Words of several pairs that are masked in part, and those masked as a whole."""
+        """Count words of several byte pairs: those masked in part, and those masked as a whole."""
         cfg = configuration(text, *arguments)
         task = tasks.setup_task(cfg.task)
         task.load_dataset("train")
@@ -265,6 +265,6 @@ def test_whole_words_are_masked_together(text):
     part, full = split_words("--mask-whole-words", *bpe)
     assert part == 0
     assert full > 5
-    assert split_words()[0] > 5  # without the option words are torn
+    assert split_words()[0] > 5  # without the option some words are masked in part
     with pytest.raises(SystemExit, match=r"^error: --mask-whole-words: needs --bpe"):
         split_words("--mask-whole-words")

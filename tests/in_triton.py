@@ -15,7 +15,7 @@ from laprop.kernels import cuda
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-# Some blocks with and without a rest, none, a scalar; the last two are not aligned to 16 bytes.
+# Several blocks with and without a rest, none, a scalar; two are not aligned to 16 bytes.
 SHAPES = [(5, 3), (2 * cuda._BLOCK,), (cuda._BLOCK + 1,), (0,), (), (7,), (cuda._BLOCK + 3,)]
 OPTIONS = [
     {},
@@ -73,7 +73,7 @@ def train(params, optimizer, steps):
 
 
 def used(params, optimizer):
-    """Whether the kernel takes a step of all these parameters, made on a copy."""
+    """Whether the kernel moves all parameters, tried on a copy."""
     twins, other = copy.deepcopy((params, optimizer))
     give_gradients(twins, 0)
     taken = fused.taken_by_the_kernel(other, DEVICE)
@@ -90,7 +90,7 @@ def assert_close(one, other, optimizers, ulp=64):
             assert (u.dtype, u.shape, u.stride()) == (v.dtype, v.shape, v.stride())
             error = ulp * torch.finfo(u.dtype).eps
             torch.testing.assert_close(u, v, rtol=error, atol=error, check_device=False)
-        # The interpreter cuts bfloat16 where a GPU rounds it.
+        # Triton's interpreter truncates to bfloat16; a GPU rounds.
         cuts = x.dtype == torch.bfloat16 and not GPU
         error = (8 if cuts else 2) * torch.finfo(x.dtype).eps
         if x.dtype in (torch.float32, torch.float64):
@@ -148,7 +148,7 @@ def test_a_master_copy_follows_a_weight_changed_from_outside():
     optimizer = LaProp(params, lr=1e-4, fused=True)
     train(params, optimizer, range(2))
     kept = optimizer.state[params[0]]["master_param"]
-    assert not torch.equal(kept, kept.half().float())  # it is finer than the weight
+    assert not torch.equal(kept, kept.half().float())  # the master copy is finer than the weight
     with torch.no_grad():
         params[0][0] = 7.0
     optimizer.param_groups[0]["lr"] = 0.0
@@ -160,7 +160,7 @@ def test_a_master_copy_follows_a_weight_changed_from_outside():
 
 @pytest.mark.parametrize("capturable", [False, True])
 def test_hyper_parameters_on_the_device(capturable):
-    """lr as float32, betas as float64: read where they are."""
+    """lr as a float32 tensor and betas as float64 tensors are read on the device."""
     params, expected = make(), make()
     lr, mu, nu = (torch.tensor(x, device=DEVICE) for x in (0.01, 0.8, 0.95))
     optimizer = LaProp(
@@ -174,7 +174,7 @@ def test_hyper_parameters_on_the_device(capturable):
 
 
 def test_grad_scaler():
-    """Scaled and unscaled, and an infinite gradient: as GradScaler with the loop over tensors."""
+    """With scaled, unscaled and infinite gradients it does what the loop over tensors does."""
     results = []
     for kind in ({"foreach": False}, {"fused": True}):
         params = make()
@@ -237,7 +237,7 @@ def test_autograd_notices_the_step():
 
 @gpu
 def test_it_has_to_be_asked_for():
-    """As torch's fused optimizers."""
+    """The kernel is used with fused=True alone, as in torch's optimizers."""
     params = make()
     optimizer = LaProp(params)
     train(params, optimizer, range(2))
@@ -245,7 +245,7 @@ def test_it_has_to_be_asked_for():
 
 
 def test_what_a_graph_copies_is_not_used_outside(monkeypatch):
-    """Tables made while a graph is captured are there when it is replayed, and then for good."""
+    """Tables made while a graph is captured are filled only when the graph is replayed."""
     params = make()
     optimizer = LaProp(params, fused=True)
     train(params, optimizer, range(2))
@@ -277,7 +277,7 @@ def test_nothing_waits_for_the_device():
 @gpu
 @pytest.mark.parametrize("options", OPTIONS)
 def test_captured_in_a_graph(options):
-    """Backward and step captured together; lr on the device is scheduled between replays."""
+    """Backward and step are captured together; lr, on the device, changes between replays."""
     model = torch.nn.Sequential(
         torch.nn.Linear(40, 3000), torch.nn.Tanh(), torch.nn.Linear(3000, 1)
     )
@@ -304,12 +304,12 @@ def test_captured_in_a_graph(options):
             optimizer.zero_grad()
             with torch.cuda.graph(graph):
                 step()
-        # Not replayed yet: what the graph copies to the device is not there.
+        # Before the first replay the copies to the device that the graph makes have not happened.
         for param in net.parameters():
             param.grad.fill_(0.1)
         optimizer.step()
         if captured:
-            cuda._tables.cache_clear()  # the graph goes on without what Python holds
+            cuda._tables.cache_clear()  # the graph needs nothing that Python holds
             cuda._uploaded.cache_clear()
             torch.cuda.empty_cache()
         for t in range(6):

@@ -1,11 +1,11 @@
-"""An oracle of every printed algorithm, in NumPy, from the paper's equations and in another form.
+"""An oracle for every printed algorithm, in NumPy: the paper's equations without recursion.
 
 Averages are written out as sums over all gradients, n_t = (1 - nu) sum_s nu^(t-s) g_s^2, with no
 recursion and no state; arithmetic is float64 for float32 results and extended precision for float64
 ones. Nothing of `laprop` is used.
 
-Beside each theta stands the scale of the numbers that were added up to get there: an error is
-counted in ulp of that scale, since what cancels on the way is lost to any implementation.
+Beside each theta the oracle returns the scale of the numbers that were added up to reach it. Errors
+are counted in ulp of that scale, since no implementation keeps the digits that cancel on the way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-RULES_ALONE = (  # no option of LaProp's
+RULES_ALONE = (  # rules of laprop.functional that no option of LaProp gives
     "sgd",
     "momentum",
     "signsgd",
@@ -125,7 +125,9 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             m = _average([a * u for a, u in zip(lrs, us, strict=True)], mu)
             mean_lr = _average(lrs, mu)
             bias = np.where(lr != 0, mean_lr, 1)
-            move = np.where(lr != 0, m * lr / bias, 0)  # theirs moves at lr = 0, ours must not
+            move = np.where(
+                lr != 0, m * lr / bias, 0
+            )  # theirs moves weights at lr = 0, ours must not
             size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) * lr / bias
         else:  # laprop, signsgd, amsprop and the centered ones
             move = lr * _average(us, mu) / c_m
@@ -143,13 +145,13 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
 
 
 def ulp(result: np.ndarray, theta: np.ndarray, scale: np.ndarray, dtype: type) -> float:
-    """Largest error in units of the last place, in dtype, of the scale."""
+    """Largest error, in units of the last place that the scale has in ``dtype``."""
     unit = np.finfo(dtype).eps * np.maximum(scale, np.finfo(dtype).tiny)
     return float(np.max(np.abs(result.astype(theta.dtype) - theta) / unit))
 
 
 def random_case(rng: np.random.Generator, members: int, steps: int, dtype: type) -> Case:
-    """Draw hyper-parameters, extremes among them, and gradients over 48 orders of magnitude."""
+    """Draw hyper-parameters, also extreme ones, and gradients over 48 orders of magnitude."""
     d = 3
 
     def pick(values: list[float]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Print how far each update rule and the optimizer are from the oracle: cases tried, worst ulp.
+"""Print how far each update rule and the optimizer are from the oracle, at worst, in ulp.
 
     python tests/oracle_report.py [members]
 
@@ -24,7 +24,7 @@ KINDS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": 
 
 
 def algorithm(name: str) -> Algorithm:
-    """The functional rule that is to equal the oracle's."""
+    """The rule of laprop.functional that the oracle has under this name."""
     if name == "lapropw_authors":
         return dataclasses.replace(
             ALGORITHMS["lapropw"], lr_in_momentum=True, lr_weighted_correction=True
@@ -65,7 +65,7 @@ def functional_path(name: str, case: oracle.Case) -> np.ndarray:
 
 
 def optimizer_options(name: str) -> dict[str, bool]:
-    """The options of LaProp that make it the oracle's algorithm."""
+    """The options that make LaProp the algorithm of this name."""
     return {
         "lapropw": {"lr_weighted_correction": False},
         "laprop_printed": {"lr_weighted_correction": False},
@@ -110,22 +110,22 @@ def optimizer_path(name: str, case: oracle.Case, **kind: bool) -> np.ndarray:
 
 
 def constant_lr(case: oracle.Case) -> oracle.Case:
-    """The case with each member's largest lr at every step, where all forms of c_m agree."""
+    """The case with each member's largest lr at every step; then all forms of c_m agree."""
     return dataclasses.replace(case, lr=np.broadcast_to(case.lr.max(0), case.lr.shape).copy())
 
 
 def still_at_zero(case: oracle.Case) -> oracle.Case:
-    """The case with no lr of 0: there LaProp holds still, and the printed Algorithm 2 does not."""
+    """The case without lr = 0, at which LaProp stands still, unlike the printed Algorithm 2."""
     return dataclasses.replace(case, lr=np.where(case.lr == 0, 1e-5, case.lr))
 
 
 def optimizer_case(name: str, case: oracle.Case) -> oracle.Case:
-    """The case as the optimizer is defined on it by the algorithm of this name."""
+    """The case without what the optimizer and the printed algorithm define differently."""
     return no_ties(name, still_at_zero(case))
 
 
 def no_ties(name: str, case: oracle.Case) -> oracle.Case:
-    """The case without nu = 0 for cautious: sums of signs may cancel, and 0 has no sign."""
+    """The case without nu = 0 for cautious, because there sums of signs may cancel to 0."""
     if name != "laprop_cautious":
         return case
     return dataclasses.replace(case, nu=np.where(case.nu == 0, 0.1, case.nu))

@@ -1,4 +1,4 @@
-"""The facts taken from the authors' logs: the committed tables, and how they are made."""
+"""The tables made from the authors' logs: how they are made, and that the committed ones are so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURVES = {"iwslt": 4, "roberta": 7, "rainbow": 2}
 
 
 @pytest.mark.parametrize("name", CURVES)
-def test_a_curve_is_a_few_facts_and_never_the_log(name: str) -> None:
+def test_a_committed_curve_has_few_points_and_not_the_whole_log(name: str) -> None:
     table = make_authors.load(name)
     position = "agent_steps" if name == "rainbow" else "update"
     axes = [c for c in ("optimizer", "nu", "warmup") if c in table]
@@ -83,7 +83,7 @@ def written(folder: Path, logs: dict[str, np.ndarray]) -> Path:
 
 
 def test_apart_counts_from_the_first_update_and_smooths(tmp_path: Path) -> None:
-    """LaProp falls through Adam's constant loss at update 1,500, and noise does not hide it."""
+    """LaProp's loss crosses Adam's constant one at update 1,500, which is found under noise."""
     updates = np.arange(1, 4001)
     noise = np.random.default_rng(0).normal(size=4000)
     logs = {

@@ -169,6 +169,10 @@ def test_a_part_of_a_sweep_under_way(toy: Maker, runs, folder: Path) -> None:
     assert sweep.statuses == {"finished": 36, "running": 1, "failed": 1}
     assert len(sweep.runs) == 36
     assert sweep.curves[sweep.curves.mu == 0.5].train_loss.tolist() == [4.0]
+    target = folder.parent / "drawn"
+    assert command.main([str(folder), "mu=0.5", "--to", str(target)]) == 0  # nothing is finished
+    assert [path.name for path in target.iterdir()] == ["index.html"]  # one step is no curve
+    assert command.main([str(folder), "mu=0.6", "--to", str(target)]) == 2  # it failed at once
 
 
 def test_of_the_same_settings_the_newest_counts(toy: Maker, runs, folder: Path) -> None:

@@ -32,7 +32,7 @@ def records(settings: Settings) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the last run in this process tracked, to be looked at after its end."""
+    """The objects that the last run in this process tracked, for checks after its end."""
     things: dict[str, Any] = {}
     real = Run.track
 
@@ -54,7 +54,7 @@ def test_resnet_20_has_the_parameters_of_the_literature(shortcut: str, count: in
     assert f"{count / 1e6:.2f}" == "0.27"
     kinds = Counter(type(module) for module in net.modules())
     assert kinds[nn.Linear] == 1
-    # 19 convolutions and one linear layer, the shortcuts' not counted.
+    # 19 convolutions and one linear layer; projections of the shortcuts come on top.
     assert kinds[nn.Conv2d] == 19 + (2 if shortcut == "projection" else 0)
     shapes, x = [], torch.randn(2, 3, 32, 32)
     for layer in net:
@@ -115,7 +115,9 @@ def window(image: Tensor, top: int, left: int, flip: bool) -> Tensor:
 def test_every_crop_is_a_shifted_and_perhaps_mirrored_image():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (5, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    ends = torch.cartesian_prod(torch.arange(9), torch.arange(9))  # all of them, both ways round
+    ends = torch.cartesian_prod(
+        torch.arange(9), torch.arange(9)
+    )  # all 81 shifts, each with and without a flip
     index = torch.randint(5, (162,), generator=generator)
     shift, flip = ends.repeat(2, 1), torch.arange(162) >= 81
     crops = cifar10.crops(cifar10.padded(images), index, shift, flip)
@@ -153,7 +155,9 @@ def test_an_epoch_takes_each_image_once_and_shifts_and_flips_uniformly(
     counts = torch.zeros(9, 9).index_put_(tuple(shift.T), torch.ones(n), accumulate=True)
     expected = n / 81
     chi_square = ((counts - expected) ** 2 / expected).sum()
-    assert chi_square < 80 + 5 * math.sqrt(2 * 80)  # five standard deviations above its mean
+    assert chi_square < 80 + 5 * math.sqrt(
+        2 * 80
+    )  # the mean of chi square plus five of its standard deviations
     assert abs(flip.double().mean() - 0.5) < 5 * 0.5 / math.sqrt(n)
 
 
@@ -198,7 +202,7 @@ def test_rate_and_decay_fall_tenfold_at_each_milestone(make: Maker):
 def test_every_optimizer_takes_the_same_decay_which_lr_does_not_scale(
     make: Maker, tracked: dict[str, Any], optimizer: str
 ):
-    # At lr 0 the decay is all that moves a weight: four updates of 0.9, four of 0.99.
+    # At lr 0 only the decay changes a weight: by 0.9 in four updates and by 0.99 in four more.
     execute(
         make(
             *SMALL, f"optimizer={optimizer}", "optimizer.lr=0", "optimizer.weight_decay=0.1",
@@ -208,7 +212,7 @@ def test_every_optimizer_takes_the_same_decay_which_lr_does_not_scale(
     ended = [p.detach().clone() for p in tracked["net"].parameters()]
     batch_norms = [m for m in tracked["net"].modules() if isinstance(m, nn.BatchNorm2d)]
     factor = 0.9**4 * 0.99**4
-    for module in batch_norms:  # which began at 1
+    for module in batch_norms:  # their weights began at 1
         torch.testing.assert_close(module.weight, torch.full_like(module.weight, factor))
     twin = make(*SMALL, "optimizer.lr=0", "optimizer.weight_decay=0", "task.batch_size=16")
     execute(twin)
@@ -251,7 +255,9 @@ def test_a_run_that_is_not_finite_ends_as_diverged(make: Maker):
     settings = make(*SMALL, "optimizer=adam", "optimizer.lr=1e30")
     assert execute(settings) == "diverged"
     first, second = records(settings)
-    assert math.isfinite(first["train_loss"])  # of its one batch, before the first update
+    assert math.isfinite(
+        first["train_loss"]
+    )  # the loss of the only batch is taken before the first update
     assert second["train_loss"] is None
 
 

@@ -1,9 +1,10 @@
-"""Rules of the claims, on tables whose outcome is known. Others have Figures 5, 6, 10 and 11."""
+"""Rules of the claims, on tables whose outcome is known (other files have Figures 5, 6, 10, 11)."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from scripts.figures import (
     variants,
     variants_rosenbrock,
 )
-from scripts.paper import Measured
+from scripts.paper import NAMES, Measured
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -48,7 +49,7 @@ def tables(
     curves: pd.DataFrame | None = None,
     **settings: Any,
 ) -> Results:
-    """Committed results of a figure, at the paper's scale."""
+    """Write tables in the format of committed results at the paper's scale, and read them."""
     folder = tmp_path / figure / "paper"
     folder.mkdir(parents=True)
     pd.DataFrame(rows).to_csv(folder / "runs.csv", index=False)
@@ -112,7 +113,7 @@ def test_rosenbrock_as_the_paper_does_not_have_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("updates", "held"), [(10_000, None), (40_000, False)])
-def test_a_learning_rate_that_was_cut_off_is_open(
+def test_a_learning_rate_whose_runs_were_too_short_decides_nothing(
     tmp_path: Path, updates: int, held: bool | None
 ) -> None:
     slow = {"laprop": lambda lr, nu: None if lr < 0.01 else 900}
@@ -153,8 +154,8 @@ def test_style_is_judged_from_one_start_too(tmp_path: Path, seeds: int) -> None:
     assert [claim.held for claim in claims] == [True] * 6
 
 
-def test_one_start_decides_only_what_invisible_noise_does_not(tmp_path: Path) -> None:
-    """Adam as low as LaProp or lower by a twentieth: open; lower by half: not the lowest."""
+def test_one_start_decides_only_what_invisible_noise_cannot_do(tmp_path: Path) -> None:
+    """Adam lower by a twentieth decides nothing; lower by half, LaProp is not the lowest."""
     for level, held in ((0.48, None), (0.25, False)):
         found = style_transfer(tmp_path / str(level), 1, adam=level)
         assert fig03.style_lowest(found).held is held
@@ -164,7 +165,7 @@ def test_one_start_decides_only_what_invisible_noise_does_not(tmp_path: Path) ->
 
 
 def deep(tmp_path: Path, learns: dict[str, float]) -> Results:
-    """Each optimizer learns at rates up to its own, in every run of two depths."""
+    """Each optimizer learns at rates up to a limit of its own, in all runs of two depths."""
     rng = np.random.default_rng(0)
     rows, curves = [], []
     grid = itertools.product(learns, (100, 300), (1e-3, 1e-4, 1e-5), range(3))
@@ -261,7 +262,7 @@ def test_cifar_as_the_paper_has_it(tmp_path: Path) -> None:
         fig13.cifar_training_loss(found, "adam", depends=False, margin=0.1),
     ]
     assert [claim.held for claim in claims] == [True] * 7, [claim.text for claim in claims]
-    # All seeds are later by the same five epochs: that is no interval.
+    # Every seed is later by the same five epochs, so there is no spread and no interval.
     assert fig12.cifar_adam_earlier(found).held is None
     assert "later at the largest nu by 5.0 [no interval]" in fig12.cifar_adam_earlier(found).text
 
@@ -272,14 +273,16 @@ def test_cifar_where_nothing_diverges(tmp_path: Path) -> None:
     assert fig12.cifar_comparable(found, margin=1).held is False
     assert fig12.cifar_adam_diverges(found).held is None
     assert fig12.cifar_adam_earlier(found).held is None
-    assert fig12.cifar_laprop_stable(found).held is None  # 27 runs, of which a tenth may be missed
+    assert (
+        fig12.cifar_laprop_stable(found).held is None
+    )  # none of 27 runs diverged, but a share of a tenth could be missed
 
 
 # Theory -------------------------------------------------------------------------------------------
 
 
 def regret(tmp_path: Path, condition: bool) -> Results:
-    """One problem within the bound, and one that breaks the condition and passes it."""
+    """One problem stays within the bound; another breaks the condition and exceeds the bound."""
     rows = []
     for optimizer, problem, nu in itertools.product(
         ("laprop", "amsgrad", "amsprop"), ("growing", "rare", "mnist"), (0.5, 0.95, 0.999)
@@ -313,7 +316,9 @@ def test_a_run_that_breaks_the_condition_does_not_refute_the_theorem(tmp_path: P
     assert theorem1.laprop_regret_bounded(unknown, "laprop") is None
 
 
-def test_a_limit_is_reached_where_each_approach_comes_nearer(tmp_path: Path) -> None:
+def test_a_limit_is_reached_where_the_distance_falls_at_each_step_towards_it(
+    tmp_path: Path,
+) -> None:
     rows = [
         {"optimizer": optimizer, "limit": limit, "distance": e, "seed": seed, "path_distance": far}
         for optimizer in ("adam", "laprop")
@@ -331,15 +336,18 @@ def test_a_limit_is_reached_where_each_approach_comes_nearer(tmp_path: Path) -> 
 # The anchor ---------------------------------------------------------------------------------------
 
 
-def test_the_anchor_is_drawn_beside_the_literature(tmp_path: Path) -> None:
+def test_the_whole_recipe_of_resnet20_is_drawn_beside_the_literature(tmp_path: Path) -> None:
     style.use()
     curves = [
         pd.DataFrame({"optimizer": o, "seed": 0, "step": [1, 2], "test_accuracy": [0.5, 0.9]})
         for o in ("adam", "laprop")
     ]
-    figure = resnet20.draw(tables(tmp_path, "resnet20", [{"seed": 0}], pd.concat(curves)))
+    rows = [{"optimizer": o, "seed": 0, "test_accuracy": 0.9} for o in ("adam", "laprop")]
+    found = tables(tmp_path, "resnet20", rows, pd.concat(curves))
+    figure = resnet20.draw(found)
     assert len(figure.axes[0].lines) == 3
     plt.close(figure)
+    assert resnet20.finding(found).endswith("Adam 90.00 %, LaProp 90.00 %")
 
 
 # Statements without a figure of the paper ---------------------------------------------------------
@@ -400,7 +408,7 @@ def test_a_variant_is_ahead_where_it_converges_more_often_or_sooner(tmp_path: Pa
 
 
 def small_net(tmp_path: Path, name: str, cells: list[tuple[dict[str, Any], float]]) -> Results:
-    """Ten seeds a cell with this final loss, or twenty of ``variants``."""
+    """Tables with ten seeds for each cell and its final loss; twenty seeds for ``variants``."""
     rng = np.random.default_rng(0)
     rows = [
         cell | {"seed": seed, "final_loss": noisy(level, rng)}
@@ -469,6 +477,10 @@ def test_clipping_is_needed_where_the_loss_is_higher_without_it(tmp_path: Path) 
     assert clipping.no_clipping(found, exploding=True).held is False
     style.use()
     plt.close(clipping.draw(found))
+    assert (
+        clipping.finding(found)
+        == "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones"
+    )
 
 
 @pytest.mark.parametrize(("control", "held"), [(1.1, True), (0.8, False)])
@@ -495,6 +507,10 @@ def test_a_schedule_of_nu_is_best_where_its_control_is_not(
     assert nu_schedule.nu_over_time(found, last=True).held is True
     style.use()
     plt.close(nu_schedule.draw(found))
+    assert (
+        nu_schedule.finding(found)
+        == f"LaProp: a small ν first and a larger one later is {'' if held else 'not '}best"
+    )
 
 
 @pytest.mark.parametrize(("wide", "wider"), [("laprop", True), ("adam", False)])
@@ -513,6 +529,8 @@ def test_a_range_is_wider_where_more_settings_work(tmp_path: Path, wide: str, wi
     assert tuning_range.adam_settings_work(found).held is wider
     style.use()
     plt.close(tuning_range.draw(found))
+    share = dict(re.findall(r"(\w+) (\d+)%", tuning_range.finding(found)))
+    assert int(share[NAMES[wide]]) > min(map(int, share.values()))
 
 
 @pytest.mark.parametrize(("factor", "held"), [(1.2, True), (1.5, None), (3.0, False)])

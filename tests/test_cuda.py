@@ -1,4 +1,4 @@
-"""The CUDA kernel: what it computes (in_triton.py), and that it compiles, also without a GPU."""
+"""The CUDA kernel: what it computes (in in_triton.py), and that it compiles without a GPU."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def test_laprop_does_not_import_triton():
 
 
 def test_the_kernel():
-    """On a GPU, or in Triton's interpreter on a CPU; the tests of graphs need the GPU."""
+    """Run in_triton.py on a GPU, or without one in Triton's interpreter and without CUDA graphs."""
     pytest.importorskip("triton")
     interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"]
@@ -44,7 +44,7 @@ def test_the_kernel():
      ("float16", {"MASTER": True}), ("bfloat16", {"MASTER": True, "EPS_IN_SQRT": True})],
 )  # fmt: skip
 def test_it_compiles_to_wide_loads_and_exact_roots(dtype, options, capability, monkeypatch):
-    """Down to machine code, by the compiler that comes with Triton: no GPU is needed for that."""
+    """Triton brings a compiler, so the machine code can be looked at without a GPU."""
     triton = pytest.importorskip("triton")
     if triton.knobs.runtime.interpret:
         pytest.skip("Triton interprets")
@@ -82,7 +82,7 @@ def test_it_compiles_to_wide_loads_and_exact_roots(dtype, options, capability, m
     )
     assert len(compiled.asm["cubin"]) > 1000
     ptx = compiled.asm["ptx"]
-    # Without a mask 16 bytes are read and written at once: p, g, m, n and what options add.
+    # Whole blocks need no mask and move 16 bytes at once: p, g, m, n and what options add.
     arrays = 4 + sum(options.get(key, False) for key in ("AMSGRAD", "CENTERED", "MASTER"))
     assert len(re.findall(r"ld\.global\.v[248]\.", ptx)) >= arrays
     assert len(re.findall(r"st\.global\.v[248]\.", ptx)) >= arrays - 1

@@ -1,4 +1,4 @@
-"""Data: what is wrong is never used, what serves is found, and it is what the paper trained on."""
+"""Fetching data: wrong files are never used, every source is tried, the data sets are right."""
 
 import gzip
 import hashlib
@@ -43,7 +43,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 @dataclass
 class Fake:
-    """A source that serves `content`, or fails."""
+    """A source that serves ``content``, or fails where that is None."""
 
     name: str = "fake"
     content: Mapping[str, bytes] = field(default_factory=lambda: CONTENT)
@@ -66,7 +66,7 @@ def toy(*sources: Source | Fake) -> Artefact:
 
 @dataclass
 class Places:
-    """Where data may be, all of it below a temporary folder; the artefact is called "toy"."""
+    """The places where data may be, all below a temporary folder; the artefact's name is "toy"."""
 
     mirror: Path
     sibling: Path
@@ -185,7 +185,7 @@ def test_when_nothing_serves_the_error_says_all(
         "$LAPROP_DATA/toy:",
         *(f"{name}  sha256 {sha256}" for name, sha256 in FILES.items()),
     ]
-    write(places.cache)  # what the message says to do
+    write(places.cache)  # what the message tells the user to do
     assert data.fetch("toy") == places.cache
     monkeypatch.delenv("LAPROP_DATA")
     (places.cache / "one.bin").unlink()
@@ -200,12 +200,14 @@ def test_unwritable_cache_is_a_reason(places: Places) -> None:
         data.fetch("toy")
 
 
-FORK = multiprocessing.get_context("fork")  # The processes inherit the test's folders and sources.
+FORK = multiprocessing.get_context(
+    "fork"
+)  # The processes are forked, so that they have the test's folders and sources.
 
 
 @dataclass
 class Slow(Fake):
-    """A source that writes one file, says so in `started`, and serves after some seconds."""
+    """A source that writes one file, touches ``started``, and serves after some seconds."""
 
     seconds: float = 0.0
     started: SimpleQueue = field(default_factory=FORK.SimpleQueue)
@@ -252,7 +254,7 @@ def test_two_fetches_at_once_download_once(places: Places) -> None:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `served`: by path the content and the length that is claimed for it."""
+    """A server of ``served``: for each path the content, and the length that the header claims."""
 
     served: ClassVar[dict[str, tuple[bytes, int]]] = {}
 
@@ -369,7 +371,7 @@ def test_mnist_is_mnist() -> None:
     assert test.images.shape == (10000, 784)
     assert train.images.dtype == torch.uint8
     assert train.labels.dtype == torch.int64
-    # The published class counts, and the mean and deviation that everyone normalises with.
+    # The published counts of each class, and the usual mean and deviation for normalising.
     assert train.labels.bincount().tolist() == [
         *(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
     ]
@@ -388,7 +390,7 @@ def test_cifar10_is_cifar10() -> None:
     assert train.images.is_contiguous()
     assert train.labels.bincount().tolist() == [5000] * 10
     assert test.labels.bincount().tolist() == [1000] * 10
-    # The mean colour that everyone normalises with.
+    # The usual mean colour for normalising.
     means = train.images.sum((0, 2, 3)) / (50000 * 32 * 32 * 255)
     assert means.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=5e-5)
 

@@ -1,4 +1,4 @@
-"""The deep nets of Figure 4: their start, their loss, members of a stack, resume."""
+"""The deep nets of Figure 4: initial weights, loss, members of a stack, resuming."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_weights_start_as_kaiming_says():
 
 
 def test_the_signal_neither_grows_nor_shrinks_with_depth():
-    """What the initialisation is for: with any other gain, 30 layers are a factor gain^30 or so."""
+    """Kaiming's factor keeps the signal's size; another one would count to the power of 30 here."""
     w = initial(depth=31, width=512, generator=torch.Generator().manual_seed(1))["w"]
     x = torch.randn(64, 512, generator=torch.Generator().manual_seed(2))
     for layer in w:
         x = (x @ layer.T).relu()
-    assert 0.2 < 2 * x.square().mean() < 5  # ReLU leaves half of the 1 that it began with
+    assert 0.2 < 2 * x.square().mean() < 5  # the mean square began at 1, and ReLU keeps half of it
 
 
 def test_losses_are_those_of_a_torch_network():
     starts = [initial(5, 12, torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    for start in starts:  # biases that matter
+    for start in starts:  # biases other than 0, so that an error in them shows
         for name in ("b_in", "b", "b_out"):
             start[name] += 0.1 * torch.randn(start[name].shape)
     stacked = {name: torch.stack([s[name] for s in starts]).double() for name in starts[0]}
@@ -88,7 +88,9 @@ def test_members_of_a_stack_equal_runs_alone_to_rounding(make: Maker, optimizer:
     losses = np.array([run["final_loss"][0] for run in alone])
     np.testing.assert_allclose(together["final_loss"], losses, rtol=1e-4)
     gaps = np.abs(np.subtract.outer(losses, losses)) / losses.mean()
-    assert gaps[~np.eye(4, dtype=bool)].min() > 1e-3  # so that a mix-up of members would be seen
+    assert (
+        gaps[~np.eye(4, dtype=bool)].min() > 1e-3
+    )  # large enough gaps that a mix-up of members would show
     assert (losses[:2] < losses[2:]).all()
     assert losses.max() < math.log(10) + 0.5
 

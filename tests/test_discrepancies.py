@@ -1,4 +1,4 @@
-"""The ledger of disagreements: its rules are the package's options, its rows say what is known."""
+"""The ledger of disagreements: its rules are options of the package, and its rows are measured."""
 
 import inspect
 import itertools
@@ -44,7 +44,7 @@ def rules() -> dict[str, Rule]:
     return {str(dict(rule.options)): rule for rule in both if rule.options is not None}
 
 
-# Algorithm 2 as printed moves at lr = 0; the package's option for it does not.
+# The printed Algorithm 2 moves weights at lr = 0; the package's option for it does not.
 CASES = [
     (options, name)
     for options, rule in rules().items()
@@ -86,7 +86,7 @@ def test_at_zero_lr_ours_stands_still_and_theirs_moves_as_derived() -> None:
     printed = path(PAIRS["printed_correction"].other, rates).diff(dim=0)[still]
     assert (ours == 0).all()
     assert (printed != 0).all()
-    # The momentum, to which nothing is added, is applied again and again, mu times smaller.
+    # Nothing is added to the momentum, which is applied at each step and shrinks by mu.
     torch.testing.assert_close(theirs[1:], 0.9 * theirs[:-1], rtol=1e-9, atol=1e-15)
     assert (theirs != 0).all()
 

@@ -15,7 +15,7 @@ from laprop import LaProp
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[LaProp]:
-    """Every LaProp that makes a step."""
+    """A list that gets every LaProp that makes a step."""
     seen: list[LaProp] = []
     step = LaProp.step
 
@@ -72,7 +72,7 @@ def test_hugging_face_trainer(used: list[LaProp], tmp_path: Path) -> None:
     exec(readme("optimizer_cls_and_kwargs"), names)
     names["trainer"].train()
     (optimizer,) = used
-    assert optimizer.param_groups[0]["lr"] < 4e-4  # the trainer's schedule has been at it
+    assert optimizer.param_groups[0]["lr"] < 4e-4  # the trainer's schedule has changed it
     assert all(float(state["step"]) == 3 for state in optimizer.state.values())
     assert not torch.equal(names["model"].classifier.weight, weights)
 
@@ -100,7 +100,7 @@ def test_timm(used: list[LaProp]) -> None:
     optimizer = names["optimizer"]
     assert type(optimizer) is LaProp
     decays = {group["weight_decay"] for group in optimizer.param_groups}
-    assert decays == {0.0, 0.05}  # none for biases and norms: timm's recipe
+    assert decays == {0.0, 0.05}  # timm's recipe has no decay for biases and norms
     assert all(group["decay_by_lr"] for group in optimizer.param_groups)
     x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     names["model"](x).sum().backward()
@@ -112,7 +112,7 @@ def test_timm(used: list[LaProp]) -> None:
 
 
 def recipe(start: str) -> str:
-    """The block of code of docs/optimizer.md that begins with these words."""
+    """The code block of docs/optimizer.md that begins with these words."""
     blocks = (ROOT / "docs" / "optimizer.md").read_text().split("```python\n")[1:]
     (block,) = (block for block in blocks if block.startswith(start))
     return block.split("```")[0]
@@ -136,7 +136,7 @@ def assert_same_path(
     steps: int,
     lr: float,
 ) -> None:
-    """Equal after each step, to a hundredth of lr for what rounding makes of it in float32."""
+    """Equal after each step; a hundredth of lr is allowed for rounding in float32."""
     generator = torch.Generator().manual_seed(1)
     for t in range(steps):
         for a, b in zip(ours, theirs, strict=True):

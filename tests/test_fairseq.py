@@ -1,4 +1,4 @@
-"""fairseq beside us: the plugin, the log that becomes records, kill and resume, the recipes."""
+"""fairseq in processes of its own: the plugin, records from its log, resuming, the recipes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def records(settings: Settings) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A finished training; its text is prepared for those after it."""
+    """A finished training, whose prepared text the other tests use too."""
     output = tmp_path_factory.mktemp("fairseq") / "outputs"
     settings = compose_settings([*SMOKE, f"output={output}", "optimizer=laprop"])
     assert execute(settings) == "finished"
@@ -63,7 +63,7 @@ def test_the_plugin_inside_fairseq() -> None:
 def test_every_update_of_the_log_is_a_record(smoke: Settings) -> None:
     task, told = smoke.task, records(smoke)
     assert [record["step"] for record in told] == list(range(1, task.updates + 1))
-    # What fairseq reports as the mean of its one epoch so far is the mean over tokens of ours.
+    # fairseq reports the mean over its one epoch so far: that of our records, weighted by tokens.
     log = (smoke.folder / "fairseq.log").read_text()
     (epoch,) = (
         json.loads(line.split(" | ")[-1]) for line in log.splitlines() if "| train |" in line
@@ -71,7 +71,7 @@ def test_every_update_of_the_log_is_a_record(smoke: Settings) -> None:
     tokens = sum(record["tokens"] for record in told)
     mean = sum(record["train_loss"] * record["tokens"] for record in told) / tokens
     assert mean == pytest.approx(float(epoch["train_loss"]), abs=2e-3)
-    # A record's lr is that of the next update: warmup from 0, then straight down to 0.
+    # A record has the lr of the next update; it rises from 0 in the warmup and then falls to 0.
     for record in told:
         n, warmup, end = record["step"], task.warmup, task.decay_until
         share = n / warmup if n <= warmup else (end - n) / (end - warmup)
@@ -85,7 +85,7 @@ def test_every_update_of_the_log_is_a_record(smoke: Settings) -> None:
 
 
 def test_every_sentence_of_a_small_test_set_is_translated(smoke: Settings) -> None:
-    """Whatever their number: fairseq's default leaves out a last batch that 8 does not divide."""
+    """fairseq's default leaves out sentences of a last batch that is no multiple of 8."""
     settings = compose_settings([*SMOKE, f"output={smoke.output}", "task.test_pairs=2"])
     assert execute(settings) == "finished"
     assert json.loads((settings.folder / "summary.json").read_text())["bleu"] >= 0
@@ -135,7 +135,7 @@ LONG = (*SMOKE, "task.updates=240", "task.decay_until=240", "task.save_every=30"
 
 
 def children(process: int) -> list[int]:
-    """Processes whose parent is ``process``."""
+    """The processes that ``process`` started."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -231,14 +231,14 @@ def test_half_a_line_waits_for_the_rest_and_other_lines_are_passed_over(make: Ma
         assert training.record(2) == {
             "update": 2, "train_loss": 9.25, "gradient_norm": 2.5, "scheduled_lr": 0.1, "tokens": 9,
         }  # fmt: skip
-        training.finish(2)  # nothing is left to do, and nothing is started
+        training.finish(2)  # everything is done already, so that no process starts
         with log.open("a") as stream:
             stream.write(LINE.format(n=4, loss=9))
         with pytest.raises(RuntimeError, match="update 3 is missing"):
             training.record(3)
 
 
-@pytest.mark.parametrize("saved", [0, 30, 35])  # by the log, when fairseq was killed
+@pytest.mark.parametrize("saved", [0, 30, 35])  # the last save in the log before the kill
 def test_the_newest_whole_checkpoint_is_resumed_whatever_the_clock_says(
     tmp_path: Path, saved: int
 ) -> None:
@@ -250,7 +250,7 @@ def test_the_newest_whole_checkpoint_is_resumed_whatever_the_clock_says(
     for _ in range(2):
         assert fairseq._whole(tmp_path, saved)[-1] == newest
         os.utime(numbered, (3, 3))
-    last.write_bytes(last.read_bytes()[:-100])  # cut off by a kill
+    last.write_bytes(last.read_bytes()[:-100])  # cut short when the process was killed
     assert fairseq._whole(tmp_path, saved) == [numbered]
     assert not last.exists()
     assert zipfile.is_zipfile(numbered)
@@ -332,7 +332,7 @@ def test_bleu_is_what_fairseqs_own_scorer_says(make: Maker, tmp_path: Path) -> N
 
 
 def test_the_frequencies_loss_is_the_least_without_looking_at_the_source(smoke: Settings) -> None:
-    """By fairseq's formula over the training text, and no other fixed distribution has less."""
+    """It is fairseq's formula over the training text, and other fixed distributions have more."""
     text = translation.prepared(smoke.task, smoke) / "bin"
     names = [line.split()[0] for line in (text / "dict.en.txt").read_text().splitlines()]
     index = {name: i for i, name in enumerate([*names, "</s>", "<s>", "<pad>", "<unk>"])}

@@ -14,7 +14,7 @@ from oracle_report import WIDE, algorithm, constant_lr, functional_path, no_ties
 
 from laprop.functional import ALGORITHMS, exact_sqrt
 
-# After 40 steps; half an ulp for each rounding that reaches theta adds up to about 15 at worst.
+# The limit after 40 steps: half an ulp for each rounding adds up to about 15 at worst.
 ULP = 30.0
 
 
@@ -54,7 +54,7 @@ def same(a, b):
 @given(seed=st.integers(0, 2**32 - 1), double=st.booleans(), transposed=st.booleans())
 @settings(max_examples=8, deadline=None)
 def test_a_member_alone_is_the_member_in_a_batch(name, seed, double, transposed):
-    """To the last bit, with floats or tensors, in whichever memory layout."""
+    """Equal to the last bit, for hyper-parameters as floats or tensors, and any memory layout."""
     generator = torch.Generator().manual_seed(seed)
     rule, dtype = algorithm(name), torch.float64 if double else torch.float32
     members, d, steps = 37, 5, 15
@@ -100,13 +100,13 @@ def test_step_changes_none_of_its_arguments(name):
 @pytest.mark.parametrize("name", oracle.NAMES)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3e38, -1e25])
 def test_extreme_gradients_stay_with_their_coordinate(name, bad):
-    """Inf, NaN and g^2 = inf reach neither a neighbour nor, but for NaN and inf, theta."""
+    """They reach no other coordinate; where g is finite and g^2 is not, theta stays finite."""
     rule = algorithm(name)
     theta, g = torch.ones(3), torch.randn(20, 3)
     clean, _ = run(rule, theta, g, lr=1e-3)
     g[7, 1] = bad
     dirty, _ = run(rule, theta, g, lr=1e-3)
-    if name != "laprop_cautious":  # whose steps depend on how many coordinates are left out
+    if name != "laprop_cautious":  # its steps depend on all coordinates
         assert same(dirty[[0, 2]], clean[[0, 2]])
     if math.isfinite(bad) and name not in ("sgd", "centered", "centered_amsprop"):
         assert dirty.isfinite().all()
@@ -129,7 +129,7 @@ def test_zero_gradients_move_nothing(name, epsilon, nu):
 )
 @settings(max_examples=50, deadline=None)
 def test_nu_0_is_signed_sgd_with_momentum(exponent, mu, seed):
-    """To the last bit in float32, zeros among the gradients, with epsilon at its default."""
+    """Equal to the last bit in float32, with zeros among the gradients and the default epsilon."""
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(-1, 2, (25, 40), generator=generator)
     size = 1 + torch.rand(25, 40, generator=generator)
@@ -141,7 +141,7 @@ def test_nu_0_is_signed_sgd_with_momentum(exponent, mu, seed):
 
 @pytest.mark.parametrize("size", [1e-16, 1e-19, 1e-22, 1e-30, 1e-37])
 def test_underflow_of_g_squared_cannot_be_seen(size):
-    """At nu = 0 the rule is g / (|g| + epsilon), where g^2 is denormal or 0 just as anywhere."""
+    """At nu = 0 the update is g / (|g| + epsilon), also where g^2 is denormal or 0."""
     g = torch.full((1,), size)
     theta, _ = run(ALGORITHMS["laprop"], torch.zeros(1), [g], lr=1.0, mu=0.0, nu=0.0)
     exact = float(g) / (float(g) + 1e-15)
@@ -151,7 +151,7 @@ def test_underflow_of_g_squared_cannot_be_seen(size):
 @pytest.mark.parametrize("size", [1e-12, 1e-18, 1e-30, 1e-37])
 @pytest.mark.parametrize("nu", [0.0, 0.5, 0.999])
 def test_epsilon_0_stays_within_the_bound(size, nu):
-    """With epsilon = 0 too, |update| <= 1 / sqrt(1 - nu) (Proposition 1), underflow or not."""
+    """Proposition 1, |update| <= 1 / sqrt(1 - nu), holds at epsilon 0, even if g^2 underflows."""
     gradients = size * torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
     theta, _ = run(ALGORITHMS["laprop"], torch.zeros(3), gradients, lr=1.0, nu=nu, epsilon=0.0)
     assert theta.abs().max() <= 2.01 / math.sqrt(1 - nu)
@@ -193,7 +193,7 @@ def test_adam_and_amsgrad_are_torchs(dtype, seed, lr, mu, nu, epsilon, amsgrad):
     param = torch.nn.Parameter(torch.ones(50, dtype=dtype))
     adam = torch.optim.Adam([param], lr=lr, betas=(mu, nu), eps=epsilon, amsgrad=amsgrad)
     theirs = torch_path(adam, param, gradients)
-    # At nu = 0 Adam's quotient has no bound; its size is in the scale.
+    # At nu = 0 Adam's update has no bound, so the error is compared with how far theta came.
     travelled = 1 + 30 * (ours - 1).abs().max()
     assert error_in_ulp(ours, theirs, travelled) < TORCH_ULP
 
@@ -223,7 +223,9 @@ def test_momentum_is_torchs_sgd_with_bias_correction(mu):
     gradients = torch.randn(30, 50, dtype=torch.float64)
     ours, _ = run(ALGORITHMS["momentum"], torch.ones(50).double(), gradients, lr=1e-2, mu=mu)
     param = torch.nn.Parameter(torch.ones(50, dtype=torch.float64))
-    sgd = torch.optim.SGD([param], lr=1e-2, momentum=mu)  # sums: ours is (1 - mu) of it
+    sgd = torch.optim.SGD(
+        [param], lr=1e-2, momentum=mu
+    )  # torch sums the gradients; our average is (1 - mu) times that
 
     def correct(t):
         sgd.param_groups[0]["lr"] = 1e-2 * (1 - mu) / (1 - mu**t)
@@ -243,7 +245,7 @@ def test_adam_and_laprop_are_one_rule_without_momentum():
 
 
 def test_hyper_gradients():
-    """Rules are differentiable: in theta's start, in gradients and in every hyper-parameter."""
+    """Rules are differentiable in the first theta, the gradients and every hyper-parameter."""
     gradients = torch.randn(4, 3, dtype=torch.float64)
 
     def loss(lr, mu, nu, epsilon, scale):
@@ -285,7 +287,7 @@ def test_gradients_of_every_shape(name):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_root_is_correctly_rounded(dtype):
-    """Against exact integer arithmetic: the root of m 4^k lies within half a unit of the result."""
+    """In exact arithmetic the root lies within half a unit in the last place of the result."""
     bits = 24 if dtype == torch.float32 else 53
     generator = torch.Generator().manual_seed(0)
     numbers = torch.rand(4000, generator=generator, dtype=torch.float64).to(dtype) + 0.5

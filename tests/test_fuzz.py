@@ -33,7 +33,7 @@ def transposed(x: Tensor) -> Tensor:
 
 
 def in_a_larger_piece(x: Tensor) -> Tensor:
-    """The same numbers with gaps between them."""
+    """The same numbers, with gaps between them in memory."""
     if x.dim() == 0:
         return torch.stack([x, x])[1]
     return x.repeat_interleave(2, -1)[..., ::2]
@@ -44,7 +44,7 @@ def unaligned(x: Tensor) -> Tensor:
 
 
 def negated(x: Tensor) -> Tensor:
-    """The same numbers, to be negated when they are read."""
+    """The same numbers, stored with the other sign and marked to be negated when they are read."""
     return torch._neg_view(-x)
 
 
@@ -64,7 +64,7 @@ LAYOUTS = (
 
 
 class Trainer:
-    """An optimizer whose changes are drawn from a seed, so that a twin makes the same."""
+    """An optimizer that is changed at random; two with the same seed get the same changes."""
 
     def __init__(self, seed: int, **kind: bool) -> None:
         self.random = random.Random(seed)
@@ -123,7 +123,7 @@ class Trainer:
         param.grad = param.data
 
     def resize(self) -> None:
-        """In place, as torch's resize_ does: the storage may be another afterwards."""
+        """Resize a parameter in place by torch's resize_, which may give it other storage."""
         param, size = self.random.choice(self.params), self.random.randint(1, 40)
         fill = torch.randn(size, generator=self.generator).to(param.dtype)
         param.data.resize_(size).copy_(fill)
@@ -156,7 +156,7 @@ class Trainer:
         params[self.random.randrange(len(params))] = self.new()
 
     def load(self) -> None:
-        for param in self.optimizer.state.keys() - set(self.params):  # which torch cannot save
+        for param in self.optimizer.state.keys() - set(self.params):  # torch cannot save these
             del self.optimizer.state[param]
         self.optimizer.load_state_dict(self.optimizer.state_dict())
 
@@ -177,7 +177,10 @@ class Trainer:
             self.counts[change.__name__] += 1
             try:
                 change(self)
-            except (RuntimeError, ValueError) as error:  # torch refuses the change, to both alike
+            except (
+                RuntimeError,
+                ValueError,
+            ) as error:  # torch refuses some changes, for both twins alike
                 self.errors.append(f"{change.__name__}: {error}")
         try:
             self.optimizer.step()
@@ -199,13 +202,13 @@ def compare(one: Trainer, other: Trainer) -> None:
         for x, y in pairs:
             error = 2000 * torch.finfo(x.dtype).eps if x.dtype in DTYPES[:2] else 0.05
             torch.testing.assert_close(x, y, rtol=error, atol=error, equal_nan=True)
-            # Roundings add up over the steps; what is compared is one step after the other.
+            # From equal numbers again, so that the next comparison is of one step alone.
             y.copy_(x)
 
 
 @torch.no_grad()
 def run(steps: int, seed: int) -> collections.Counter[str]:
-    """Make steps with the kernel and with the loop; return how often each change was made."""
+    """Make steps with the kernel and with the loop, compare, and count the changes by name."""
     counts: collections.Counter[str] = collections.Counter()
     done = 0
     while done < steps:

@@ -1,4 +1,4 @@
-"""A task's numbers change only together with its version: long runs are kept by that version."""
+"""A task may change its numbers only with its version, because the version is in a run's key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of a GPU's ten minutes: what travels, what runs, and what is taken over."""
+"""The ten minutes on a GPU: what is packed, what runs there, and what is unpacked."""
 
 import csv
 import itertools
@@ -36,7 +36,7 @@ def test_the_steps_name_each_other_in_order_and_end_in_time():
 
 
 def test_the_runs_are_those_of_the_figures():
-    """With the same keys, so that they count for the committed tables."""
+    """The runs have the keys of the figures' grids, so that they count for the committed tables."""
     steps = {step.name: step for step in STEPS}
     wanted = {"iwslt14": "fig05 scale=short", "resnet20": "resnet20 scale=paper",
               "fig12": "fig12 scale=short"}  # fmt: skip
@@ -84,7 +84,7 @@ def test_images_arrive_as_they_were(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What travels, without packages and data: those are here."""
+    """The packed parts, but without packages and data, which this machine has."""
     folder = tmp_path_factory.mktemp("parts")
     (folder / "1").mkdir()
     with tarfile.open(folder / "1" / "program.tar.gz", "w:gz") as tar:
@@ -103,7 +103,10 @@ def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, 
         Step("late", "endless", 3, [], [FINISHED]),
         Step("broken", None, 10, [], ["experiments task=nothing"]),
     ]
-    work, store = tmp_path / "work", tmp_path / "store"  # two places, as where memory is large
+    work, store = (
+        tmp_path / "work",
+        tmp_path / "store",
+    )  # two folders, as on a machine with much memory
     back, output = tmp_path / "back", tmp_path / "outputs"
     work.mkdir()
     store.mkdir()
@@ -125,7 +128,7 @@ def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, 
     assert int(rows["toy"]["records"]) > 0
 
     gpu_pack.unpack(back, output)
-    gpu_pack.unpack(back, output)  # again changes nothing
+    gpu_pack.unpack(back, output)  # a second time changes nothing
     results = collect([*FINISHED.split()[1:], f"output='{output}'"])
     assert len(results.runs)
     places = json.loads((results.folder / "manifest.json").read_text())["environments"]
@@ -147,7 +150,7 @@ def test_a_signal_stops_every_step_and_keeps_what_came(parts, tmp_path):
 
 
 def test_a_step_waits_for_what_the_steps_between_would_wait_for(parts, tmp_path):
-    """The benchmark is alone also where RoBERTa is the only other step."""
+    """The benchmark runs alone also where RoBERTa is the only other step."""
     work, back = tmp_path / "work", tmp_path / "back"
     work.mkdir()
     chosen = [s for s in STEPS if s.name in ("benchmark", "roberta")]

@@ -1,4 +1,4 @@
-"""The LSTM on IMDB: words, batches, the cell and its gradient, label noise, members, learning."""
+"""The LSTM on IMDB: words, batches, the cell and its gradient, label noise, learning."""
 
 from __future__ import annotations
 
@@ -86,13 +86,15 @@ def test_every_review_is_in_an_epoch_once_with_others_of_its_length(
         assert np.mean(spread) < 0.5 * float(texts.counts.double().std())
     assert not torch.equal(first, second)
     lengths = [float(texts.counts[b].double().mean()) for b in first.split(20)]
-    assert sorted(lengths) != lengths  # short ones do not come first
+    assert sorted(lengths) != lengths  # the batches do not come sorted by length
 
 
 def test_the_cell_is_torchs(texts: imdb.Texts) -> None:
     params = stack(1)
     reference = torch.nn.LSTM(5, 3)
-    order = torch.tensor([0, 1, 3, 2])  # i, f, o, g against torch's i, f, g, o
+    order = torch.tensor(
+        [0, 1, 3, 2]
+    )  # our gates are in the order i, f, o, g, torch's in i, f, g, o
 
     def gates(weight: Tensor) -> Tensor:
         return weight.unflatten(-1, (4, 3))[..., order, :].flatten(-2)
@@ -120,7 +122,7 @@ def test_gradient_of_the_cell(texts: imdb.Texts) -> None:
     )
 
 
-def test_errors_count_no_number_as_wrong(texts: imdb.Texts) -> None:
+def test_a_score_that_is_nan_counts_as_an_error(texts: imdb.Texts) -> None:
     params = stack(3)
     params["b_out"] = torch.tensor([[100.0], [-100.0], [torch.nan]])
     right = float(texts.labels.mean())
@@ -148,7 +150,7 @@ def test_members_equal_runs_alone_to_rounding(make: Maker) -> None:
 
 
 def test_labels_are_flipped_in_training_alone(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A larger r turns over what a smaller one does and more; without noise none."""
+    """Without noise none is flipped; a higher level flips all that a lower one does, and more."""
     seen: dict[str, Tensor] = {}
     real = imdb.binary_cross_entropy_with_logits
 
@@ -185,7 +187,9 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     def apply(*arguments: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        if calls == 3:  # the second of four minibatches: labels, order and sums are under way
+        if (
+            calls == 3
+        ):  # in the second of four minibatches, so that labels, order and sums must be restored
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
@@ -228,7 +232,7 @@ def test_subnormal_numbers_are_zero_while_it_trains(
 
 
 def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
-    """Their best is not the test set's; one choice is inside the grid, two at its ends."""
+    """The best on held out reviews is not the best on the test set; two choices are at the ends."""
     rng = np.random.default_rng(0)
     valid = {"adam": [0.3, 0.2, 0.4], "amsgrad": [0.2, 0.3, 0.4], "laprop": [0.4, 0.3, 0.2]}
     rows = [

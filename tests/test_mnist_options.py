@@ -1,4 +1,4 @@
-"""What the MNIST net does to gradients and to nu beyond Figure 1: clipping, spikes, a later nu."""
+"""The options of the MNIST net beyond Figure 1: clipping, spikes, and a later nu."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_no_clipping_and_a_loose_one_are_the_same(make: Maker) -> None:
 
 
 def test_signed_updates_do_not_see_spikes(make: Maker) -> None:
-    """LaProp at nu 0 takes signs; Adam's momentum keeps the spike."""
+    """LaProp at nu 0 takes the sign of a spike; Adam's momentum takes its size."""
     rates = ("optimizer.nu=[0]", "task.spike_share=0.1")
     same = [losses(make, "optimizer=laprop", *rates, f"task.spike={s}") for s in (1, 1e6)]
     assert same[0] == same[1]
@@ -62,7 +62,7 @@ def test_signed_updates_do_not_see_spikes(make: Maker) -> None:
 def test_later_nu_takes_over_at_its_update(make: Maker) -> None:
     early = losses(make, "optimizer=laprop")
     later = losses(make, "optimizer=laprop", "task.later_nu=0.99", "task.later_from=10")
-    assert later[:11] == early[:11]  # the loss of an update is taken before it
+    assert later[:11] == early[:11]  # a loss is taken before its update
     small, large = slice(0, 2), slice(2, 4)
     assert all(later[i][small] != early[i][small] for i in range(12, 30))
     assert [row[large] for row in later] == [row[large] for row in early]

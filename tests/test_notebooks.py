@@ -1,4 +1,4 @@
-"""The notebooks run, and show what they show when they are run."""
+"""The notebooks run, and their committed outputs are what their code prints."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def test_a_slider_that_is_moved_draws_another_picture(monkeypatch: pytest.Monkey
     runner = client(notebook)
 
     def pictures() -> list[str]:
-        """What the sliders' output shows, as PNG."""
+        """The pictures that the sliders' output shows, as PNG."""
         outputs = runner.widget_state[picture]["outputs"]
         return [o["data"]["image/png"] for o in outputs if "image/png" in o.get("data", {})]
 
@@ -57,5 +57,5 @@ def test_a_slider_that_is_moved_draws_another_picture(monkeypatch: pytest.Monkey
         (after,) = pictures()
     assert notebook.cells[-1].outputs[0]["text"] == "{'mu': 0.9, 'nu': 0.999}\n"
     assert before != after
-    # Anything else that the client sent might hide the kernel's reply from it.
+    # A client that sends anything else may miss the kernel's reply and wait for ever.
     assert set(sent) == {"execute_request"}

@@ -1,4 +1,4 @@
-"""What is installed: the wheel of laprop by itself, and the versions that tests run with."""
+"""What is installed: the wheel of laprop, and the versions that the tests run with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def needed(requirements: Iterable[str]) -> set[str]:
-    """Names of all distributions that requirements bring, as they are installed here."""
+    """Names of all distributions that these requirements need, by what is installed here."""
     todo, seen = list(map(Requirement, requirements)), set()
     while todo:
         wanted = todo.pop()
@@ -52,9 +52,9 @@ def test_constraints_txt_pins_all_that_the_tests_need() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(line.split("==")[0]) for line in lines if line[0] != "#"}
     extras = PROJECT["optional-dependencies"]
-    others = extras.keys() - {"bench"}  # peers, at their newest
+    others = extras.keys() - {"bench"}  # the benchmarks' peers are installed at their newest
     direct = {canonicalize_name(Requirement(text).name) for e in others for text in extras[e]}
-    theirs = re.compile("laprop$|nvidia-|cuda-|triton$|setuptools$")  # torch pins its own
+    theirs = re.compile("laprop$|nvidia-|cuda-|triton$|setuptools$")  # pinned by torch itself
     wanted = direct | needed(["laprop[dev]"])
     assert {name for name in wanted if not theirs.match(name)} <= pins
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
@@ -64,7 +64,7 @@ def test_constraints_txt_pins_all_that_the_tests_need() -> None:
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:
-    """What version 1.2.0 of the Citation File Format requires, and that it is kept up."""
+    """The file has what version 1.2.0 of the Citation File Format requires, and today's version."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
     assert citation.keys() >= {"message", "title", "authors"}
@@ -80,7 +80,7 @@ def test_the_citation_names_this_version_and_the_paper() -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution, unpacked: what is missing there cannot be built."""
+    """The unpacked source distribution, which must contain all that a build needs."""
     folder = tmp_path_factory.mktemp("source")
     tree = folder / "tree"
     ignore = shutil.ignore_patterns(
@@ -97,7 +97,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def built(source: Path, folder: Path, **env: str) -> Path:
-    """The wheel of a source tree."""
+    """Build the wheel of a source tree; return its path."""
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
     tree = shutil.copytree(source, folder / "tree")
     command = [*pip, "-w", str(folder), str(tree)]
@@ -107,7 +107,7 @@ def built(source: Path, folder: Path, **env: str) -> Path:
 
 
 def said(program: str, wheel: Path, folder: Path) -> str:
-    """What a program prints in a new environment that has the wheel, torch and what torch needs."""
+    """Run a program in a new environment with the wheel and torch alone; return what it prints."""
     venv.create(folder / "venv", symlinks=True)
     python = folder / "venv" / "bin" / "python"
     (packages,) = (folder / "venv").glob("lib/*/site-packages")
@@ -162,7 +162,7 @@ def test_the_wheel_needs_torch_alone_and_holds_laprop_alone(source: Path, tmp_pa
 
 
 def test_builds_and_works_without_a_compiler(source: Path, tmp_path: Path) -> None:
-    """The package without its shared library: it installs, and fused=True is foreach=True."""
+    """Without a compiler the package installs without a kernel; fused=True then means foreach."""
     nowhere = "/nonexistent"
     wheel = built(source, tmp_path, CC=f"{nowhere}/cc", CXX=f"{nowhere}/c++", PATH=nowhere)
     with zipfile.ZipFile(wheel) as archive:

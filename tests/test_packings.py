@@ -1,4 +1,4 @@
-"""Packings: the files come out as they should be, nothing else does, and nothing is executed."""
+"""Unpacking downloads: the right files come out, no others, and nothing is executed."""
 
 import gzip
 import io
@@ -29,7 +29,7 @@ def archive(path: Path, content: Mapping[str, bytes]) -> None:
 
 @pytest.fixture
 def into(tmp_path: Path) -> Path:
-    """An empty folder for what is unpacked."""
+    """An empty folder to unpack into."""
     (tmp_path / "into").mkdir()
     return tmp_path / "into"
 
@@ -67,7 +67,7 @@ def test_mnist_pickle_is_read_but_not_executed(tmp_path: Path, into: Path) -> No
     code = f"open({str(sprung)!r}, 'w')".encode()
     pickled = b"\x80\x02cbuiltins\nexec\nX" + struct.pack("<I", len(code)) + code + b"\x85R0"
     pickle.loads(pickled + b"N.")
-    sprung.unlink()  # which shows that the trap works
+    sprung.unlink()  # shows that the trap works
     for x, y in zip(np.split(images, [4, 5]), np.split(labels, [400, 500]), strict=True):
         for buffer in ((x / 256).astype("<f4").tobytes(), y.astype("<i8").tobytes()):
             pickled += b"T" + struct.pack("<I", len(buffer)) + buffer
@@ -118,7 +118,7 @@ def test_xz_compresses_the_files_of_that_name(tmp_path: Path, into: Path) -> Non
 
 
 def test_imdb_is_the_same_from_either_source(tmp_path: Path) -> None:
-    """An archive with a file per review, and one list of four blocks; other files are left out."""
+    """The archive has one file for each review, the other source four blocks in one list."""
     texts = {
         f"{split}-{kind}.txt": [f"{split} {kind} {i}\x85\u2028é" for i in range(30)]
         for kind in ("neg", "pos")

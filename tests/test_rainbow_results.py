@@ -30,7 +30,7 @@ def table(
     games: dict[str, tuple[float, float]] = GAMES,
     noise: float = 0.02,
 ) -> Results:
-    """Curves that rise to the arm's height, a share of the game's gain; one height is 1.
+    """Write tables whose curves rise to a height for each arm, as a share of the game's gain.
 
     The seeds' noise is small beside the differences that are to be found.
     """
@@ -48,7 +48,7 @@ def table(
         if len(games) > 1:
             row["game"] = game
         curve = pd.DataFrame(row | {"step": steps, "life_score": score, "lives": 9})
-        curve.loc[3, "life_score"] = np.nan  # no life ended: the score before stands
+        curve.loc[3, "life_score"] = np.nan  # no life had ended, so the score before counts
         games_ = 0.1 * rng.normal(size=20)
         curve["evaluation"] = np.where(steps % 5000 == 0, 2 * score + games_, np.nan)
         curves.append(curve)
@@ -68,7 +68,7 @@ def heights(**named: float) -> dict[tuple[str, float], float]:
 
 
 def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None:
-    """0 where a curve begins, 1 its highest point; a straight line to there has one half."""
+    """0 is where curves begin and 1 their highest point, so a straight line has the area 0.5."""
     results = table(tmp_path, "small", heights(adam_large=0.5), noise=0)
     scale = fig11.ends(results)
     assert scale.loc["pong"].tolist() == [-21, 9]
@@ -77,7 +77,7 @@ def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None
     np.testing.assert_allclose(found["laprop", SMALL], 0.5, atol=0.01)
     np.testing.assert_allclose(found["adam", LARGE], 0.25, atol=0.01)
     flat = table(tmp_path, "paper", heights(), {"breakout": (0.5, 0.0), "pong": (1.0, 2.0)}, 0)
-    assert (fig11.areas(flat)["adam", LARGE][:, 0] == 0).all()  # nobody learns it
+    assert (fig11.areas(flat)["adam", LARGE][:, 0] == 0).all()  # no arm learns this game
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,11 @@ def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None
     [
         (heights(adam_large=0.7, adam_small=0.7), True, True),
         (heights(laprop_large=0.7, laprop_small=0.7), False, False),
-        (heights(adam_large=0.7, laprop_large=0.7), True, None),  # it is epsilon
+        (
+            heights(adam_large=0.7, laprop_large=0.7),
+            True,
+            None,
+        ),  # the difference comes from epsilon
         (heights(), None, None),
         (heights(adam_large=0.7), True, None),
         (heights(laprop_large=0.7, adam_small=0.7, adam_large=0.9), True, False),
@@ -110,7 +114,10 @@ def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
     [
         (heights(adam_large=0.7), True),
         (heights(laprop_small=0.7), False),
-        (heights(adam_small=0.5, laprop_large=2.0), None),  # the other epsilons have no say
+        (
+            heights(adam_small=0.5, laprop_large=2.0),
+            None,
+        ),  # the arms with the other epsilon do not count
     ],
 )
 def test_the_best_score_is_compared_at_the_papers_epsilons(

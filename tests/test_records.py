@@ -1,4 +1,4 @@
-"""From run folders to the committed tables."""
+"""Collecting: how the folders of runs become committed tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from experiments.common.versions import versions
 
 @pytest.fixture
 def figure(tmp_path: Path) -> Callable[..., list[str]]:
-    """Overrides of a small figure 2 that writes to the test's own folder."""
+    """Overrides of a small Figure 2 that writes to the test's own folder."""
 
     def overrides(*more: str, output: str = "outputs") -> list[str]:
         return ["figure=fig02", "scale=smoke", "threads=1", f"output={tmp_path / output}", *more]
@@ -64,7 +64,7 @@ def test_a_batch_becomes_tidy_rows(figure, tmp_path: Path):
     assert set(table) == {"optimizer", "nu", "sigma", "seed", "steps_to_converge"}
     assert len(table) == sum(len(list(s.members())) for s in every) == 2 * 2 * 3 * 2
     assert not table.duplicated(["optimizer", "nu", "sigma", "seed"]).any()
-    for s in every:  # each number stands beside the settings that it came from
+    for s in every:  # each number stands in the row of the settings that it came from
         numbers = json.loads((s.folder / "summary.json").read_text())["steps_to_converge"]
         axes = list(s.axes())
         for member, number in zip(s.members(), numbers, strict=True):
@@ -243,7 +243,7 @@ def test_comparison_of_a_part_of_the_grid(figure, tmp_path: Path):
     run_all(figure())
     whole = collect(figure(), tmp_path / "whole" / "smoke")
     part = figure("optimizer=laprop", "task.sigma=0.04", "seed=[1]", output="part")
-    run_all(part)  # sigma varies among the committed alone
+    run_all(part)  # only the committed rows have several sigmas
     line = compare(collect(part, tmp_path / "part" / "smoke"), whole)
     assert "3 of 3 rows compared" in line
     assert "100.00% equal" in line
@@ -286,7 +286,7 @@ def test_smoke_runs_are_never_results(figure, tmp_path: Path, results_folder: Pa
 
 
 def grid(tmp_path: Path, *more: str) -> list[str]:
-    """A figure at its full scale, of which tests only pretend to have run anything."""
+    """A figure at its full scale; tests only write what its runs would have written."""
     return ["figure=fig05", "scale=short", f"output={tmp_path / 'outputs'}", *more]
 
 
@@ -348,7 +348,7 @@ def test_nothing_is_shown_before_a_seed_is_whole(tmp_path: Path, results_folder:
 
 
 def test_committed_rows_stay_where_their_runs_are_gone(tmp_path: Path, results_folder: Path):
-    """As on a second machine: what the first one finished is neither lost nor run again."""
+    """A second machine neither loses nor repeats what the first one has finished."""
     every = expand(grid(tmp_path))
     for settings in every[:5]:
         pretend(settings, loss=1.5)
@@ -404,4 +404,4 @@ def test_a_run_stays_collectable_when_a_task_without_a_version_is_edited(
     assert results.manifest["programs"] == ["before", "one"]
     monkeypatch.setattr(collecting, "versions", lambda task: {"task": 2, "laprop": 1})
     with pytest.raises(ConfigError, match="1 of 2 runs are not finished"):
-        collect(overrides)  # a version says that the numbers changed
+        collect(overrides)  # a new version says that the numbers changed

@@ -1,4 +1,4 @@
-"""The README does what it says, and the layers keep apart."""
+"""The README's commands work as it says, and no layer imports one above it."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_links_and_pictures_of_the_readme_exist() -> None:
 
 
 def test_laprop_imports_torch_alone() -> None:
-    """The layers: the optimizer needs nothing of ours and nothing but torch."""
+    """The optimizer imports torch and neither experiments nor scripts."""
     code = (
         "import sys, laprop, laprop.schedules, laprop.bounds, laprop.optimizer; "
         "print([m for m in ('experiments', 'scripts', 'hydra', 'pandas', 'matplotlib', 'wandb', "

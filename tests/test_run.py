@@ -1,4 +1,4 @@
-"""A run that is killed, interrupted, refused the disk or resumed ends as one left alone."""
+"""A run that was killed, interrupted or short of disk space ends with the right numbers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def records(settings: Settings) -> int:
 
 
 def kill_and_compare(make_at, reference: dict[str, bytes], kills: int, longest: float) -> int:
-    """Kill at random moments, resume, compare each run that ends; returns how many ended."""
+    """Kill runs at random moments and resume them; compare each that ends; return how many did."""
     moments, done, ended = random.Random(1), 0, 0
     while done < kills or not ended:
         settings = make_at(ended)
@@ -55,7 +55,7 @@ def kill_and_compare(make_at, reference: dict[str, bytes], kills: int, longest: 
         process.join(moments.uniform(0.03, longest) if done < kills else None)
         process.kill()
         process.join()
-        assert process.exitcode in (0, -signal.SIGKILL)  # 0 where it was done before the signal
+        assert process.exitcode in (0, -signal.SIGKILL)  # 0: it had ended before the signal
         done += process.exitcode == -signal.SIGKILL
         assert status(settings) != "failed"
         if status(settings) == "finished":
@@ -124,7 +124,7 @@ def test_a_signal_outside_the_loop_ends_at_once(toy: Maker, monkeypatch: pytest.
 
 
 def interrupt(settings: Settings, records_before: int, checkpoints: int) -> None:
-    """Run in this process until so many steps are logged, then as if SIGTERM had come."""
+    """Execute a run in this process, and send SIGTERM after so many records."""
     real = Run.log
     with pytest.MonkeyPatch.context() as patch:
 
@@ -173,7 +173,7 @@ def test_a_log_shorter_than_the_checkpoint_says_is_not_padded(toy: Maker, tmp_pa
     execute(alone)
     settings = toy()
     interrupt(settings, records_before=6, checkpoints=1)
-    (settings.folder / "metrics.jsonl").write_text("")  # lost with the power, say
+    (settings.folder / "metrics.jsonl").write_text("")  # as after a power failure
     assert execute(settings) == "finished"
     assert "newer than metrics.jsonl" in capfd.readouterr().err
     assert numbers(settings) == numbers(alone)
@@ -183,7 +183,9 @@ def test_records_after_the_checkpoint_are_written_once(toy: Maker):
     settings = toy()
     interrupt(settings, records_before=4, checkpoints=1)
     with (settings.folder / "metrics.jsonl").open("a") as log:
-        log.write('{"step": 4, "loss": 0.5}\n{"step": 5, "lo')  # of a process that was then killed
+        log.write(
+            '{"step": 4, "loss": 0.5}\n{"step": 5, "lo'
+        )  # written by a process that was then killed
     execute(settings)
     lines = (settings.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(12))
@@ -207,7 +209,7 @@ def test_what_cannot_be_restored_is_refused_at_once(toy: Maker, monkeypatch: pyt
 
 
 def test_dictionaries_return_to_where_they_were_made():
-    meta = torch.device("meta")  # stands for a GPU: a device that is not the checkpoint's
+    meta = torch.device("meta")  # in place of a GPU, another device than the checkpoint's
     state = {"a": torch.zeros(2), "t": torch.tensor(3), "new": (torch.ones(1), 5)}
     like = {"a": torch.zeros(2, device=meta), "t": torch.tensor(0)}
     placed = checkpoint._placed(state, like, meta)
@@ -271,7 +273,7 @@ def test_two_processes_never_do_the_same_run(toy: Maker):
     assert execute(settings) == outcome(settings) == "busy"
     process.kill()
     process.join()
-    lock = FileLock(settings.folder / ".lock", timeout=0)  # the dead hold no locks
+    lock = FileLock(settings.folder / ".lock", timeout=0)  # a killed process holds no lock
     lock.acquire()
     lock.release()
     assert outcome(settings) == "failed"
@@ -281,9 +283,11 @@ def test_a_full_disk_leaves_the_old_files(toy: Maker, tmp_path: Path):
     alone = toy(steps=90, output=tmp_path / "alone")
     execute(alone)
     settings = toy(steps=90, _checkpoint_every=0.0)
-    interrupt(settings, records_before=60, checkpoints=1)  # the log is longer than the manifest
+    interrupt(
+        settings, records_before=60, checkpoints=1
+    )  # so that the log, and not the manifest, is too large first
     before = {path.name: path.read_bytes() for path in settings.folder.glob("checkpoint*")}
-    # In the first case the log cannot grow, in the second no checkpoint can be written.
+    # With the first limit the log cannot grow, with the second no checkpoint can be written.
     size = (settings.folder / "metrics.jsonl").stat().st_size
     for limit in size + 1000, size + 3000:
         process = start(settings, limit=limit)
@@ -309,7 +313,7 @@ def test_a_manifest_that_cannot_be_written_hides_no_error(
     monkeypatch.setattr(execution, "write_json", full)
     with pytest.raises(RuntimeError, match="this step fails"):
         execute(toy(fail_at=2))
-    assert status(toy(fail_at=2)) == "running"  # the old file, whole
+    assert status(toy(fail_at=2)) == "running"  # the old file is still whole
 
 
 def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.MonkeyPatch):
@@ -333,7 +337,7 @@ def test_output_that_is_no_folder_is_bad_input(toy: Maker, tmp_path: Path):
 def test_a_resumed_run_names_every_program_it_was_made_by(
     toy: Maker, monkeypatch: pytest.MonkeyPatch
 ):
-    """A refactor keeps the key: a run that was begun before it goes on after it."""
+    """A run that began before a refactor goes on after it, since its key is the same."""
     monkeypatch.setattr(execution, "program", lambda task: "before")
     settings = toy(_checkpoint_every=0.0)
     interrupt(settings, records_before=6, checkpoints=1)
@@ -342,7 +346,7 @@ def test_a_resumed_run_names_every_program_it_was_made_by(
     assert execute(settings) == "finished"
     assert [p["program"] for p in manifest(settings)["environments"]] == ["before", "after"]
     shutil.rmtree(settings.folder)
-    execute(settings)  # begun anew: nothing of the first program is left
+    execute(settings)  # a fresh run names only the present program
     assert [place["program"] for place in manifest(settings)["environments"]] == ["after"]
 
 
@@ -359,7 +363,7 @@ def test_wall_time_and_memory_add_up_over_resumes(toy: Maker):
 
 
 def test_memory_is_the_runs_own(toy: Maker):
-    ballast = torch.ones(400_000_000 // 4)  # of an earlier run in the same process
+    ballast = torch.ones(400_000_000 // 4)  # memory of an earlier run in the same process
     del ballast
     execute(toy())
     now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

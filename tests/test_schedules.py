@@ -1,4 +1,4 @@
-"""Schedules of mu and nu: their curves, torch's conventions, and any optimizer with betas."""
+"""Schedules of mu and nu: their curves, resuming, torch's conventions, any torch optimizer."""
 
 import copy
 import io
@@ -73,7 +73,7 @@ def test_tensor_betas_are_filled_in_place(cls):
 @pytest.mark.parametrize("kind", MAKE)
 @pytest.mark.parametrize("stop", [0, 2, 3, 5])
 def test_resume(kind, stop):
-    """From the state dicts of schedule and optimizer, through a file."""
+    """A schedule goes on after its state and the optimizer's were saved to a file and loaded."""
     schedule = MAKE[kind](optimizer())
     curve(schedule, stop)
     file = io.BytesIO()
@@ -88,7 +88,7 @@ def test_resume(kind, stop):
     assert "optimizer" not in states[0]
     assert curve(resumed, 4) == curve(schedule, 4)
 
-    # torch's other way: last_epoch, given the optimizer's state.
+    # torch's other way to resume: last_epoch, with the optimizer's state alone.
     third = optimizer(betas=(0.2, 0.2))
     third.load_state_dict(states[1])
     again = MAKE[kind](third, last_epoch=stop - 1)
@@ -111,7 +111,7 @@ def test_groups_mu_nu_and_lr_together():
     assert o.param_groups[0]["betas"] == pytest.approx((0.45, 0.7495))
     assert o.param_groups[1]["betas"] == pytest.approx((0.25, 0.25))
     assert schedules[0].get_last_beta() == pytest.approx([0.45, 0.25])
-    LaProp(copy.deepcopy(o.param_groups))  # what schedulers write is allowed in a group
+    LaProp(copy.deepcopy(o.param_groups))  # a group accepts what schedulers write into it
 
 
 @given(
@@ -121,7 +121,7 @@ def test_groups_mu_nu_and_lr_together():
     total=st.integers(0, 100),
 )
 def test_every_value_is_a_beta(initial, end, t, total):
-    """In [0, 1), monotone between the ends, whatever the ends."""
+    """Every value lies in [0, 1), and the values are monotone between any two ends."""
     for kind in (LinearBeta, CosineBeta, RaiseBeta):
         arguments = {"milestone": 3} if kind is RaiseBeta else {}
         schedule = kind(optimizer(), "nu", end=end, total_iters=total, **arguments)

@@ -1,6 +1,6 @@
-"""What users do to parameters, gradients, state and groups between and during steps.
+"""Changes that users make to parameters, gradients, state and groups between or during steps.
 
-Each test is of a kind of fault that was reported of some optimizer; test_fuzz.py combines them.
+Each test is about a kind of fault that some optimizer had; test_fuzz.py combines the changes.
 """
 
 import gc
@@ -52,7 +52,7 @@ def test_another_thread_drops_what_a_step_works_on(what, kind):
 @pytest.mark.parametrize("convert", ["double", "bfloat16", "half"])
 @pytest.mark.parametrize("swap", [True, False])
 def test_a_converted_module_goes_on(swap, convert, kind):
-    """By swapping, which needs that nothing else holds the parameter, or by setting its data."""
+    """torch sets a parameter's data, or swaps the parameter, which nobody else may hold then."""
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(swap)
     try:
@@ -70,7 +70,7 @@ def test_a_converted_module_goes_on(swap, convert, kind):
 
 @each_kind
 def test_what_is_taken_away_is_let_go(kind):
-    """Parameters of a group that is gone, replaced ones, old storage, and the optimizer itself."""
+    """The optimizer keeps no parameter, gradient or state alive that was removed from it."""
     first, second = Parameter(torch.zeros(3)), Parameter(torch.zeros(1000))
     optimizer = LaProp([{"params": [first]}, {"params": [second]}], **kind)
     first.grad, second.grad = torch.ones(3), torch.ones(1000)
@@ -188,7 +188,7 @@ def test_numbers_of_numpy_and_others(kind):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_meta_gradients_are_finite_where_gradients_are_0(options, dtype):
-    """From the first step on, from the second on, and always."""
+    """Gradients are 0 in the first step, in the second, or in all of them."""
     w = torch.tensor([1.0, 2.0, 3.0, -1.0], dtype=dtype, requires_grad=True)
     param = torch.ones(4, dtype=dtype, requires_grad=True).clone()
     optimizer = LaProp([param], lr=0.1, differentiable=True, eps=1e-8, **options)
@@ -242,7 +242,7 @@ def test_a_decay_that_shrinks_the_weights_is_warned_of():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True, "centered": True, "eps": 1e-2}])
 def test_averages_in_16_bits_are_right_in_the_mean(options, dtype, kind):
-    """Many copies of one coordinate: their mean is the path with averages in float32."""
+    """The mean over many copies of one coordinate is the path with averages in float32."""
     count = 40_000
     results = []
     for state_dtype in (None, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Intervals and tests over seeds: how often they are wrong, by simulation, and their definitions.
+"""Intervals and tests over seeds: how often they are wrong, and their definitions.
 
 Each simulation is of the fewest seeds that any committed result has for the method, and of the
 fewest that the method accepts.
@@ -36,11 +36,11 @@ from experiments.common.stats import (
     times,
 )
 
-REPEATS = 3000  # the share of misses of a 95 % interval is then known to 0.4 points
+REPEATS = 3000  # with so many, the share of misses of a 95 % interval is known to 0.4 points
 
 
 def covered(estimate: Callable[[np.random.Generator], Estimate], truth: float) -> float:
-    """How often the interval holds the truth."""
+    """Share of the simulations in which the interval contains the truth."""
     rng = np.random.default_rng(0)
     found = [estimate(rng) for _ in range(REPEATS)]
     return float(np.mean([e.low <= truth <= e.high for e in found]))
@@ -55,7 +55,7 @@ def test_the_interval_of_a_mean_covers(seeds: int) -> None:
 @pytest.mark.parametrize("noise", ["normal", "exponential"])
 def test_the_interval_of_a_paired_difference_covers(seeds: int, noise: str) -> None:
     def difference(rng: np.random.Generator) -> Estimate:
-        luck = 5 * rng.normal(size=seeds)  # that both optimizers share
+        luck = 5 * rng.normal(size=seeds)  # of the seed, shared by both optimizers
         a, b = (luck + getattr(rng, f"standard_{noise}")(seeds) for _ in range(2))
         return paired(pd.Series(a + 1), pd.Series(b))
 
@@ -64,7 +64,7 @@ def test_the_interval_of_a_paired_difference_covers(seeds: int, noise: str) -> N
 
 @pytest.mark.parametrize("spread", [0.0, 0.15])
 def test_the_interval_of_an_interquartile_mean_covers(spread: float) -> None:
-    """Five runs of five games, which differ by far more than the runs do, or not at all."""
+    """Five runs of five games; the games differ by far more than the runs, or not at all."""
     level = np.linspace(0, 1, 5) if spread else np.zeros(5)
 
     def difference(rng: np.random.Generator) -> Estimate:
@@ -86,7 +86,7 @@ def test_the_interval_of_a_median_covers(seeds: int) -> None:
 
 @pytest.mark.parametrize("trials", [9, 20, 27])
 def test_the_interval_of_a_share_covers(trials: int) -> None:
-    """Exactly, without simulation; for one share it cannot, so the mean over shares."""
+    """Computed exactly, as a mean over shares: at each single share no interval covers 95 %."""
     truths, counts = np.linspace(0.05, 0.95, 181), np.arange(trials + 1)
     _, low, high = (ends[:, None] for ends in proportion(counts, trials))
     chance = binom.pmf(counts[:, None], trials, truths)
@@ -96,7 +96,7 @@ def test_the_interval_of_a_share_covers(trials: int) -> None:
 
 
 def test_the_interval_of_a_difference_of_shares_covers() -> None:
-    """Exactly, mean over pairs of shares, at the fifty seeds of the committed results."""
+    """Computed exactly, as a mean over pairs of shares, at the committed results' fifty seeds."""
     n, truths = 50, np.linspace(0.05, 0.95, 10)
     counts = range(n + 1)
     ends = np.array([[share_difference(a, n, b, n)[1:] for b in counts] for a in counts])
@@ -156,7 +156,7 @@ def test_a_median_counts_those_that_never_arrive() -> None:
 
 @pytest.mark.parametrize("cells", [1, 6])
 def test_a_claim_about_many_cells_keeps_its_level(cells: int) -> None:
-    """Nothing differs from 0 anywhere: either verdict comes in 2.5 % of cases at most."""
+    """Where no cell differs from 0, each verdict comes in 2.5 % of the cases at most."""
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(1000, cells, 3))
     found = [every_above([mean(cell) for cell in row]) for row in noise]
@@ -177,7 +177,7 @@ def test_equivalence_keeps_its_level_at_the_margin_and_finds_what_lies_within() 
 
 @pytest.mark.parametrize(("seeds", "evaluations"), [(2, 8), (3, 20), (5, 4), (5, 60)])
 def test_the_best_of_many_evaluations_keeps_its_level(seeds: int, evaluations: int) -> None:
-    """Figure 6's rule under the null: a verdict in 5 % of cases, as the interval says."""
+    """Where nothing differs, Figure 6's rule gives a verdict in 5 % of the cases."""
     rng = np.random.default_rng(0)
     rise = np.linspace(0, 1, evaluations)
     best = (rise + rng.normal(size=(2, REPEATS, seeds, evaluations))).max(-1)
@@ -217,7 +217,7 @@ def test_interquartile_mean_is_the_mean_of_the_middle_half() -> None:
     rng = np.random.default_rng(0)
     for shape in ((5, 5), (4, 1), (3, 7), (1, 1)):
         scores = rng.normal(size=shape)
-        expected = trim_mean(scores, 0.25, axis=None)  # as rliable has it
+        expected = trim_mean(scores, 0.25, axis=None)  # rliable's definition
         assert interquartile_mean(scores) == pytest.approx(expected)
     outlier = np.array([[0.0, 1.0, 2.0, 1e9]])
     assert interquartile_mean(outlier) == 1.5
@@ -238,5 +238,5 @@ def test_probability_of_improvement_counts_pairs_within_tasks() -> None:
     ]
     assert probability_of_improvement(a, b) == pytest.approx(np.mean(wins))
     assert probability_of_improvement(a, b) + probability_of_improvement(b, a) == pytest.approx(1)
-    apart = np.array([[0.0, 100.0]]), np.array([[1.0, 99.0]])  # never across tasks
+    apart = np.array([[0.0, 100.0]]), np.array([[1.0, 99.0]])  # pairs are made within a task only
     assert probability_of_improvement(*apart) == 0.5

@@ -1,4 +1,4 @@
-"""Neural style transfer: what the network sees, its loss and gradient, members, pictures."""
+"""Neural style transfer: the network and its input, loss and gradient, members, pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def caffe() -> VGG:
 
 
 def caffe_in_numpy(image: np.ndarray) -> list[np.ndarray]:
-    """The network as its authors ran it: blue, green, red from 0 to 255 less the mean colour.
+    """The network as its authors ran it, on blue, green, red from 0 to 255 less the mean colour.
 
     Args:
         image: (height, width, 3), RGB from 0 to 255.
@@ -82,7 +82,7 @@ def not_centred(image: Tensor) -> Tensor:
     return image + 0.45
 
 
-# Mean activations after the ReLU at 128 pixels, in the original's grey levels, derived by
+# Mean activations after the ReLU at 128 pixels, in the original's grey levels, computed by
 # caffe_in_numpy.
 MEANS = {
     "picasso": (19.80, 79.57, 105.41, 96.80, 107.57),
@@ -99,14 +99,18 @@ def test_mean_activations_on_the_images(name: str) -> None:
 
     image = picture(name, 128)
     np.testing.assert_allclose(means(image), MEANS[name], rtol=2e-3)
-    for wrong in (swapped, in_grey_levels, not_centred):  # the numbers tell them apart
+    for wrong in (
+        swapped,
+        in_grey_levels,
+        not_centred,
+    ):  # the two images differ enough to be told apart
         assert np.abs(means(wrong(image)) / MEANS[name] - 1).max() > 0.01, wrong.__name__
 
 
 def test_torchvision_file_becomes_the_network(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A file in torchvision's layout, with other numbers, against its own nn.Sequential."""
+    """A file in torchvision's layout, with random numbers, gives what its nn.Sequential gives."""
     torch.manual_seed(0)
     layers: list[torch.nn.Module] = []
     channels = 3
@@ -204,10 +208,13 @@ def summary(settings: Settings) -> dict[str, Any]:
 
 
 def test_members_equal_runs_alone(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To rounding; members differ by more. Epsilon keeps the smallest gradients, whose sign is a
-    matter of rounding, from being normalised.
+    """A member equals a run alone up to rounding, which is less than members differ.
+
+    Epsilon is large enough that gradients whose sign depends on rounding move little.
     """
-    monkeypatch.setitem(style_transfer.CHUNK, "cpu", 3 * 16**2)  # 8 members: 3, 3 and 2
+    monkeypatch.setitem(
+        style_transfer.CHUNK, "cpu", 3 * 16**2
+    )  # the 8 members go in groups of 3, 3 and 2
     short = (*SMALL, "task.updates=4", "optimizer.epsilon=1")
     batch = make(*short, "optimizer.nu=[0.4,0.99]", "optimizer.lr=[0.01,0.1]", "seed=[0,1]")
     together = summary(batch)
@@ -233,7 +240,7 @@ def test_regret_is_the_mean_of_the_losses_and_the_first_is_that_of_black(make: M
 
 
 def black(settings: Settings) -> tuple[VGG, Tensor, Tensor, Tensor]:
-    """The network, a black image that takes gradients, style and content, as a run has them."""
+    """What a run begins with: the network, a black image with gradients, style and content."""
     size = settings.task.size
     image = torch.zeros(1, 3, size, size, requires_grad=True)
     style, content = (picture(name, size) for name in ("picasso", "dancing"))
@@ -241,7 +248,7 @@ def black(settings: Settings) -> tuple[VGG, Tensor, Tensor, Tensor]:
 
 
 def logged(settings: Settings) -> list[float]:
-    """Each loss that a run of one member logged; checks that all were, counted from 1."""
+    """The losses that a run of one member logged; every step, counted from 1, must be there."""
     lines = (settings.folder / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record["step"] for record in records] == list(range(1, settings.task.updates + 1))
@@ -267,7 +274,7 @@ def test_sgd_is_torchs(make: Maker) -> None:
 
 
 def test_lbfgs_is_the_tutorials(make: Maker) -> None:
-    """Its loop, on its loss by autograd: 20 evaluations a step, each of a clamped image."""
+    """The tutorial's loop with autograd has 20 evaluations a step, each of a clamped image."""
     settings = make(*SMALL, "optimizer=lbfgs", "task.updates=40", "task.log_first=40")
     end = summary(settings)
     ours = logged(settings)
@@ -318,7 +325,7 @@ def test_the_last_step_of_lbfgs_makes_the_evaluations_that_are_left(
 
 def test_an_lbfgs_that_stands_still_repeats_its_last_loss(caffe: VGG) -> None:
     image = picture("picasso", 16).double()
-    objective = Loss(caffe, image, image)  # no gradient: the first evaluation is the only one
+    objective = Loss(caffe, image, image)  # without a gradient there is only one evaluation
     losses, contents = style_transfer.evaluations(torch.optim.LBFGS([image]), objective, 5)
     assert losses.shape == contents.shape == (5,)
     assert (losses == 0).all()
@@ -377,7 +384,7 @@ def test_pictures_and_their_montage(make: Maker) -> None:
         montage = np.asarray(file).astype(float)
     assert montage.shape == (2 * 16, 3 * 16, 3)
     for number, (lr, _, _, nu, seed) in enumerate(settings.members()):
-        if seed == 0:  # nu to the right, lr downward; the mean colour survives JPEG
+        if seed == 0:  # nu goes to the right and lr downward; JPEG keeps the mean colour
             row, column = [0.01, 0.3].index(lr), [0.1, 0.5, 0.9].index(nu)
             tile = montage[16 * row : 16 * (row + 1), 16 * column : 16 * (column + 1)]
             np.testing.assert_allclose(tile.mean(), pictures[number].mean(), atol=3)

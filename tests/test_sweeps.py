@@ -1,4 +1,4 @@
-"""Sweeps on every launcher; whatever befalls them, no finished cell is lost or done twice."""
+"""Sweeps on every launcher: when they are disturbed, no finished cell is lost or done twice."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_submitit_runs_a_sweep_on_this_machine(cli: CLI, tmp_path: Path):
 
 
 def test_ray_runs_a_sweep_on_this_machine(cli: CLI, tmp_path: Path):
-    output, home = tmp_path / "shared", tmp_path / "home"  # Ray keeps a token in the home folder
+    output, home = tmp_path / "shared", tmp_path / "home"  # Ray writes a token into the home folder
     home.mkdir()
     done = cli(
         "-m", "task=rosenbrock", "scale=smoke", "optimizer=adam,laprop", f"output={output}",
@@ -93,17 +93,17 @@ def test_the_slurm_preset_composes():
 
 
 def progress(output: Path) -> list[tuple[int, int]]:
-    """Which files the checkpoints are: each is a new one."""
+    """Identity of each checkpoint file; every save makes a new one."""
     stats = [path.stat() for path in output.glob("*/*/checkpoint.pt")]
     return sorted((stat.st_ino, stat.st_mtime_ns) for stat in stats)
 
 
 def nothing(output: Path) -> None:
-    """No more harm than the kill."""
+    """Do nothing besides the kill."""
 
 
 def damaged(output: Path) -> None:
-    """The newest checkpoint of the run that was killed is cut off."""
+    """Cut the newest checkpoint of each run in half."""
     for path in output.glob("*/*/checkpoint.pt"):
         os.truncate(path, path.stat().st_size // 2)
 
@@ -126,7 +126,7 @@ def test_a_sweep_killed_ten_times_loses_and_repeats_nothing(tmp_path: Path, main
         process.start()
         if kills < 10:
             before = progress(output)
-            wait_for(lambda old=before: progress(output) != old)  # checked, and at work again
+            wait_for(lambda old=before: progress(output) != old)  # it has saved a checkpoint
             time.sleep(moments.uniform(0, 0.3))
             process.kill()
             kills += 1
@@ -175,10 +175,10 @@ def test_an_interrupted_sweep_ends_with_128_plus_the_signal(tmp_path: Path):
 @pytest.mark.parametrize(
     ("launcher", "victim", "code"),
     [
-        ("joblib", "worker", 0),  # it goes on by itself
+        ("joblib", "worker", 0),  # joblib starts another worker
         ("joblib", "parent", -signal.SIGKILL),
         ("submitit_local", "worker", 1),
-        ("ray", "worker", 0),  # Ray runs the task again
+        ("ray", "worker", 0),  # Ray runs the cell again
     ],
 )
 def test_a_killed_worker_takes_nothing_with_it(
@@ -198,14 +198,16 @@ def test_a_killed_worker_takes_nothing_with_it(
     assert process.wait(300) == code, sweep.said()
     if code:
         sweep.to_its_end()
-    for child in children:  # joblib's wait five minutes for more work from the dead
+    for child in children:  # joblib's workers would wait five minutes for their killed parent
         with suppress(psutil.NoSuchProcess):
             child.kill()
     assert sweep.numbers() == alone
     for key, manifest in before.items():
         assert sweep.finished()[key] == manifest
         assert sweep.starts().count(key) == 1
-    assert len(sweep.starts()) <= len(SEEDS) + 2  # again at most the two that were cut off
+    assert (
+        len(sweep.starts()) <= len(SEEDS) + 2
+    )  # at most the two that were interrupted began twice
 
 
 # Two at a time, and clocks ------------------------------------------------------------------------
@@ -248,7 +250,7 @@ time_t time(time_t *t) {
 
 
 def test_clocks_that_jump(sweep: Sweep, alone: dict[str, list[bytes]], tmp_path: Path):
-    """At every look the time of day is another, by years; so are files' times after a kill."""
+    """Each query of the clock gives another year, and so do the files' times after a kill."""
     library = tmp_path / "clock.so"
     command = ["cc", "-shared", "-fPIC", "-x", "c", "-o", str(library), "-"]
     subprocess.run(command, input=CLOCK, text=True, check=True)
@@ -270,9 +272,9 @@ def test_clocks_that_jump(sweep: Sweep, alone: dict[str, list[bytes]], tmp_path:
 
     assert sweep.numbers() == alone
     assert {key: sweep.finished()[key] for key in before} == before
-    assert len(sweep.starts()) == len(SEEDS) + 1  # that which was killed, twice
+    assert len(sweep.starts()) == len(SEEDS) + 1  # the killed cell began twice
     started = sorted(m["started"] for m in sweep.finished().values())
-    assert started[0][:7] != started[-1][:7]  # they were fooled: not in one month
+    assert started[0][:7] != started[-1][:7]  # the processes did see several months
     for manifest in sweep.finished().values():
         assert STEPS * PAUSE <= manifest["wall_time_s"] < elapsed
 
@@ -303,7 +305,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path):
 
 @pytest.fixture
 def namespace() -> list[str]:
-    """A program that runs another where it may mount what nobody else sees."""
+    """A command that runs another one in a mount namespace of its own."""
     prefix = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
     script = "mount -t tmpfs none /mnt"
     if shutil.which("unshare") is None or subprocess.run([*prefix, "sh", "-c", script]).returncode:
@@ -314,7 +316,7 @@ def namespace() -> list[str]:
 def test_a_full_disk_costs_the_cells_that_it_has_no_room_for(
     sweep: Sweep, alone: dict[str, list[bytes]], namespace: list[str]
 ):
-    """A file system of 190 kB; then one of the same files with room; then that one, read-only."""
+    """The file system has 190 kB at first, then room for everything, and is read-only at last."""
     kept = sweep.folder / "kept"
     sweep.output.mkdir()
     for options, code in ("size=190k", 1), ("size=10m", 0), ("size=10m", 2):
@@ -344,11 +346,11 @@ def test_a_full_disk_costs_the_cells_that_it_has_no_room_for(
 
 
 def test_a_folder_that_may_not_be_written(sweep: Sweep, alone: dict[str, list[bytes]]):
-    if os.geteuid() == 0:  # for whom permissions do not count, unless this is taken away
+    if os.geteuid() == 0:  # root ignores permissions unless this capability is dropped
         sweep.before = ["setpriv", "--bounding-set=-dac_override"]
     process = sweep.start()
     wait_for(lambda: bool(sweep.finished()), 300)
-    (sweep.output / "toy").chmod(0o555)  # no cell can begin; one that has begun ends well
+    (sweep.output / "toy").chmod(0o555)  # no further cell can begin; the one under way can end
     assert process.wait(300) == 1, sweep.said()
     lines = (sweep.folder / "err").read_text().splitlines()
     before = sweep.finished()

@@ -1,4 +1,4 @@
-"""The mathematics of the tasks behind Table 1, the propositions and Theorem 1."""
+"""The mathematics in the tasks of Table 1, the propositions, Theorem 1 and section 3.1."""
 
 import json
 import math
@@ -40,9 +40,12 @@ def test_softmax_gradient_is_autograds() -> None:
 @pytest.mark.parametrize("name", ["adam", "laprop"])
 def test_paths_meet_in_the_limit(limit: str, name: str) -> None:
     far, near, nearest = distances(limit, name)
-    if (limit, name) == ("nu_0", "adam"):  # momentum over a last gradient that may be near 0
+    if (limit, name) == (
+        "nu_0",
+        "adam",
+    ):  # it divides the momentum by the last gradient, which may be near 0
         assert min(far, near, nearest) > 1
-    elif limit == "nu_1_other":  # the mean of all squared gradients goes on changing
+    elif limit == "nu_1_other":  # the second moments are two different means of squared gradients
         assert min(far, near, nearest) > 0.01
     else:
         assert near < far / 5
@@ -50,7 +53,7 @@ def test_paths_meet_in_the_limit(limit: str, name: str) -> None:
 
 
 def distances(limit: str, name: str) -> list[float]:
-    """Widest distance of the two paths on the same gradients, at 1e-2, 1e-5, 1e-8 from a limit."""
+    """Largest distance of two paths on the same gradients, at 1e-2, 1e-5, 1e-8 from a limit."""
     e = torch.tensor([1e-2, 1e-5, 1e-8], dtype=torch.float64)
     near, far = ALGORITHMS[name], ALGORITHMS[limits.becomes(limit, name)]
     gradients = normal(30, 4)
@@ -101,7 +104,9 @@ def test_no_adversary_passes_and_the_constructed_ones_come_close(tmp_path: Path)
         ):
             assert size > 0
             assert excess is None or excess < 1e-9
-            if worst and n < 0.9 and excess is not None:  # 50 gradients are few for more
+            if (
+                worst and n < 0.9 and excess is not None
+            ):  # with only 50 gradients it comes no closer
                 assert excess > -0.02
 
 
@@ -172,7 +177,7 @@ def test_best_of_distances_is_the_best_of_a_grid() -> None:
 
 
 def test_condition_of_theorem_1_is_checked(tmp_path: Path) -> None:
-    """Growing gradients keep it at every nu; rare ones break it, unless n never falls (AmsProp)."""
+    """Growing gradients keep it at every nu; rare ones break it for LaProp, not for AmsProp."""
     broken = {}
     for problem in ("growing", "median", "rare"):
         for name in ("laprop", "amsprop"):
@@ -215,7 +220,9 @@ def test_logistic_problem() -> None:
         best = game.best(t)
         for member in range(3):
             smallest = total(grid, member, t).min().item()
-            assert best[member] <= smallest + 1e-3 * t  # of a grid: never below the minimum
+            assert (
+                best[member] <= smallest + 1e-3 * t
+            )  # a grid's least value is never below the minimum
             assert best[member] >= smallest - 0.02 * t
 
 
@@ -266,6 +273,6 @@ def test_exact_variance_in_its_limits() -> None:
     assert exact("adam", 0.0, 0.0) == 1
     assert exact("adam", 0.0, 0.3) == pytest.approx(exact("laprop", 0.0, 0.3), rel=1e-12)
     assert exact("adam", 0.5, 0.0) == math.inf
-    # From one gradient ago alone: (1-mu)^2 mu^2 / sqrt(nu).
+    # The gradient one step ago alone contributes (1-mu)^2 mu^2 / sqrt(nu).
     assert exact("adam", 0.5, 1e-8) > 0.5**4 / 1e-4
     assert exact("adam", 0.5, 1e-8) / exact("adam", 0.5, 1e-6) > 10

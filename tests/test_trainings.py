@@ -26,9 +26,9 @@ UNIGRAM = 9.8
 def results(
     tmp_path: Path, task: str, scale: str, rows: list[dict[str, Any]], updates: int = 100
 ) -> Results:
-    """Tables as collect writes them; a row's training loss falls to its final one and stays there.
+    """Write tables as collect does; a row's training loss falls to its final loss and stays there.
 
-    A final loss of NaN: the run ended in divergence after 50 updates.
+    A final loss of NaN means that the run diverged after 50 updates.
     """
     folder = tmp_path / task / scale
     folder.mkdir(parents=True)
@@ -54,7 +54,7 @@ def iwslt(
     updates: int = 500,
     scatter: float = 0.01,
 ) -> Results:
-    """Figure 5's grid; ``ends``: final losses of Adam and LaProp, ``warm``: with warmup, both."""
+    """Figure 5's grid; ``ends``: final losses of Adam and LaProp, ``warm``: both with warmup."""
     rng = np.random.default_rng(0)
     rows = []
     for (optimizer, loss), warmup, seed in itertools.product(
@@ -87,7 +87,7 @@ def iwslt_map(tmp_path: Path, cells: dict[tuple[float, int], tuple[float, float]
         ((5.0, 4.48), False, True),
         ((9.6, 9.7), True, False),
         ((4.5, 9.7), False, False),
-        ((9.3, 4.5), None, True),  # seeds on either side of the line, 9.3
+        ((9.3, 4.5), None, True),  # seeds lie on both sides of the line, 9.3
     ],
 )
 def test_stuck_is_told_of_each_optimizer_by_itself(
@@ -102,7 +102,7 @@ def test_stuck_is_told_of_each_optimizer_by_itself(
 
 
 def test_a_run_that_diverged_is_stuck(tmp_path: Path) -> None:
-    """It counts as no better than the frequencies of the words; three alike give no interval."""
+    """Its loss counts as that of the word frequencies; three equal losses give no interval."""
     found = iwslt(tmp_path, "short", (np.nan, 4.5))
     measured = fig05.iwslt_stuck(found, "adam", stuck=True)
     assert "Adam 9.80 [no interval]" in measured.text
@@ -118,7 +118,7 @@ def test_runs_in_which_warmup_does_not_help_either_are_too_short_to_tell(tmp_pat
 
 
 def test_losses_are_compared_at_the_updates_that_were_fixed_before(tmp_path: Path) -> None:
-    """Runs of 1,100 updates: at 1,000 they are at their ends, and 2,000 was not run."""
+    """Runs of 1,100 updates decide at update 1,000, and say nothing at 2,000."""
     found = iwslt(tmp_path, "short", (9.0, 8.0), updates=1100)
     measured = fig05.iwslt_lower(found, 1000)
     assert measured is not None
@@ -143,7 +143,7 @@ def test_the_authors_runs_end_where_their_logs_end() -> None:
         ({(1e-4, 2): (5, 5), (1e-4, 6): (9.3, 5)}, None, True),
     ],
 )
-def test_one_cell_where_one_alone_is_stuck_will_do(
+def test_one_cell_where_one_optimizer_alone_is_stuck_suffices(
     tmp_path: Path, cells: Any, adam_alone: bool | None, no_laprop_alone: bool
 ) -> None:
     found = iwslt_map(tmp_path, cells)
@@ -154,7 +154,7 @@ def test_one_cell_where_one_alone_is_stuck_will_do(
 
 
 def roberta(tmp_path: Path, scale: str, gain: float, exception: float | None = None) -> Results:
-    """LaProp ahead by ``gain``, at nu 0.9 with warmup by ``exception``."""
+    """LaProp is ahead by ``gain``, but at nu 0.9 with warmup by ``exception``."""
     rng = np.random.default_rng(0)
     rows = []
     for nu, warmup, seed in itertools.product((0.9, 0.98, 0.999), (0, 10000), range(3)):
@@ -179,7 +179,7 @@ def test_ahead_in_all_cases_means_in_all(
         assert measured.held is held, measured.text
         assert measured.text.count("nu 0.") == 6  # paired by seed, whose starts differ widely
     assert discrepancies.roberta_faster(found).count("nu 0.9,") == 0
-    assert discrepancies.roberta_faster(found).count("nu 0.9") == 4  # 0.98 and 0.999
+    assert discrepancies.roberta_faster(found).count("nu 0.9") == 4  # that is 0.98 and 0.999
     assert "0.05" in discrepancies.roberta_nu(found)
 
 

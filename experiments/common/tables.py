@@ -181,12 +181,23 @@ class Sweep:
 
 @dataclass(frozen=True)
 class _Found:
-    """A run of a folder, with the members that were asked for."""
+    """A run of a folder, as it describes itself."""
 
     folder: Path
     manifest: dict[str, Any]
     run: Described
-    kept: np.ndarray
+
+    @property
+    def final(self) -> bool:
+        return self.manifest["status"] in FINAL
+
+    def members(self, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Which members have the wanted values, by dotted key; shape (B,) of booleans."""
+        frame = rows(self.run, {key: key for key in wanted})
+        kept = np.ones(len(frame), bool)
+        for key, values in wanted.items():
+            kept &= np.array([any(_same(x, value) for value in values) for x in frame[key]])
+        return kept
 
 
 def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
@@ -201,68 +212,69 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
     Raises:
         ConfigError: where nothing matches, a key is unknown, or the runs are of several scales.
     """
-    newest: dict[str, tuple[bool, str, Path, dict[str, Any], dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*/manifest.json")):
-        manifest = read_manifest(path.parent)
-        if manifest is None or not (path.parent / "config.yaml").exists():
-            continue  # it is only just beginning
-        settings = yaml.load(
-            (path.parent / "config.yaml").read_text(),
-            Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),
-        )
-        text = json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True)
-        entry = (manifest["status"] in FINAL, manifest["started"], path.parent, manifest, settings)
-        if text not in newest or newest[text][:2] < entry[:2]:
-            newest[text] = entry
-    if not newest:
-        raise ConfigError(f"{folder}: holds no runs")
-    wanted = dict(wanted)
-    scales = wanted.pop("scale", None)
-    entries = [e for e in newest.values() if scales is None or e[3]["scale"] in scales]
-    present = sorted({entry[3]["scale"] for entry in newest.values()})
-    if not entries:
-        raise ConfigError(
-            f"scale={','.join(map(str, scales or ()))}: the runs are {', '.join(present)}"
-        )
-    if len({entry[3]["scale"] for entry in entries}) > 1:
-        raise ConfigError(
-            f"{folder}: holds runs of several scales; add one of scale={', scale='.join(present)}"
-        )
+    found = _of_one_scale(_newest(folder), folder, wanted.get("scale"))
+    known = dict.fromkeys(itertools.chain.from_iterable(one.run.settings for one in found))
+    keys = {_key(k, list(known), values): values for k, values in wanted.items() if k != "scale"}
+    kept = [(one, members) for one in found if (members := one.members(keys)).any()]
+    if not kept:
+        words = " ".join(f"{name}={_listed(values)}" for name, values in wanted.items())
+        raise ConfigError(f"{words}: none of the {len(found)} runs in {folder}")
 
-    runs = [Described(_flat(entry[4]), _batch(entry[3], entry[4])) for entry in entries]
-    every = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in runs))
-    keys = {_key(name, list(every), values): values for name, values in wanted.items()}
-    found = []
-    for entry, run in zip(entries, runs, strict=True):
-        frame = rows(run, {key: key for key in keys})
-        kept = np.ones(len(frame), bool)
-        for key, values in keys.items():
-            kept &= np.array([any(_same(x, value) for value in values) for x in frame[key]])
-        if kept.any():
-            found.append(_Found(entry[2], entry[3], run, kept))
-    if not found:
-        words = " ".join(f"{name}={','.join(map(shown, vs))}" for name, vs in wanted.items())
-        raise ConfigError(f"{words}: none of the {len(runs)} runs in {folder}")
-
-    axes = varying([entry.run for entry in found])
-    tables, curves = [], []
-    for entry in found:
-        members = rows(entry.run, axes)
-        if entry.manifest["status"] in FINAL:
-            tables.append(with_summary(entry.folder, members)[entry.kept])
-        if (entry.folder / "metrics.jsonl").exists():
-            long = logged(entry.folder, members)
-            curves.append(long[np.tile(entry.kept, len(long) // len(members))])
-    empty = pd.DataFrame(columns=list(axes))
+    axes = varying([one.run for one, _ in kept])
+    tables = [pd.DataFrame(columns=list(axes))]
+    curves = [pd.DataFrame(columns=list(axes))]
+    for one, chosen in kept:
+        members = rows(one.run, axes)
+        if one.final:
+            tables.append(with_summary(one.folder, members)[chosen])
+        if (one.folder / "metrics.jsonl").exists():
+            long = logged(one.folder, members)
+            curves.append(long[np.tile(chosen, len(long) // len(members))])
     return Sweep(
         name=found[0].manifest["task"],
-        runs=pd.concat(tables, ignore_index=True) if tables else empty,
-        curves=pd.concat(curves, ignore_index=True) if curves else empty,
+        runs=pd.concat(tables[1:] or tables, ignore_index=True),
+        curves=pd.concat(curves[1:] or curves, ignore_index=True),
         axes=axes,
-        statuses=Counter(entry.manifest["status"] for entry in found),
+        statuses=Counter(one.manifest["status"] for one, _ in kept),
         scale=found[0].manifest["scale"],
-        versions=len({json.dumps(entry.manifest["versions"]) for entry in found}),
+        versions=len({json.dumps(one.manifest["versions"]) for one, _ in kept}),
     )
+
+
+def _newest(folder: Path) -> list[_Found]:
+    """The runs of a folder; of those with the same settings the finished one that began last."""
+    newest: dict[str, _Found] = {}
+    for path in sorted(folder.glob("*/config.yaml")):
+        manifest = read_manifest(path.parent)
+        if manifest is None:
+            continue  # it is only just beginning
+        settings = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        run = Described(_flat(settings), _batch(manifest, settings))
+        one = _Found(path.parent, manifest, run)
+        text = json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True)
+        other = newest.setdefault(text, one)
+        if (other.final, other.manifest["started"]) < (one.final, manifest["started"]):
+            newest[text] = one
+    if not newest:
+        raise ConfigError(f"{folder}: no run has begun yet")
+    return list(newest.values())
+
+
+def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | None) -> list[_Found]:
+    """The runs of the scales that are asked for, which have to be one."""
+    present = sorted({one.manifest["scale"] for one in found})
+    chosen = [scale for scale in present if wanted is None or scale in wanted]
+    if not chosen:
+        raise ConfigError(f"scale={_listed(wanted or ())}: the runs are {', '.join(present)}")
+    if len(chosen) > 1:
+        several = ", scale=".join(chosen)
+        raise ConfigError(f"{folder}: holds runs of several scales; add one of scale={several}")
+    return [one for one in found if one.manifest["scale"] == chosen[0]]
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """Values as they are typed."""
+    return ",".join(map(shown, values))
 
 
 def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -283,7 +295,7 @@ def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
     if name in keys:
         return name
     if name not in names:
-        raise unknown(name, ",".join(map(shown, values)), name, sorted(names))
+        raise unknown(name, _listed(values), name, sorted(names))
     return names[name]
 
 

@@ -14,8 +14,15 @@ from scripts.paper import NAMES, Measured
 MARGIN = 1.05
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    needs = {True: "needs no clipping", False: "needs clipping", None: "may need clipping"}
+    ordinary, exploding = (no_clipping(results, exploding).held for exploding in (False, True))
+    return f"LaProp {needs[ordinary]} on ordinary gradients, {needs[exploding]} on exploding ones"
+
+
 def draw(results: Results) -> Figure:
-    """Loss without clipping over that with it: every seed, and the interval of the mean."""
+    """Ratio of the loss without clipping to that with it, for every seed and as a mean."""
     runs = results.runs
     shares, nus = (sorted(runs[column].unique()) for column in ("spike_share", "nu"))
     figure, axes = plt.subplots(1, len(shares), figsize=(4.2 * len(shares), 3.6), squeeze=False)
@@ -41,12 +48,6 @@ def draw(results: Results) -> Figure:
         axis.set_xticks(range(len(labels)), labels)
         axis.set_xlim(-0.5, 2 * len(nus) - 0.5)
     axes[0, 0].set_ylabel("final loss without clipping / with it")
-    needs = {True: "needs no clipping", False: "needs clipping", None: "may need clipping"}
-    ordinary, exploding = (no_clipping(results, exploding).held for exploding in (False, True))
-    figure.suptitle(
-        f"LaProp {needs[ordinary]} on ordinary gradients, {needs[exploding]} on exploding ones",
-        fontsize=10,
-    )
     style.provenance(figure, results, "mean over seeds of the logarithm, 95 %; dots: the margin")
     return figure
 
@@ -64,7 +65,7 @@ def ratios(results: Results, optimizer: str, share: float) -> dict[float, Estima
 
 
 def no_clipping(results: Results, exploding: bool) -> Measured:
-    """LaProp is not worse without clipping by more than the margin, at every nu."""
+    """Whether LaProp without clipping is worse by less than the margin at every nu."""
     share = results.runs.spike_share.max() if exploding else 0
     by = {o: ratios(results, o, share) for o in ("laprop", "adam")}
     cells, margin = list(by["laprop"].values()), math.log(MARGIN)

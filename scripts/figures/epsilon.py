@@ -25,6 +25,16 @@ USUAL = 1e-15
 LOW, HIGH = math.log(0.95), math.log(1.05)
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
+    slow = {True: "slows it down", False: "does not slow it down", None: "may slow it down"}
+    return (
+        f"LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, "
+        f"1e-4 {slow[epsilon_slows(results).held]}"
+    )
+
+
 def draw(results: Results) -> Figure:
     """Final loss against epsilon, a panel per nu."""
     runs = results.runs
@@ -43,15 +53,10 @@ def draw(results: Results) -> Figure:
             )
         axis.set(xscale="log", yscale="log", xlabel="ε", title=f"ν = {nu:g}")
         style.digits(axis)
+        axis.set_xticks([1e-20, 1e-16, 1e-12, 1e-8, 1e-4], minor=False)
     axes[0].set_ylabel("final training loss")
     handles, labels = axes[0].get_legend_handles_labels()
-    any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
-    slow = {True: "slows it down", False: "does not slow it down", None: "may slow it down"}
-    title = (
-        f"LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, "
-        f"1e-4 {slow[epsilon_slows(results).held]}"
-    )
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=title)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
     return figure
 
@@ -71,7 +76,7 @@ def losses(results: Results, optimizer: str, epsilon: float, nu: float) -> pd.Se
 
 
 def ratios(results: Results, optimizer: str, epsilon: float, base: float) -> dict[float, Estimate]:
-    """Loss at one epsilon over that at another, by nu."""
+    """Ratio of the losses at two epsilons, for each nu."""
     return {
         nu: log_ratio(losses(results, optimizer, epsilon, nu), losses(results, optimizer, base, nu))
         for nu in sorted(results.runs.nu.unique())
@@ -79,19 +84,19 @@ def ratios(results: Results, optimizer: str, epsilon: float, base: float) -> dic
 
 
 def same(ratio: Estimate) -> bool:
-    """Whether the two losses are equal to the last bit for every seed: there is nothing to test."""
+    """Whether the two losses are equal to the last bit for every seed; then no test is needed."""
     return ratio.centre == 0 and math.isnan(ratio.error)
 
 
 def told(found: dict[float, Estimate]) -> str:
-    """The ratios by nu, in words."""
+    """The ratios for each nu, in words."""
     return ", ".join(
         f"{'equal' if same(ratio) else times(ratio)} at nu {nu:g}" for nu, ratio in found.items()
     )
 
 
 def epsilon_free(results: Results) -> Measured:
-    """An equivalence of every epsilon up to 1e-8 with the usual one, at every nu."""
+    """Whether every epsilon up to 1e-8 is equivalent to the usual one, at every nu."""
     every = sorted(results.runs.epsilon.unique())
     found = {e: ratios(results, "laprop", e, USUAL) for e in every if e < 2e-8 and e != USUAL}
     differ = [r for by_nu in found.values() for r in by_nu.values() if not same(r)]
@@ -121,10 +126,10 @@ def higher(results: Results, optimizer: str, epsilon: float, base: float) -> Mea
 
 
 def epsilon_slows(results: Results) -> Measured:
-    """LaProp at 1e-4."""
+    """Whether epsilon 1e-4 gives LaProp a higher loss."""
     return higher(results, "laprop", 1e-4, USUAL)
 
 
 def small_epsilon_hurts_adam(results: Results) -> Measured:
-    """Adam at 1e-15 beside its usual 1e-8."""
+    """Whether epsilon 1e-15 gives Adam a higher loss than its usual 1e-8."""
     return higher(results, "adam", USUAL, 1e-8)

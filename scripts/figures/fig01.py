@@ -19,8 +19,16 @@ from scripts.figures import style
 from scripts.paper import Measured
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    turned = {o: endings(results, o).turned for o in ("adam", "laprop")}
+    return "At µ > √ν the loss turns up again in " + ", ".join(
+        f"{turned[o].sum()} of {len(turned[o])} runs of {style.NAME[o]}" for o in turned
+    )
+
+
 def draw(results: Results) -> Figure:
-    """A panel per learning rate: every seed thin, the median with its interval thick."""
+    """A panel for each learning rate: thin lines are seeds, the thick one is their median."""
     curves = results.curves
     rates = sorted(curves.lr.unique())
     figure, axes = plt.subplots(
@@ -37,16 +45,12 @@ def draw(results: Results) -> Figure:
         axis.set(yscale="log", xlabel="updates", title=f"lr = {lr:g}")
     axes[0, 0].set_ylabel("training loss")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=3,
-        title="two-layer net on MNIST, µ 0.9, ν 0.7: µ > √ν",
-    )
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     every = results.manifest["settings"]["task.log_every"]
     style.provenance(
-        figure, results, f"mean over {every} minibatches; thick: median with 95 % interval"
+        figure,
+        results,
+        f"µ 0.9, ν 0.7; mean over {every} minibatches; thick: median with 95 % interval",
     )
     return figure
 
@@ -55,10 +59,10 @@ def draw(results: Results) -> Figure:
 
 
 def endings(results: Results, optimizer: str) -> pd.DataFrame:
-    """Per lr and seed: the lowest window's loss, the update at its end, and the last window's.
+    """For each lr and seed: the lowest loss, the update where it is reached, and the final loss.
 
-    A loss is averaged over windows of a tenth of the training first: the lowest of many single
-    records is low by chance.
+    A loss is first averaged over windows of a tenth of the training, because the lowest of many
+    single records is low by chance.
     """
     curves = results.curves[results.curves.optimizer == optimizer]
     table = curves.pivot(index="step", columns=["lr", "seed"], values="train_loss")
@@ -68,14 +72,14 @@ def endings(results: Results, optimizer: str) -> pd.DataFrame:
 
 
 def adam_turns(results: Results) -> Measured:
-    """Most seeds turn at some learning rate."""
+    """Whether Adam's loss rises again for most seeds at some learning rate."""
     text, turned, seeds = _turned(results, "adam")
     held = decide(somewhere(share_above(turned, seeds)), everywhere(share_below(turned, seeds)))
     return Measured(text, held, f"{turned.sum()} of {seeds.sum()} runs turn, as the paper's does")
 
 
 def laprop_keeps_falling(results: Results) -> Measured:
-    """At every learning rate fewer than a quarter of the seeds turn."""
+    """Whether LaProp's loss rises again for less than a quarter of the seeds at every rate."""
     text, turned, seeds = _turned(results, "laprop")
     held = decide(
         everywhere(share_below(turned, seeds, 0.25)), somewhere(share_above(turned, seeds, 0.25))

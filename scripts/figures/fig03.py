@@ -1,10 +1,10 @@
 """Figure 3, section 5.2: style transfer: regret against nu, the first 120 updates, the pictures.
 
-The paper starts at black, once; an interval here is over that start and starts that differ from it
-by less than a grey level, so it says how far the result hangs on what nobody sees, not how far on
-the choice of pictures. Of one start alone, what invisible noise does is taken from earlier runs.
-Small nu: above 0 and up to 0.4; large nu: 0.9 and above. At nu = 0 Adam divides its momentum by the
-present gradient alone; claims on small nu leave that end out.
+The paper starts at a black picture, once. An interval here is over that start and others that
+differ from it by less than a grey level: it tells how much invisible noise changes the result, and
+nothing about other pictures. For runs of one start alone that spread is taken from earlier runs.
+A small nu is above 0 and at most 0.4, a large one at least 0.9. Claims about small nu leave out
+nu = 0, where Adam divides its momentum by the present gradient alone.
 """
 
 import matplotlib as mpl
@@ -21,9 +21,19 @@ from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
 FIRST = 120  # updates
-ONE_START = 0.04  # standard deviation of LaProp's log regret over starts, at 128 pixels and nu 0.4
-OPTIMIZERS = ("laprop", "adam", "amsgrad")  # that have a nu
-SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # values of nu whose curves and pictures are shown
+ONE_START = (
+    0.04  # standard deviation over starts of LaProp's log regret, measured at 128 pixels and nu 0.4
+)
+OPTIMIZERS = ("laprop", "adam", "amsgrad")  # the optimizers that have a nu
+SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so many nu
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    lowest = {o: regrets(results, o).mean() for o in _optimizers(results) if o in OPTIMIZERS}
+    return "Lowest regret of a picture over ν: " + ", ".join(
+        f"{NAMES[o]} {values.min():.3g} at ν {values.idxmin():g}" for o, values in lowest.items()
+    )
 
 
 def draw(results: Results) -> Figure:
@@ -58,7 +68,7 @@ def draw(results: Results) -> Figure:
 
 
 def note(results: Results, setting: str) -> str:
-    """What the provenance line adds: weights, setting, and what the band is."""
+    """The figure's note: weights, setting, and the meaning of the band."""
     (weights,) = results.runs.weights.unique()
     band = (
         "; line: black start, band: lowest to highest over starts with invisible noise"
@@ -69,7 +79,9 @@ def note(results: Results, setting: str) -> str:
 
 
 def regret(axis: Axes, runs: pd.DataFrame) -> None:
-    """R(T)/T against nu: the black start, in the band of all starts; four times the lowest at most.
+    """R(T)/T against nu for the black start, with a band over all starts.
+
+    The axis ends at four times the lowest value; what lies above is written there as a number.
 
     Args:
         axis: to draw on.
@@ -77,7 +89,7 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     """
     alone, runs = runs[~runs.optimizer.isin(OPTIMIZERS)], runs[runs.optimizer.isin(OPTIMIZERS)]
     values = sorted(runs.nu.unique())
-    places = np.arange(len(values))  # the values crowd towards 1
+    places = np.arange(len(values))  # at equal distances, because many values are near 1
     lowest = runs.regret.min()
     bottom, top = 0.9 * lowest, 4 * lowest
     axis.set(yscale="log", ylim=(bottom, top))
@@ -98,7 +110,7 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
                 look = {"fontsize": 7, "color": style.COLOUR[str(optimizer)], "va": "bottom"}
                 number = f"{value:,.0f}" if value < 1e4 else f"{value / 1e3:,.0f}k"
                 axis.text(place, top, f"↑ {number}", **look)
-    for optimizer, cell in alone[alone.seed == 0].groupby("optimizer"):  # they have no nu
+    for optimizer, cell in alone[alone.seed == 0].groupby("optimizer"):  # without a nu
         best = cell.loc[cell.regret.idxmin()]
         look = style.line(str(optimizer)) | {"linewidth": 1}
         if "lr" in cell:
@@ -113,7 +125,7 @@ def _optimizers(results: Results) -> list[str]:
 
 
 def _first(axis: Axes, curves: pd.DataFrame) -> None:
-    """The first updates' losses of one optimizer, one curve per shown nu."""
+    """The losses of one optimizer's first updates, a curve for each shown nu."""
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(SHOWN)))
     for nu, colour in zip(SHOWN, colours, strict=True):
         curve = curves[np.isclose(curves.nu, nu)]
@@ -154,7 +166,7 @@ def regrets(results: Results, optimizer: str) -> pd.DataFrame:
 
 
 def over_starts(a: pd.Series, b: pd.Series) -> Estimate:
-    """Mean over starts of log a - log b; of one start with the error that ONE_START makes."""
+    """Mean over starts of log a - log b; for a single start ONE_START gives the error."""
     gap = np.log(a) - np.log(b)
     if len(gap) == 1:
         return Estimate(float(gap.iloc[0]), 2**0.5 * ONE_START, np.inf)
@@ -167,7 +179,7 @@ def more(gap: Estimate) -> str:
 
 
 def style_lowest(results: Results) -> Measured:
-    """Each start's lowest regret over nu: LaProp's below Adam's and AMSGrad's."""
+    """Whether LaProp's lowest regret over nu is below Adam's and AMSGrad's, paired by start."""
     lowest = {o: regrets(results, o).min(axis=1) for o in ("laprop", "adam", "amsgrad")}
     gaps = {o: over_starts(lowest[o], lowest["laprop"]) for o in ("adam", "amsgrad")}
     text = ", ".join(
@@ -180,7 +192,7 @@ def style_lowest(results: Results) -> Measured:
 
 
 def style_across_nu(results: Results) -> Measured:
-    """LaProp's regret below both others' at every nu."""
+    """Whether LaProp's regret is below both others' at every nu."""
     laprop, gaps = regrets(results, "laprop"), {}
     for optimizer in ("adam", "amsgrad"):
         other = regrets(results, optimizer)
@@ -197,7 +209,7 @@ def style_across_nu(results: Results) -> Measured:
 
 
 def style_best_nu(results: Results) -> Measured:
-    """Each start's lowest regret within 0.1 of nu 0.4, against its lowest elsewhere."""
+    """Whether the lowest regret within 0.1 of nu 0.4 is below the lowest at other nu."""
     table = regrets(results, "laprop")
     near = np.isclose(table.columns, 0.4, atol=0.1 + 1e-9)
     gap = over_starts(table.loc[:, ~near].min(axis=1), table.loc[:, near].min(axis=1))
@@ -219,7 +231,7 @@ def small_over_large(results: Results, optimizer: str) -> Estimate:
 
 
 def style_small_nu(results: Results, optimizer: str, helps: bool) -> Measured:
-    """Regret at small nu over that at large nu: below 1 where small nu helps, else above."""
+    """Whether the regret at small nu over that at large nu is below 1, or above where so asked."""
     ratio = small_over_large(results, optimizer)
     signed = Estimate(-ratio.centre if helps else ratio.centre, ratio.error, ratio.df)
     centre, low, high = np.exp([ratio.centre, ratio.low, ratio.high])
@@ -231,9 +243,9 @@ def style_small_nu(results: Results, optimizer: str, helps: bool) -> Measured:
 
 
 def rises(results: Results, optimizer: str) -> pd.Series:
-    """The share of the first 120 updates whose loss rose, at nu above 0.
+    """Share of the first 120 updates at which the loss rose, for nu above 0.
 
-    By seed, the mean over nu; of one seed by nu.
+    With several seeds it is a mean over nu for each seed, with one seed a number for each nu.
     """
     curves = results.curves
     chosen = curves[(curves.optimizer == optimizer) & (curves.nu > 0) & (curves.step <= FIRST)]
@@ -243,7 +255,7 @@ def rises(results: Results, optimizer: str) -> pd.Series:
 
 
 def style_adam_oscillates(results: Results) -> Measured:
-    """Adam's loss rises at more of the first updates than either other's."""
+    """Whether Adam's loss rises at more of the first updates than LaProp's and AMSGrad's."""
     share = {o: rises(results, o) for o in ("adam", "amsgrad", "laprop")}
     gaps = [paired(share["adam"], share[o]) for o in ("amsgrad", "laprop")]
     text = ", ".join(f"{NAMES[o]} {mean(s):.1%}" for o, s in share.items())

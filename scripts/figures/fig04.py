@@ -28,19 +28,30 @@ from scripts.paper import NAMES, Measured
 GUESSING = float(np.log(10))
 LEARNED_BELOW = 0.9 * GUESSING
 OPTIMIZERS = ("laprop", "adam", "amsgrad")
-RATES = (1e-4, 1e-5)  # of the curves
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    by_depth = {o: largest_rates(results, o).groupby("depth").median() for o in ("laprop", "adam")}
+    depth = by_depth["laprop"].index.max()
+    rates = {o: rate[depth] for o, rate in by_depth.items()}
+    return f"Largest learning rate that trains {depth} layers: " + ", ".join(
+        f"{NAMES[o]} {style.short(rate)}" if rate >= results.runs.lr.min() else f"{NAMES[o]} none"
+        for o, rate in rates.items()
+    )
 
 
 def draw(results: Results) -> Figure:
-    """Above, training curves per depth at two rates; below, depth by lr, the share that learns."""
+    """Above, curves at the two most contested rates; below, depth by lr, the share that learns."""
     curves = results.curves
     optimizers = [o for o in OPTIMIZERS if o in set(curves.optimizer)]
     depths = sorted(curves.depth.unique())
     figure = plt.figure(figsize=(2.1 * len(depths) + 0.8, 6.6))
     above, below = figure.subfigures(2, 1, height_ratios=[1.7, 1])
-    shown = curves[np.isclose(curves.lr.to_numpy()[:, None], RATES, atol=0).any(1)]
-    panels = above.subplots(len(RATES), len(depths), sharex=True, sharey=True, squeeze=False)
-    for row, lr in zip(panels, RATES, strict=True):
+    rates = contested(results)
+    shown = curves[np.isclose(curves.lr.to_numpy()[:, None], rates, atol=0).any(1)]
+    panels = above.subplots(len(rates), len(depths), sharex=True, sharey=True, squeeze=False)
+    for row, lr in zip(panels, rates, strict=True):
         for axis, depth in zip(row, depths, strict=True):
             cell = curves[(curves.depth == depth) & np.isclose(curves.lr, lr, atol=0)]
             for optimizer in optimizers:
@@ -54,7 +65,7 @@ def draw(results: Results) -> Figure:
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log", ylim=(0.8 * shown.train_loss.min(), 2 * GUESSING))
             style.digits(axis)
-        row[0].set_ylabel(f"training loss\nlr = {lr:g}")
+        row[0].set_ylabel(f"training loss\nlr = {style.short(lr)}")
     for axis, depth in zip(panels[0], depths, strict=True):
         axis.set_title(f"{depth} hidden layers")
     for axis in panels[-1]:
@@ -70,7 +81,7 @@ def draw(results: Results) -> Figure:
         axis.grid(False)
         axis.set(title=style.NAME[optimizer], xlabel="hidden layers")
         axis.set_xticks(range(len(table.columns)), table.columns)
-        axis.set_yticks(range(len(table.index)), [f"{lr:g}" for lr in table.index])
+        axis.set_yticks(range(len(table.index)), [style.short(lr) for lr in table.index])
     maps[0].set_ylabel("lr")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
@@ -80,18 +91,25 @@ def draw(results: Results) -> Figure:
     return figure
 
 
+def contested(results: Results) -> list[float]:
+    """The two learning rates at which the shares of LaProp and Adam differ most, larger first."""
+    share = shares(results)
+    gap = (share["laprop"] - share["adam"]).abs().groupby("lr").sum()
+    return sorted(gap.sort_values(kind="stable").index[-2:], reverse=True)
+
+
 # Claims -------------------------------------------------------------------------------------------
 
 
 def shares(results: Results) -> pd.Series:
-    """Share of the seeds that learned, by optimizer, depth and lr."""
+    """Share of the seeds that learned, for each optimizer, depth and lr."""
     runs = results.runs
     learned = runs.lowest_loss < LEARNED_BELOW
     return learned.groupby([runs.optimizer, runs.depth, runs.lr]).mean()
 
 
 def deep_nothing_above(results: Results) -> Measured:
-    """At the greatest depth, at every lr above 1e-4: the lowest loss of Adam and of LaProp."""
+    """Whether neither Adam nor LaProp learns at the greatest depth and any lr above 1e-4."""
     runs = results.runs
     depth = runs.depth.max()
     chosen = runs[runs.optimizer.isin(["adam", "laprop"]) & (runs.depth == depth)]
@@ -113,9 +131,9 @@ def deep_nothing_above(results: Results) -> Measured:
 
 
 def largest_rates(results: Results, optimizer: str) -> pd.Series:
-    """Of each depth and seed the largest lr at which it learns.
+    """For each depth and seed the largest lr at which it learns.
 
-    Where it learns at none, that is counted a tenth of the smallest that was tried.
+    Where it learns at none, a tenth of the smallest lr that was tried is taken.
     """
     runs = results.runs[results.runs.optimizer == optimizer]
     learned = runs.lr.where(runs.lowest_loss < LEARNED_BELOW, results.runs.lr.min() / 10)
@@ -123,11 +141,13 @@ def largest_rates(results: Results, optimizer: str) -> pd.Series:
 
 
 def deep_larger_lr(results: Results) -> Measured:
-    """The logarithm of the largest lr, LaProp's less Adam's, over all depths and seeds."""
+    """Whether LaProp learns at larger lr: log of its largest lr less that of Adam's."""
     rates = {o: largest_rates(results, o) for o in ("laprop", "adam")}
     gap = paired(np.log10(rates["laprop"]), np.log10(rates["adam"]))
     held = every_above([gap])
-    if np.isnan(gap.error):  # all agree in the same number of steps of the grid: a sign test
+    if np.isnan(
+        gap.error
+    ):  # all differ by the same number of steps of the grid, so a sign test decides
         larger, smaller = (sign * gap.centre > 0 for sign in (1, -1))
         n = len(rates["laprop"])
         held = decide(float(share_above(n * larger, n)), float(share_above(n * smaller, n)))
@@ -145,10 +165,10 @@ def deep_larger_lr(results: Results) -> Measured:
 
 
 def deep_faster(results: Results) -> Measured:
-    """LaProp's mean loss over the training is lower, over all depths and seeds.
+    """Whether LaProp's mean loss over the training is lower, over all depths and seeds.
 
-    It is the mean over the rates at which LaProp or Adam learns. Each record is cut at log 10, so
-    that a start that overshoots does not decide.
+    The mean is over the rates at which LaProp or Adam learns. Losses above log 10 count as log 10,
+    so that a few high values at the start do not decide.
     """
     share = shares(results)
     either = (share["laprop"] > 0.5) | (share["adam"] > 0.5)
@@ -168,7 +188,7 @@ def deep_faster(results: Results) -> Measured:
 
 
 def deep_small_lr(results: Results, margin: float) -> Measured:
-    """The final loss at the smallest lr over that at the best one, at each depth that learns."""
+    """Whether the smallest lr gives a higher final loss than the best one, at each depth."""
     runs = results.runs.assign(final_loss=results.runs.final_loss.fillna(GUESSING))
     cells, smallest = {}, runs.lr.min()
     share = shares(results)

@@ -1,8 +1,8 @@
 """Figure 5, section 5.4: training loss on IWSLT14 and of RoBERTa, without and with warmup.
 
-Above the authors' runs, below ours; at the paper's scale both stand in one panel. Stuck is a loss
-within MARGIN of that of a decoder that knows how frequent each token is and nothing else: as low as
-that, every one gets at once.
+The authors' runs are above, ours below; at the paper's scale both are in one panel. A training is
+stuck if its loss is not more than MARGIN below that of a decoder that knows only how frequent each
+token is, because every training reaches that loss at once.
 """
 
 import matplotlib.pyplot as plt
@@ -20,14 +20,28 @@ from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
 AUTHORS = "authors' runs, one each"
-SIGMA = 3  # updates; of our own runs at a reduced scale
+SIGMA = 3  # updates; the smoothing of our own runs at a reduced scale
 MARGIN = 0.5  # bits below what knowing the frequencies of the words alone gives
 WINDOW = 100  # updates over which a loss is averaged before it is compared
-JUDGED_AT = 2000  # update at which runs of the paper's setting are judged that were cut short
+JUDGED_AT = 2000  # shortened runs of the paper's setting are compared at this update
+
+
+def finding(results: Results | None) -> str:
+    """The title: without warmup, at the last update of ours and of the authors' runs."""
+    ends = make_authors.load("ends")
+    runs = ends[(ends.task == "iwslt") & (ends.warmup == 0)].set_index("optimizer").last_loss
+    text = f"IWSLT14 without warmup, bits: Adam {runs.adam:.2f}, LaProp {runs.laprop:.2f} in the "
+    text += "authors' runs of 60,000 updates"
+    if results is None:
+        return text
+    curves = results.curves[results.curves.warmup == 0]
+    update = int(curves.step.max())
+    loss = at_update(curves, update).mean()
+    return text + f"; ours at {update:,}: {loss.adam:.2f} and {loss.laprop:.2f}"
 
 
 def draw(results: Results | None) -> Figure:
-    """A panel for each training; below it ours, if at a reduced scale. ``results``: of IWSLT14."""
+    """A panel for each training, ours below if at a reduced scale; ``results`` is IWSLT14's."""
     ours = {"iwslt": results, "roberta": load("fig10")}
     below = any(r is not None and r.scale != "paper" for r in ours.values())
     size = (8.2, 5.6 if below else 3.2)
@@ -50,7 +64,9 @@ def draw(results: Results | None) -> Figure:
         else:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
-            if run.scale == "short":  # their setting: their points belong beside ours
+            if (
+                run.scale == "short"
+            ):  # in the authors' setting, so their points are shown beside ours
                 points(column[1], theirs[theirs["update"] <= curves.step.max()])
         if below and run.scale == "paper":
             blank(column[1], "ours above")
@@ -115,7 +131,7 @@ def legend(figure: Figure) -> None:
 
 
 def note(figure: Figure, ours: list[Results | None]) -> None:
-    """What the lines are, below."""
+    """The note below the figure, which says what the lines are."""
     text = "authors' runs as published, Gaussian sigma 70 (IWSLT14) and 6 (RoBERTa) updates"
     shown = [results for results in ours if results is not None]
     text += "; ours: mean and range of the seeds" if shown else "; ours: not run"
@@ -131,9 +147,9 @@ def note(figure: Figure, ours: list[Results | None]) -> None:
 
 
 def at_update(curves: pd.DataFrame, update: int) -> pd.DataFrame:
-    """Mean loss of the WINDOW updates up to one: a row per seed, a column per optimizer.
+    """Mean loss over the last WINDOW updates: a row for each seed, a column for each optimizer.
 
-    A run that has ended in divergence before has no number there.
+    A run that diverged before that update has no number.
     """
     window = curves[(curves.step > update - WINDOW) & (curves.step <= update)]
     loss = window.groupby(["seed", "optimizer"]).train_loss.mean().unstack("optimizer")
@@ -141,9 +157,9 @@ def at_update(curves: pd.DataFrame, update: int) -> pd.DataFrame:
 
 
 def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
-    """Whether the loss is above the line of being stuck without warmup, or below it.
+    """Whether the loss without warmup is above the line below which a training is not stuck.
 
-    Where the runs with warmup are above it at that update too, they are too short to tell.
+    Where the runs with warmup are above it at that update too, the runs are too short to tell.
     """
     line = results.runs.unigram_loss.mean() - MARGIN
     update = min(JUDGED_AT, int(results.curves.step.max()))
@@ -164,7 +180,7 @@ def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
 
 
 def iwslt_lower(results: Results, update: int) -> Measured | None:
-    """LaProp's loss is below Adam's at an update that the runs reach, without warmup."""
+    """Whether LaProp's loss without warmup is below Adam's at an update that the runs reach."""
     curves = results.curves[results.curves.warmup == 0]
     if curves.step.max() < update:
         return None
@@ -193,6 +209,6 @@ def iwslt_logs_end() -> Measured:
 
 
 def _apart(task: str, nu: float, warmup: int) -> pd.Series:
-    """How LaProp's smoothed curve lies below Adam's in the authors' runs of one setting."""
+    """By how much LaProp's smoothed curve is below Adam's in the authors' runs of one setting."""
     table = make_authors.load("apart").set_index(["task", "nu", "warmup"])
     return table.loc[(task, nu, warmup)]

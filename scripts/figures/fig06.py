@@ -35,8 +35,21 @@ from scripts.figures.fig11 import (
 from scripts.paper import Measured
 
 
+def finding(results: Results | None) -> str:
+    """The title."""
+    best = make_authors.load("rainbow_best").set_index(["optimizer", "within"])["mean"]
+    theirs = (best["laprop", "both logs"], best["adam", "both logs"])
+    text = "Breakout, best evaluation of {:.0f} for LaProp and {:.0f} for Adam in the authors' runs"
+    text = text.format(*theirs)
+    if results is None:
+        return text
+    found = by_seed(results, "best_evaluation")
+    ours = (found[arm].mean() for arm in PAPER)
+    return text + ", of {:.1f} and {:.1f} in ours".format(*ours)
+
+
 def draw(results: Results | None) -> Figure:
-    """Mean over the games of fig11, then Breakout. ``results``: of Breakout."""
+    """The mean over the games of fig11, then Breakout, whose ``results`` these are."""
     games = load("fig11")
     beside = results is not None and results.scale != "paper"
     figure, axes = plt.subplots(1, 2 + beside, figsize=(9 if beside else 7, 3))
@@ -64,7 +77,7 @@ def draw(results: Results | None) -> Figure:
 
 
 def mean(axis: Axes, games: Results) -> None:
-    """Mean over games of the curves, each on the scale of its game."""
+    """The mean over games of the curves, each normalised for its game."""
     table, scale = mean_curves(games), ends(games)
     span = scale.one - scale.zero
     table = table.sub(scale.zero, axis=0, level="game").div(span[span > 0], axis=0, level="game")
@@ -76,7 +89,7 @@ def mean(axis: Axes, games: Results) -> None:
 
 
 def authors(axis: Axes) -> None:
-    """The authors' two logs with the standard error that the games make."""
+    """The authors' two logs, with the standard error over the games of an evaluation."""
     for optimizer, log in make_authors.load("rainbow").groupby("optimizer"):
         axis.errorbar(
             log.agent_steps,
@@ -98,13 +111,13 @@ def authors(axis: Axes) -> None:
 
 
 def by_seed(results: Results, column: str) -> dict[Arm, pd.Series]:
-    """A number of every run: per arm, by seed."""
+    """One number of every run: for each arm a series by seed."""
     table = results.runs.pivot(index="seed", columns=ARM, values=column)
     return {arm: table[arm] for arm in table}
 
 
 def _ahead(results: Results, column: str, what: str) -> Measured:
-    """LaProp's is larger than Adam's, each with its own epsilon; beside it, at equal ones."""
+    """Whether LaProp's number is larger, each with its own epsilon; told also at equal ones."""
     found = by_seed(results, column)
     text = []
     for a, b in (PAPER, *((("laprop", e), ("adam", e)) for e in (SMALL, LARGE))):
@@ -117,23 +130,23 @@ def _ahead(results: Results, column: str, what: str) -> Measured:
 
 
 def rainbow_breakout(results: Results) -> Measured:
-    """The largest evaluation of each run, one number a seed.
+    """Whether LaProp's largest evaluation is larger, with one number for each seed.
 
-    The largest of many is large by luck too, but as much so for either optimizer, which have as
-    many evaluations: the difference is 0 on average where the optimizers do not differ.
+    The largest of many evaluations is partly luck. Both optimizers have equally many, so that the
+    difference is 0 on average where the optimizers do not differ.
     """
     return _ahead(results, "best_evaluation", "best evaluation of a run, mean over seeds")
 
 
 def breakout_earlier(results: Results) -> Measured:
-    """The area under the training curve of each run."""
+    """Whether the area under LaProp's training curve is larger."""
     return _ahead(results, "area", "mean score of a life over the whole run")
 
 
 def rainbow_breakout_logs() -> Measured:
-    """How often chance alone puts the maxima of the authors' two logs so far apart.
+    """Whether the maxima of the authors' two logs are further apart than chance explains.
 
-    Of the steps that both logs hold, in bins of two evaluations of 20 games.
+    Only steps that both logs have count, in bins of two evaluations of 20 games.
     """
     table = make_authors.load("rainbow_best").set_index(["optimizer", "within"])
     both = _bins("mean")
@@ -159,7 +172,7 @@ def rainbow_breakout_logs() -> Measured:
 
 
 def breakout_logs_earlier() -> Measured:
-    """Where the first bins of the authors' two logs differ by more than their games' errors."""
+    """Whether the first bins of the authors' two logs differ by more than their games' errors."""
     score, error = _bins("mean"), _bins("standard_error")
     z = (score.laprop - score.adam) / np.hypot(error.laprop, error.adam)
     line = norm.isf(ALPHA / 2 / len(z))  # Bonferroni over the bins
@@ -179,7 +192,7 @@ def breakout_logs_earlier() -> Measured:
 
 
 def _bins(column: str) -> pd.DataFrame:
-    """A column of the authors' bins of Breakout that both logs hold: by step and optimizer."""
+    """A column of those of the authors' bins that both logs have, by step and optimizer."""
     bins = make_authors.load("rainbow")
     both = bins[bins.agent_steps <= make_authors.WITHIN]
     return both.pivot(index="agent_steps", columns="optimizer", values=column)

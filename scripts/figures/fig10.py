@@ -10,11 +10,28 @@ from scripts.figures.fig05 import AUTHORS, SIGMA, legend, note, own, panel
 from scripts.paper import Measured
 
 NUS = (0.9, 0.98, 0.999)
-WARMING_UP = 500  # updates, of a warmup of 10,000: the rate is below a twentieth of its peak
+WARMING_UP = (
+    500  # updates; until then a warmup of 10,000 keeps the rate below a twentieth of its peak
+)
+
+
+def finding(results: Results | None) -> str:
+    """The title."""
+    table = make_authors.load("apart")
+    pairs = table[table.task == "roberta"]
+    text = (
+        f"RoBERTa: LaProp's loss is below Adam's throughout in "
+        f"{(pairs.share_below == 1).sum()} of {len(pairs)} pairs of the authors' runs"
+    )
+    if results is None:
+        return text
+    cells = gains(results, "mean_loss").values()
+    won = sum(gain.centre > 0 for gain in cells)
+    return f"{text}, on average in {won} of {len(cells)} of ours"
 
 
 def draw(results: Results | None) -> Figure:
-    """A column for each nu; above the authors' runs, below ours, at the paper's scale in one."""
+    """A column for each nu; the authors' runs above, ours below or in the same panel."""
     below = results is not None and results.scale != "paper"
     size = (8.2, 5.6 if below else 3.2)
     figure, rows = plt.subplots(1 + below, 3, figsize=size, sharey="row", squeeze=False)
@@ -22,6 +39,9 @@ def draw(results: Results | None) -> Figure:
     for nu, column in zip(NUS, rows.T, strict=True):
         panel(column[0], theirs[theirs.nu == nu])
         column[0].set(title=f"ν = {nu:g}", xlabel="updates")
+        if "adam" not in set(theirs.optimizer[theirs.nu == nu]):
+            column[0].text(0.95, 0.9, "no run of Adam published", ha="right", fontsize=7.5,
+                           transform=column[0].transAxes, color="#666666")  # fmt: skip
         if results is not None:
             sigma = SIGMA if below else make_authors.SIGMA["roberta"]
             own(column[-1], results.curves[results.curves.nu == nu], sigma)
@@ -38,7 +58,7 @@ def draw(results: Results | None) -> Figure:
 
 
 def gains(results: Results, column: str) -> dict[tuple[float, int], Estimate]:
-    """Adam's loss less LaProp's in each cell of nu and warmup, paired by seed, in bits.
+    """Adam's loss minus LaProp's, paired by seed, in bits, for each nu and warmup.
 
     Args:
         results: of fig10.
@@ -52,7 +72,7 @@ def gains(results: Results, column: str) -> dict[tuple[float, int], Estimate]:
 
 
 def told(cells: dict[tuple[float, int], Estimate]) -> str:
-    """Those gains in a line."""
+    """The gains in one line of text."""
     return "; ".join(
         f"nu {nu:g}{', warmup' if warmup else ''} {gain:+.3f}"
         for (nu, warmup), gain in cells.items()
@@ -60,7 +80,7 @@ def told(cells: dict[tuple[float, int], Estimate]) -> str:
 
 
 def roberta_lower(results: Results, column: str) -> Measured:
-    """LaProp's loss is lower in every cell."""
+    """Whether LaProp's loss is lower in every cell."""
     cells = gains(results, column)
     what = {"mean_loss": "mean training loss", "final_loss": "final training loss"}[column]
     won = sum(gain.centre > 0 for gain in cells.values())
@@ -69,7 +89,7 @@ def roberta_lower(results: Results, column: str) -> Measured:
 
 
 def roberta_logs_lower() -> Measured:
-    """LaProp's smoothed loss is below Adam's at every update of all pairs of the authors' runs."""
+    """Whether LaProp's smoothed loss is below Adam's at every update of the authors' runs."""
     table = make_authors.load("apart")
     pairs = table[table.task == "roberta"]
     text = "; ".join(
@@ -83,7 +103,7 @@ def roberta_logs_lower() -> Measured:
 
 
 def roberta_logs_nu() -> Measured:
-    """The nu of LaProp's lowest smoothed loss, with warmup, rises after update WARMING_UP."""
+    """Whether the nu of LaProp's lowest smoothed loss rises after the update WARMING_UP."""
     lead = make_authors.load("lead")
     text = ", ".join(f"{row.nu:g} from update {row.update:,}" for row in lead.itertuples())
     later = lead[lead["update"].shift(-1, fill_value=20_000) > WARMING_UP].nu

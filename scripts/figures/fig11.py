@@ -1,9 +1,10 @@
 """Figure 11, section 5.5 and appendix C.6: Rainbow's training curve in every game.
 
-What is compared is the area under the training curve, that is the mean over the whole run of the
-score of a life (a run's ``area``), on a scale on which 0 is the first point of the game's curves,
-mean of all runs, and 1 the highest point of the mean curves of the arms. Over games and seeds it is
-the interquartile mean (Agarwal et al. 2021); its interval is the jackknife's over seeds.
+Runs are compared by the area under the training curve, that is the score of a life averaged over
+the whole run (a run's ``area``). It is normalised for each game: 0 is the first point of the
+curves, averaged over all runs, and 1 is the highest point of the mean curves of the arms. Over
+games and seeds it is the interquartile mean (Agarwal et al. 2021); its interval is the jackknife's
+over seeds.
 """
 
 import matplotlib.pyplot as plt
@@ -29,7 +30,16 @@ SMALL, LARGE = 1e-15, 1.5e-4
 ARM = ["optimizer", "epsilon"]
 Arm = tuple[str, float]
 PAPER: tuple[Arm, Arm] = ("laprop", SMALL), ("adam", LARGE)  # LaProp's and Adam's epsilon there
-SIGMA = 2  # points, of the Gaussian that smooths a training curve (P C.6)
+SIGMA = 2  # points; the width of the Gaussian that smooths a training curve (P C.6)
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    table = areas(results)
+    return (
+        f"Area under Rainbow's training curve, {results.runs.game.nunique()} games: LaProp less "
+        f"Adam, each with its own ε, {gap(table, *PAPER):+.3f}"
+    )
 
 
 def draw(results: Results) -> Figure:
@@ -60,13 +70,13 @@ def arms(results: Results) -> list[Arm]:
 
 
 def look(arm: Arm) -> dict[str, object]:
-    """Colour by optimizer; dashed with the other one's epsilon."""
+    """The colour of the optimizer; dashed where the epsilon is the other optimizer's."""
     dash = "solid" if arm in PAPER else (0, (3, 1.5))
     return {"color": style.COLOUR[arm[0]], "linestyle": dash, "linewidth": 1.3}
 
 
 def curves(axis: Axes, table: pd.DataFrame, value: str) -> None:
-    """Every arm of one game: mean over seeds and their range, of one logged number."""
+    """Draw one logged number of one game: for each arm the mean over seeds and their range."""
     table = table.dropna(subset=value)
     for arm, part in table.groupby(ARM):
         seeds = part.pivot(index="step", columns="seed", values=value).ffill().bfill()
@@ -92,14 +102,13 @@ def legend(figure: Figure, shown: list[Arm]) -> None:
 
 def name(arm: Arm) -> str:
     """``Adam, 1.5e-4``."""
-    digits, power = f"{arm[1]:e}".split("e")
-    return f"{NAMES[arm[0]]}, {float(digits):g}e{int(power)}"
+    return f"{NAMES[arm[0]]}, {style.short(arm[1])}"
 
 
 def mean_curves(results: Results) -> pd.DataFrame:
     """Mean over seeds of the training score: index game and step, columns optimizer, epsilon.
 
-    A point at which no life had ended has the score of the one before.
+    A point during which no life ended has the score of the point before.
     """
     curves = results.curves.dropna(subset="lives")
     axes = [*ARM, "game", "seed"]
@@ -108,24 +117,26 @@ def mean_curves(results: Results) -> pd.DataFrame:
 
 
 def ends(results: Results) -> pd.DataFrame:
-    """Per game (index) what counts as 0 and as 1: columns ``zero`` and ``one``."""
+    """The scores that count as 0 and 1 in each game: columns ``zero`` and ``one``."""
     curves = mean_curves(results)
     zero = curves.groupby("game").first().mean(axis=1)
     return pd.DataFrame({"zero": zero, "one": curves.groupby("game").max().max(axis=1)})
 
 
 def areas(results: Results) -> dict[Arm, np.ndarray]:
-    """Per optimizer and epsilon the areas on that scale, (seeds, games), games by name."""
+    """The normalised areas of each optimizer and epsilon, an array (seeds, games)."""
     scale = ends(results)
     table = results.runs.pivot(index="seed", columns=[*ARM, "game"], values="area")
     table = table.sort_index(axis=1)
     arms = dict.fromkeys((o, e) for o, e, _ in table.columns)
-    span = (scale.one - scale.zero).replace(0, np.inf)  # nobody learns the game: all are at 0
+    span = (scale.one - scale.zero).replace(
+        0, np.inf
+    )  # where no arm learns the game, all areas are 0
     return {arm: ((table[arm] - scale.zero) / span).to_numpy() for arm in arms}
 
 
 def gap(table: dict[Arm, np.ndarray], a: Arm, b: Arm) -> Estimate:
-    """Interquartile mean of one arm less that of another."""
+    """Interquartile mean of one arm minus that of another."""
     return jackknife(lambda x, y: interquartile_mean(x) - interquartile_mean(y), table[a], table[b])
 
 
@@ -139,7 +150,7 @@ def compared(table: dict[Arm, np.ndarray], a: Arm, b: Arm) -> str:
 
 
 def rainbow_earlier(results: Results, epsilon: str) -> Measured:
-    """LaProp's normalised area is larger, each with its ``own`` epsilon or at both ``equal``."""
+    """Whether LaProp's normalised area is larger, at its ``own`` or at ``equal`` epsilons."""
     table = areas(results)
     equal = [(("laprop", e), ("adam", e)) for e in (SMALL, LARGE)]
     pairs = [PAPER] if epsilon == "own" else equal

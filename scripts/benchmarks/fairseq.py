@@ -1,8 +1,9 @@
 """Target tokens per second of fairseq-train with LaProp and with fairseq's own Adam.
 
-``python -m scripts.bench_fairseq`` trains the paper's transformer on IWSLT14 (text of the cpu
-scale, prepared once below ``outputs/``) for a few updates at a time, in turn, on the CPU, and
-writes ``results/benchmarks/fairseq.csv``. ``ratio`` is to Adam's median.
+``python -m scripts.benchmarks.fairseq`` trains the paper's transformer on a part of IWSLT14 (the
+text of the scale ``small``, prepared once below ``outputs/``) for a few updates on the CPU, with
+each optimizer in turn, and writes ``results/benchmarks/fairseq.csv``. ``ratio`` is to Adam's
+median.
 """
 
 import json
@@ -15,15 +16,14 @@ import torch
 from experiments import translation
 from experiments.common import fairseq
 from experiments.common.config import Settings, compose_settings
-from scripts import benchmark
+from scripts.benchmarks import measure
 
-REPEATS = 3
-UPDATES = 6  # to a measurement, after fairseq has started
+UPDATES = 6  # of one measurement; starting fairseq is not counted
 SMALL_BATCH = ["task.width=512", "task.inner=1024", "task.max_tokens=500"]
 
 
 def tokens_per_second(settings: Settings, text: Path) -> float:
-    """Of a short training, as fairseq counts them: target tokens, from the first update on."""
+    """Target tokens per second of a short training, as fairseq's own log counts them."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         fairseq.tool(
@@ -40,6 +40,7 @@ def tokens_per_second(settings: Settings, text: Path) -> float:
 
 def main() -> None:
     """Measure, print and write."""
+    arguments = measure.parser(__doc__, rounds=3).parse_args()
     fairseq.require("translation")
     torch.set_num_threads(1)
     ways = {}
@@ -48,9 +49,9 @@ def main() -> None:
         settings = compose_settings(overrides)
         text = translation.prepared(settings.task, settings)
         ways[optimizer] = partial(tokens_per_second, settings, text)
-    rows = benchmark.table(benchmark.interleaved(ways, REPEATS), "tokens_per_second")
+    rows = measure.table(measure.interleaved(ways, arguments.rounds), "tokens_per_second")
     adam = rows.tokens_per_second[rows.way == "adam"].item()
-    benchmark.write("fairseq", rows.assign(ratio=rows.tokens_per_second / adam))
+    measure.write(arguments.to / "fairseq.csv", rows.assign(ratio=rows.tokens_per_second / adam))
 
 
 if __name__ == "__main__":

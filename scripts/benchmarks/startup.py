@@ -1,7 +1,7 @@
 """Seconds until things start: importing laprop, the command line's help, all figures redrawn.
 
-``python -m scripts.bench_startup`` writes ``results/benchmarks/startup.csv``. Each is a process of
-its own; ``import torch`` stands beside for what laprop adds to it.
+``python -m scripts.benchmarks.startup`` writes ``results/benchmarks/startup.csv``. Each measurement
+is a process of its own. ``import torch`` is measured too, since ``import laprop`` contains it.
 """
 
 import subprocess
@@ -11,9 +11,7 @@ import time
 from functools import partial
 
 from experiments.common import ROOT
-from scripts import benchmark
-
-REPEATS = 5
+from scripts.benchmarks import measure
 
 
 def seconds(*arguments: str) -> float:
@@ -25,16 +23,17 @@ def seconds(*arguments: str) -> float:
 
 def main() -> None:
     """Measure, print and write."""
+    arguments = measure.parser(__doc__, rounds=5).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ways = {
             "import torch": partial(seconds, "-c", "import torch"),
             "import laprop": partial(seconds, "-c", "import laprop"),
             "python -m experiments --help": partial(seconds, "-m", "experiments", "--help"),
         }
-        numbers = benchmark.interleaved(ways, REPEATS)
+        numbers = measure.interleaved(ways, arguments.rounds)
         redraw = partial(seconds, "-m", "scripts.make_figures", "--to", folder)
         numbers["all figures redrawn"] = [redraw()]
-    benchmark.write("startup", benchmark.table(numbers, "seconds"))
+    measure.write(arguments.to / "startup.csv", measure.table(numbers, "seconds"))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 """Time and temporary memory of an optimizer's step, as ratios to torch's fused Adam.
 
-``python -m scripts.bench_optimizer`` writes ``results/benchmarks/optimizer.csv``, with
-``--device cuda`` ``optimizer_cuda.csv``. The sets of float32 tensors are one of 10M numbers,
-ResNet-20's 59 (0.27M, which stay in the cache), a transformer's 39M, and 300 of 64 numbers. The
-last come also with a seventh of the gradients missing at random in each step (``come and go``), and
-with one tensor whose elements have gaps between them (``one strided``). On a CPU the step is timed
-on one thread and on all. ``stream`` is what no step of this kind can be faster than: on a CPU a C
-loop that reads four arrays and writes three, and does no more than two products and four sums (it
-needs ``cc``); on a GPU a copy within its memory that reads and writes as many bytes as a step does.
-A peer that is not installed (``pip install '.[bench]'``) has a row without numbers.
+``python -m scripts.benchmarks.optimizer`` writes ``results/benchmarks/optimizer.csv``, and
+``--device cuda`` writes ``optimizer_cuda.csv``. It measures these sets of float32 tensors:
+
+- ``10M``: one tensor of 10M numbers.
+- ``ResNet-20``: 59 tensors, 0.27M numbers, which fit into the cache.
+- ``transformer``: 73 tensors, 39M numbers.
+- ``300 small``: 300 tensors of 64 numbers.
+- ``come and go``: the same, with a seventh of the gradients, drawn anew in each step, missing.
+- ``one strided``: the same, with gaps between the elements of one tensor.
+
+On a CPU each step is timed on one thread and on all. ``stream`` is a lower limit for the time of a
+step: on a CPU a C loop that reads four arrays and writes three and hardly computes (it needs
+``cc``), on a GPU a copy that reads and writes as many bytes as a step does. A peer that is not
+installed (``pip install '.[bench]'``) has a row without numbers.
 """
 
-import argparse
 import ctypes
 import importlib
 import itertools
@@ -33,8 +37,7 @@ import torch
 
 from experiments.cifar10 import resnet
 from experiments.common.provenance import keep_freed_memory
-from laprop import LaProp
-from scripts import benchmark
+from scripts.benchmarks import measure
 
 ROUNDS = 7
 AT_LEAST = 0.05  # seconds a measurement
@@ -77,48 +80,47 @@ PROBLEMS: dict[str, Callable[[], list[torch.Size]]] = {
 }
 
 
-def peer(module: str, name: str, **options: Any) -> Callable[..., Any]:
-    """An optimizer of another package.
+FOR_LOOP, FOREACH, FUSED = {"foreach": False, "fused": False}, {"foreach": True}, {"fused": True}
+# For each way: the module of an optimizer, its name there, and its options.
+OPTIMIZERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "torch Adam, for-loop": ("torch.optim", "Adam", FOR_LOOP),
+    "torch Adam, foreach": ("torch.optim", "Adam", FOREACH),
+    "torch Adam, fused": ("torch.optim", "Adam", FUSED),
+    "torch AdamW, for-loop": ("torch.optim", "AdamW", FOR_LOOP),
+    "torch AdamW, foreach": ("torch.optim", "AdamW", FOREACH),
+    "torch AdamW, fused": ("torch.optim", "AdamW", FUSED),
+    "LaProp, for-loop": ("laprop", "LaProp", FOR_LOOP),
+    "LaProp, foreach": ("laprop", "LaProp", FOREACH),
+    "LaProp, fused": ("laprop", "LaProp", FUSED),
+    "timm LaProp": ("timm.optim.laprop", "LaProp", {}),
+    "pytorch_optimizer LaProp": ("pytorch_optimizer", "LaProp", {}),
+    "heavyball LaProp": ("heavyball", "LaProp", {}),
+    "LaProp, fused, clipped": ("laprop", "LaProp", {"fused": True, "agc": 0.3}),
+    "torchrl DreamerV3Optimizer": (
+        "torchrl.trainers.algorithms", "DreamerV3Optimizer", {"agc": 0.0}
+    ),
+    "torchrl DreamerV3Optimizer, clipped": (
+        "torchrl.trainers.algorithms", "DreamerV3Optimizer", {"agc": 0.3}
+    ),
+}  # fmt: skip
+
+
+def optimizer(way: str) -> Callable[..., Any]:
+    """The optimizer of a way, to be called with parameters and ``lr``.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: its package is not installed.
     """
+    module, name, options = OPTIMIZERS[way]
     return partial(getattr(importlib.import_module(module), name), **options)
 
 
-MODES: dict[str, dict[str, bool]] = {
-    "for-loop": {"foreach": False, "fused": False},
-    "foreach": {"foreach": True},
-    "fused": {"fused": True},
-}
-OPTIMIZERS: dict[str, Callable[[], Callable[..., Any]]] = {
-    f"{name}, {mode}": partial(partial, optimizer, **options)
-    for name, optimizer in (
-        ("torch Adam", torch.optim.Adam),
-        ("torch AdamW", torch.optim.AdamW),
-        ("LaProp", LaProp),
-    )
-    for mode, options in MODES.items()
-} | {
-    "timm LaProp": partial(peer, "timm.optim.laprop", "LaProp"),
-    "pytorch_optimizer LaProp": partial(peer, "pytorch_optimizer", "LaProp"),
-    "heavyball LaProp": partial(peer, "heavyball", "LaProp"),
-    "LaProp, fused, clipped": partial(partial, LaProp, fused=True, agc=0.3),
-    "torchrl DreamerV3Optimizer": partial(
-        peer, "torchrl.trainers.algorithms", "DreamerV3Optimizer", agc=0.0
-    ),
-    "torchrl DreamerV3Optimizer, clipped": partial(
-        peer, "torchrl.trainers.algorithms", "DreamerV3Optimizer", agc=0.3
-    ),
-}
-
-
-# Whose version stands in a row; else it is torch's or laprop's.
+# Rows of these packages name their version, since every row has torch's and laprop's already.
 PEERS = ("timm", "pytorch_optimizer", "heavyball", "torchrl")
 
 
 def missing(problem: str, count: int) -> list[list[bool]]:
-    """Which gradients are missing in each of some steps, which are gone through in turn."""
+    """For each step of a cycle and each of ``count`` gradients whether that gradient is missing."""
     if problem != "come and go":
         return [[False] * count]
     generator = torch.Generator().manual_seed(0)
@@ -126,21 +128,22 @@ def missing(problem: str, count: int) -> list[list[bool]]:
 
 
 def stepper(
-    optimizer: Callable[..., Any], problem: str, shapes: list[torch.Size], device: str
+    make: Callable[..., Any], problem: str, shapes: list[torch.Size], device: str
 ) -> Callable[[], object]:
-    """A step of a fresh optimizer on tensors of its own, after three that set it up."""
+    """A step of a fresh optimizer on tensors of its own; three steps have made its state."""
     generator = torch.Generator(device).manual_seed(0)
     some = {"generator": generator, "device": device}
     params = [torch.nn.Parameter(torch.randn(shape, **some)) for shape in shapes]
     if problem == "one strided":
         params[0] = torch.nn.Parameter(torch.randn(2 * shapes[0].numel(), **some)[::2])
     grads = [1e-2 * torch.randn(shape, **some) for shape in shapes]
-    made = optimizer(params, lr=1e-6)
+    made = make(params, lr=1e-6)
     gone = itertools.cycle(missing(problem, len(shapes)))
 
     def step() -> None:
         for param, grad, is_gone in zip(params, grads, next(gone), strict=True):
-            param.grad = None if is_gone else grad  # some peers take them away
+            # Set in every step, because some peers set gradients to None.
+            param.grad = None if is_gone else grad
         made.step()
 
     for _ in range(3):
@@ -149,7 +152,7 @@ def stepper(
 
 
 def assignments(problem: str, shapes: list[torch.Size]) -> Callable[[], object]:
-    """What :func:`stepper` does besides the optimizer's step, to be taken off."""
+    """What :func:`stepper` does besides the optimizer's step; its time is subtracted."""
     params = [torch.nn.Parameter(torch.empty(shape)) for shape in shapes]
     grads = [torch.empty(shape) for shape in shapes]
     gone = itertools.cycle(missing(problem, len(shapes)))
@@ -162,7 +165,7 @@ def assignments(problem: str, shapes: list[torch.Size]) -> Callable[[], object]:
 
 
 def stream(shapes: list[torch.Size], threads: int) -> Callable[[], object]:
-    """The loop over as many numbers.
+    """A call of the C loop ``STREAM`` on as many numbers as the shapes have together.
 
     Raises:
         ImportError: there is no C compiler.
@@ -189,9 +192,9 @@ def copy(shapes: list[torch.Size]) -> Callable[[], object]:
 
 
 def seconds_on_gpu(function: Callable[[], object], at_least: float) -> float:
-    """Mean time of a call between two events in its stream, over at least so many seconds.
+    """Mean time of a call, between two events in the stream, over at least so many seconds.
 
-    What the host needs to launch a call counts where the device waits for it.
+    The host's time for launching a call counts only where the device has to wait for it.
     """
     calls, elapsed = 1, 0.0
     while elapsed < at_least:
@@ -207,10 +210,10 @@ def seconds_on_gpu(function: Callable[[], object], at_least: float) -> float:
 
 
 def temporary_bytes(step: Callable[[], object], device: str) -> float:
-    """By how much memory in use grows at most during a step; NaN where the system can't tell.
+    """Largest growth of the memory in use during a step; NaN where the system cannot tell.
 
-    On a CPU it is the resident set: large blocks go back to the system when they are freed, as long
-    as nobody told glibc otherwise.
+    On a CPU the memory in use is the resident set. It falls when a large block is freed, as long as
+    :func:`keep_freed_memory` has not been called.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -219,7 +222,7 @@ def temporary_bytes(step: Callable[[], object], device: str) -> float:
         step()
         return float(torch.cuda.max_memory_allocated() - before)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the memory in use now
     except OSError:
         return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -230,22 +233,22 @@ def temporary_bytes(step: Callable[[], object], device: str) -> float:
 def memory(device: str) -> dict[str, float]:
     """Temporary bytes of a step on the tensor of 10M numbers."""
     found = {}
-    for way, optimizer in OPTIMIZERS.items():
+    for way in OPTIMIZERS:
         with suppress(ImportError):
-            step = stepper(optimizer(), "10M", PROBLEMS["10M"](), device)
+            step = stepper(optimizer(way), "10M", PROBLEMS["10M"](), device)
             found[way] = temporary_bytes(step, device)
     return found
 
 
-def measured(problem: str, device: str, threads: int) -> pd.DataFrame:
-    """A row for each optimizer on one set of tensors."""
+def measured(problem: str, device: str, threads: int, rounds: int) -> pd.DataFrame:
+    """A row for each optimizer, and one for ``stream``, on one set of tensors."""
     torch.set_num_threads(threads)
     shapes = PROBLEMS[problem]()
     overhead = assignments(problem, shapes)
     made: dict[str, Callable[[], object] | None] = {}
-    for way, optimizer in OPTIMIZERS.items():
+    for way in OPTIMIZERS:
         try:
-            made[way] = stepper(optimizer(), problem, shapes, device)
+            made[way] = stepper(optimizer(way), problem, shapes, device)
         except ImportError:
             made[way] = None
     try:
@@ -254,13 +257,13 @@ def measured(problem: str, device: str, threads: int) -> pd.DataFrame:
         made["stream"] = None
 
     def milliseconds(way: str, step: Callable[[], object]) -> float:
-        if device == "cuda":  # the host's assignments pass while the device works
+        if device == "cuda":  # the host assigns gradients while the device still works
             return 1e3 * seconds_on_gpu(step, AT_LEAST)
-        off = 0.0 if way == "stream" else benchmark.seconds_per_call(overhead, 0.002)
-        return 1e3 * (benchmark.seconds_per_call(step, AT_LEAST) - off)
+        off = 0.0 if way == "stream" else measure.seconds_per_call(overhead, 0.002)
+        return 1e3 * (measure.seconds_per_call(step, AT_LEAST) - off)
 
     ways = {w: partial(milliseconds, w, step) for w, step in made.items() if step is not None}
-    rows = benchmark.table(benchmark.interleaved(ways, ROUNDS), "milliseconds")
+    rows = measure.table(measure.interleaved(ways, rounds), "milliseconds")
     rows["times_fused_adam"] = rows.milliseconds / rows.set_index("way").milliseconds[REFERENCE]
     missing = pd.DataFrame({"way": [way for way, step in made.items() if step is None]})
     rows = pd.concat([rows, missing.assign(note="not installed")]) if len(missing) else rows
@@ -275,7 +278,7 @@ def measured(problem: str, device: str, threads: int) -> pd.DataFrame:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = measure.parser(__doc__, ROUNDS)
     parser.add_argument("problems", nargs="*", help=f"of {', '.join(PROBLEMS)}; default all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
@@ -287,10 +290,15 @@ def main() -> None:
     peaks = memory(device) if "10M" in chosen else {}
     keep_freed_memory()
     every = [1] if device == "cuda" else sorted({1, os.cpu_count() or 1})
-    rows = [measured(problem, device, threads) for problem in chosen for threads in every]
+    rows = [
+        measured(problem, device, threads, arguments.rounds)
+        for problem in chosen
+        for threads in every
+    ]
     table = pd.concat(rows, ignore_index=True)
     table["temporary_bytes"] = table.way.map(peaks).where(table.problem == "10M")
-    benchmark.write("optimizer" if device == "cpu" else "optimizer_cuda", table, device)
+    name = "optimizer.csv" if device == "cpu" else "optimizer_cuda.csv"
+    measure.write(arguments.to / name, table, device)
 
 
 if __name__ == "__main__":

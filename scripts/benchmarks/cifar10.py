@@ -1,10 +1,9 @@
 """Images per second in training ResNet-20 on CIFAR-10, against a plain PyTorch script.
 
-``python -m scripts.bench_cifar10`` writes ``results/benchmarks/cifar10.csv``. The plain script
-trains the same network with the same optimizer as tutorials do it: a ``Dataset`` that hands out one
-PIL image at a time, torchvision's transforms on each, a ``DataLoader`` with worker processes.
-Counted is the training alone, in epochs after the first; the ways are run in turn, and the median
-is kept.
+``python -m scripts.benchmarks.cifar10`` writes ``results/benchmarks/cifar10.csv``. The plain script
+trains the same network with the same optimizer as tutorials do it: a ``Dataset`` hands out one PIL
+image at a time, torchvision's transforms change it, and a ``DataLoader`` with worker processes puts
+batches together. The first epoch is not counted, because processes and caches start in it.
 """
 
 import tempfile
@@ -22,12 +21,11 @@ from experiments.cifar10 import MEAN, PADDING, STD, resnet
 from experiments.common import data
 from experiments.common.config import expand
 from experiments.common.execution import execute
-from scripts import benchmark
+from scripts.benchmarks import measure
 
 IMAGES = 5120  # an epoch
 EPOCHS = 2  # counted, after one that is not
 BATCH = 128
-REPEATS = 3
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
@@ -95,12 +93,13 @@ WAYS: dict[str, Callable[[], float]] = {
 
 def main() -> None:
     """Measure, print and write."""
-    rows = benchmark.table(benchmark.interleaved(WAYS, REPEATS), "images_per_second")
+    arguments = measure.parser(__doc__, rounds=3).parse_args()
+    rows = measure.table(measure.interleaved(WAYS, arguments.rounds), "images_per_second")
     plain_rows = rows.way.str.startswith("plain")
     rows["times_the_better_plain"] = (
         rows.images_per_second / rows.images_per_second[plain_rows].max()
     )
-    benchmark.write("cifar10", rows)
+    measure.write(arguments.to / "cifar10.csv", rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""What the benchmark scripts share: ways measured in turn, written with their machine."""
+"""What the benchmarks share: ways are measured in turn, and their table names the machine."""
 
+import argparse
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,25 +13,34 @@ from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment
 from experiments.common.records import RESULTS
 
-BENCHMARKS = RESULTS / "benchmarks"
+
+def parser(doc: str, rounds: int) -> argparse.ArgumentParser:
+    """The command line of a benchmark: its first line as help, ``--rounds`` and ``--to``."""
+    made = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
+    made.add_argument("--rounds", type=int, default=rounds, help=f"of each way; default {rounds}")
+    made.add_argument("--to", type=Path, default=RESULTS / "benchmarks", help="folder of the table")
+    return made
 
 
 def interleaved(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Measure every way once, and all of them again, so that a drift of the machine hits all alike.
+    """Measure every way once a round, so that a machine that slows down slows all ways alike.
 
     Args:
-        ways: each measures once and returns its number.
-        repeats: rounds.
+        ways: for each name a function that measures once and returns its number.
+        repeats: number of rounds.
+
+    Returns:
+        for each way its numbers, one of each round.
     """
     numbers: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
-        for way, measure in ways.items():
-            numbers[way].append(measure())
+        for way, one_measurement in ways.items():
+            numbers[way].append(one_measurement())
     return numbers
 
 
 def seconds_per_call(function: Callable[[], object], at_least: float) -> float:
-    """Mean time of a call over as many as take ``at_least`` seconds in sum."""
+    """Mean time of a call, over as many calls as take ``at_least`` seconds together."""
     calls, elapsed = 1, 0.0
     while elapsed < at_least:
         calls = max(calls, int(1.2 * calls * at_least / elapsed) if elapsed else 1)
@@ -41,13 +52,13 @@ def seconds_per_call(function: Callable[[], object], at_least: float) -> float:
 
 
 def table(numbers: Mapping[str, list[float]], unit: str) -> pd.DataFrame:
-    """A row per way: ``way``, the median in ``unit``, and the quartiles ``q25`` and ``q75``."""
+    """One row for each way: its name, the median (column ``unit``) and the quartiles."""
     q25, median, q75 = np.transpose([np.quantile(n, [0.25, 0.5, 0.75]) for n in numbers.values()])
     return pd.DataFrame({"way": list(numbers), unit: median, "q25": q25, "q75": q75})
 
 
-def write(name: str, rows: pd.DataFrame, device: str = "cpu") -> None:
-    """Print the rows; keep them as ``results/benchmarks/<name>.csv`` with machine and versions."""
+def write(path: Path, rows: pd.DataFrame, device: str = "cpu") -> None:
+    """Print the rows and write them to a CSV file, with columns for the machine and versions."""
     print(rows.to_string(index=False), flush=True)
     where = environment(device_of(device))
     machine = {"cpu": where["hardware"]["cpu"], "cores": where["hardware"]["cores"]}
@@ -55,5 +66,5 @@ def write(name: str, rows: pd.DataFrame, device: str = "cpu") -> None:
         machine["gpu"] = where["hardware"]["gpu"]
     rows = rows.assign(**{k: v for k, v in machine.items() if k not in rows}, **where["versions"])
     rows = rows if "threads" in rows else rows.assign(threads=torch.get_num_threads())
-    BENCHMARKS.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(BENCHMARKS / f"{name}.csv", index=False, float_format="%.4g")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False, float_format="%.4g")

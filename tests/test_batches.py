@@ -1,17 +1,16 @@
-"""Every member of a batch is what its setting gives alone; every task runs at its smoke scale."""
+"""A setting gives the same numbers as a member of a batch and as a run of its own."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TASKS, Maker
+from conftest import Maker
 
 from experiments.common.config import Settings
-from experiments.common.execution import FINAL, execute
+from experiments.common.execution import execute
 
 
 def summary(settings: Settings) -> dict[str, Any]:
@@ -44,8 +43,8 @@ def test_rosenbrock_members_equal_runs_alone_bit_for_bit(make: Maker, optimizer:
 
 
 def test_mnist_members_equal_runs_alone_to_rounding(make: Maker):
-    # Batched and single matrix products may add in another order: after 117 updates the losses
-    # agree to 1e-4 of themselves, where another seed or nu makes more than a hundred times that.
+    # Batched and single matrix products may add in another order. After 117 updates the losses
+    # differ by less than 1e-4 of their size; another seed or nu changes them by more than 1e-3.
     common = (
         "task=mnist_divergence", "task.width=8", "task.batch_size=512", "task.epochs=1",
         "task.log_every=39",
@@ -56,12 +55,3 @@ def test_mnist_members_equal_runs_alone_to_rounding(make: Maker):
     np.testing.assert_allclose(together, singles, rtol=1e-4)
     gaps = np.abs(np.subtract.outer(singles, singles)) / np.mean(singles)
     assert gaps[~np.eye(len(singles), dtype=bool)].min() > 1e-3
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_runs_at_smoke_scale(make: Maker, task: str):
-    if task in ("translation", "roberta") and importlib.util.find_spec("fairseq") is None:
-        pytest.skip("fairseq is not installed: make fairseq")
-    settings = make(f"task={task}", "scale=smoke", "checkpoint_every=0")
-    assert execute(settings) in FINAL
-    assert (settings.folder / "summary.json").exists()

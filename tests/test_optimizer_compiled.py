@@ -1,0 +1,127 @@
+"""A step of LaProp in a graph of torch.compile, and as a part of a differentiable program."""
+
+import itertools
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
+from training import OPTIONS, assert_close, give_gradients, make, train
+
+from laprop import LaProp
+
+SHAPES = [(4, 3), (5,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "foreach", "backend"),
+    [
+        *itertools.product(OPTIONS[:-1], [True], ["eager"]),
+        *itertools.product(OPTIONS[3:-1], [False], ["eager"]),
+        ({"amsgrad": True, "centered": True, "centered_warmup": 3}, True, "inductor"),
+    ],
+)
+def test_compiled_is_eager(options, foreach, backend):
+    torch._dynamo.reset()
+    params, compiled = make(shapes=SHAPES), make(shapes=SHAPES)
+    train(params, LaProp(params, **options))
+    # With a tensor a changed lr needs no other graph.
+    optimizer = LaProp(compiled, lr=torch.tensor(0.01), foreach=foreach, **options)
+    step = torch.compile(optimizer.step, backend=backend)
+    for t in range(12):
+        give_gradients(compiled, t)
+        optimizer.param_groups[0]["lr"].fill_(0.01 * (1 + 0.3 * (t % 5)))
+        step()
+    assert_close(params, compiled, ulp=20)
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize(
+    ("wrap", "dynamic", "graphs"), [(float, None, 2), (float, True, 1), (torch.tensor, None, 1)]
+)
+def test_compiled_once_while_everything_is_scheduled(wrap, dynamic, graphs, foreach):
+    """With lr as a tensor there is one graph; a float makes torch compile once more at a change."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    params = make(shapes=SHAPES)
+    optimizer = LaProp(params, lr=wrap(0.01), foreach=foreach, weight_decay=0.01)
+    step = torch.compile(optimizer.step, backend=counter, dynamic=dynamic)
+    for t in range(10):
+        give_gradients(params, t)
+        group = optimizer.param_groups[0]
+        if wrap is float:
+            group.update(lr=0.01 + 0.001 * t, eps=1e-6 * (1 + t), weight_decay=0.01 * (1 + t))
+        else:
+            group["lr"].fill_(0.01 + 0.001 * t)
+        step()
+    assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize(("wrap", "graphs"), [(torch.tensor, 2), (float, 3)])
+def test_a_compiled_training_step(wrap, graphs, foreach):
+    """A training step compiles to one graph of the network and one of the optimizer's step.
+
+    The breaks between them are those that torch makes with Adam too: in backward and where a step
+    begins. With lr as a float there is one graph more, as above.
+    """
+    results = {}
+    for kind in (LaProp, torch.optim.Adam, "eager"):
+        torch._dynamo.reset()
+        counters.clear()
+        counter = CompileCounter()
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        # Adam refuses a tensor lr with foreach outside CUDA.
+        options = {"foreach": foreach and not (kind is torch.optim.Adam and wrap is not float)}
+        optimizer = (LaProp if kind == "eager" else kind)(
+            net.parameters(), lr=wrap(0.01), **options
+        )
+
+        def training_step(x, net=net, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        if kind != "eager":
+            training_step = torch.compile(training_step, backend=counter)
+        for t in range(8):
+            lr = optimizer.param_groups[0]["lr"]
+            optimizer.param_groups[0]["lr"] = (
+                lr.fill_(0.01 + 0.001 * t) if wrap is torch.tensor else 0.01 + 0.001 * t
+            )
+            training_step(torch.randn(5, 4, generator=torch.Generator().manual_seed(t)))
+        breaks = counters["graph_break"]
+        parameters = [param.detach() for param in net.parameters()]
+        results[kind] = (counter.frame_count, len(breaks), sum(breaks.values()), parameters)
+    assert results[LaProp][:3] == results[torch.optim.Adam][:3]
+    assert results[LaProp][0] == graphs
+    assert_close(results[LaProp][3], results["eager"][3], ulp=20)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:-1])
+def test_differentiable(options):
+    """The weights after five steps have right gradients in lr, betas and the first weights."""
+    gradients = torch.randn(5, 6, dtype=torch.float64)
+
+    def after(lr, mu, nu, first):
+        param = first.clone()
+        optimizer = LaProp([param], lr=lr, betas=(mu, nu), differentiable=True, **options)
+        for g in gradients:
+            param.grad = g * first
+            optimizer.step()
+        return param
+
+    values = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.1, 0.8, 0.7)]
+    first = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(after, [*values, first])
+
+
+def test_capturable_is_refused_on_a_cpu():
+    params = make()
+    optimizer = LaProp(params, capturable=True)
+    give_gradients(params, 0)
+    with pytest.raises(RuntimeError, match=r"capturable=True.*supported devices: cuda"):
+        optimizer.step()

@@ -1,0 +1,309 @@
+"""What a user of torch.optim.Adam relies on: state, groups, hooks, schedulers, refused input."""
+
+import copy
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from torch.nn import Parameter
+from torch.testing._internal import common_optimizers
+from training import KINDS, NARROW, OPTIONS, assert_same, give_gradients, make, states, train
+
+from laprop import LaProp
+
+# --- state ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_state_dict_round_trip(options, dtype):
+    """A state from a file is the same bit for bit, and so is the training that goes on with it."""
+    params = make(dtype)
+    optimizer = LaProp(params, **options)
+    train(params, optimizer, 12)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+
+    resumed = copy.deepcopy(params)
+    other = LaProp(resumed, lr=0.5, betas=(0.1, 0.1))
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert_same(states(resumed, other), states(params, optimizer))
+    for state in states(resumed, other):
+        wide = torch.float32 if dtype in NARROW else dtype
+        assert {x.dtype for k, x in state.items() if k.startswith(("exp_avg", "max", "master"))
+                if not k.endswith("weight")} == {wide}  # fmt: skip
+    assert_same(train(resumed, other, 8, start=12), train(params, optimizer, 8, start=12))
+    assert_same(states(resumed, other), states(params, optimizer))
+
+
+def test_a_loaded_state_is_a_copy():
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    other = LaProp(resumed := copy.deepcopy(params))
+    other.load_state_dict(saved)
+    before = copy.deepcopy(saved)
+    train(resumed, other, 3)
+    assert_same(saved["state"], before["state"])
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_pickle_and_deepcopy(clone, options):
+    params = make()
+    optimizer = LaProp(params, **options)
+    train(params, optimizer, 5)
+    other = clone(optimizer)
+    copied = other.param_groups[0]["params"]
+    assert_same(train(copied, other, 5, start=5), train(params, optimizer, 5, start=5))
+
+
+@pytest.mark.parametrize("cls", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("dtype", KINDS)
+def test_adams_state_dict(cls, amsgrad, dtype):
+    """From Adam's state come step, exp_avg_sq and its maximum; momentum and options start anew."""
+    params = make(dtype)
+    adam = cls(params, lr=0.1, betas=(0.7, 0.9), eps=1e-3, amsgrad=amsgrad)
+    train(params, adam, 6)
+    optimizer = LaProp(params, lr=0.02, amsgrad=amsgrad)
+    optimizer.load_state_dict(copy.deepcopy(adam.state_dict()))
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (0.02, (0.9, 0.999), 1e-15)
+    assert group.keys() == LaProp(make()).param_groups[0].keys()
+    for param in params:
+        ours, theirs = optimizer.state[param], adam.state[param]
+        assert "exp_avg" not in ours
+        assert ours["step"] == theirs["step"] == 6
+        assert float(ours["exp_avg_sq_weight"]) == pytest.approx(1 - 0.9**6, rel=1e-15)
+        assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"].to(ours["exp_avg_sq"].dtype))
+        assert ("max_exp_avg_sq" in ours) == amsgrad
+    # The first step is bias-corrected, lr g / sqrt(n / c_n), so that it has full length.
+    before = [param.detach().clone() for param in params]
+    give_gradients(params, 6)
+    optimizer.step()
+    for param, old in zip(params, before, strict=True):
+        if dtype in (torch.float32, torch.float64) and not amsgrad:
+            n = 0.999 * adam.state[param]["exp_avg_sq"] + 0.001 * param.grad**2
+            c_n = 0.999 * (1 - 0.9**6) + 0.001
+            expected = old - 0.02 * param.grad / (n / c_n).sqrt()
+            assert torch.allclose(param, expected, rtol=1e-5)
+        assert not torch.equal(param, old)
+
+
+def test_other_state_dicts_are_refused():
+    params = make()
+    for other in (torch.optim.RMSprop(params), torch.optim.SGD(params, momentum=0.9),
+                  torch.optim.Adamax(params)):  # fmt: skip
+        train(params, other, 1)
+        with pytest.raises(ValueError, match=r"neither LaProp's nor Adam's"):
+            LaProp(params).load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        LaProp([{"params": params[:2]}, {"params": params[2:]}]).load_state_dict(
+            torch.optim.Adam(params).state_dict()
+        )
+
+
+def test_load_hooks_run_around_the_load():
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, 3)
+    calls = []
+    other = LaProp(make())
+    other.register_load_state_dict_pre_hook(lambda opt, d: calls.append(type(d["state"][0])))
+    other.register_load_state_dict_post_hook(lambda opt: calls.append(len(opt.state)))
+    other.load_state_dict(optimizer.state_dict())
+    assert calls == [dict, len(params)]
+    assert len(other._optimizer_load_state_dict_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_options_switched_on_later(foreach):
+    params = make()
+    optimizer = LaProp(params, foreach=foreach)
+    train(params, optimizer, 12)
+    optimizer.param_groups[0].update(amsgrad=True, centered=True)
+    train(params, optimizer, 5, start=12)
+    assert {"max_exp_avg_sq", "exp_avg_grad"} <= optimizer.state[params[0]].keys()
+    assert all(param.isfinite().all() for param in params)
+
+
+# --- the rest of the torch.optim interface --------------------------------------------------------
+
+
+@pytest.mark.parametrize("foreach", [None, False, True])
+def test_groups_have_each_their_options(foreach):
+    together, alone = make(shapes=[(3,)] * len(OPTIONS)), make(shapes=[(3,)] * len(OPTIONS))
+    one = LaProp(
+        [{"params": [p], **o} for p, o in zip(together[:3], OPTIONS[:3], strict=True)],
+        foreach=foreach,
+    )
+    for param, options in zip(together[3:], OPTIONS[3:], strict=True):
+        one.add_param_group({"params": [param], **options})
+    many = [LaProp([p], **o, foreach=foreach) for p, o in zip(alone, OPTIONS, strict=True)]
+    train(together, one)
+    for t in range(12):
+        give_gradients(alone, t)
+        for optimizer in many:
+            optimizer.param_groups[0]["lr"] = 0.01 * (1 + 0.3 * (t % 5))
+            optimizer.step()
+    assert_same(together, alone)
+
+
+def test_closure_and_hooks():
+    param = Parameter(torch.ones(2))
+    optimizer = LaProp([("weight", param)], lr=0.1)
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+
+    def closure():
+        calls.append("closure")
+        optimizer.zero_grad()
+        loss = (param**2).sum()
+        loss.backward()
+        return loss
+
+    assert float(optimizer.step(closure).detach()) == 2.0
+    assert calls == ["pre", "closure", "post"]
+    assert torch.allclose(param, torch.full((2,), 0.9))
+    assert optimizer.param_groups[0]["param_names"] == ["weight"]
+
+
+def test_torchs_lr_schedulers_and_grad_scaler():
+    params = make()
+    optimizer = LaProp(params, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=20)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for _ in range(19):
+        optimizer.zero_grad()
+        scaler.scale(sum((param**2).sum() for param in params)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+    assert all(param.isfinite().all() for param in params)
+    LaProp(copy.deepcopy(params)).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_torchs_error_inputs(dtype):
+    """Wrong input from torch's own tests of Adam gets Adam's error.
+
+    LaProp accepts what Adam refuses in one case: tensor lr and betas with foreach, not capturable.
+    """
+    for case in common_optimizers.optim_error_inputs_func_adam("cpu", dtype):
+        wrong = case.optimizer_error_input
+        params = wrong.params if wrong.params is not None else make(dtype)
+        if "not supported for capturable=False and foreach=True" in case.error_regex:
+            train(params, LaProp(params, **wrong.kwargs), 2)
+        elif case.error_type is UserWarning:
+            with pytest.warns(UserWarning, match=case.error_regex):
+                LaProp(params, **wrong.kwargs)
+        else:
+            with pytest.raises(case.error_type, match=case.error_regex):
+                LaProp(params, **wrong.kwargs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.complex64])
+@pytest.mark.parametrize("foreach", [False, True])
+def test_torchs_inputs_go_the_right_direction(foreach, dtype):
+    """With each of torch's configurations of Adam the loss of torch's small regression falls."""
+    for config in common_optimizers.optim_inputs_func_adam("cpu"):
+        kwargs = {"lr": 0.01, **config.kwargs, "decay_by_lr": True, "foreach": foreach}
+        torch.manual_seed(0)
+        weight = Parameter(torch.randn(5, 10, dtype=dtype).T.contiguous().T)
+        bias = Parameter(torch.randn(10, 2, dtype=dtype)[:, 0].clone()[:5])
+        x = torch.randn(10, dtype=dtype)
+        optimizer = LaProp([weight, bias], **kwargs)
+
+        def loss(weight=weight, bias=bias, x=x):
+            return ((weight @ x + bias).abs() ** 2).float().sum()
+
+        first = float(loss().detach())
+        for _ in range(40):
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+        assert (float(loss()) > first) == config.kwargs.get("maximize", False)
+
+
+def test_torchs_empty_and_missing_gradients():
+    empty = Parameter(torch.empty(0))
+    without = Parameter(torch.ones(2))
+    optimizer = LaProp([empty, without])
+    empty.grad = torch.empty(0)
+    optimizer.step()
+    assert without not in optimizer.state
+    LaProp([without]).step()
+    with pytest.raises(ValueError, match="empty parameter list"):
+        LaProp([])
+    with pytest.raises(ValueError, match="non-leaf"):
+        LaProp([without * 2])
+
+
+# --- refused input --------------------------------------------------------------------------------
+
+
+def test_unknown_keywords_are_refused():
+    with pytest.raises(TypeError, match="beta1"):
+        LaProp(make(), beta1=0.9)
+    with pytest.raises(ValueError, match=r"Unknown key in param group: beta1.*betas"):
+        LaProp([{"params": make(), "beta1": 0.9}])
+    optimizer = LaProp([{"params": make()[:1], "name": "first"}])
+    with pytest.raises(ValueError, match=r"Unknown key in param group: weigth_decay.*weight_decay"):
+        optimizer.add_param_group({"params": make()[1:], "weigth_decay": 0.1})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "line"),
+    [
+        ({"lr": -1e-3}, ValueError, "Invalid learning rate: -0.001 (allowed: 0 <= lr < inf)"),
+        ({"lr": math.nan}, ValueError, "Invalid learning rate: nan"),
+        ({"lr": math.inf}, ValueError, "Invalid learning rate: inf"),
+        ({"lr": "fast"}, TypeError, "Invalid learning rate: 'fast' (allowed: a number, 0 <= lr"),
+        ({"lr": torch.ones(2)}, ValueError, "Tensor lr must be 1-element, but its shape is (2,)"),
+        (
+            {"betas": (1.0, 0.9)},
+            ValueError,
+            "Invalid beta parameter at index 0: 1.0 (allowed: 0 <=",
+        ),
+        ({"betas": (0.9, -0.1)}, ValueError, "Invalid beta parameter at index 1: -0.1"),
+        ({"betas": (0.9, math.nan)}, ValueError, "Invalid beta parameter at index 1: nan"),
+        ({"betas": 0.9}, ValueError, "Invalid betas: 0.9 (allowed: two values, (mu, nu))"),
+        ({"betas": (0.9, torch.tensor(0.9))}, ValueError, "either both floats or both Tensors"),
+        ({"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (allowed: 0 <= eps < inf)"),
+        ({"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1"),
+        ({"weight_decay": 1.5}, ValueError, "weight_decay <= 1 with decay_by_lr=False"),
+        ({"centered_warmup": -1}, ValueError, "Invalid centered_warmup: -1"),
+        ({"centered_warmup": 2.5}, ValueError, "Invalid centered_warmup: 2.5"),
+        ({"low_precision": "no"}, ValueError, "'no' (allowed: master, stochastic, nearest)"),
+        ({"amsgrad": 1}, TypeError, "Invalid amsgrad: 1 (allowed: True or False)"),
+        ({"foreach": True, "fused": True}, RuntimeError, "cannot be `True` together"),
+        ({"fused": True, "differentiable": True}, RuntimeError, "`fused` does not support"),
+    ],
+)
+def test_bad_options_get_a_clear_line(options, error, line):
+    with pytest.raises(error) as caught:
+        LaProp(make(), **options)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(error):
+        LaProp([{"params": make(), **options}])
+
+
+def test_bad_parameters_get_a_clear_line():
+    narrow = torch.zeros(3).to(torch.float8_e4m3fn)
+    with pytest.raises(
+        TypeError, match=r"float8_e4m3fn \(allowed: float32, float64, bfloat16, float16"
+    ):
+        LaProp([narrow.requires_grad_()])
+    embedding = torch.nn.Embedding(4, 3, sparse=True)
+    optimizer = LaProp(embedding.parameters())
+    embedding(torch.tensor([1, 2])).sum().backward()
+    with pytest.raises(RuntimeError, match=r"sparse gradients.*shape \(4, 3\)"):
+        optimizer.step()
