@@ -1,106 +1,147 @@
 """``python -m experiments task=... optimizer=... optimizer.nu=...``; ``-m`` sweeps; see README."""
 
-import os
+from __future__ import annotations
+
+import shlex
 import sys
-import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from experiments.common.terminal import lasting_streams, say
 
-# Launchers whose jobs run on this machine and write to this terminal.
-HERE = ("basic", "joblib")
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from experiments.common.config import Settings
+
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
-
-
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")
-def run(config: DictConfig) -> None:
-    """One run, in whatever process Hydra's launcher chose; a failed one does not stop the sweep."""
-    import torch
-
-    from experiments.common.config import validate
-    from experiments.common.execution import execute
-    from experiments.common.run import Interrupted
-
-    settings = validate(config, HydraConfig.get().overrides.task)
-    cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sees to it by itself
-    if settings.threads is None and cpus:
-        torch.set_num_threads(cpus)
-    try:
-        print(f"{execute(settings)}: {settings.folder}", flush=True)
-    except Interrupted:
-        print(f"interrupted: {settings.folder}; the same command resumes it", flush=True)
-        raise
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        print(
-            f"failed: {settings.folder}: {one_line(error)} ({place.filename}:{place.lineno}; "
-            "the traceback is in its manifest.json)",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def one_line(error: Exception) -> str:
-    """An error's kind and its text."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+MANY = 200  # runs from which on checking them takes long enough for a line that says so
 
 
 def main() -> int:
-    """Check every setting of the command line, then let Hydra run them.
+    """Check every setting of the command line, then run what it stands for.
 
     Returns:
         exit status: 0, 1 where a run failed, 2 for bad input, 128 + n after signal n.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; we print the line
-    flags = {argument for argument in sys.argv[1:] if argument.startswith("-")}
-    if not flags <= {"-m", "--multirun"}:  # --help, --cfg and the like are Hydra's own
-        run()
+    arguments, show = list(sys.argv[1:]), False
+    for flag in ("-c", "--cfg"):
+        if flag in arguments and arguments[(at := arguments.index(flag)) + 1 :][:1] == ["job"]:
+            del arguments[at : at + 2]
+            show = True
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    if not flags <= {"-m", "--multirun"}:  # --help, --hydra-help, --info and the like
+        import hydra
+
+        hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(id)()
         return 0
-    overrides = [argument for argument in sys.argv[1:] if argument not in flags]
-    from experiments.common import config
-    from experiments.common.execution import FINAL, check, outcome, status
+    overrides = [argument for argument in arguments if argument not in flags]
+    from experiments.common.config import ConfigError
 
     try:
-        sweep = bool(flags) or any(text.startswith("figure=") for text in overrides)
-        every = config.expand(overrides) if sweep else [config.compose_settings(overrides)]
-        launcher = dict(text.split("=", 1) for text in overrides).get("hydra/launcher", "basic")
-        for settings in every if launcher in HERE else ():
-            check(settings)
-        done = sum(status(settings) in FINAL for settings in every)
-        tasks = ", ".join(
-            f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items()
-        )
-        print(f"runs: {tasks}; finished before: {done}", flush=True)
-        for line in config.command_lines(overrides):
-            jobs = config.for_hydra(line)
-            sys.argv[1:] = ["--multirun", *jobs] if sweep else jobs
+        every, hydra_settings, plan = composed(overrides, bool(flags))
+        if show:
+            show_settings(every)
+            return 0
+        if plan:
+            from experiments.common.launch import processes
+            from experiments.common.plan import plan as planned
+
+            say(planned(every, processes(hydra_settings.hydra.launcher, len(every))))
+            return 0
+        return run(every, hydra_settings)
+    except ConfigError as error:
+        say(f"error: {error}", sys.stderr)
+        return 2
+
+
+def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], DictConfig, bool]:
+    """The runs that a command line stands for, Hydra's own settings, and whether it only plans."""
+    from experiments.common import config
+
+    plans = [text for text in overrides if text.startswith("plan=")]
+    if not set(plans) <= {"plan=true", "plan=false"}:
+        raise config.ConfigError(f"{plans[-1]}: must be true or false")
+    overrides = [text for text in overrides if text not in plans]
+    hydra_settings = config.hydra_settings(overrides)
+    if multirun or any(text.startswith("figure=") for text in overrides):
+        if (count := config.count(overrides)) >= MANY:
+            say(f"checking the settings of {count} runs")
+        every = config.expand(overrides)
+    else:
+        every = [config.compose_settings(overrides)]
+    return every, hydra_settings, plans[-1:] == ["plan=true"]
+
+
+def show_settings(every: Sequence[Settings]) -> None:
+    """``--cfg job``: what a run is given, its scale's values in place."""
+    import yaml
+
+    from experiments.common.config import plain_settings
+
+    if len(every) > 1:
+        say(f"# the first of {len(every)} runs")
+    say(yaml.safe_dump(plain_settings(every[0]), sort_keys=False).rstrip())
+
+
+def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
+    """Run all that is not finished, and say what became of it; returns the exit status."""
+    from experiments.common import execution, launch, status
+    from experiments.common.run import Interrupted
+    from experiments.common.watch import Watch
+
+    launcher = hydra_settings.hydra.launcher
+    kind = launch.kind(launcher)
+    for settings in every:
+        execution.check(settings, here=kind in ("basic", "joblib"))
+    processes = launch.processes(launcher, len(every))
+    command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
+    sweep = status.begin(every, command, processes)
+    todo = [s for s in every if execution.status(s) not in status.FINAL]
+    tasks = ", ".join(f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items())
+    say(f"runs: {tasks}; finished before: {len(every) - len(todo)}")
+
+    ending = launch.Ending(sweep, kind)
+    broken = False
+    try:
+        with ending.heeded(), Watch(sweep, ending.follow) as watch:
             for _ in every:  # anew for each worker that was killed, at most one a run
                 try:
-                    run()
+                    launch.launch(todo, hydra_settings, sweep)
                     break
                 except Exception as error:
                     # joblib ends all its workers when one was killed.
-                    if type(error).__name__ != "TerminatedWorkerError":
-                        raise
-                    print(f"failed: {one_line(error)}", file=sys.stderr, flush=True)
-    except config.ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Exception as error:  # of Hydra or its launcher
-        print(f"failed: {one_line(error)}", file=sys.stderr)
-        return 1
-    outcomes = [outcome(settings) for settings in every]
-    if launcher not in HERE:
-        for settings, what in zip(every, outcomes, strict=True):
-            if what == "failed":
-                print(f"failed: {settings.folder}", file=sys.stderr)
+                    broken = type(error).__name__ != "TerminatedWorkerError"
+                    say(f"failed: {launch.one_line(error)}", sys.stderr)
+                    if broken:
+                        break
+                    ended = (*status.FINAL, "failed")
+                    pairs = zip(every, watch.look(), strict=True)
+                    todo = [s for s, state in pairs if state.status not in ended]
+    except (Interrupted, SystemExit, KeyboardInterrupt) as stop:
+        ending.number = ending.number or (int(getattr(stop, "code", 0) or 130)) - 128
+    states = [cell.look() for cell in sweep.cells]
+    if ending.number is not None:
+        say(f"ended: {status.overview(states, processes)}; {ending.advice}", sys.stderr)
+        return 128 + ending.number
+    for cell, state in zip(sweep.cells, states, strict=True):
+        if state.status == "stopped":
+            say(f"failed: {cell.label}: its process was killed, {cell.folder}", sys.stderr)
+    outcomes = Counter(execution.outcome(settings) for settings in every)
+    if len(every) == 1:
+        say(f"{next(iter(outcomes))}: {every[0].folder}")
     names = ("finished", "diverged", "busy", "failed")
-    print(", ".join(f"{name}: {outcomes.count(name)}" for name in names), flush=True)
-    return 1 if "failed" in outcomes else 0
+    say(", ".join(f"{name}: {outcomes[name]}" for name in names))
+    return 1 if broken or outcomes["failed"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lasting_streams()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        say("ended before anything began", sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
 from experiments.common import data
-from experiments.common.config import Optimizer, settings
+from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schedules import LrSchedule, Schedule
 
 VERSION = 1  # raised when the same settings give other numbers
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green and blue (R)
+OWN_DECAY = True  # train takes the weight decay from all optimizers alike
 PADDING = 4  # black pixels on each side
+RESULT = "test_accuracy"
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
@@ -36,7 +39,8 @@ class Config:
         width: channels in the first third of the layers; each further third has twice as many.
         shortcut: where the number of channels changes: ``projection``, or He's option A, ``pad``.
         epochs: passes over the training images.
-        milestones: epochs (of 0, 1, ...) at which lr and decay begin to be 0.1 times as large.
+        milestones: epochs (of 0, 1, ...) at which lr and decay begin to be 0.1 times as large,
+            unless ``schedule.lr`` says otherwise.
         batch_size: images in a minibatch; the last of an epoch may be smaller.
         train_images: the first so many of the 50,000 are trained on.
         test_images: the first so many of the 10,000 are tested on.
@@ -177,15 +181,16 @@ def normalised(images: Tensor, resolution: int) -> Tensor:
 # Training -----------------------------------------------------------------------------------------
 
 
-def scheduled(milestones: list[int], optimizer: Optimizer, epoch: int) -> tuple[float, float]:
-    """The learning rate, and the share of every weight that the decay takes away at each update.
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.epochs * math.ceil(cfg.train_images / cfg.batch_size)
 
-    Both are 0.1 times as large from each milestone on. With ``decay_by_lr`` the share is
-    ``lr * weight_decay`` instead, and follows lr alone.
-    """
-    factor = 0.1 ** sum(epoch >= milestone for milestone in milestones)
-    lr = optimizer.lr * factor
-    return lr, optimizer.weight_decay * (lr if optimizer.decay_by_lr else factor)
+
+def schedule(cfg: Config) -> Schedule:
+    """The paper's: lr, and with it the decay, is 0.1 times as large from each milestone on."""
+    per_epoch = updates(cfg) // cfg.epochs
+    milestones = tuple(epoch * per_epoch for epoch in cfg.milestones)
+    return Schedule(lr=LrSchedule(shape="steps", milestones=milestones, factor=0.1))
 
 
 def train(cfg: Config, run: Run) -> None:
@@ -214,24 +219,20 @@ def train(cfg: Config, run: Run) -> None:
         return loss, torch.stack([loss.detach().double() * len(y), right.double()])
 
     for epoch in run.steps(cfg.epochs):
-        lr, decay = scheduled(cfg.milestones, run.config.optimizer, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
         n = len(images)
         order = torch.randperm(n, generator=generator).to(run.device)
         shift = torch.randint(2 * PADDING + 1, (n, 2), generator=generator).to(run.device)
         flip = torch.randint(2, (n,), generator=generator).bool().to(run.device)
         sums = torch.zeros(2, 2, dtype=torch.float64, device=run.device)
         net.train()
-        for batch, s, f in zip(
-            *(t.split(cfg.batch_size) for t in (order, shift, flip)), strict=True
-        ):
+        batches = zip(*(t.split(cfg.batch_size) for t in (order, shift, flip)), strict=True)
+        for update, (batch, s, f) in enumerate(batches, epoch * updates(cfg) // cfg.epochs):
             loss, score = scores(crops(images, batch, s, f), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                torch._foreach_mul_(weights, 1 - decay)
+                torch._foreach_mul_(weights, 1 - run.hyper(update)["weight_decay"])
             sums[0] += score
         net.eval()
         with torch.no_grad():

@@ -33,13 +33,16 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import ConfigError, Unit, settings
+from experiments.common.config import ConfigError, Settings, Unit, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
 VERSION = 2  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
+OPTIMIZERS = ("adam", "amsgrad", "laprop", "amsprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as the theorems have them
+SCHEDULED = False  # lr, mu and the rest have the decay of the theorems
 ROUNDS_PER_STEP = 100  # rounds in each of run.steps, between which checkpoints are possible
 ROUNDING = 1e-12  # relative; a smaller fall counts as rounding
 
@@ -244,13 +247,16 @@ def rare(nu: float, peak: float, rounds: int, generator: torch.Generator) -> Ten
     return c
 
 
+def check(settings: Settings) -> None:
+    """Refuse more rounds than there are images."""
+    cfg = settings.task
+    if cfg.problem == "mnist" and cfg.rounds > 60_000:
+        raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
+
+
 def train(cfg: Config, run: Run) -> None:
     """Play all rounds; keep the regret and the sums in the bounds."""
     name, grid = run.config.optimizer.name, run.grid
-    if name not in ("adam", "amsgrad", "laprop", "amsprop"):
-        raise ConfigError(f"optimizer={name}: convex_regret has adam, amsgrad, laprop, amsprop")
-    if cfg.problem == "mnist" and cfg.rounds > 60_000:
-        raise ConfigError(f"task.rounds={cfg.rounds}: task.problem=mnist has 60,000 images")
     algorithm, size = ALGORITHMS[name], len(grid)
     lr, mu, nu = (grid[f"optimizer.{key}"] for key in ("lr", "mu", "nu"))
     epsilon = float(run.config.optimizer.epsilon)  # type: ignore[arg-type]

@@ -14,7 +14,6 @@ from experiments import stacked
 from experiments.common import data
 from experiments.common.config import settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
@@ -42,6 +41,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.updates % self.log_every:
             raise ValueError(f"task.log_every={self.log_every}: must divide updates={self.updates}")
+
+
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.updates
 
 
 def initial(depth: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -89,8 +93,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = grid.hyper()
+    grid, algorithm = run.grid, run.algorithm
     seeds, stream = grid.codes("seed")
     (images, labels), _ = data.mnist(run.device)
     images = (images.float() / 255 - MEAN) / STD
@@ -111,6 +114,7 @@ def train(cfg: Config, run: Run) -> None:
         loss = losses(params, images[batch][stream], labels[batch][stream])
         gradients = torch.autograd.grad(loss.sum(), list(params.values()))
         carry["total"] += loss.detach()
+        hyper = run.hyper(step)
         with torch.no_grad():
             for (name, value), g in zip(params.items(), gradients, strict=True):
                 carry["params"][name], carry["states"][name] = algorithm.step(

@@ -18,7 +18,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from experiments.common import data
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = (
@@ -27,6 +26,7 @@ AXES = (
 UNKNOWN = "[UNK]"  # stands for all words without a vector; its vector and the padding's are zero
 # GloVe's own tokens: don't is "do n't", it's is "it 's"; other words and signs one by one.
 TOKEN = r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|d|ll|m)\b|\w+|[^\w\s]"
+RESULT = "test_error"
 METRICS = ("train_loss", "valid_error", "test_error")
 POOL = 20  # batches in a pool within which reviews are sorted by length
 TEST_BATCH = 500
@@ -283,11 +283,15 @@ def subnormals_as_zero() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.epochs * -(-cfg.reviews // cfg.batch_size)
+
+
 @subnormals_as_zero()
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; after each epoch log the training loss and the errors on clean labels."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper, flip = grid.hyper(), grid["task.flip"].float()
+    grid, algorithm, flip = run.grid, run.algorithm, run.grid["task.flip"].float()
     seeds, _ = grid.codes("seed")
     # members of a seed; they are neighbours, since the seed is the first axis
     members = len(grid) // len(seeds)
@@ -335,6 +339,7 @@ def train(cfg: Config, run: Run) -> None:
             ):
                 gradients[name].append(g)
             carry["total"][group] += loss.detach() * len(index)
+        hyper = run.hyper(step)
         with torch.no_grad():
             for name, parts in gradients.items():
                 carry["params"][name], carry["states"][name] = algorithm.step(

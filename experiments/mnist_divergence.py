@@ -17,9 +17,10 @@ from experiments import stacked
 from experiments.common import data
 from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
+from experiments.common.schedules import BetaSchedule, Schedule
 
 VERSION = 1  # raised when the same settings give other numbers
+IMAGES = 60_000  # of the training set
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 
 
@@ -37,7 +38,8 @@ class Config:
         spike_share: probability that an update's gradient is multiplied by ``spike``.
         spike: that factor.
         later_nu: nu after the first ``later_from`` updates, optimizer.nu being the one before;
-            null: optimizer.nu all along.
+            null: optimizer.nu all along. The same as ``schedule.nu.shape=steps``, which takes its
+            place; figure nu_schedule is made with it.
         later_from: updates.
     """
 
@@ -50,6 +52,19 @@ class Config:
     spike: Nonnegative
     later_nu: Unit | None
     later_from: Annotated[int, Ge(0)]
+
+
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.epochs * (IMAGES // cfg.batch_size)
+
+
+def schedule(cfg: Config) -> Schedule:
+    """One nu first and another one later, where the settings of the task say so."""
+    if cfg.later_nu is None:
+        return Schedule()
+    nu = BetaSchedule(shape="steps", milestones=(cfg.later_from,), values=(cfg.later_nu,))
+    return Schedule(nu=nu)
 
 
 def initial(width: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -96,8 +111,7 @@ def scaled(g: Tensor, factor: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = grid.hyper()
+    grid, algorithm = run.grid, run.algorithm
     seeds, stream = grid.codes("seed")
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255
@@ -106,7 +120,7 @@ def train(cfg: Config, run: Run) -> None:
     shuffles = [run.generator("batches", seed) for seed in seeds]
     spikes = [run.generator("spikes", seed) for seed in seeds]
     run.track(carry=carry)
-    per_epoch = len(images) // cfg.batch_size
+    per_epoch = IMAGES // cfg.batch_size
     for epoch in run.steps(cfg.epochs):
         order = torch.stack([torch.randperm(len(images), generator=g) for g in shuffles])
         order = order.to(run.device)
@@ -123,8 +137,7 @@ def train(cfg: Config, run: Run) -> None:
                 gradients = [scaled(g, factor) for g in gradients]
             if cfg.clip:
                 gradients = clipped(gradients, cfg.clip)
-            if cfg.later_nu is not None and epoch * per_epoch + i >= cfg.later_from:
-                hyper["nu"] = cfg.later_nu
+            hyper = run.hyper(epoch * per_epoch + i)
             with torch.no_grad():
                 for (name, value), g in zip(params.items(), gradients, strict=True):
                     carry["params"][name], carry["states"][name] = algorithm.step(

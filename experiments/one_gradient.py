@@ -14,13 +14,16 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import Axis, ConfigError, settings
+from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("task.size", "optimizer.mu", "optimizer.nu")
+OPTIMIZERS = ("adam", "laprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+SCHEDULED = False
 LOGGED = 40  # points of the curve after the exception, at equal steps of log t
 
 
@@ -54,8 +57,6 @@ def closed_form(name: str, mu: float, nu: float) -> float:
 def train(cfg: Config, run: Run) -> None:
     """Feed the gradients; keep the updates from the exception on."""
     name, grid = run.config.optimizer.name, run.grid
-    if name not in ("adam", "laprop"):
-        raise ConfigError(f"optimizer={name}: one_gradient has adam, laprop")
     mu, nu, size = grid["optimizer.mu"], grid["optimizer.nu"], grid["task.size"]
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
     algorithm = ALGORITHMS[name]

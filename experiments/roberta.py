@@ -18,6 +18,8 @@ from experiments.common.config import Settings, settings
 from experiments.common.run import Run
 
 VERSION = 1  # raised when the same settings give other numbers
+OPTIMIZERS, OPTIONS = fairseq.OPTIMIZERS, fairseq.OPTIONS
+SCHEDULED = False  # fairseq has its own: task.warmup and the rest
 
 
 @settings
@@ -91,9 +93,11 @@ def prepared(cfg: Config, run: Settings) -> Path:
     return fairseq.prepared(run, {"megabytes": cfg.megabytes}, lambda folder: prepare(cfg, folder))
 
 
+check = fairseq.check
+
+
 def train(cfg: Config, run: Run) -> None:
     """Prepare the text and train."""
-    fairseq.require("roberta")
     text = prepared(cfg, run.config)
     bpe = data.fetch("gpt2_bpe")
     updates = fairseq.train(

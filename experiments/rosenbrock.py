@@ -17,7 +17,6 @@ from torch import Tensor
 
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
-from laprop.functional import ALGORITHMS
 
 AXES = (
     "task.sigma",
@@ -55,6 +54,11 @@ class Config:
     mean_over: Annotated[int, Ge(0)]
 
 
+def updates(cfg: Config) -> int:
+    """Updates of a run that does not end before."""
+    return cfg.updates
+
+
 def loss(theta: Tensor) -> Tensor:
     """The Rosenbrock function without noise; theta (B, 2) to (B,)."""
     x, y = theta.unbind(-1)
@@ -70,8 +74,7 @@ def gradient(theta: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Count updates until convergence, for every member at once."""
-    grid, algorithm = run.grid, ALGORITHMS[run.config.optimizer.name]
-    hyper = grid.hyper()
+    grid, algorithm = run.grid, run.algorithm
     halfwidth = grid["task.sigma"].float() / (1 if cfg.noise == "halfwidth" else 2)
     seeds, stream = grid.codes("seed")
     generators = [run.generator("noise", seed) for seed in seeds]
@@ -93,7 +96,8 @@ def train(cfg: Config, run: Run) -> None:
         for i in range(UPDATES_PER_STEP):
             update = step * UPDATES_PER_STEP + i + 1
             e = noise[i][stream] * halfwidth[:, None]
-            theta, state = algorithm.step(theta, gradient(theta + e), state, **hyper)
+            g = gradient(theta + e)
+            theta, state = algorithm.step(theta, g, state, **run.hyper(update - 1))
             converged = (loss(theta) < cfg.converged_below) & (first < 0)
             first = torch.where(converged, update, first)
             if update > cfg.updates - cfg.mean_over:

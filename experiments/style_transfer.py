@@ -21,7 +21,6 @@ from torch.optim import LBFGS
 
 from experiments.common import data
 from experiments.common.config import settings
-from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
@@ -30,7 +29,7 @@ from laprop.functional import ALGORITHMS
 # part of a run's key by themselves. 2: the style loss is a mean over the layers; 1: it was the sum.
 VERSION = 2
 
-OPTIMIZERS = ("lbfgs",)  # in addition to the rules of laprop.functional
+OPTIMIZERS = (*ALGORITHMS, "lbfgs")  # L-BFGS in addition to the rules
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # the style loss takes all five
 CONTENT = LAYERS.index("conv2_2")
@@ -303,6 +302,11 @@ def save_pictures(images: Tensor, run: Run) -> None:
 # Training -----------------------------------------------------------------------------------------
 
 
+def updates(cfg: Config) -> int:
+    """Updates of a run."""
+    return cfg.updates
+
+
 def train(cfg: Config, run: Run) -> None:
     """Make T updates or evaluations; the regret is the mean of their T losses.
 
@@ -331,7 +335,7 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
         images (B, 3, size, size), float64 sum of the T losses (B,), last loss (B,). The loss of an
         update is that of the image before it.
     """
-    algorithm, hyper = ALGORITHMS[run.config.optimizer.name], run.grid.hyper()
+    algorithm = run.algorithm
     chunk = max(1, CHUNK[run.device.type] // cfg.size**2)
     images = start(cfg, run)
     carry = {
@@ -346,7 +350,9 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
         style_loss, content_loss, gradient = map(torch.cat, parts)
         loss = style_loss + content_loss
         carry |= {"total": carry["total"] + loss, "last": loss}
-        images, carry["state"] = algorithm.step(carry["images"], gradient, carry["state"], **hyper)
+        images, carry["state"] = algorithm.step(
+            carry["images"], gradient, carry["state"], **run.hyper(step)
+        )
         carry["images"] = images.clamp(0, 1)
         if is_logged(cfg, step + 1):
             run.log(step + 1, loss=loss, content_loss=content_loss)
@@ -361,12 +367,7 @@ def by_lbfgs(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Te
 
     Returns:
         as :func:`by_updates`, over evaluations instead of updates.
-
-    Raises:
-        ConfigError: for a weight decay, which torch's L-BFGS does not have.
     """
-    if decay := run.config.optimizer.weight_decay:
-        raise ConfigError(f"optimizer.weight_decay={decay}: must be 0; L-BFGS has none")
     images = start(cfg, run).contiguous()  # L-BFGS reads image and gradient as one vector
     rates = run.grid["optimizer.lr"].tolist()
     optimizers = [LBFGS([i], lr=lr) for i, lr in zip(images.split(1), rates, strict=True)]

@@ -24,6 +24,8 @@ from experiments.common.config import ConfigError, Settings, settings
 from experiments.common.run import Run
 
 VERSION = 1  # raised when the same settings give other numbers
+OPTIMIZERS, OPTIONS = fairseq.OPTIMIZERS, fairseq.OPTIONS
+SCHEDULED = False  # fairseq has its own: task.warmup and the rest
 LANGUAGES = ("de", "en")
 TEST = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
 PAIRS = {"train": 160_239, "valid": 7_283, "test": 6_750}  # of fairseq's recipe
@@ -259,9 +261,11 @@ def training(cfg: Config, text: Path) -> list[object]:
     ]
 
 
+check = fairseq.check
+
+
 def train(cfg: Config, run: Run) -> None:
     """Prepare the text, train, translate the test set."""
-    fairseq.require("translation")
     import sacrebleu
 
     text = prepared(cfg, run.config)

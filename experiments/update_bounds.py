@@ -27,6 +27,9 @@ from laprop.functional import ALGORITHMS, Algorithm
 
 VERSION = 1  # raised when the same settings give other numbers
 AXES = ("optimizer.mu", "optimizer.nu", "seed")
+OPTIMIZERS = ("adam", "laprop")
+OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+SCHEDULED = False
 DECADES = 300  # decades that gradients may span, so that their squares are normal float64 numbers
 STEEPEST = (
     6.0  # largest rise in decades from one gradient to the next; more changes nothing in float64

@@ -20,14 +20,59 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["BetaScheduler", "ConstantBeta", "CosineBeta", "LinearBeta", "RaiseBeta", "StepBeta"]
+__all__ = [
+    "BetaScheduler",
+    "ConstantBeta",
+    "CosineBeta",
+    "LinearBeta",
+    "RaiseBeta",
+    "StepBeta",
+    "cosine",
+    "linear",
+    "raised",
+]
 
 Beta = Literal["mu", "nu"]
+T = TypeVar("T", float, Tensor)
+
+
+def linear(initial: T, end: float, progress: float) -> T:
+    r"""Return :math:`\beta_{initial} + (\beta_{end} - \beta_{initial}) s`.
+
+    Args:
+        initial: The value at a progress of 0; a tensor holds the values of several trainings.
+        end: The value at a progress of 1.
+        progress: s in [0, 1].
+    """
+    return initial + (end - initial) * progress
+
+
+def cosine(initial: T, end: float, progress: float) -> T:
+    r"""Return :func:`linear` with :math:`(1 - \cos \pi s) / 2` in the place of s: half a cosine.
+
+    Args:
+        initial: The value at a progress of 0; a tensor holds the values of several trainings.
+        end: The value at a progress of 1.
+        progress: s in [0, 1].
+    """
+    return linear(initial, end, (1 - math.cos(math.pi * progress)) / 2)
+
+
+def raised(initial: T, end: float, progress: float) -> T:
+    r"""Return :math:`1 - (1-\beta_{initial})^{1-s} (1-\beta_{end})^s`.
+
+    Args:
+        initial: The value at a progress of 0; a tensor holds the values of several trainings.
+        end: The value at a progress of 1.
+        progress: s in [0, 1].
+    """
+    value: T = 1 - (1 - initial) ** (1 - progress) * (1 - end) ** progress
+    return value
 
 
 class BetaScheduler:
@@ -203,7 +248,7 @@ class LinearBeta(BetaScheduler):
 
     def interpolate(self, initial: float, progress: float) -> float:
         """Return the value at a progress in [0, 1)."""
-        return initial + (self.end - initial) * progress
+        return linear(initial, self.end, progress)
 
 
 class CosineBeta(LinearBeta):
@@ -223,7 +268,7 @@ class CosineBeta(LinearBeta):
 
     def interpolate(self, initial: float, progress: float) -> float:
         """Return the value at a progress in [0, 1)."""
-        return super().interpolate(initial, (1 - math.cos(math.pi * progress)) / 2)
+        return cosine(initial, self.end, progress)
 
 
 class RaiseBeta(BetaScheduler):
@@ -267,4 +312,4 @@ class RaiseBeta(BetaScheduler):
         if elapsed >= self.total_iters:
             return self.end
         s = elapsed / self.total_iters
-        return 1 - math.pow(1 - initial, 1 - s) * math.pow(1 - self.end, s)
+        return raised(initial, self.end, s)

@@ -6,16 +6,18 @@ result and no error. ``--check`` writes nothing, and exits with 1 where a file i
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from experiments.common import ROOT
-from experiments.common.records import RESULTS
+from experiments.common.records import RESULTS, Results
 from scripts.generated import only_checks, settle
-from scripts.paper import Measured, claims, results_of, script
+from scripts.paper import Measured, claims, figures, results_of, script
 
 README = ROOT / "README.md"
 LOGS = "authors' logs"
+OWN = "own task"
 NOT_RUN = "not run"
 BEGIN, END = "<!-- verdicts: written by make claims -->", "<!-- end of verdicts -->"
 WORDS = {  # for each scale: the claim held, did not hold, cannot be decided
@@ -23,6 +25,7 @@ WORDS = {  # for each scale: the claim held, did not hold, cannot be decided
     "short": ("short: supports", "short: contradicts", "short: undecided"),
     "small": ("small model: seen", "small model: not seen", "small model: undecided"),
     LOGS: (f"{LOGS}: seen", f"{LOGS}: not seen", f"{LOGS}: undecided"),
+    OWN: (f"{OWN}: held", f"{OWN}: not held", f"{OWN}: undecided"),
 }
 VERDICTS = [*(word for words in WORDS.values() for word in words), NOT_RUN]
 LEGEND = """\
@@ -33,7 +36,15 @@ LEGEND = """\
 | **small model: seen**, **not seen**, **undecided** | in a smaller model: whether the effect exists there; it decides nothing about the paper's setting |
 | **authors' logs: seen**, **not seen**, **undecided** | in the logs that the authors published, one run each: what happened once |
 | **not run** | nothing was run |"""  # noqa: E501
+LEGEND_OWN = """\
+| **own task: held**, **not held**, **undecided** | in a task that is not the paper's, whose default scale is called paper, too |"""  # noqa: E501
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
+
+
+def legend(table: list[dict[str, Any]]) -> str:
+    """What the verdicts mean; those of tasks of one's own only where there is one."""
+    own = any(row["verdict"] in WORDS[OWN] for row in table)
+    return f"{LEGEND}\n{LEGEND_OWN}" if own else LEGEND
 
 
 def verdict(measured: Measured, scale: str) -> str:
@@ -41,17 +52,32 @@ def verdict(measured: Measured, scale: str) -> str:
     return WORDS[scale][(True, False, None).index(measured.held)]
 
 
-def rows() -> list[dict[str, Any]]:
-    """A row for each claim of ``paper.yaml``, in its order, with what was measured.
+def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measured:
+    """What a single run may decide: nothing, unless the figure says why there is no chance in it.
 
-    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart`` and ``where`` (the
-    scale), which are empty where nothing was run.
+    Args:
+        measured: by the claim's own function.
+        figure: the figure's row in ``paper.yaml``; ``one_run`` is the reason.
+        results: that were measured.
+    """
+    if results.manifest["seeds"] > 1 or "one_run" in figure or measured.held is None:
+        return measured
+    return replace(measured, text=f"{measured.text}; one seed decides nothing", held=None)
+
+
+def rows(figure: str | None = None) -> list[dict[str, Any]]:
+    """One row per claim of ``paper.yaml``, in its order: what stands there, and what was found.
+
+    Those of one figure, or all. Added are ``claim`` (its name), ``verdict``, and ``measured``,
+    ``apart`` and ``where`` (the scale), which are empty where nothing was run.
 
     Raises:
         SystemExit: for a claim whose figure has results but which no function checks.
     """
     table = []
     for name, claim in claims().items():
+        if figure not in (None, claim["figure"]):
+            continue
         row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""} | claim
         table.append(row)
         results, logs = results_of(claim["figure"]), claim.get("logs", False)
@@ -65,8 +91,13 @@ def rows() -> list[dict[str, Any]]:
         measured = decide(*([] if logs else [results]), **claim.get("with", {}))
         if measured is None:
             continue
+        entry, scale = figures()[claim["figure"]], LOGS
+        if not logs:
+            measured = alone(measured, entry, results)
+            # A figure without a section of the paper has no setting of the paper either.
+            scale = OWN if entry["section"] == "-" else results.scale
         row |= {"measured": measured.text, "apart": measured.apart}
-        row |= {"verdict": verdict(measured, LOGS if logs else results.scale)}
+        row |= {"verdict": verdict(measured, scale)}
         row |= {"where": LOGS if logs else results.label}
     return table
 
@@ -92,7 +123,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
         "rules were fixed before any run of the scale short had\nended, but many of them when "
         "results of the scales paper and small were known already: for those they are rules\nafter "
         "the fact.",
-        LEGEND,
+        legend(table),
         counts(table),
     ]
     for of, title in OF.items():
@@ -115,7 +146,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
 
 def readme(text: str, table: list[dict[str, Any]]) -> str:
     """The text of the README with today's verdicts; claims that were not run come last."""
-    parts = [LEGEND, counts(table)]
+    parts = [legend(table), counts(table)]
     ordered = sorted(table, key=lambda row: row["verdict"] == NOT_RUN)
     for of, title in OF.items():
         lines = [f"| figure | {title[0].lower()}{title[1:]} | verdict |", "| --- | --- | --- |"]

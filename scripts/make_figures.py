@@ -8,6 +8,7 @@ import argparse
 import io
 import os
 import sys
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,8 +16,11 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from PIL import Image
 
 from experiments.common.records import RESULTS
+from scripts import check_claims
 from scripts.figures import style
 from scripts.generated import settle
 from scripts.paper import drawable, drawn, figures, results_of, script
@@ -25,16 +29,39 @@ PICTURES = RESULTS / "figures"
 
 
 def picture(name: str) -> bytes | None:
-    """A figure as PNG; None where it has no results yet."""
+    """The PNG of a figure below its finding, or None where there is nothing to draw yet."""
     if not drawable(name):
         return None
     results = results_of(name)
     style.use()
     figure = script(name).draw(results)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    finding = script(name).finding(results)
+    strip = style.headline(figure.get_figwidth(), finding, verdicts(name))
+    parts = [_pixels(part) for part in (strip, figure)]
     plt.close(figure)
+    whole = Image.new("RGB", (parts[1].width, sum(part.height for part in parts)), "white")
+    whole.paste(parts[0])
+    whole.paste(parts[1], (0, parts[0].height))
+    buffer = io.BytesIO()
+    whole.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
+
+
+def _pixels(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def verdicts(name: str) -> str:
+    """How many of the paper's claims that a figure decides have which verdict."""
+    words = Counter(row["verdict"] for row in check_claims.rows(name) if row["of"] == "paper")
+    by_kind: dict[str, list[str]] = {}
+    for word, count in words.items():
+        kind, _, what = word.rpartition(": ")
+        by_kind.setdefault(kind, []).append(f"{count} {what}")
+    parts = [f"{kind}: " * bool(kind) + ", ".join(counts) for kind, counts in by_kind.items()]
+    return f"claims of the paper: {'; '.join(parts)}" if parts else ""
 
 
 def index() -> str:

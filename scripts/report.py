@@ -333,9 +333,9 @@ def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
     return {of: [(w, n[w]) for w in check_claims.VERDICTS if n[w]] for of, n in found.items()}
 
 
-def legend() -> list[list[str]]:
-    """The verdicts' words and their meanings."""
-    rows = check_claims.LEGEND.splitlines()[2:]
+def legend(claims: list[dict[str, Any]]) -> list[list[str]]:
+    """The rows of the legend of verdicts: the words, and what they mean."""
+    rows = check_claims.legend(claims).splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
@@ -382,41 +382,47 @@ def details(entry: dict[str, Any]) -> dict[str, Any]:
     return more
 
 
-def pages(target: Path) -> dict[str, str]:
-    """The HTML of every page by file name; links are relative to ``target``."""
-    root = Path(os.path.relpath(RESULTS, target)).as_posix()
-    environment = jinja2.Environment(
+def environment(target: Path, root: str) -> jinja2.Environment:
+    """The templates of pages in ``target``, from which ``root`` leads to ``results/``."""
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters |= {
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    templates.filters |= {
         "prose": lambda text: prose(text, root),
         "link": lambda path: Path(os.path.relpath(path, target)).as_posix(),
         "duration": duration,
         "size": size,
         "section": section,
     }
+    return templates
+
+
+def pages(target: Path) -> dict[str, str]:
+    """File name -> HTML of every page, with links as they are from ``target``."""
+    root = Path(os.path.relpath(RESULTS, target)).as_posix()
+    templates = environment(target, root)
     every, claims = entries(), check_claims.rows()
     for claim in claims:
         claim["scale"] = every[claim["figure"]]["scale"]
     shared = {"figures": every, "claims": claims, "root": root}
     written = {
-        "index.html": environment.get_template("index.html").render(
+        "index.html": templates.get_template("index.html").render(
             shared,
             main=every[MAIN],
             counts=counted(claims),
             titles=check_claims.OF,
-            legend=legend(),
+            legend=legend(claims),
         )
     }
     introduction = make_discrepancies.INTRODUCTION.format(
         control=make_discrepancies.measured("discrepancies.controls")
     )
-    written["ledger.html"] = environment.get_template("ledger.html").render(
+    written["ledger.html"] = templates.get_template("ledger.html").render(
         shared,
         introduction=introduction.split("\n\n")[1:],
         groups=[
@@ -424,7 +430,7 @@ def pages(target: Path) -> dict[str, str]:
             for group, rows in groupby(make_discrepancies.rows(), key=lambda row: row["group"])
         ],
     )
-    template = environment.get_template("figure.html")
+    template = templates.get_template("figure.html")
     for name, entry in every.items():
         written[f"{name}.html"] = template.render(shared, figure=entry, **details(entry))
     return written

@@ -1,13 +1,16 @@
-"""Turn a figure's grid into a sweep of Weights & Biases.
+"""A sweep of Weights & Biases, from any command line: ``python -m scripts.wandb_sweep -m task=...``.
 
 The script takes the overrides of the runs and prints the YAML that ``wandb sweep`` takes. Each
 agent then runs cells of the grid one after the other and skips finished ones, as any sweep does::
 
-    python -m scripts.wandb_sweep figure=fig12 scale=short > sweep.yaml
+    python -m scripts.wandb_sweep -m task=softmax optimizer=adam,laprop optimizer.nu=0.9,0.99 > sweep.yaml
     wandb sweep sweep.yaml
     wandb agent <what it printed>
-"""
 
+A grid of the repository goes the same way: ``figure=fig12 scale=short``.
+"""  # noqa: E501
+
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,22 +20,28 @@ import yaml
 from experiments.common.config import ConfigError, choices, command_lines, compose_settings, expand
 
 
-def sweep(overrides: Sequence[str]) -> dict[str, Any]:
+def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
     """The sweep's configuration.
 
+    Args:
+        overrides: of the runs.
+        grid: which one, counted from 1, where a figure has several; a sweep of wandb takes one.
+
     Raises:
-        ConfigError: for a bad setting, where there is nothing to sweep, or where the figure has
-            several grids.
+        ConfigError: for a bad setting, where there is nothing to sweep, or where it is not said
+            which of several grids is wanted.
     """
-    expand(overrides)  # checks every cell before an agent runs it
-    lines = command_lines(overrides)
-    if len(lines) > 1:
+    overrides = [text for text in overrides if text != "tracking=wandb"]  # is added below
+    expand(overrides)  # every cell is checked before an agent meets it
+    lines, typed = command_lines(overrides), " ".join(overrides)
+    if grid is None and len(lines) > 1:
         raise ConfigError(
-            f"{' '.join(overrides)}: its grid is {len(lines)} grids, one sweep takes one; "
-            "write its settings out"
+            f"{typed}: a sweep takes one grid; choose it with --grid 1 to {len(lines)}"
         )
+    if grid is not None and not 1 <= grid <= len(lines):
+        raise ConfigError(f"--grid {grid}: {typed} has the grids 1 to {len(lines)}")
     fixed, parameters = [], {}
-    for text in lines[0]:
+    for text in lines[(grid or 1) - 1]:
         single = choices(text)
         if len(single) == 1:
             fixed += single
@@ -40,7 +49,7 @@ def sweep(overrides: Sequence[str]) -> dict[str, Any]:
             key = single[0].partition("=")[0]
             parameters[key] = {"values": [value.partition("=")[2] for value in single]}
     if not parameters:
-        raise ConfigError(f"{' '.join(overrides)}: one run is no sweep; give a key several values")
+        raise ConfigError(f"{typed}: one run is no sweep; give a key several values")
     first = [f"{key}={entry['values'][0]}" for key, entry in parameters.items()]
     settings = compose_settings([*fixed, *first])
     return {
@@ -56,9 +65,22 @@ def sweep(overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """Print the sweep; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.wandb_sweep", description=__doc__.split(":")[0] + "."
+    )
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as for the runs; not needed")
+    parser.add_argument("--grid", type=int, help="which one, where a figure has several; from 1")
+    chosen = parser.parse_args(arguments)
     try:
-        print(yaml.safe_dump(sweep(sys.argv[1:]), sort_keys=False), end="")
+        print(yaml.safe_dump(sweep(chosen.overrides, chosen.grid), sort_keys=False), end="")
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yam
 
 # `make check` leaves out modules that train or build, and tests that start the command line.
 SLOW = {
+    "test_check",
     "test_cifar10",
     "test_deep_fc",
     "test_distributed",
@@ -46,9 +48,11 @@ SLOW = {
     "test_run",
     "test_style_transfer",
     "test_sweeps",
+    "test_under_way",
+    "test_tracking",
     "test_every_figure_at_every_scale_it_has",
 }
-SLOW_FIXTURES = {"cli", "forkserver"}
+SLOW_FIXTURES = {"browser", "cli", "forkserver"}
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:
@@ -155,6 +159,65 @@ def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
         return code, *capfd.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with one task more: one Python file and one YAML file."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("experiments", "configs", "laprop"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build")
+        )
+    shutil.copy(TOYS / "toy.py", folder / "experiments")
+    shutil.copy(TOYS / "toy.yaml", folder / "configs" / "task")
+    return folder
+
+
+@pytest.fixture
+def sweep(checkout: Path, tmp_path: Path) -> Any:
+    import swept
+
+    return swept.Sweep(checkout, tmp_path / "sweep")
+
+
+@pytest.fixture(scope="session")
+def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
+    """The numbers of a sweep that nothing befell."""
+    import swept
+
+    sweep = swept.Sweep(checkout, tmp_path_factory.mktemp("alone"))
+    sweep.to_its_end()
+    numbers = sweep.numbers()
+    assert len(numbers) == len(swept.SEEDS)
+    return numbers
+
+
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any, None, None]:
+    """Chromium without a window; skipped where there is none, unless CI=true."""
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        reason = "the browser tests need Debian's packages chromium and chromium-driver"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for switch in SWITCHES.split():
+        options.add_argument(switch)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()
 
 
 def blocks(language: str) -> list[str]:

@@ -380,8 +380,11 @@ def test_bad_settings_are_refused_in_one_line(make: Maker, overrides: list[str],
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["optimizer=amsgrad"], "optimizer=amsgrad: fairseq and our plugin have adam, laprop"),
-        (["optimizer=adam", "optimizer.decay_by_lr=false"], "optimizer.decay_by_lr=False: fairs"),
+        (["optimizer=amsgrad"], "optimizer=amsgrad: is not for translation, which takes adam, "),
+        (["optimizer=adam", "optimizer.decay_by_lr=false"], "optimizer.decay_by_lr=false: torch"),
+        (["optimizer=adam", "optimizer.amsgrad=true"], "optimizer.amsgrad=true: fairseq's adam "),
+        (["optimizer.maximize=true"], "optimizer.maximize=true: translation takes amsgrad, "),
+        (["schedule.lr.warmup=3"], "schedule.lr.warmup=3: translation has a schedule of its own"),
     ],
 )
 def test_an_optimizer_that_fairseq_has_not_is_refused(

@@ -1,8 +1,10 @@
 """The committed results: all that is generated from them is what the code makes today."""
 
+import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,15 @@ def test_every_picture_is_what_its_script_draws(name: str) -> None:
     png = make_figures.picture(name)
     assert png is not None
     assert png == (make_figures.PICTURES / f"{name}.png").read_bytes(), "stale: run make figures"
+
+
+@pytest.mark.parametrize("name", [name for name in paper.drawn() if paper.drawable(name)])
+def test_every_figure_says_in_a_line_what_was_found(name: str) -> None:
+    finding = paper.script(name).finding(paper.results_of(name))
+    assert re.search(r"LaProp|path|signed|limits|deviation|paper's arms|loss", finding)
+    assert 20 < len(finding) < 200
+    assert "nan" not in finding
+    assert "\n" not in finding
 
 
 def test_one_command_names_all_that_is_stale(
@@ -137,8 +148,36 @@ def test_a_reduced_scale_or_a_log_never_says_reproduced(scale: str) -> None:
     assert len(set(words)) == 3
     assert any("reproduced" in word for word in words) == (scale == "paper")
     assert all(word in check_claims.VERDICTS for word in words)
+    legend = check_claims.legend([{"verdict": word} for word in words])
     for word in words:
-        assert word.split(": ")[-1] in check_claims.LEGEND
+        assert word.split(": ")[-1] in legend
+
+
+@pytest.mark.parametrize(
+    ("seeds", "row", "verdict"),
+    [
+        (1, {"section": "3.1"}, "underpowered"),
+        (1, {"section": "3.1", "one_run": "nothing in it is random"}, "reproduced"),
+        (2, {"section": "3.1"}, "reproduced"),
+        (1, {"section": "-"}, "own task: undecided"),
+        (2, {"section": "-"}, "own task: held"),
+    ],
+)
+def test_one_seed_decides_nothing_and_an_own_task_reproduces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, row: dict[str, str], verdict: str
+) -> None:
+    """A task of one's own has the scale paper, too: it is the default."""
+    manifest = {"scale": "paper", "reduced": None, "seeds": seeds}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    held = types.SimpleNamespace(claim=lambda results: check_claims.Measured("0.9", True, "none"))
+    monkeypatch.setattr(check_claims, "figures", lambda: {"mine": row})
+    monkeypatch.setattr(check_claims, "claims", lambda: {"claim": {"figure": "mine", "of": "ours"}})
+    monkeypatch.setattr(check_claims, "results_of", lambda figure: Results(tmp_path))
+    monkeypatch.setattr(check_claims, "script", lambda figure: held)
+    (found,) = check_claims.rows()
+    assert found["verdict"] == verdict
+    assert found["measured"] == ("0.9; one seed decides nothing" if "und" in verdict else "0.9")
+    assert ("own task" in check_claims.legend([found])) == (row["section"] == "-")
 
 
 def test_a_stale_table_fails_the_check(

@@ -16,7 +16,7 @@ from conftest import SERVER, Maker, files, interrupt, manifest, wait_for
 from filelock import FileLock
 from forked import child
 
-from experiments.common import checkpoint, execution, run
+from experiments.common import checkpoint, execution, tracking
 from experiments.common.config import ConfigError, Settings
 from experiments.common.execution import execute, outcome, status
 from experiments.common.run import Run
@@ -300,7 +300,7 @@ def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.Mo
     def offline(*_: object) -> None:
         raise ConnectionError("no such host")
 
-    monkeypatch.setattr(run.Tracker, "finish", offline)
+    monkeypatch.setattr(tracking.Tracker, "finish", offline)
     with pytest.raises(ConnectionError):
         execute(toy())
     assert status(toy()) == "finished"

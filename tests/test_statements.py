@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from scripts.figures import (
     variants,
     variants_rosenbrock,
 )
+from scripts.paper import NAMES
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -97,9 +99,12 @@ def test_the_whole_recipe_of_resnet20_is_drawn_beside_the_literature(tmp_path: P
         pd.DataFrame({"optimizer": o, "seed": 0, "step": [1, 2], "test_accuracy": [0.5, 0.9]})
         for o in ("adam", "laprop")
     ]
-    figure = resnet20.draw(tables(tmp_path, "resnet20", [{"seed": 0}], pd.concat(curves)))
+    rows = [{"optimizer": o, "seed": 0, "test_accuracy": 0.9} for o in ("adam", "laprop")]
+    found = tables(tmp_path, "resnet20", rows, pd.concat(curves))
+    figure = resnet20.draw(found)
     assert len(figure.axes[0].lines) == 3
     plt.close(figure)
+    assert resnet20.finding(found).endswith("Adam 90.00 %, LaProp 90.00 %")
 
 
 # Statements without a figure of the paper ---------------------------------------------------------
@@ -225,6 +230,10 @@ def test_clipping_is_needed_where_the_loss_is_higher_without_it(tmp_path: Path) 
     assert clipping.no_clipping(found, exploding=True).held is False
     style.use()
     plt.close(clipping.draw(found))
+    assert (
+        clipping.finding(found)
+        == "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones"
+    )
 
 
 @pytest.mark.parametrize(("control", "held"), [(1.1, True), (0.8, False)])
@@ -251,6 +260,10 @@ def test_a_schedule_of_nu_is_best_where_its_control_is_not(
     assert nu_schedule.nu_over_time(found, last=True).held is True
     style.use()
     plt.close(nu_schedule.draw(found))
+    assert (
+        nu_schedule.finding(found)
+        == f"LaProp: a small ν first and a larger one later is {'' if held else 'not '}best"
+    )
 
 
 @pytest.mark.parametrize(("wide", "wider"), [("laprop", True), ("adam", False)])
@@ -269,6 +282,8 @@ def test_a_range_is_wider_where_more_settings_work(tmp_path: Path, wide: str, wi
     assert tuning_range.adam_settings_work(found).held is wider
     style.use()
     plt.close(tuning_range.draw(found))
+    share = dict(re.findall(r"(\w+) (\d+)%", tuning_range.finding(found)))
+    assert int(share[NAMES[wide]]) > min(map(int, share.values()))
 
 
 @pytest.mark.parametrize(("factor", "held"), [(1.2, True), (1.5, None), (3.0, False)])

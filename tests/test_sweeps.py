@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -11,129 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import forked
 import psutil
 import pytest
-from conftest import ROOT, SERVER, TOYS, files, statuses, wait_for
+from conftest import ROOT, SERVER, files, statuses, wait_for
+from swept import LAUNCHERS, PAUSE, SEEDS, STEPS, Sweep
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
-SEEDS, STEPS, PAUSE = range(4), 30, 0.05
-LAUNCHERS = {
-    "basic": (),
-    "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-    "submitit_local": ("hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"),
-    "ray": ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"),
-}
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the toy task in it."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("experiments", "configs", "laprop"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build")
-        )
-    shutil.copy(TOYS / "toy.py", folder / "experiments")
-    shutil.copy(TOYS / "toy.yaml", folder / "configs" / "task")
-    return folder
-
-
-class Sweep:
-    """A sweep over four cells of the toy task, of about two seconds each, in the test's folder."""
-
-    def __init__(self, checkout: Path, folder: Path) -> None:
-        self.folder = folder
-        self.output = folder / "outputs"
-        self.checkout = checkout
-        self.before: list[
-            str
-        ] = []  # command in front of Python's, such as one that changes the clock
-        folder.mkdir(exist_ok=True)
-
-    def start(
-        self, *arguments: str, seeds: Sequence[int] = SEEDS, **env: str
-    ) -> subprocess.Popen[bytes]:
-        """Start the sweep as a process; its output goes to files."""
-        return subprocess.Popen(
-            [*self.before, sys.executable, "-m", "experiments", "-m", "task=toy",
-             f"task.steps={STEPS}", f"task.pause={PAUSE}", "task.starts=starts", "threads=1",
-             "checkpoint_every=0", f"seed={','.join(map(str, seeds))}", f"output={self.output}",
-             *arguments],
-            cwd=self.folder,
-            env=os.environ
-            | {"PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
-            | env,
-            stdout=(self.folder / "out").open("wb"),
-            stderr=(self.folder / "err").open("wb"),
-        )  # fmt: skip
-
-    def said(self) -> str:
-        """What the last process printed: standard output, then standard error."""
-        return (self.folder / "out").read_text() + (self.folder / "err").read_text()
-
-    def to_its_end(self, *arguments: str, **env: str) -> None:
-        """Repeat the sweep, as a user would, until no cell is busy in another process."""
-        for _ in range(20):
-            assert self.start(*arguments, **env).wait(300) == 0, self.said()
-            if "busy: 0" in self.said():
-                return
-        pytest.fail(f"never done: {self.said()}")
-
-    def finished(self) -> dict[str, dict[str, Any]]:
-        return {k: m for k, m in statuses(self.output).items() if m["status"] == "finished"}
-
-    def starts(self) -> list[str]:
-        """Keys of the runs in the order in which their trainings began."""
-        path = self.folder / "starts"
-        return path.read_text().split() if path.exists() else []
-
-    def numbers(self) -> dict[str, list[bytes]]:
-        """The bytes of each finished cell's files of numbers."""
-        names = ("summary.json", "metrics.jsonl", "layers.csv")
-        return {
-            key: [(self.output / "toy" / key / name).read_bytes() for name in names]
-            for key in self.finished()
-        }
-
-    def midway(self) -> bool:
-        """Whether some cell has made some of its steps and not all."""
-        running = [k for k, m in statuses(self.output).items() if m["status"] == "running"]
-        logs = (self.output / "toy" / key / "metrics.jsonl" for key in running)
-        return any(log.exists() and 0 < log.read_bytes().count(b"\n") < STEPS - 5 for log in logs)
-
-    def at_work(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        """The descendants of a process that are training: those that have a log open."""
-        found = []
-        for child in psutil.Process(process.pid).children(recursive=True):
-            try:
-                if any(file.path.endswith("metrics.jsonl") for file in child.open_files()):
-                    found.append(child)
-            except psutil.Error:  # it ended meanwhile
-                pass
-        return found
-
-
-@pytest.fixture
-def sweep(checkout: Path, tmp_path: Path) -> Sweep:
-    return Sweep(checkout, tmp_path / "sweep")
-
-
-@pytest.fixture(scope="module")
-def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
-    """The numbers of a sweep that was not disturbed."""
-    sweep = Sweep(checkout, tmp_path_factory.mktemp("alone"))
-    sweep.to_its_end()
-    numbers = sweep.numbers()
-    assert len(numbers) == len(SEEDS)
-    return numbers
-
-
 # Launchers ----------------------------------------------------------------------------------------
 
 
@@ -145,15 +34,20 @@ def test_a_failed_run_stops_no_other(cli: CLI, checkout: Path, tmp_path: Path, l
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "finished: 1, diverged: 1, busy: 0, failed: 2"
-    failed = [key for key, m in statuses(tmp_path / "outputs").items() if m["status"] == "failed"]
-    lines = sorted(line for line in done.stderr.splitlines() if line.startswith("failed: "))
-    for line, key in zip(lines, sorted(failed), strict=True):
-        said = f"failed: outputs/toy/{key}: RuntimeError: this step fails as it was told to ("
-        assert line.startswith(said)
-        place, _, hint = line.removeprefix(said).partition("; ")
-        assert re.fullmatch(r".*toy\.py:\d+", place)
-        assert hint == "the traceback is in its manifest.json)"
-    if launcher == "joblib":  # the two workers share the two cores
+    runs = statuses(tmp_path / "outputs")
+    failed = {key for key, m in runs.items() if m["status"] == "failed"}
+    said = re.findall(
+        r"^failed: laprop explode_at \S+ fail_at 1: RuntimeError: this step fails as it was told "
+        r"to \(.*toy\.py:\d+\); the traceback is in outputs/toy/(\w+)/manifest\.json$",
+        done.stderr,
+        re.MULTILINE,
+    )
+    assert sorted(said) == sorted(failed)
+    summary = next(m for m in runs.values() if m["status"] == "finished")["key"]
+    loss = json.loads((tmp_path / "outputs" / "toy" / summary / "summary.json").read_text())["loss"]
+    assert f"laprop explode_at -1 fail_at -1: loss {loss:.4g} (" in done.stdout
+    assert "laprop explode_at 2 fail_at -1: diverged at step 2 (" in done.stdout
+    if launcher == "joblib":  # the machine is shared out, not asked for twice
         threads = [
             m["environments"][-1]["hardware"]["threads"]
             for m in statuses(tmp_path / "outputs").values()
@@ -183,10 +77,7 @@ def test_ray_runs_a_sweep_on_this_machine(cli: CLI, tmp_path: Path):
     assert "finished: 2, diverged: 0, busy: 0, failed: 0" in done.stdout.splitlines()
     runs = statuses(output)
     assert {m["status"] for m in runs.values()} == {"finished"}
-    workers = set(re.findall(r"\(_run_job pid=(\d+)\)", done.stdout))  # processes of Ray
-    for key in runs:
-        assert f"finished: {output}/rosenbrock/{key}" in done.stdout
-    assert len(workers) == 2
+    assert len(runs) == 2
 
 
 def test_the_slurm_preset_composes():
@@ -271,12 +162,14 @@ def test_an_interrupted_sweep_ends_with_128_plus_the_signal(tmp_path: Path):
         time.sleep(0.01)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "Traceback" not in err
     (run,) = statuses(tmp_path / "outputs").values()
     assert run["status"] == "interrupted"
-    assert out.splitlines()[-1].endswith(f"{run['key']}; the same command resumes it")
+    assert err.splitlines() == [
+        "stops after this step, a checkpoint is kept; again to stop now",
+        "ended: 0 of 2, 1 interrupted; the same command goes on",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -405,8 +298,8 @@ def test_a_full_disk_is_one_line(tmp_path: Path):
     (run,) = statuses(tmp_path / "outputs").values()
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    what = f"failed: outputs/rosenbrock/{run['key']}: OSError: [Errno 27] File too large ("
-    assert line.startswith(what)
+    assert re.match(r"failed: .*: OSError: \[Errno 27\] File too large \(", line)
+    assert run["key"] in line
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from experiments.common import records
@@ -27,6 +26,7 @@ from experiments.common.config import Settings, composed, decides, expand
 from experiments.common.execution import FINAL, read_manifest
 from experiments.common.messages import ConfigError
 from experiments.common.records import Results
+from experiments.common.tables import described, logged, rows, varying, with_summary
 from experiments.common.versions import versions
 
 
@@ -62,15 +62,15 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             f"{len(missing)} of {len(every)} runs are not finished; run "
             f"python -m experiments {sweep}{' '.join(overrides)}"
         )
-    axes = _varying(every)
+    axes = varying([described(settings) for settings in every])
     if there:
         committed.check(axes, target)
     runs, curves, extra = [], [], {}
     for settings in every:
-        members, folder = _members(settings, axes), found[settings.key]
+        members, folder = rows(described(settings), axes), found[settings.key]
         if folder is not None:
-            runs.append(_with_summary(folder, members))
-            curves.append(_curves(folder, members))
+            runs.append(with_summary(folder, members))
+            curves.append(logged(folder, members))
             for path in sorted(folder.glob("*.csv")):
                 extra.setdefault(path.name, []).append(pd.read_csv(path))
         elif settings.key in committed.runs:
@@ -220,75 +220,6 @@ def _replaced(target: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _flat(settings: Settings) -> dict[str, Any]:
-    """Decisive settings by dotted key."""
-    flat = {f"optimizer.{k}": v for k, v in asdict(settings.optimizer).items()}
-    flat |= {f"task.{k}": v for k, v in asdict(settings.task).items()}
-    return flat | {"seed": settings.seed}
-
-
-def _varying(every: Sequence[Settings]) -> dict[str, str]:
-    """Column name -> dotted key, for the optimizer, the seed and whatever differs."""
-    flats, batches = [_flat(s) for s in every], [s.axes() for s in every]
-    chosen = []
-    for key in flats[0]:
-        values = {json.dumps(flat[key], sort_keys=True) for flat in flats}
-        batched = any(len(axes.get(key, ())) > 1 for axes in batches)
-        if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
-            chosen.append(key)
-    short = [key.split(".")[-1] for key in chosen]
-    names = [
-        "optimizer"
-        if key == "optimizer.name"
-        else last
-        if short.count(last) == 1
-        else key.replace(".", "_")
-        for key, last in zip(chosen, short, strict=True)
-    ]
-    return dict(zip(names, chosen, strict=True))
-
-
-def _members(settings: Settings, axes: dict[str, str]) -> pd.DataFrame:
-    """One row per member of a run, with the figure's axis columns."""
-    batch = pd.DataFrame(settings.members(), columns=list(settings.axes()))
-    flat = _flat(settings)
-    columns = {name: batch[key] if key in batch else flat[key] for name, key in axes.items()}
-    frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
-    # An optimizer that has no nu, say, is one row of a column of numbers.
-    return frame.apply(lambda column: pd.to_numeric(column) if column.isna().all() else column)
-
-
-def _with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
-    """One row per member: its axes, and its final numbers."""
-    frame = members.copy()
-    summary = json.loads((folder / "summary.json").read_text())
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, values in summary.items():  # a column of None alone is still one of numbers
-        if name in members:
-            raise ValueError(f"{folder}: {name} is in the summary, but is an axis")
-        column = pd.Series(values, index=frame.index)
-        frame[name] = pd.to_numeric(column) if column.isna().all() else column
-    if manifest["diverged_at"] is not None:
-        frame["diverged_at"] = manifest["diverged_at"]
-    return frame
-
-
-def _curves(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
-    """Records of one run, one row per member and step; the lists of a batch are unfolded."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
-    for name in dict.fromkeys(itertools.chain.from_iterable(records)):
-        if name in members:  # it would take the place of the axis
-            raise ValueError(f"{folder}: {name} is logged, but is an axis")
-        values = np.full((len(records), len(members)), np.nan)
-        for row, record in zip(values, records, strict=True):
-            row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
-        whole = name == "step" and np.isfinite(values).all()
-        frame[name] = values.astype(np.int64).ravel() if whole else values.ravel()
-    return frame
-
-
 def _manifest(
     every: Sequence[Settings],
     axes: dict[str, str],
@@ -326,7 +257,7 @@ def _manifest(
         "reduced": (figure.get("reduced") or {}).get(first.scale),
         "axes": axes,
         "summary": [c for c in table.columns if c not in axes],
-        "settings": {k: v for k, v in _flat(first).items() if k not in axes.values()},
+        "settings": {k: v for k, v in described(first).settings.items() if k not in axes.values()},
         "programs": sorted({place["program"] for place in environments}),
         "environments": environments,
         "runs": runs,

@@ -12,9 +12,10 @@ import hashlib
 import importlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -22,22 +23,22 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field
+from pydantic import AfterValidator
 
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.optimizers import (
     HYPERPARAMETERS,
     OPTIMIZERS,
     Optimizer,
+    checked_optimizer,
     hyperparameters,
-    require_usable,
 )
+from experiments.common.schedules import Schedule, checked_schedule
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.versions import versions
 
@@ -61,10 +62,16 @@ SCALES = ("paper", "short", "small", "smoke")  # from the largest
 class Tracking:
     """Where metrics go besides the run's own folder (``configs/tracking``)."""
 
-    name: Literal["none", "wandb"] = "none"
+    name: Literal["none", "tensorboard", "wandb"] = "none"
     project: str = "laprop"
     entity: str | None = None
     mode: Literal["auto", "online", "offline"] = "auto"  # auto: online where an API key is known
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("must be auto, cpu, cuda or cuda:<index>")
+    return name
 
 
 @settings
@@ -77,14 +84,12 @@ class Settings:
     seed: Axis[Annotated[int, Interval(ge=0, lt=2**63)]]
     scale: Literal[SCALES]  # type: ignore[valid-type]
     figure: str | None
-    device: Annotated[
-        str,
-        Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:<index>"),
-    ]
+    device: Annotated[str, AfterValidator(_device)]
     threads: Annotated[int, Ge(1)] | None
     output: Path
     checkpoint_every: Nonnegative  # seconds
     tracking: Tracking
+    schedule: Schedule = Schedule()
 
     def decisive(self) -> dict[str, Any]:
         """All settings that decide the result, as plain nested data.
@@ -97,6 +102,8 @@ class Settings:
             "optimizer": _plain(self.optimizer),
             "seed": _plain(self.seed),
         }
+        if schedule := _plain(self.schedule):
+            plain["schedule"] = schedule
         for axis in getattr(task_module(self.task_name), "AXES", ()):
             *group, name = axis.split(".")
             place = plain[group[0]] if group else plain
@@ -178,7 +185,7 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     for override in map(_parsed, overrides):
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: several values are a sweep: add -m")
-    return validate(composed(*(o for o in overrides if not _is_value(o))), overrides)
+    return _settings(overrides)
 
 
 def command_lines(overrides: Sequence[str]) -> list[list[str]]:
@@ -211,6 +218,11 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
     return lines
 
 
+def count(overrides: Sequence[str]) -> int:
+    """How many runs a command line names, those that it names twice counted twice."""
+    return sum(math.prod(len(choices(text)) for text in line) for line in command_lines(overrides))
+
+
 def expand(overrides: Sequence[str]) -> list[Settings]:
     """Every run that a command line stands for: its sweeps and its figure's grid, validated.
 
@@ -222,35 +234,85 @@ def expand(overrides: Sequence[str]) -> list[Settings]:
     every: dict[str, Settings] = {}
     for line in command_lines(overrides):
         for choice in itertools.product(*map(choices, line)):
-            settings = compose_settings(choice)
+            settings = _settings(choice)
             every.setdefault(settings.key, settings)
     return list(every.values())
 
 
-def for_hydra(overrides: Sequence[str]) -> list[str]:
-    """The same overrides for Hydra itself, which by default refuses keys that no YAML file names.
+def _settings(overrides: Sequence[str]) -> Settings:
+    """The settings of one run: those of the files that it names, then the values that it gives.
 
-    Which keys there are is the dataclasses' to say, and they may have defaults of their own.
+    Hydra composes the files once for each choice of files, and OmegaConf resolves the references
+    in them once for each choice of what they refer to; the runs of a sweep share both.
     """
-    return [f"++{o.lstrip('+')}" if _is_value(o) else o for o in overrides]
+    files = tuple(text for text in overrides if _names_a_file(text))
+    name = _base(*files)["optimizer"]["name"]
+    known = hyperparameters(name)
+    values = [text for text in overrides if not (_names_a_file(text) or _of_hydra(text))]
+    for text in values:
+        group, _, field = _parsed(text).key_or_group.partition(".")
+        if group == "optimizer" and field in HYPERPARAMETERS and field not in known:
+            raise ConfigError(f"{text}: {name} has {', '.join(known)} alone")
+    first = tuple(text for text in values if _concerns_references(text, files))
+    plain = copy.deepcopy(_resolved(files, first))
+    for text in values:
+        if text not in first:
+            _put(plain, _parsed(text).key_or_group, _parsed(text).value())
+    for group, inner in plain.items():
+        for key, value in (inner if isinstance(inner, dict) else {group: inner}).items():
+            if value == "???":
+                raise ConfigError(f"{group}.{key}: missing; it has no default")
+    return _validated(plain)
 
 
-def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
-    """Apply the optimizer's and the scale's block, then the command line again; check the types.
+@cache
+def _references(*files: str) -> str:
+    """Every value of the composed files that refers to others, as one text."""
 
-    Args:
-        config: what Hydra composed; left as it was.
-        overrides: the command line that it was composed with.
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, dict | list):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from texts(item)
+        elif isinstance(value, str) and "${" in value:
+            yield value
 
-    Raises:
-        ConfigError: see :func:`compose_settings`.
-    """
+    return " ".join(texts(_base(*files)))
+
+
+def _concerns_references(text: str, files: tuple[str, ...]) -> bool:
+    """Whether a value refers to others, or may be referred to by one of the files."""
+    override = _parsed(text)
+    name = override.key_or_group.rpartition(".")[2]
+    return "${" in text or isinstance(override.value(), dict) or name in _references(*files)
+
+
+@cache
+def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]:
+    """Composed files and these values without references, ``${...}``; not to be changed."""
+    plain = copy.deepcopy(_base(*files))
+    for text in values:
+        _put(plain, _parsed(text).key_or_group, _parsed(text).value())
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
+    except OmegaConfBaseException as error:
+        *groups, name = str(error.full_key).split(".")
+        for group in groups:
+            plain = plain[group]
+        what = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}={plain[name]}: {what}") from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+@cache
+def _base(*files: str) -> dict[str, Any]:
+    """The composed files with the optimizer's and the scale's block applied; not to be changed."""
+    config = copy.deepcopy(composed(*files))
+    OmegaConf.set_struct(config, False)
     for group in ("task", "optimizer", "tracking"):
         if not config.get(group):
             allowed = ", ".join(_options(group))
             raise ConfigError(f"{group}=null: one is needed; allowed are {allowed}")
-    config = copy.deepcopy(config)
-    OmegaConf.set_struct(config, False)
     name, scale = config.task.name, config.scale
     scales = config.get("scales") or {}
     if scale not in SCALES:
@@ -265,31 +327,41 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
     known = hyperparameters(config.optimizer.name)
     for key in [key for key in HYPERPARAMETERS if key not in known]:
         config.optimizer.pop(key, None)  # of the task's file, for those that have it
-    for override in map(_parsed, overrides):
-        key = override.key_or_group
-        group, _, field = key.partition(".")
-        if group == "optimizer" and field in HYPERPARAMETERS and field not in known:
-            allowed = ", ".join(known)
-            raise ConfigError(f"{override.input_line}: {config.optimizer.name} has {allowed} alone")
-        if _is_value(str(override.input_line)):
-            OmegaConf.update(config, key, override.value())
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = str(error.full_key)
-        raw = OmegaConf.to_container(OmegaConf.select(config, key.rpartition(".")[0]) or config)
-        value = raw[key.rpartition(".")[2]]  # type: ignore[index, call-overload]
-        raise ConfigError(f"{key}={value}: {str(error).splitlines()[0]}") from error
+    for key in ("grids", "scales", "optimizers"):
+        config.pop(key, None)
+    plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _put(plain: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value by its dotted key; of a dictionary, each of its values."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _put(plain, f"{key}.{name}", item)
+        return
+    *groups, name = key.split(".")
+    for group in groups:
+        plain = plain.setdefault(group, {})
+        if not isinstance(plain, dict):
+            raise ConfigError(f"{key}={shown(value)}: {group} is one value and has none below it")
+    plain[name] = value
+
+
+def _validated(plain: dict[str, Any]) -> Settings:
+    """Settings from plain values: types, ranges, and what the task lets in."""
     if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
         raise ConfigError("output=: must be the path of a folder")
+    name = plain["task"]["name"]
     module = task_module(name)
-    require_usable(config.optimizer.name, module, name)
-    task = {key: value for key, value in plain["task"].items() if key != "name"}
+    own = {key: value for key, value in plain["task"].items() if key != "name"}
+    optimizer = checked_optimizer(plain["optimizer"], module, name)
+    task = checked(module.Config, own, "task.")
     values = {key: plain[key] for key in plain if key in Settings.__dataclass_fields__} | {
         "task_name": name,
-        "task": checked(module.Config, task, "task."),
-        "optimizer": checked(Optimizer, plain["optimizer"], "optimizer."),
+        "task": task,
+        "optimizer": optimizer,
+        "schedule": checked_schedule(plain["schedule"], module, name, task, optimizer.name),
         "tracking": checked(Tracking, plain["tracking"], "tracking."),
         "figure": (plain.get("figure") or {}).get("name"),
     }
@@ -306,18 +378,32 @@ def validate(config: DictConfig, overrides: Sequence[str]) -> Settings:
     return result
 
 
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON and YAML hold them; :func:`restored` makes them settings again."""
+    return dict(json.loads(json.dumps(asdict(settings), default=str)))  # paths as text
+
+
+def restored(plain: dict[str, Any]) -> Settings:
+    """The settings that :func:`plain_settings` wrote down, in another process or later."""
+    config = task_module(plain["task_name"]).Config
+    parts = {"task": config, "optimizer": Optimizer, "tracking": Tracking}
+    return Settings(**plain | {name: part(**plain[name]) for name, part in parts.items()})
+
+
 @cache
-def composed(*overrides: str) -> DictConfig:
+def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
     """What Hydra composes from ``configs/``; shared, so not to be changed.
+
+    Args:
+        overrides: in Hydra's grammar.
+        with_hydra: keep Hydra's own settings, as its launchers need them.
 
     Raises:
         ConfigError: for a group or an option that is not there.
     """
     try:
-        if GlobalHydra.instance().is_initialized():  # inside a run that Hydra started
-            return compose("config", list(overrides))
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose("config", list(overrides))
+            return compose("config", list(overrides), return_hydra_config=with_hydra)
     except MissingConfigException as error:
         if error.missing_cfg_file is None or not error.options:
             raise ConfigError(one_line(error)) from error
@@ -330,13 +416,7 @@ def composed(*overrides: str) -> DictConfig:
 @cache
 def _parsed(text: str) -> Override:
     """One override, its grammar and its top-level key checked."""
-    try:
-        (override,) = OverridesParser.create().parse_overrides([text])
-    except OverrideParseException as error:
-        raise ConfigError(
-            f"{text}: not key=value in Hydra's grammar ({str(error).splitlines()[0]}); "
-            "quote a value that has = , or brackets in it"
-        ) from None
+    override = _in_grammar(text)
     key = override.key_or_group
     first = re.split("[./]", key)[0]
     known = [field.name for field in fields(Settings) if field.name != "task_name"]
@@ -352,6 +432,24 @@ def _parsed(text: str) -> Override:
     if key in [f"{group}.name" for group in GROUPS]:
         raise ConfigError(f"{key}={value}: is chosen by {key.removesuffix('.name')}={value}")
     return override
+
+
+def _in_grammar(text: str) -> Override:
+    """One override by Hydra's grammar, which knows no letters beyond ASCII outside of quotes.
+
+    Where it cannot read a path or such letters, they are taken as they were typed.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except OverrideParseException as error:
+        key, equals, value = text.partition("=")
+        if equals and key.isascii() and (key == "output" or not value.isascii()):
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            return OverridesParser.create().parse_overrides([f"{key}='{quoted}'"])[0]
+        raise ConfigError(
+            f"{text}: not key=value in Hydra's grammar ({str(error).splitlines()[0]}); "
+            "quote a value that has = , or brackets in it"
+        ) from None
 
 
 def choices(text: str) -> list[str]:
@@ -376,11 +474,25 @@ def choices(text: str) -> list[str]:
 
 def decides(override: str) -> bool:
     """Whether an override changes which runs there are, beyond naming the figure and the scale."""
-    key = _parsed(override).key_or_group
-    return key in ("task", "optimizer") or (_is_value(override) and not key.startswith("tracking."))
+    return re.split("[./=]", _parsed(override).key_or_group)[0] in (
+        *("task", "optimizer", "schedule", "seed"),
+    )
 
 
-def _is_value(override: str) -> bool:
-    """Whether it sets one of the values that blocks also set, rather than a file or a folder."""
-    key = _parsed(override).key_or_group
-    return key == "seed" or key.startswith(("task.", "optimizer.", "tracking."))
+def _names_a_file(override: str) -> bool:
+    """Whether it chooses a file of ``configs``, or the scale, which chooses a block of one."""
+    return _parsed(override).key_or_group in (*GROUPS, "scale")
+
+
+def _of_hydra(override: str) -> bool:
+    """Whether it is a setting of Hydra itself, ``hydra/launcher=joblib``."""
+    return _parsed(override).key_or_group.startswith("hydra")
+
+
+def hydra_settings(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own settings of a command line, for its launchers.
+
+    Raises:
+        ConfigError: for a launcher that is not there.
+    """
+    return composed(*(o for o in overrides if _of_hydra(o)), with_hydra=True)

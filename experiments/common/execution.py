@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,14 +17,15 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from experiments.common import progress
 from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
-from experiments.common.config import ConfigError, Settings, task_module
+from experiments.common.config import ConfigError, Settings, plain_settings, task_module
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
+from experiments.common.status import FINAL, read_manifest
+from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
-
-FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 
 
 def execute(settings: Settings) -> str:
@@ -67,13 +65,13 @@ def _execute(settings: Settings) -> str:
         "status": "running",
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "settings": settings.decisive(),
+        "axes": list(settings.axes()),
         "versions": versions(settings.task_name),
         "environments": _environments(settings),
     }
     write_json(folder / "manifest.json", manifest)
     with atomic(folder / "config.yaml") as path:
-        plain = json.loads(json.dumps(asdict(settings), default=str))  # paths as text
-        path.write_text(yaml.safe_dump(plain, sort_keys=False))
+        path.write_text(yaml.safe_dump(plain_settings(settings), sort_keys=False))
     run = None
     try:
         run = Run(settings)
@@ -83,8 +81,8 @@ def _execute(settings: Settings) -> str:
     except (SystemExit, KeyboardInterrupt):  # Interrupted, or a scheduler's own way out
         manifest["status"] = "interrupted"
         raise
-    except BaseException:
-        manifest |= {"status": "failed", "error": traceback.format_exc()}
+    except BaseException as error:
+        manifest |= {"status": "failed", "failure": failure(error), "error": traceback.format_exc()}
         raise
     finally:
         if run is not None:
@@ -99,7 +97,7 @@ def _execute(settings: Settings) -> str:
         finally:
             if run is not None:  # after the manifest, which the tracker takes along
                 run.close(completed=manifest["status"] in FINAL)
-    for name in CHECKPOINTS:
+    for name in (*CHECKPOINTS, progress.NAME):
         (folder / name).unlink(missing_ok=True)
     if run._signal is not None:  # it came with the last step: this run is done, no other begins
         raise Interrupted(128 + run._signal)
@@ -116,9 +114,12 @@ def _environments(settings: Settings) -> list[dict[str, Any]]:
 
 @contextmanager
 def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to ``handler``."""
+    """SIGINT and SIGTERM go to ``handler``; one that the process ignores, it still ignores."""
+    heeded = [
+        s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN
+    ]
     try:
-        before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, handler) for s in heeded}
     except ValueError:  # not the main thread: whoever owns it handles signals
         before = {}
     try:
@@ -128,18 +129,34 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(number, previous)
 
 
-def check(settings: Settings) -> None:
-    """Whether this machine can do it: the device, the output folder, the tracker.
+def failure(error: BaseException) -> str:
+    """What went wrong in one line: the error's kind, its text, and where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{text} ({place.filename}:{place.lineno})"
+
+
+def check(settings: Settings, here: bool = True) -> None:
+    """Refuse what can be refused before anything begins.
+
+    Args:
+        settings: of the run.
+        here: whether it will run on this machine, so that device and packages can be looked for.
 
     Raises:
-        ConfigError: names the setting and what is allowed.
+        ConfigError: names the setting and what is allowed: the device, the output folder, the
+            tracker, and what :func:`check_task` refuses.
     """
     device, count = device_of(settings.device), torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if here and device.type == "cuda" and (device.index or 0) >= count:
         allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
         raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
-    if settings.tracking.name == "wandb" and importlib.util.find_spec("wandb") is None:
-        raise ConfigError("tracking=wandb: not installed; pip install 'laprop[wandb]' first")
+    tracker = settings.tracking.name
+    if here and tracker in PACKAGES and importlib.util.find_spec(tracker) is None:
+        raise ConfigError(
+            f"tracking={tracker}: not installed; pip install 'laprop[{tracker}]' first"
+        )
+    check_task(settings)
     try:
         settings.output.mkdir(parents=True, exist_ok=True)
         if not os.access(settings.output, os.W_OK | os.X_OK):
@@ -148,6 +165,18 @@ def check(settings: Settings) -> None:
         raise ConfigError(
             f"output={settings.output}: {error.strerror}; must be a folder that can be written"
         ) from None
+
+
+def check_task(settings: Settings) -> None:
+    """Refuse settings that the task's dataclass lets in, but the task does not.
+
+    A task says which in a function ``check(settings)`` of its own.
+
+    Raises:
+        ConfigError: names the setting and what is allowed.
+    """
+    if own := getattr(task_module(settings.task_name), "check", None):
+        own(settings)
 
 
 def outcome(settings: Settings) -> str:
@@ -168,12 +197,3 @@ def status(settings: Settings) -> str | None:
     """What the run's manifest says, or None where there is none that can be read."""
     manifest = read_manifest(settings.folder)
     return None if manifest is None else str(manifest["status"])
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a run's folder, or None where there is none that can be read."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        return dict(manifest) if "status" in manifest else None
-    except (OSError, ValueError, TypeError):
-        return None

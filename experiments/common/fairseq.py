@@ -36,6 +36,7 @@ from filelock import FileLock
 import laprop
 from experiments.common import ROOT
 from experiments.common.config import ConfigError, Settings
+from experiments.common.messages import shown
 from experiments.common.run import Run
 from experiments.common.versions import versions
 
@@ -45,17 +46,18 @@ RECORD = re.compile(r"\| train_inner \| (\{[^{}]*\})$")
 SAVED = re.compile(r"\| Saved checkpoint \S+ \(epoch \d+ @ (\d+) updates")
 
 
-def require(task: str) -> None:
-    """Refuse a task where fairseq is not installed.
+def check(settings: Settings) -> None:
+    """Refuse an optimizer that fairseq does not have, and any task where there is no fairseq.
 
     Raises:
-        ConfigError: with how to get it.
+        ConfigError: with what is allowed, or how to get it.
     """
     if importlib.util.find_spec("fairseq") is None:
         raise ConfigError(
-            f"task={task}: fairseq is not installed here; `make fairseq` builds it (three minutes, "
-            "a C++ compiler)"
+            f"task={settings.task_name}: fairseq is not installed here; `make fairseq` builds it "
+            "(three minutes, a C++ compiler)"
         )
+    optimizer(settings)
 
 
 def check_lengths(cfg: Any) -> None:
@@ -121,30 +123,47 @@ def tool(name: str, *arguments: object, log: Path, device: torch.device | None =
         raise RuntimeError(f"{name}: {_last_words(log)} ({log})")
 
 
+# Options of laprop.LaProp, the argument of our plugin for each, and its value there.
+FLAGS = {
+    "amsgrad": ("--laprop-amsgrad", True),
+    "centered": ("--laprop-centered", True),
+    "cautious": ("--laprop-cautious", True),
+    "eps_in_sqrt": ("--laprop-eps-in-sqrt", True),
+    "lr_in_momentum": ("--laprop-lr-outside-momentum", False),
+    "lr_weighted_correction": ("--laprop-printed-correction", False),
+}
+VALUES = {
+    "agc": "--laprop-agc",
+    "centered_warmup": "--laprop-centered-warmup",
+    "low_precision": "--laprop-low-precision",
+    "state_dtype": "--laprop-state-dtype",
+}
+OPTIMIZERS = ("adam", "amsprop", "laprop")
+OPTIONS = (*FLAGS, *VALUES)
+
+
 def optimizer(settings: Settings) -> list[str]:
     """The optimizer of the settings on fairseq's command line.
 
     Raises:
-        ConfigError: for an optimizer or a decay that fairseq does not have.
+        ConfigError: for an option of adam's.
     """
     h = settings.optimizer
+    options = {"amsgrad": h.name == "amsprop"} | (h.options or {})
     betas = f"({h.mu}, {h.nu})"
     shared = ["--lr", str(h.lr), "--weight-decay", str(h.weight_decay)]
     if h.name == "adam":
-        if h.weight_decay and not h.decay_by_lr:
-            raise ConfigError(
-                "optimizer.decay_by_lr=False: fairseq's adam scales the decay by lr; "
-                "set optimizer.decay_by_lr=true"
-            )
+        for name, value in (h.options or {}).items():
+            raise ConfigError(f"optimizer.{name}={shown(value)}: fairseq's adam has no such option")
         own = ["--optimizer", "adam", "--adam-betas", betas, "--adam-eps", str(h.epsilon)]
         return [*own, *shared]
-    options = {"laprop": [], "amsprop": ["--laprop-amsgrad"]}
-    if h.name not in options:
-        allowed = ", ".join(["adam", *options])
-        raise ConfigError(f"optimizer={h.name}: fairseq and our plugin have {allowed}")
     own = ["--optimizer", "laprop", "--laprop-betas", betas, "--laprop-eps", str(h.epsilon)]
     decay = ["--laprop-decay", "by_lr" if h.decay_by_lr else "paper"]
-    return [*own, *decay, *options[h.name], *shared]
+    flags = [flag for name, (flag, on) in FLAGS.items() if options.get(name, not on) == on]
+    values = [
+        str(word) for name in VALUES if name in options for word in (VALUES[name], options[name])
+    ]
+    return [*own, *decay, *flags, *values, *shared]
 
 
 def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) -> pd.DataFrame:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 T = TypeVar("T")
 
@@ -17,72 +19,32 @@ class ConfigError(Exception):
 
 
 def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
-    """Validate one dataclass; pydantic's errors become ``key=value: what is allowed``."""
-    adapter = TypeAdapter(schema)
+    """Make one of our dataclasses; pydantic's errors become ``key=value: what is allowed``."""
     try:
-        result = adapter.validate_python(values)
+        result = schema(**values)
     except ValidationError as error:
-        nodes = adapter.json_schema().get("properties", {})
-        raise ConfigError("; ".join(_problem(e, nodes, prefix) for e in error.errors())) from None
+        raise ConfigError("; ".join(_problem(e, schema, prefix) for e in error.errors())) from None
     for name, value in values.items():  # pydantic takes true for 1
         if isinstance(value, bool) and not isinstance(getattr(result, name), bool):
-            words = _in_words(adapter.json_schema()["properties"][name])
-            raise ConfigError(f"{prefix}{name}={shown(value)}: must be {words}")
+            raise ConfigError(f"{prefix}{name}={shown(value)}: must be a number, not true or false")
     return result
 
 
-def _problem(error: Any, nodes: Mapping[str, Any], prefix: str) -> str:
-    """One of pydantic's errors as a line; ``nodes``: the JSON schema of each field."""
+def _problem(error: Any, schema: Any, prefix: str) -> str:
+    """One of pydantic's errors as a line."""
     name = str(error["loc"][0]) if error["loc"] else ""
     key, value = prefix + name, shown(error["input"])
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return str(unknown(key, value, name, [node for node in nodes if node != "name"]))
+    if error["type"] == "unexpected_keyword_argument":
+        return str(unknown(key, value, name, [f.name for f in fields(schema) if f.name != "name"]))
     if error["type"] in ("value_error", "assertion_error"):  # of a check that the task wrote itself
         return f"{key}={value}: {error['ctx']['error']}" if name else str(error["ctx"]["error"])
-    if error["type"] == "missing" and len(error["loc"]) == 1:
-        return f"{key}: missing; must be {_in_words(nodes[name])}"
+    what = str(error["msg"]).replace("Input should be", "must be")
     if error["type"] == "too_short":
         return f"{key}={value}: must not be empty"
-    if error["type"] == "finite_number":
-        return f"{key}={value}: must be finite"
-    words = _in_words(nodes[name])
-    if prefix == "optimizer.":  # null stands for a hyper-parameter that an optimizer does not have
-        words = words.removesuffix(", or null")
-    return f"{key}={value}: must be {words}{near(value, nodes[name].get('enum', ()))}"
-
-
-def _in_words(node: Mapping[str, Any]) -> str:
-    """What a JSON schema lets in, in words."""
-    if "description" in node:
-        return str(node["description"])
-    if "enum" in node:
-        return "one of " + ", ".join(map(shown, node["enum"]))
-    options = node.get("anyOf") or node.get("oneOf")
-    if options:
-        # An Axis is `x or a list of x`: whether the task takes the list, its AXES say.
-        return ", or ".join(_in_words(o) for o in options if o.get("items") not in options)
-    kind = node.get("type")
-    if kind == "array":
-        if "prefixItems" in node:
-            return f"a list of {len(node['prefixItems'])} values"
-        return f"a list, each {_in_words(node.get('items', {}))}"
-    words = {
-        "integer": "an integer",
-        "number": "a number",
-        "boolean": "true or false",
-        "null": "null",
-        "string": "text",
-    }
-    bounds = {
-        "minimum": "at least",
-        "exclusiveMinimum": "greater than",
-        "maximum": "at most",
-        "exclusiveMaximum": "less than",
-        "multipleOf": "a multiple of",
-    }
-    limits = " and ".join(f"{word} {node[key]}" for key, word in bounds.items() if key in node)
-    noun = words.get(str(kind), str(kind)) if node.get("format") != "path" else "a path"
-    return f"{noun}, {limits}" if limits else noun
+    if error["type"] == "missing":
+        return f"{key}: missing" if len(error["loc"]) == 1 else f"{key}={value}: is too short"
+    allowed = re.findall("'([^']*)'", error.get("ctx", {}).get("expected", ""))
+    return f"{key}={value}: {what}{near(value, allowed)}"
 
 
 def unknown(key: str, value: str, name: str, allowed: Sequence[str]) -> ConfigError:

@@ -1,29 +1,59 @@
-"""An optimizer's settings, and the torch optimizer that they stand for."""
+"""An optimizer's settings, and the class or the rule that they stand for.
+
+``configs/optimizer/<name>.yaml`` holds all that is known about an optimizer::
+
+    name: adamw
+    _target_: torch.optim.AdamW  # any class or function that makes a torch optimizer
+    decay: by_lr                 # the class multiplies its weight decay by lr
+    names: {mu: "betas[0]"}      # what the class calls lr, mu, nu, epsilon, weight_decay
+    lr: 1.0e-3                   # the hyper-parameters, of those names
+    amsgrad: false               # and any other argument of the class
+
+``names`` is needed where the class departs from :data:`NAMES`; null says that the class has no such
+thing. It may name further arguments, as ``beta1: "betas[0]"``. docs/extend.md explains it by
+examples.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
 from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from omegaconf import OmegaConf
+import yaml
+from hydra.utils import get_object
+from pydantic import create_model
 
-from experiments.common.messages import ConfigError
+from experiments.common.messages import ConfigError, checked, one_line, shown, unknown
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from laprop import LaProp
-from laprop.functional import ALGORITHMS
+from laprop.functional import ALGORITHMS, Algorithm
 
 OPTIMIZERS = tuple(sorted(file.stem for file in (CONFIGS / "optimizer").glob("*.yaml")))
 HYPERPARAMETERS = ("lr", "mu", "nu", "epsilon")
-
-# Options that make laprop.LaProp the other optimizers of its family.
-LAPROP = {
-    "laprop": {},
-    "laprop_printed": {"eps_in_sqrt": True, "lr_weighted_correction": False},
-    "amsprop": {"amsgrad": True},
-    "centered": {"centered": True},
+NAMES = {
+    "lr": "lr",
+    "mu": "betas[0]",
+    "nu": "betas[1]",
+    "epsilon": "eps",
+    "weight_decay": "weight_decay",
 }
+"""What most classes call the hyper-parameters."""
+
+# Variants that a rule of laprop.functional and the class of the same optimizer both have.
+FLAGS = (
+    *("amsgrad", "centered", "lr_in_momentum", "lr_weighted_correction"),
+    *("eps_in_sqrt", "cautious"),
+)
+RULE_OPTIONS = (*FLAGS, "agc", "centered_warmup")  # that laprop.functional's rules take
 
 
 @settings
@@ -31,6 +61,9 @@ class Optimizer:
     """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
 
     An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
+    ``options`` are further arguments of its class, where they depart from what the optimizer's rule
+    or else the class has. ``definition`` is what the file says of the class. It is None for an
+    optimizer with a rule in ``laprop.functional``, which is what its name says.
     """
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
@@ -40,27 +73,196 @@ class Optimizer:
     epsilon: Axis[Nonnegative] | None = None
     weight_decay: Nonnegative = 0.0
     decay_by_lr: bool = False  # False: theta (1 - w), the paper's; True: theta (1 - lr w), AdamW's
+    options: dict[str, Any] | None = None
+    definition: dict[str, Any] | None = None
+
+
+@settings
+class Name:
+    """The name alone, which says what else there may be."""
+
+    name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
+
+
+DEFINITION = ("_target_", "names", "decay")  # keys of a file
+
+
+# The files ----------------------------------------------------------------------------------------
 
 
 @cache
+def _files() -> dict[str, dict[str, Any]]:
+    """What each file in ``configs/optimizer`` says, by its name."""
+    files = {}
+    for name in OPTIMIZERS:
+        files[name] = yaml.safe_load((CONFIGS / "optimizer" / f"{name}.yaml").read_text()) or {}
+        if files[name].get("name") != name:
+            given = shown(files[name].get("name"))
+            raise ConfigError(f"configs/optimizer/{name}.yaml: name={given}: must be {name}")
+    return files
+
+
 def hyperparameters(optimizer: str) -> list[str]:
     """Those of ``HYPERPARAMETERS`` that an optimizer's file names."""
-    named = OmegaConf.load(CONFIGS / "optimizer" / f"{optimizer}.yaml")
-    return [name for name in HYPERPARAMETERS if name in named]
+    return [name for name in HYPERPARAMETERS if name in _files()[optimizer]]
 
 
-def require_usable(optimizer: str, module: ModuleType, task: str) -> None:
+def vectorised(task: ModuleType) -> bool:
+    """Whether a task trains a batch of settings by the rules of ``laprop.functional``."""
+    return any(axis.startswith("optimizer.") for axis in getattr(task, "AXES", ()))
+
+
+def by_rule(optimizer: str, task: ModuleType) -> bool:
+    """Whether a task takes an optimizer's rule rather than its class."""
+    return vectorised(task) and optimizer in ALGORITHMS
+
+
+def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
     """Refuse an optimizer that a task cannot use.
+
+    Args:
+        optimizer: its name.
+        task: the task's module; its ``OPTIMIZERS``, if it has them, are those that it can use.
+        name: the task's name.
 
     Raises:
         ConfigError: names those that it can.
     """
-    usable = [*ALGORITHMS, *getattr(module, "OPTIMIZERS", ())]
+    why = ""
+    if (usable := getattr(task, "OPTIMIZERS", None)) is None:
+        if vectorised(task):
+            usable, why = ALGORITHMS, "is vectorised and "
+        else:
+            usable = [o for o in OPTIMIZERS if "_target_" in _files()[o]]
     if optimizer not in usable:
+        allowed = ", ".join(o for o in OPTIMIZERS if o in usable)
+        rules = ", which have a rule in laprop.functional" if why else ""
         raise ConfigError(
-            f"optimizer={optimizer}: is not for {task}, which takes "
-            f"{', '.join(o for o in OPTIMIZERS if o in usable)}"
+            f"optimizer={optimizer}: is not for {name}, which {why}takes {allowed}{rules}"
         )
+
+
+def option_default(optimizer: str, option: str) -> Any:
+    """The value of an option that is not given; None where the optimizer has no such."""
+    if "_target_" not in _files().get(optimizer, {}):
+        return None
+    kind = _kind(optimizer)
+    return kind.implied().get(option, kind.default(option)) if option in kind.options else None
+
+
+# The class ----------------------------------------------------------------------------------------
+
+
+def sign_sgd(
+    params: Any,
+    lr: float = 4e-4,
+    betas: tuple[float, float] = (0.9, 0.0),
+    weight_decay: float = 0.0,
+    decay_by_lr: bool = False,
+) -> LaProp:
+    """Signed SGD with momentum (Table 1): at nu 0 and epsilon 0 LaProp takes a gradient's sign."""
+    return LaProp(
+        params, lr=lr, betas=betas, eps=0.0, weight_decay=weight_decay, decay_by_lr=decay_by_lr
+    )
+
+
+@cache
+def _class(name: str, target: str) -> Callable[..., torch.optim.Optimizer]:
+    """What ``_target_`` names."""
+    try:
+        return get_object(target)  # type: ignore[no-any-return]
+    except Exception as error:  # whatever a package raises when it is imported
+        missing = error.__cause__ or error
+        raise ConfigError(
+            f"optimizer={name}: _target_={target} cannot be imported ({one_line(missing)}); "
+            "timm's come with pip install 'laprop[optimizers]'"
+        ) from None
+
+
+@cache
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a class takes by name, besides the parameters that are to be trained."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    every = list(inspect.signature(target).parameters.values())[1:]
+    return {p.name: p for p in every if p.kind in named}
+
+
+class _Class:
+    """An optimizer's class, and what it calls things."""
+
+    def __init__(self, name: str) -> None:
+        file = _files()[name]
+        self.name, self.path, self.decay = name, file["_target_"], file.get("decay")
+        self.target = _class(name, self.path)
+        self.parameters = _parameters(self.target)
+        self.slots: dict[str, tuple[str, int | None]] = {}
+        given = file.get("names") or {}
+        for ours, theirs in (NAMES | given).items():
+            argument, index = _slot(name, theirs)
+            if argument in self.parameters:
+                self.slots[ours] = argument, index
+            elif given.get(ours) is not None:
+                raise ConfigError(
+                    f"configs/optimizer/{name}.yaml: names: {ours}={theirs}: {self.path} has "
+                    f"{', '.join(self.parameters)}"
+                )
+
+    @property
+    def options(self) -> list[str]:
+        """Names of what it takes besides our hyper-parameters."""
+        taken = {argument for argument, _ in self.slots.values()} | {"weight_decay", "decay_by_lr"}
+        further = [name for name in self.slots if name not in NAMES]
+        return further + [name for name in self.parameters if name not in taken]
+
+    def default(self, option: str) -> Any:
+        """The value of an option that is not given."""
+        argument, index = self.slots.get(option, (option, None))
+        value = self.parameters[argument].default
+        return value if index is None else value[index]
+
+    def implied(self) -> dict[str, Any]:
+        """Options that an optimizer has by its name: the variant of its rule."""
+        rule = ALGORITHMS.get(self.name)
+        if rule is None:
+            return {}
+        chosen = [flag for flag in FLAGS if getattr(rule, flag)]
+        if rule.lr_in_momentum:  # then the rule says too how it is corrected
+            chosen.append("lr_weighted_correction")
+        return {flag: getattr(rule, flag) for flag in chosen if flag in self.parameters}
+
+    def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by our names as the class's keyword arguments."""
+        arguments: dict[str, Any] = {}
+        for name, value in values.items():
+            argument, index = self.slots.get(name, (name, None))
+            if str(argument).endswith("dtype") and isinstance(value, str):
+                value = getattr(torch, value)
+            if index is None:
+                arguments[argument] = value
+            else:
+                whole = list(arguments.get(argument, self.parameters[argument].default))
+                whole[index] = value
+                arguments[argument] = tuple(whole)
+        return arguments
+
+
+_kind = cache(_Class)
+
+
+def _slot(name: str, text: str | None) -> tuple[str, int | None]:
+    """``betas[0]`` as ``("betas", 0)``, ``eps`` as ``("eps", None)``; null is no argument."""
+    match = re.fullmatch(r"(\w*)(?:\[(\d+)\])?", text or "")
+    if not match:
+        raise ConfigError(
+            f"configs/optimizer/{name}.yaml: names: {text}: must be an argument's name, or an "
+            "element of one such as betas[0]"
+        )
+    return match[1], None if match[2] is None else int(match[2])
+
+
+def slots(optimizer: str) -> dict[str, tuple[str, int | None]]:
+    """Where a class keeps our hyper-parameters: the key of a param group, and an index there."""
+    return _kind(optimizer).slots
 
 
 def torch_optimizer(
@@ -71,49 +273,195 @@ def torch_optimizer(
     Args:
         settings: with one value for each hyper-parameter.
         params: parameters or groups.
-        fused: of torch's own classes; LaProp chooses by itself.
+        fused: of torch's own classes that have it; LaProp chooses by itself.
+    """
+    kind = _kind(settings.name)
+    values = _values(settings, kind)
+    if fused is not None and kind.path.startswith("torch.") and "fused" in kind.parameters:
+        values = {"fused": fused} | values
+    return kind.target(params, **kind.arguments(values))
+
+
+def _values(of: Optimizer, kind: _Class) -> dict[str, Any]:
+    """All that a class is given, by our names."""
+    values = {name: getattr(of, name) for name in (*HYPERPARAMETERS, "weight_decay")}
+    values = {name: v for name, v in values.items() if v is not None and name in kind.slots}
+    if "decay_by_lr" in kind.parameters:
+        values["decay_by_lr"] = of.decay_by_lr
+    return values | kind.implied() | (of.options or {})
+
+
+# The rule -----------------------------------------------------------------------------------------
+
+
+def rule(of: Optimizer, lr_changes: bool) -> tuple[Algorithm, dict[str, Any]]:
+    """The rule of an optimizer's name with its options, for a vectorised task.
+
+    Args:
+        of: an optimizer that has a rule.
+        lr_changes: whether the learning rate is scheduled. Then a rule of LaProp's family has it
+            inside the momentum, as the class has by default; as long as it is constant that makes
+            no difference but rounding.
+
+    Returns:
+        the rule, and what its ``step`` takes besides the hyper-parameters.
+    """
+    options = of.options or {}
+    flags = {name: value for name, value in options.items() if name in FLAGS}
+    algorithm = ALGORITHMS[of.name]
+    if lr_changes and _files()[of.name].get("_target_") == "laprop.LaProp":
+        kind = _kind(of.name)
+        inside = {name: kind.default(name) for name in ("lr_in_momentum", "lr_weighted_correction")}
+        flags = inside | kind.implied() | flags
+    rest = {name: value for name, value in options.items() if name not in FLAGS}
+    return replace(algorithm, **flags), rest
+
+
+# Checks -------------------------------------------------------------------------------------------
+
+
+def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str) -> Optimizer:
+    """The settings of an optimizer, checked against its class before anything runs.
+
+    Args:
+        plain: what was composed for ``optimizer``.
+        task: the module of the task that is to use it.
+        task_name: its name.
 
     Raises:
-        ConfigError: for a weight decay that the optimizer's class applies in another way, and for
-            signum, of which torch has no class.
+        ConfigError: names the setting, its value and what is allowed.
     """
-    name, lr, eps = settings.name, settings.lr, settings.epsilon
-    decay, by_lr = settings.weight_decay, settings.decay_by_lr
-    if name == "signum":
-        raise ConfigError(
-            "optimizer=signum: torch has no class for it; only vectorised tasks have it"
-        )
-    if name in LAPROP or name == "signsgd":
-        # At nu 0 and epsilon 0 a gradient's root mean square is its size: LaProp takes its sign.
-        signs = name == "signsgd"
-        return LaProp(
-            params,
-            lr=lr,
-            betas=(settings.mu, 0.0 if signs else settings.nu),
-            eps=0.0 if signs else eps,
-            weight_decay=decay,
-            decay_by_lr=by_lr,
-            **LAPROP.get(name, {}),
-        )
-    if name in ("adam", "amsgrad"):
-        if decay and not by_lr:
+    name = checked(Name, {"name": plain["name"]}, "optimizer.").name
+    require_usable(name, task, task_name)
+    file, ours = _files()[name], [field.name for field in fields(Optimizer)]
+    for key in DEFINITION:
+        if plain.get(key) != file.get(key):
             raise ConfigError(
-                f"optimizer.decay_by_lr=False: torch's {name} scales the decay by lr; "
-                "set optimizer.decay_by_lr=true"
+                f"optimizer.{key}={shown(plain.get(key))}: is for configs/optimizer/{name}.yaml "
+                "to say; another class is another optimizer, with a file of its own"
             )
-        return torch.optim.AdamW(
-            params,
-            lr=lr,
-            betas=(settings.mu, settings.nu),
-            eps=eps,
-            weight_decay=decay,
-            amsgrad=name == "amsgrad",
-            fused=fused,
-        )
-    if decay:
+    kind = _kind(name) if "_target_" in file else None
+    options = kind.options if kind else []
+    given = {k: v for k, v in plain.items() if k not in (*ours[:-2], *DEFINITION)}
+    for option, value in given.items():
+        if option not in options:
+            known = [*hyperparameters(name), "weight_decay", "decay_by_lr", *options]
+            raise unknown(f"optimizer.{option}", shown(value), option, known)
+    of = checked(Optimizer, {k: v for k, v in plain.items() if k in ours[:-2]}, "optimizer.")
+    if kind is None:
+        _refuse_decay(of, None, task, task_name)
+        return of
+    for missing in set(hyperparameters(name)) - kind.slots.keys():
         raise ConfigError(
-            f"optimizer.weight_decay={decay}: must be 0; torch's {name} adds it to the gradient"
+            f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no {NAMES[missing]}; say "
+            f"in names what it is called there: {', '.join(kind.parameters)}"
         )
-    if name == "sgd":
-        return torch.optim.SGD(params, lr=lr, momentum=settings.mu, fused=fused)
-    return torch.optim.RMSprop(params, lr=lr, alpha=settings.nu, eps=eps)
+    values = _typed(kind, given)
+    values = {k: v for k, v in values.items() if v != kind.implied().get(k, kind.default(k))}
+    definition = None if name in ALGORITHMS else {k: file[k] for k in DEFINITION if k in file}
+    of = replace(of, options=values or None, definition=definition)
+    _refuse_options(of, kind, task, task_name)
+    _refuse_decay(of, kind, task, task_name)
+    if values or of.weight_decay or of.definition:
+        _construct(of, kind)
+    return of
+
+
+def _typed(kind: _Class, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the types that the class declares."""
+    result = checked(_schema(kind.name), given, "optimizer.") if given else None
+    return {name: getattr(result, name) for name in given}
+
+
+@cache
+def _schema(name: str) -> type:
+    """A class whose fields are the options of an optimizer."""
+    kind, types_ = _kind(name), {}
+    for option in kind.options:
+        argument = kind.slots.get(option, (option, None))[0]
+        # An element of betas is a number, whatever the whole is.
+        types_[option] = _type(kind, argument) if argument == option else float
+    return create_model("Options", **{o: (t, None) for o, t in types_.items()})  # type: ignore
+
+
+SIMPLE = (bool, int, float, str, type(None))
+
+
+def _type(kind: _Class, argument: str) -> Any:
+    """The type of an argument as far as YAML can express it; Any where it is not said."""
+    parameter = kind.parameters[argument]
+    if argument.endswith("dtype"):
+        return Literal["float16", "bfloat16", "float32", "float64"] | None
+    try:
+        made = kind.target.__init__ if inspect.isclass(kind.target) else kind.target
+        hint = typing.get_type_hints(made).get(argument)
+    except (NameError, TypeError):
+        hint = None
+    if hint is None:  # no annotation: the kind of the default
+        default = parameter.default
+        if isinstance(default, bool):
+            return bool
+        return int | float if isinstance(default, int | float) else Any
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        known = tuple(t for t in typing.get_args(hint) if t in SIMPLE)
+        return typing.Union[known] if known and known != (type(None),) else Any  # noqa: UP007
+    inner = typing.get_args(hint)
+    return hint if hint in SIMPLE or all(isinstance(t, str) or t in SIMPLE for t in inner) else Any
+
+
+def _refuse_options(of: Optimizer, kind: _Class, task: ModuleType, task_name: str) -> None:
+    """Refuse options that the task would not heed."""
+    taken = getattr(task, "OPTIONS", RULE_OPTIONS if by_rule(of.name, task) else kind.options)
+    for name, value in (of.options or {}).items():
+        setting = f"optimizer.{name}={shown(value)}"
+        if name not in taken:
+            allowed = ", ".join(o for o in kind.options if o in taken) or "none"
+            why = f"is vectorised and {of.name}'s rule has" if by_rule(of.name, task) else "takes"
+            raise ConfigError(f"{setting}: {task_name} {why} {allowed} of its options")
+
+
+def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_name: str) -> None:
+    """Refuse a weight decay that would not be made, or not as the settings say."""
+    if not of.weight_decay or getattr(task, "OWN_DECAY", False):
+        return
+    if getattr(task, "OPTIONS", None) == ():
+        raise ConfigError(f"optimizer.weight_decay={of.weight_decay}: must be 0 in {task_name}")
+    if by_rule(of.name, task):
+        return
+    if kind is None or "weight_decay" not in kind.slots:
+        raise ConfigError(
+            f"optimizer.weight_decay={of.weight_decay}: must be 0; {of.name} has none that leaves "
+            "the gradient alone"
+        )
+    if kind.decay == "by_lr" and not of.decay_by_lr:
+        raise ConfigError(
+            f"optimizer.decay_by_lr=false: {kind.path} scales the decay by lr; "
+            "set optimizer.decay_by_lr=true"
+        )
+
+
+def _construct(of: Optimizer, kind: _Class) -> None:
+    """Make the optimizer of one small parameter, and name the setting that the class refuses."""
+    values = {name: _first(value) for name, value in _values(of, kind).items()}
+
+    def attempt(names: Iterable[str]) -> Exception | None:
+        chosen = {name: values[name] for name in names}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                kind.target([torch.nn.Parameter(torch.zeros(2, 2))], **kind.arguments(chosen))
+            except Exception as error:  # of a class of elsewhere: of any kind
+                return error
+        return None
+
+    if (error := attempt(values)) is None:
+        return
+    for name, value in values.items():
+        if alone := attempt([name]):
+            raise ConfigError(f"optimizer.{name}={shown(value)}: {one_line(alone)}")
+    raise ConfigError(f"optimizer={of.name}: {one_line(error)}")
+
+
+def _first(value: Any) -> Any:
+    """The value, or the first of an axis."""
+    return value[0] if isinstance(value, list) else value

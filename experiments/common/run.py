@@ -13,6 +13,7 @@ Folder of a run, ``<output>/<task>/<key>/``:
 ``metrics.jsonl``       one JSON object per ``run.log``; grows by appending
 ``summary.json``        the numbers of ``run.summary``; for a batch one list entry per member
 ``<name>.csv``          a table of ``run.table``
+``best.pt``             what ``run.best`` kept
 ``checkpoint.pt``       only while the run is unfinished; ``checkpoint.old.pt`` is the one before
 ======================  ==========================================================================
 """
@@ -24,10 +25,12 @@ import json
 import math
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -35,7 +38,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from experiments.common import provenance
 from experiments.common.checkpoint import (
@@ -48,9 +50,12 @@ from experiments.common.checkpoint import (
     state_of,
     write_json,
 )
-from experiments.common.config import HYPERPARAMETERS, Settings
-from experiments.common.optimizers import torch_optimizer
-from experiments.common.tracking import Tracker
+from experiments.common.config import HYPERPARAMETERS, Settings, task_module
+from experiments.common.optimizers import by_rule, rule, torch_optimizer
+from experiments.common.progress import Progress
+from experiments.common.schedules import Course, Follower, own_schedule, updates
+from experiments.common.tracking import tracker
+from laprop.functional import Algorithm
 
 CHECKPOINT_SHARE = 20  # times as long as a checkpoint took passes at least before the next
 
@@ -71,7 +76,6 @@ class Grid:
         axes = settings.axes()
         self.frame = pd.DataFrame(settings.members(), columns=list(axes))
         self._device = device
-        self._optimizer = settings.optimizer
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -81,17 +85,6 @@ class Grid:
         if values.dtype.kind not in "fi":
             return values
         return torch.from_numpy(values.copy()).to(self._device)
-
-    def hyper(self) -> dict[str, Any]:
-        """What ``laprop.functional``'s steps take: lr, mu, nu, epsilon, each (B,); the decay.
-
-        An optimizer that has no nu, say, gets none: its rule ignores it.
-        """
-        optimizer = self._optimizer
-        names = [name for name in HYPERPARAMETERS if getattr(optimizer, name) is not None]
-        values: dict[str, Any] = {name: self[f"optimizer.{name}"] for name in names}
-        factor = values["lr"] if optimizer.decay_by_lr else 1.0
-        return values | {"weight_decay": optimizer.weight_decay * factor}
 
     def codes(self, axis: str) -> tuple[list[Any], Tensor]:
         """The distinct values of an axis and, per member, the index into them, shape (B,)."""
@@ -110,21 +103,36 @@ class Run:
         device: where to train.
         grid: the members of a vectorised task, see :class:`Grid`.
         folder: the run's own folder.
+        algorithm: of a vectorised task, the optimizer's rule with the options of the settings.
     """
+
+    algorithm: Algorithm
 
     def __init__(self, settings: Settings) -> None:
         self.config = settings
         self.folder = settings.folder
         self.device = provenance.device(settings.device)
         self.grid = Grid(settings, self.device)
+        task, optimizer = task_module(settings.task_name), settings.optimizer
+        own, total = own_schedule(task, settings.task), updates(task, settings.task)
+        self._course = Course(settings.schedule, own, total)
+        self._updates = total
+        self._followers: list[Follower] = []
+        self._followed = False
+        self._options: dict[str, Any] = {}
+        self._hyper: dict[str, Any] = {}
+        if by_rule(optimizer.name, task):
+            self.algorithm, self._options = rule(optimizer, "lr" in self._course.changing)
         self.diverged_at: int | None = None
         self._step = 0
         self._tracked: dict[str, Any] = {}
         self._generators: dict[str, torch.Generator] = {}
         self._summary: dict[str, Any] = {}
+        self._best: dict[str, Any] = {}
         self._looping = False
         self._signal: int | None = None
         self._verified = False
+        self._progress = Progress(self.folder)
         self._started = time.monotonic()
         self._save_after = self._started + settings.checkpoint_every
         provenance.reset_peak_memory(self.device)
@@ -136,7 +144,7 @@ class Run:
         self._metrics = (self.folder / "metrics.jsonl").open("ab")
         self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
         self._metrics.seek(0, os.SEEK_END)
-        self._tracker = Tracker(settings)
+        self._tracker = tracker(settings, _records(self.folder / "metrics.jsonl"))
         self._seed_globals()  # after the tracker: what it draws is its own affair
 
     # Randomness and optimizer
@@ -175,7 +183,7 @@ class Run:
     def optimizer(
         self, params: Any, *, fused: bool | None = None, **changes: Any
     ) -> torch.optim.Optimizer:
-        """The optimizer of the settings, as a torch optimizer.
+        """The optimizer of the settings, as a torch optimizer that follows their schedule.
 
         Args:
             params: parameters or groups, as for any torch optimizer.
@@ -183,7 +191,35 @@ class Run:
                 itself: its kernel on a CPU, lists of tensors on a GPU.
             changes: hyper-parameters in the settings' names to be changed, ``lr=...``.
         """
-        return torch_optimizer(replace(self.config.optimizer, **changes), params, fused=fused)
+        settings = replace(self.config.optimizer, **changes)
+        optimizer = torch_optimizer(settings, params, fused=fused)
+        if self._course.changing:
+            self._followers.append(Follower(optimizer, settings, self._course))
+            self._followed = True
+        return optimizer
+
+    def hyper(self, update: int) -> dict[str, Any]:
+        """What ``run.algorithm.step`` takes besides tensors at an update, by the schedule.
+
+        Args:
+            update: its number, counted from 0.
+
+        Returns:
+            lr, mu, nu, epsilon as far as the optimizer has them, and weight_decay, the share of the
+            weights that goes. In a vectorised task each is (B,). Options of the rule besides.
+        """
+        self._followed = True
+        if self._course.changing or not self._hyper:
+            optimizer, axes = self.config.optimizer, self.grid.frame
+            start = {name: getattr(optimizer, name) for name in HYPERPARAMETERS}
+            for name in [name for name, value in start.items() if value is None]:
+                del start[name]  # its rule ignores it
+            start |= {k: self.grid[f"optimizer.{k}"] for k in start if f"optimizer.{k}" in axes}
+            values = self._course.at(update, start)
+            factor = values["lr"] if optimizer.decay_by_lr else self._course.factor(update)
+            decay = {"weight_decay": optimizer.weight_decay * factor}
+            self._hyper = values | decay | self._options
+        return self._hyper
 
     # Steps, checkpoints
 
@@ -210,15 +246,14 @@ class Run:
         step), less often where writing would take more than a twentieth of the time; and when
         SIGINT or SIGTERM arrives, after which the process ends.
         """
-        self._restore()
-        label = f"{self.config.task_name} {self.config.optimizer.name} {self.config.key[:6]}"
-        bar = tqdm(total=total, initial=self._step, desc=label, disable=None, leave=False)
+        self._restore(total)
+        self._progress.update(self._step, total)
         self._looping = True
         try:
             while self._step < total and self.diverged_at is None:
                 yield self._step
                 self._step += 1
-                bar.update()
+                self._progress.update(self._step, total)
                 if self._signal is not None:
                     self.checkpoint()
                     raise Interrupted(128 + self._signal)
@@ -226,7 +261,6 @@ class Run:
                     self.checkpoint()
         finally:
             self._looping = False
-            bar.close()
 
     def checkpoint(self) -> None:
         """Write the checkpoint now. The one before it is kept until the next."""
@@ -237,9 +271,11 @@ class Run:
             "step": self._step,
             "diverged_at": self.diverged_at,
             "summary": self._summary,
+            "best": self._best,
             "metrics_bytes": self._metrics.tell(),
             "wall_time": self.wall_time,
             "peak_memory": self.peak_memory,
+            "updates": [follower.update for follower in self._followers],
             "tracked": {name: state_of(thing) for name, thing in self._tracked.items()},
             "generators": self._generator_states
             | {name: g.get_state() for name, g in self._generators.items()},
@@ -260,14 +296,19 @@ class Run:
         every = self.config.checkpoint_every
         self._save_after = now + (max(every, CHECKPOINT_SHARE * (now - begun)) if every else 0.0)
 
-    def _restore(self) -> None:
+    def _restore(self, total: int) -> None:
         saved, self._checkpoint = self._checkpoint, {}
         if not saved:
             return
         self._step, self.diverged_at = saved["step"], saved["diverged_at"]
-        self._summary = saved["summary"]
+        self._summary, self._best = saved["summary"], saved.get("best", {})
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
+        if "updates" not in saved:  # of before runs counted them: it was at the end of a step
+            saved["updates"] = [self._step * (self._updates or 0) // total] * len(self._followers)
+        for follower, update in zip(self._followers, saved["updates"], strict=True):
+            follower.update = update
+            follower.apply()
         self._generator_states = saved["generators"]
         for name, generator in self._generators.items():
             generator.set_state(self._generator_states.pop(name))
@@ -283,6 +324,9 @@ class Run:
         if not self._looping or self._signal is not None:
             raise Interrupted(128 + number)
         self._signal = number
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else another process says so
+            with suppress(OSError):  # a print might have been interrupted by this very signal
+                os.write(2, b"stops after this step, a checkpoint is kept; again to stop now\n")
 
     # Numbers
 
@@ -317,6 +361,39 @@ class Run:
                 raise ValueError(f"{name}: {len(value)} numbers for {len(self.grid)} members")
         return plain
 
+    def best(self, name: str, value: float | Tensor, step: int, **things: Any) -> bool:
+        """Keep things as ``best.pt`` where a validation loss is lower than ever before.
+
+        The summary then has ``best_<name>`` and ``best_at``. A loss that is NaN is never the best.
+
+        Args:
+            name: of the loss, for instance ``"valid_loss"``.
+            value: the loss; of an accuracy give the negative.
+            step: when it was measured, in the unit of :meth:`log`.
+            things: what is to be kept, as for :meth:`track`.
+
+        Returns:
+            whether it is the lowest; a task that counts the others can end early.
+        """
+        value = float(value)
+        if not value < self._best.get("value", math.inf):
+            return False
+        self._best = {"value": value, "step": step}
+        self.summary(**{f"best_{name}": value, "best_at": step})
+        with atomic(self.folder / "best.pt") as path:
+            save({key: state_of(thing) for key, thing in things.items()} | {"step": step}, path)
+        return True
+
+    def load_best(self, **things: Any) -> bool:
+        """Give things the states that :meth:`best` kept; False where it kept none."""
+        path = self.folder / "best.pt"
+        if not self._best or not path.exists():
+            return False
+        saved = load(path)
+        for name, thing in things.items():
+            restore_into(thing, saved[name], self.device)
+        return True
+
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``."""
         with atomic(self.folder / f"{name}.csv") as path:
@@ -348,6 +425,11 @@ class Run:
 
     def finish(self) -> str:
         """Write the summary; returns the status, ``finished`` or ``diverged``."""
+        if self._course.changing and not self._followed:
+            raise RuntimeError(
+                f"schedule: {self.config.task_name} made no use of it; its optimizer is to come "
+                "from run.optimizer, or its values of each update from run.hyper"
+            )
         os.fsync(self._metrics.fileno())  # a full network disk may say so only now
         write_json(self.folder / "summary.json", self._summary)
         return "finished" if self.diverged_at is None else "diverged"
@@ -357,6 +439,12 @@ class Run:
         with suppress(OSError):  # what a full disk refused has been reported already
             self._metrics.close()
         self._tracker.finish(self._summary, completed)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """What a log holds."""
+    with path.open() as log:
+        yield from map(json.loads, log)
 
 
 def _seed_of(seed: str, name: str) -> int:

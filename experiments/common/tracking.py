@@ -1,33 +1,74 @@
-"""Metrics to Weights & Biases, if the user wants them there (``tracking=wandb``)."""
+"""Metrics to Weights & Biases or TensorBoard, if the user wants them there (``tracking=...``)."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from experiments.common.config import Settings
 
-FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # of a run's folder, what goes along
+FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # of a run's folder, what wandb takes along
+PACKAGES = ("wandb", "tensorboard")  # each tracker is named after the package that it needs
+
+
+def tracker(settings: Settings, records: Iterable[dict[str, Any]]) -> Tracker:
+    """The tracker of a run's settings.
+
+    Args:
+        settings: of the run.
+        records: what a resumed run has logged before, which the tracker may lack.
+    """
+    kinds = {"none": Tracker, "wandb": Wandb, "tensorboard": TensorBoard}
+    return kinds[settings.tracking.name](settings, records)
 
 
 class Tracker:
-    """Sends what a run logs to the tracker of its settings; to none by default.
+    """Where a run's records and its summary go besides its own folder; this one: nowhere."""
+
+    def __init__(self, settings: Settings, records: Iterable[dict[str, Any]]) -> None:
+        pass
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Send one record; a batch's lists arrive as histograms."""
+
+    def finish(self, summary: dict[str, Any], completed: bool) -> None:
+        """Send the final numbers and close; ``completed``: the run ended by itself."""
+
+
+def singled(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Numbers without the lists of one that a vectorised task logs when it trains one member."""
+    return {
+        key: value[0] if isinstance(value, list) and len(value) == 1 else value
+        for key, value in numbers.items()
+    }
+
+
+def scalars(summary: dict[str, Any]) -> dict[str, Any]:
+    """The final numbers and texts of a run of one member; those of a batch are left out."""
+    return {k: value for k, value in singled(summary).items() if not isinstance(value, list)}
+
+
+class Wandb(Tracker):
+    """Weights & Biases.
 
     Runs of one figure form a group; a run's id is its key, so that a resumed run continues the
     same curve (in a sweep of wandb's it is the agent's). A completed run's files go along as an
-    artifact. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later.
+    artifact. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later; there
+    a resumed run is a file of its own, which takes the place of the one before and so has to hold
+    the records of both.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._run: Any = None
+    def __init__(self, settings: Settings, records: Iterable[dict[str, Any]]) -> None:
         self._settings = settings
         tracking = settings.tracking
-        if tracking.name == "none":
-            return
         # Its own log files and copies of artifacts would go to the home folder.
-        for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-            os.environ.setdefault(name, str(settings.output.absolute() / "wandb"))
+        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+            os.environ.setdefault(variable, str(settings.output.absolute() / "wandb"))
         import wandb
 
         mode = tracking.mode
@@ -35,7 +76,7 @@ class Tracker:
             known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
             mode = "online" if known else "offline"
         agents = "WANDB_SWEEP_ID" in os.environ  # whose runs have ids of its own
-        self._run = wandb.init(
+        self._run: Any = wandb.init(
             project=tracking.project,
             entity=tracking.entity,
             mode=mode,
@@ -47,33 +88,32 @@ class Tracker:
             job_type=settings.scale,
             config=settings.decisive() | {"tracking": asdict(tracking)},
         )
+        # Online these are the records after the last that arrived, offline all of them.
+        for record in records:
+            if record["step"] >= self._run.starting_step:
+                self.log(record)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Send one record; a batch's lists arrive as histograms.
+        """Send one record.
 
         Its step is wandb's own, which takes no step twice: what a resumed run repeats is dropped.
         """
-        if self._run is not None:
-            import wandb
+        import wandb
 
-            numbers = {
-                name: wandb.Histogram([v for v in value if v is not None])
-                if isinstance(value, list)
-                else value
-                for name, value in record.items()
-            }
-            self._run.log(numbers, step=record["step"])
+        numbers = {
+            key: wandb.Histogram([v for v in value if v is not None])
+            if isinstance(value, list)
+            else value
+            for key, value in singled(record).items()
+        }
+        self._run.log(numbers, step=record["step"])
 
     def finish(self, summary: dict[str, Any], completed: bool) -> None:
-        """Send the scalar final numbers and the files, and close.
+        """Send the final numbers that are no lists, and the files of a completed run.
 
         wandb marks a run that did not complete; it has no artifact yet.
         """
-        if self._run is None:
-            return
-        self._run.summary.update(
-            {name: value for name, value in summary.items() if not isinstance(value, list)}
-        )
+        self._run.summary.update(scalars(summary))
         if completed:
             import wandb
 
@@ -84,3 +124,50 @@ class Tracker:
                     artifact.add_file(str(path))
             self._run.log_artifact(artifact)
         self._run.finish(exit_code=0 if completed else 1)
+
+
+class TensorBoard(Tracker):
+    """TensorBoard: ``tensorboard --logdir <output>/tensorboard`` shows all runs, also under way.
+
+    A resumed run writes its records anew, since the last ones before a kill may be lost. The
+    settings and the final numbers of completed runs are in the tab of hyper-parameters.
+    """
+
+    def __init__(self, settings: Settings, records: Iterable[dict[str, Any]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._settings = settings
+        name = f"{settings.task_name}-{settings.optimizer.name}-{settings.key}"
+        folder = settings.output / "tensorboard" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder))
+        for record in records:
+            self.log(record)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Send one record; a number that is NaN or infinite leaves a gap."""
+        for key, value in singled(record).items():
+            if isinstance(value, list):
+                finite = [v for v in value if v is not None]
+                if finite:
+                    self._writer.add_histogram(key, np.array(finite), record["step"])
+            elif value is not None and key != "step":
+                self._writer.add_scalar(key, value, record["step"])
+
+    def finish(self, summary: dict[str, Any], completed: bool) -> None:
+        """Send settings and final numbers of a completed run, and close."""
+        if completed:
+            settings = self._settings
+            flat = {
+                f"{group}.{key}": value if isinstance(value, int | float) else str(value)
+                for group in ("optimizer", "task")
+                for key, value in asdict(getattr(settings, group)).items()
+            }
+            numbers = {
+                f"final/{key}": value
+                for key, value in scalars(summary).items()
+                if isinstance(value, int | float)
+            }
+            hyper = {"seed": str(settings.seed), "optimizer": settings.optimizer.name} | flat
+            self._writer.add_hparams(hyper, numbers, run_name=".")
+        self._writer.close()

@@ -35,6 +35,14 @@ def program(task: str) -> str:
 
     Comments, docstrings and layout do not count.
     """
+    digest = hashlib.sha256()
+    for name, file in sorted(sources(task).items()):
+        digest.update(name.encode() + _text(file).encode())
+    return digest.hexdigest()[:16]
+
+
+def sources(task: str) -> dict[str, Path]:
+    """The files of a task's program by the names of their modules."""
     files: dict[str, Path] = {}
     waiting = [f"experiments.{task}"]
     while waiting:
@@ -45,10 +53,7 @@ def program(task: str) -> str:
         if file.name == "__init__.py" and name == f"experiments.{task}":
             waiting += [f"{name}.{part}" for part in _parts(file.parent)]
         waiting += _imports(name, file)
-    digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
-        digest.update(name.encode() + _text(file).encode())
-    return digest.hexdigest()[:16]
+    return files
 
 
 def _parts(folder: Path) -> list[str]:

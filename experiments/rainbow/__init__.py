@@ -33,7 +33,8 @@ from annotated_types import Ge, Gt, Interval
 from PIL import Image
 from torch import Tensor
 
-from experiments.common.config import Unit, settings
+from experiments.common.config import Settings, Unit, settings
+from experiments.common.optimizers import torch_optimizer
 from experiments.common.run import Run
 from experiments.rainbow.environments import MINATAR, SUITES, Atari, MinAtar
 from experiments.rainbow.network import CONVOLUTIONS, Network, Noise, best_actions, losses
@@ -279,6 +280,13 @@ class Tally:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Go on from there."""
         vars(self).update(state)
+
+
+def check(settings: Settings) -> None:
+    """Refuse a game of Atari that there is not, and what torch's optimizers refuse."""
+    if settings.task.suite == "atari":
+        Atari.check(settings.task.game)
+    torch_optimizer(settings.optimizer, [torch.nn.Parameter(torch.zeros(1))])
 
 
 def train(cfg: Config, run: Run) -> None:

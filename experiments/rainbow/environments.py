@@ -52,8 +52,7 @@ class Atari:
             from ale_py import ALEInterface, ALEState, LoggerMode, roms
         except ImportError as error:
             raise _missing(error) from None
-        if game not in roms.get_all_rom_ids():
-            raise ConfigError(f"task.game={game}: ale-py has {', '.join(roms.get_all_rom_ids())}")
+        self.check(game)
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self.ale = ALEInterface()
         self.ale.setInt("random_seed", seed % 2**31)
@@ -68,6 +67,20 @@ class Atari:
         self.over, self.lives = True, 0
         self._random = torch.Generator().manual_seed(seed)
         self._screens = np.zeros((2, *self.ale.getScreenDims()), np.uint8)  # last, last but one
+
+    @staticmethod
+    def check(game: str) -> None:
+        """Refuse a game that ale-py does not have, and any where ale-py is not installed.
+
+        Raises:
+            ConfigError: with the games that there are, or how to get them.
+        """
+        try:
+            from ale_py import roms
+        except ImportError as error:
+            raise _missing(error) from None
+        if game not in (games := roms.get_all_rom_ids()):
+            raise ConfigError(f"task.game={game}: ale-py has {', '.join(games)}")
 
     def begin(self) -> Frame:
         """First frame of a life; rewards of the steps that lead there do not count."""

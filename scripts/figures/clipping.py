@@ -14,6 +14,13 @@ from scripts.paper import NAMES, Measured
 MARGIN = 1.05
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    needs = {True: "needs no clipping", False: "needs clipping", None: "may need clipping"}
+    ordinary, exploding = (no_clipping(results, exploding).held for exploding in (False, True))
+    return f"LaProp {needs[ordinary]} on ordinary gradients, {needs[exploding]} on exploding ones"
+
+
 def draw(results: Results) -> Figure:
     """Ratio of the loss without clipping to that with it, for every seed and as a mean."""
     runs = results.runs
@@ -41,12 +48,6 @@ def draw(results: Results) -> Figure:
         axis.set_xticks(range(len(labels)), labels)
         axis.set_xlim(-0.5, 2 * len(nus) - 0.5)
     axes[0, 0].set_ylabel("final loss without clipping / with it")
-    needs = {True: "needs no clipping", False: "needs clipping", None: "may need clipping"}
-    ordinary, exploding = (no_clipping(results, exploding).held for exploding in (False, True))
-    figure.suptitle(
-        f"LaProp {needs[ordinary]} on ordinary gradients, {needs[exploding]} on exploding ones",
-        fontsize=10,
-    )
     style.provenance(figure, results, "mean over seeds of the logarithm, 95 %; dots: the margin")
     return figure
 

@@ -25,6 +25,16 @@ USUAL = 1e-15
 LOW, HIGH = math.log(0.95), math.log(1.05)
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
+    slow = {True: "slows it down", False: "does not slow it down", None: "may slow it down"}
+    return (
+        f"LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, "
+        f"1e-4 {slow[epsilon_slows(results).held]}"
+    )
+
+
 def draw(results: Results) -> Figure:
     """Final loss against epsilon, a panel per nu."""
     runs = results.runs
@@ -43,15 +53,10 @@ def draw(results: Results) -> Figure:
             )
         axis.set(xscale="log", yscale="log", xlabel="ε", title=f"ν = {nu:g}")
         style.digits(axis)
+        axis.set_xticks([1e-20, 1e-16, 1e-12, 1e-8, 1e-4], minor=False)
     axes[0].set_ylabel("final training loss")
     handles, labels = axes[0].get_legend_handles_labels()
-    any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
-    slow = {True: "slows it down", False: "does not slow it down", None: "may slow it down"}
-    title = (
-        f"LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, "
-        f"1e-4 {slow[epsilon_slows(results).held]}"
-    )
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=title)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
     return figure
 

@@ -19,6 +19,14 @@ from scripts.figures import style
 from scripts.paper import Measured
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    turned = {o: endings(results, o).turned for o in ("adam", "laprop")}
+    return "At µ > √ν the loss turns up again in " + ", ".join(
+        f"{turned[o].sum()} of {len(turned[o])} runs of {style.NAME[o]}" for o in turned
+    )
+
+
 def draw(results: Results) -> Figure:
     """A panel for each learning rate: thin lines are seeds, the thick one is their median."""
     curves = results.curves
@@ -37,16 +45,12 @@ def draw(results: Results) -> Figure:
         axis.set(yscale="log", xlabel="updates", title=f"lr = {lr:g}")
     axes[0, 0].set_ylabel("training loss")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=3,
-        title="two-layer net on MNIST, µ 0.9, ν 0.7: µ > √ν",
-    )
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     every = results.manifest["settings"]["task.log_every"]
     style.provenance(
-        figure, results, f"mean over {every} minibatches; thick: median with 95 % interval"
+        figure,
+        results,
+        f"µ 0.9, ν 0.7; mean over {every} minibatches; thick: median with 95 % interval",
     )
     return figure
 

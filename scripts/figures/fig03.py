@@ -28,6 +28,14 @@ OPTIMIZERS = ("laprop", "adam", "amsgrad")  # the optimizers that have a nu
 SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so many nu
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    lowest = {o: regrets(results, o).mean() for o in _optimizers(results) if o in OPTIMIZERS}
+    return "Lowest regret of a picture over ν: " + ", ".join(
+        f"{NAMES[o]} {values.min():.3g} at ν {values.idxmin():g}" for o, values in lowest.items()
+    )
+
+
 def draw(results: Results) -> Figure:
     """Regret against nu, a panel of curves per optimizer, and the final pictures."""
     optimizers = _optimizers(results)

@@ -28,19 +28,30 @@ from scripts.paper import NAMES, Measured
 GUESSING = float(np.log(10))
 LEARNED_BELOW = 0.9 * GUESSING
 OPTIMIZERS = ("laprop", "adam", "amsgrad")
-RATES = (1e-4, 1e-5)  # learning rates whose curves are shown
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    by_depth = {o: largest_rates(results, o).groupby("depth").median() for o in ("laprop", "adam")}
+    depth = by_depth["laprop"].index.max()
+    rates = {o: rate[depth] for o, rate in by_depth.items()}
+    return f"Largest learning rate that trains {depth} layers: " + ", ".join(
+        f"{NAMES[o]} {style.short(rate)}" if rate >= results.runs.lr.min() else f"{NAMES[o]} none"
+        for o, rate in rates.items()
+    )
 
 
 def draw(results: Results) -> Figure:
-    """Above: training curves for each depth at two rates. Below: maps of the share that learns."""
+    """Above, curves at the two most contested rates; below, depth by lr, the share that learns."""
     curves = results.curves
     optimizers = [o for o in OPTIMIZERS if o in set(curves.optimizer)]
     depths = sorted(curves.depth.unique())
     figure = plt.figure(figsize=(2.1 * len(depths) + 0.8, 6.6))
     above, below = figure.subfigures(2, 1, height_ratios=[1.7, 1])
-    shown = curves[np.isclose(curves.lr.to_numpy()[:, None], RATES, atol=0).any(1)]
-    panels = above.subplots(len(RATES), len(depths), sharex=True, sharey=True, squeeze=False)
-    for row, lr in zip(panels, RATES, strict=True):
+    rates = contested(results)
+    shown = curves[np.isclose(curves.lr.to_numpy()[:, None], rates, atol=0).any(1)]
+    panels = above.subplots(len(rates), len(depths), sharex=True, sharey=True, squeeze=False)
+    for row, lr in zip(panels, rates, strict=True):
         for axis, depth in zip(row, depths, strict=True):
             cell = curves[(curves.depth == depth) & np.isclose(curves.lr, lr, atol=0)]
             for optimizer in optimizers:
@@ -54,7 +65,7 @@ def draw(results: Results) -> Figure:
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log", ylim=(0.8 * shown.train_loss.min(), 2 * GUESSING))
             style.digits(axis)
-        row[0].set_ylabel(f"training loss\nlr = {lr:g}")
+        row[0].set_ylabel(f"training loss\nlr = {style.short(lr)}")
     for axis, depth in zip(panels[0], depths, strict=True):
         axis.set_title(f"{depth} hidden layers")
     for axis in panels[-1]:
@@ -70,7 +81,7 @@ def draw(results: Results) -> Figure:
         axis.grid(False)
         axis.set(title=style.NAME[optimizer], xlabel="hidden layers")
         axis.set_xticks(range(len(table.columns)), table.columns)
-        axis.set_yticks(range(len(table.index)), [f"{lr:g}" for lr in table.index])
+        axis.set_yticks(range(len(table.index)), [style.short(lr) for lr in table.index])
     maps[0].set_ylabel("lr")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
@@ -78,6 +89,13 @@ def draw(results: Results) -> Figure:
     )
     style.provenance(figure, results, note)
     return figure
+
+
+def contested(results: Results) -> list[float]:
+    """The two learning rates at which the shares of LaProp and Adam differ most, larger first."""
+    share = shares(results)
+    gap = (share["laprop"] - share["adam"]).abs().groupby("lr").sum()
+    return sorted(gap.sort_values(kind="stable").index[-2:], reverse=True)
 
 
 # Claims -------------------------------------------------------------------------------------------

@@ -26,6 +26,20 @@ WINDOW = 100  # updates over which a loss is averaged before it is compared
 JUDGED_AT = 2000  # shortened runs of the paper's setting are compared at this update
 
 
+def finding(results: Results | None) -> str:
+    """The title: without warmup, at the last update of ours and of the authors' runs."""
+    ends = make_authors.load("ends")
+    runs = ends[(ends.task == "iwslt") & (ends.warmup == 0)].set_index("optimizer").last_loss
+    text = f"IWSLT14 without warmup, bits: Adam {runs.adam:.2f}, LaProp {runs.laprop:.2f} in the "
+    text += "authors' runs of 60,000 updates"
+    if results is None:
+        return text
+    curves = results.curves[results.curves.warmup == 0]
+    update = int(curves.step.max())
+    loss = at_update(curves, update).mean()
+    return text + f"; ours at {update:,}: {loss.adam:.2f} and {loss.laprop:.2f}"
+
+
 def draw(results: Results | None) -> Figure:
     """A panel for each training, ours below if at a reduced scale; ``results`` is IWSLT14's."""
     ours = {"iwslt": results, "roberta": load("fig10")}

@@ -35,6 +35,19 @@ from scripts.figures.fig11 import (
 from scripts.paper import Measured
 
 
+def finding(results: Results | None) -> str:
+    """The title."""
+    best = make_authors.load("rainbow_best").set_index(["optimizer", "within"])["mean"]
+    theirs = (best["laprop", "both logs"], best["adam", "both logs"])
+    text = "Breakout, best evaluation of {:.0f} for LaProp and {:.0f} for Adam in the authors' runs"
+    text = text.format(*theirs)
+    if results is None:
+        return text
+    found = by_seed(results, "best_evaluation")
+    ours = (found[arm].mean() for arm in PAPER)
+    return text + ", of {:.1f} and {:.1f} in ours".format(*ours)
+
+
 def draw(results: Results | None) -> Figure:
     """The mean over the games of fig11, then Breakout, whose ``results`` these are."""
     games = load("fig11")

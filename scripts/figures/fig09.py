@@ -11,6 +11,15 @@ from scripts.figures.fig03 import FIRST, OPTIMIZERS, note, over_starts, regret
 from scripts.paper import NAMES, Measured
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    runs = results.runs[results.runs.optimizer.isin(OPTIMIZERS)]
+    lowest = runs.groupby(["lr", "optimizer"]).regret.min().unstack("optimizer")
+    return "Lowest regret of a picture: " + ", ".join(
+        f"{NAMES[best]} at lr {lr:g}" for lr, best in lowest.idxmin(axis=1).items()
+    )
+
+
 def draw(results: Results) -> Figure:
     """Per learning rate the regret against nu, and the first updates at the best nu of each."""
     rates = sorted(results.runs.lr.unique())

@@ -15,6 +15,21 @@ WARMING_UP = (
 )
 
 
+def finding(results: Results | None) -> str:
+    """The title."""
+    table = make_authors.load("apart")
+    pairs = table[table.task == "roberta"]
+    text = (
+        f"RoBERTa: LaProp's loss is below Adam's throughout in "
+        f"{(pairs.share_below == 1).sum()} of {len(pairs)} pairs of the authors' runs"
+    )
+    if results is None:
+        return text
+    cells = gains(results, "mean_loss").values()
+    won = sum(gain.centre > 0 for gain in cells)
+    return f"{text}, on average in {won} of {len(cells)} of ours"
+
+
 def draw(results: Results | None) -> Figure:
     """A column for each nu; the authors' runs above, ours below or in the same panel."""
     below = results is not None and results.scale != "paper"
@@ -24,6 +39,9 @@ def draw(results: Results | None) -> Figure:
     for nu, column in zip(NUS, rows.T, strict=True):
         panel(column[0], theirs[theirs.nu == nu])
         column[0].set(title=f"ν = {nu:g}", xlabel="updates")
+        if "adam" not in set(theirs.optimizer[theirs.nu == nu]):
+            column[0].text(0.95, 0.9, "no run of Adam published", ha="right", fontsize=7.5,
+                           transform=column[0].transAxes, color="#666666")  # fmt: skip
         if results is not None:
             sigma = SIGMA if below else make_authors.SIGMA["roberta"]
             own(column[-1], results.curves[results.curves.nu == nu], sigma)

@@ -33,6 +33,15 @@ PAPER: tuple[Arm, Arm] = ("laprop", SMALL), ("adam", LARGE)  # LaProp's and Adam
 SIGMA = 2  # points; the width of the Gaussian that smooths a training curve (P C.6)
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    table = areas(results)
+    return (
+        f"Area under Rainbow's training curve, {results.runs.game.nunique()} games: LaProp less "
+        f"Adam, each with its own ε, {gap(table, *PAPER):+.3f}"
+    )
+
+
 def draw(results: Results) -> Figure:
     """A panel for each game: mean over seeds and the range of the seeds, smoothed."""
     games = sorted(results.runs.game.unique())
@@ -93,8 +102,7 @@ def legend(figure: Figure, shown: list[Arm]) -> None:
 
 def name(arm: Arm) -> str:
     """``Adam, 1.5e-4``."""
-    digits, power = f"{arm[1]:e}".split("e")
-    return f"{NAMES[arm[0]]}, {float(digits):g}e{int(power)}"
+    return f"{NAMES[arm[0]]}, {style.short(arm[1])}"
 
 
 def mean_curves(results: Results) -> pd.DataFrame:

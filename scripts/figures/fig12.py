@@ -32,6 +32,15 @@ CELL = ["optimizer", "mu", "nu"]
 OPTIMIZERS = ("laprop", "adam")
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    runs = outcomes(results)
+    diverged = {o: runs.diverged[runs.optimizer == o] for o in OPTIMIZERS}
+    return "Diverged: " + ", ".join(
+        f"{NAMES[o]} {ended.sum()} of {len(ended)} runs" for o, ended in diverged.items()
+    )
+
+
 def draw(results: Results) -> Figure:
     """A map for each optimizer, in per cent."""
     return maps(results, {"test_accuracy": "test accuracy, %"}, 100, "{:.1f}", "cividis")

@@ -20,6 +20,14 @@ from scripts.figures.fig12 import common, maps, outcomes
 from scripts.paper import NAMES, Measured
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    found = {o: rise(results, o) for o in ("laprop", "adam")}
+    return "Final test loss at ν up to 0.4 less that at larger ν: " + ", ".join(
+        f"{NAMES[o]} {gap:+.3f}" for o, gap in found.items()
+    )
+
+
 def draw(results: Results) -> Figure:
     """Training loss above, test loss below; a map for each optimizer."""
     columns = {"train_loss": "training loss", "test_loss": "test loss"}

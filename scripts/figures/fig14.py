@@ -8,7 +8,19 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from scripts.figures import style
 from scripts.figures.fig04 import GUESSING
-from scripts.figures.fig12 import OPTIMIZERS
+from scripts.figures.fig12 import OPTIMIZERS, onset
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    epochs = onset(results)
+    if epochs.empty:
+        return "No training loss goes above that of guessing"
+    early = epochs.groupby("optimizer").median()
+    return "Median epoch at which a diverging run leaves: " + ", ".join(
+        f"{style.NAME[o]} {early[o]:.0f}" if o in early else f"{style.NAME[o]} none does"
+        for o in OPTIMIZERS
+    )
 
 
 def draw(results: Results) -> Figure:
@@ -26,7 +38,7 @@ def curves(results: Results, column: str, name: str) -> Figure:
     """
     every = results.curves
     mus, nus = sorted(every.mu.unique()), sorted(every.nu.unique())
-    colour = dict(zip(nus, mpl.colormaps["viridis_r"](np.linspace(0.1, 1, len(nus))), strict=True))
+    colour = dict(zip(nus, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(nus))), strict=True))
     top = 2 * GUESSING
     figure, axes = plt.subplots(
         len(OPTIMIZERS),
@@ -48,6 +60,7 @@ def curves(results: Results, column: str, name: str) -> Figure:
                     axis.plot(last.step, height, "x", **mark)
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log")
+            style.digits(axis)
         row[0].set_ylabel(f"{style.NAME[optimizer]}\n{name}")
     low = np.nanmin(every[column])
     axes[0, 0].set_ylim(0.8 * low, top)

@@ -3,7 +3,18 @@
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
+from scripts.figures import style
+from scripts.figures.fig12 import OPTIMIZERS, outcomes
 from scripts.figures.fig14 import curves
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    runs = outcomes(results)
+    stable = runs[~runs.diverged].groupby("optimizer").test_loss.min()
+    return "Lowest final test loss of the grid: " + ", ".join(
+        f"{style.NAME[o]} {stable[o]:.3g}" for o in OPTIMIZERS
+    )
 
 
 def draw(results: Results) -> Figure:

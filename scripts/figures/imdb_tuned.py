@@ -11,11 +11,21 @@ from scripts.figures.fig07 import line
 from scripts.paper import NAMES, Measured
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    return "Tuned alike, test reviews wrong: " + ", ".join(
+        f"{NAMES[o]} {mean(errors):.1f} %" for o, (_, errors) in sorted(tuned(results).items())
+    )
+
+
 def draw(results: Results) -> Figure:
     """Held out error by lr, a panel per nu; then the test error at the chosen lr and nu."""
     runs = results.runs
     nus = sorted(runs.nu.unique())
-    figure, axes = plt.subplots(1, len(nus) + 1, figsize=(2.1 * (len(nus) + 1), 2.9), sharey=True)
+    figure, axes = plt.subplots(1, len(nus) + 1, figsize=(2.1 * (len(nus) + 1), 2.9))
+    for axis in axes[1:-1]:  # not the last, whose intervals are short
+        axis.sharey(axes[0])
+        axis.tick_params(labelleft=False)
     for axis, nu in zip(axes, nus, strict=False):
         for optimizer in ("adam", "amsgrad", "laprop"):
             cell = runs[(runs.optimizer == optimizer) & (runs.nu == nu)]

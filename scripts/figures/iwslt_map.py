@@ -10,6 +10,18 @@ from scripts.figures.fig05 import MARGIN
 from scripts.paper import NAMES, Measured
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    runs = results.runs
+    line = runs.unigram_loss.mean() - MARGIN
+    loss = runs.final_loss.fillna(line + MARGIN)
+    stuck = loss.groupby([runs.optimizer, runs.lr, runs.layers]).mean() > line
+    return "IWSLT14 without warmup, stuck: " + ", ".join(
+        f"{NAMES[o]} in {cells.sum()} of {len(cells)} settings"
+        for o, cells in stuck.groupby("optimizer")
+    )
+
+
 def draw(results: Results) -> Figure:
     """A panel for each depth: final loss over the learning rate, mean and every seed."""
     runs = results.runs

@@ -16,6 +16,12 @@ SMALL, LARGE = 0.9, 0.999
 FIRST = 195  # updates, and as many last ones
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    best = {True: "is best", False: "is not best", None: "may be best"}
+    return f"LaProp: a small ν first and a larger one later {best[small_then_large(results).held]}"
+
+
 def draw(results: Results) -> Figure:
     """LaProp's loss over that at the large nu all along, for three courses of nu."""
     curves = results.curves
@@ -25,7 +31,7 @@ def draw(results: Results) -> Figure:
         if optimizer not in set(curves.optimizer):
             continue
         base = _losses(curves, optimizer, LARGE, None)
-        for (first, later), colour in zip(courses, ("#0072B2", "#009E73", "#D55E00"), strict=True):
+        for (first, later), colour in zip(courses, style.OTHER[1:4], strict=True):
             ratio = np.log(_losses(curves, optimizer, first, later) / base).groupby("step").mean()
             label = f"ν {first:g}" + (f", then {later:g}" if later else "")
             axis.plot(np.exp(ratio), color=colour, label=label)
@@ -35,9 +41,7 @@ def draw(results: Results) -> Figure:
         axis.set(xlabel="updates; dots: where ν changes", title=NAMES[optimizer])
     axes[0].set_ylabel(f"training loss / that at ν {LARGE:g}")
     handles, labels = axes[0].get_legend_handles_labels()
-    best = {True: "is best", False: "is not best", None: "may be best"}
-    title = f"LaProp: a small ν first and a larger one later {best[small_then_large(results).held]}"
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, title=title)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
     style.provenance(figure, results, "geometric mean over seeds")
     return figure
 

@@ -16,9 +16,17 @@ RECOMMENDED = ((0.8, 0.9), (0.95, 0.999))  # mu and nu of section 3.2
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    kept, adam = recommended(results) > 0, recommended_adam(results) > 0
+    return (
+        f"One exploding gradient turns LaProp at {(~kept).sum()} of the {len(kept)} recommended "
+        f"pairs of µ and ν (boxed), and Adam at {(~adam).sum()}"
+    )
+
+
 def draw(results: Results) -> Figure:
     """Maps of the update right after the exception, and the updates that follow it."""
-    kept, adam = recommended(results) > 0, recommended_adam(results) > 0
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 4), width_ratios=[1, 1, 1.15], squeeze=False)
     for axis, optimizer in zip(axes[0], ("laprop", "adam"), strict=False):
         image = _map(axis, after(results, optimizer).unstack("mu"))
@@ -26,11 +34,6 @@ def draw(results: Results) -> Figure:
     axes[0, 0].set_ylabel("ν")
     figure.colorbar(image, ax=axes[0, :2], label="update / lr; 1 before", extend="min")
     _curves(axes[0, 2], results)
-    figure.suptitle(
-        f"One exploding gradient turns LaProp at {(~kept).sum()} of the {len(kept)} recommended "
-        f"pairs of µ and ν (boxed), and Adam at {(~adam).sum()}",
-        fontsize=10,
-    )
     style.provenance(figure, results, "maps: the lowest over all sizes of the exploding gradient")
     return figure
 

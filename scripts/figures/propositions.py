@@ -19,6 +19,17 @@ SHADE = {0.0: "#88CCEE", 0.5: "#44AA99", 0.9: "#332288", 0.99: "#882255"}  # one
 GROWTH = ((0.9, 0.7), (0.9, 0.8), (0.9, 0.85))  # (mu, nu): two without a bound, one with
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    laprop, adam = _largest(results, "laprop"), _largest(results, "adam")
+    reached = (laprop["update"] / laprop.bound).max()
+    largest = f"{adam['update'].max():.0e}".replace("+", "")
+    return (
+        f"LaProp's update comes to {reached:.2%} of its bound, Adam's, where µ > √ν, to {largest} "
+        "learning rates"
+    )
+
+
 def draw(results: Results) -> Figure:
     """LaProp against Proposition 1, Adam against Proposition 2, Adam without a bound."""
     figure, (one, two, growth) = plt.subplots(1, 3, figsize=(10.8, 4.0))
@@ -75,7 +86,7 @@ def _adam(axis: Axes, results: Results) -> None:
     axis.plot([], [], color="black", linewidth=1, label="1/((1−γ)√(1−ν)), as proved")
     axis.plot([], [], color="black", linewidth=1, linestyle=(0, (4, 2)), label="1/(1−γ), printed")
     _reached(axis, results, "adam", "adam_worst")
-    axis.set(title="Adam, µ < √ν, and Proposition 2", ylim=(0.7, 5000))
+    axis.set(title="Adam, µ < √ν, and Proposition 2", ylim=(0.7, 2e5))
     axis.legend(fontsize=7.5, ncols=2, loc="upper left", frameon=True, edgecolor="none")
 
 
@@ -104,7 +115,7 @@ def _growth(axis: Axes, results: Results) -> None:
         ylabel="log₁₀ (update / λ)",
         title="the same gradients (ν/µ)^t, µ 0.9",
     )
-    axis.legend(fontsize=7.5)
+    axis.legend(fontsize=7.5, loc="upper left")
 
 
 # Claims -------------------------------------------------------------------------------------------

@@ -6,6 +6,11 @@ from experiments.common.records import Results
 from scripts.figures import fig11
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    return fig11.finding(results)
+
+
 def draw(results: Results) -> Figure:
     """A panel for each game."""
     return fig11.draw(results)

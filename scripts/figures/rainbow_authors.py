@@ -22,12 +22,22 @@ LABEL = {
 }
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    table = changes(results)
+    deviations = [d for d in LABEL if d in table.index.get_level_values("authors")]
+    largest = max(deviations, key=lambda d: abs(found(table, "laprop", d).centre))
+    return (
+        f"The largest change that a deviation makes for LaProp is "
+        f"{told(found(table, 'laprop', largest))}: {LABEL[largest]}"
+    )
+
+
 def draw(results: Results) -> Figure:
     """A row per deviation, its mean change and interval per optimizer, and a dot per game."""
     table = changes(results)
     deviations = [d for d in LABEL if d in table.index.get_level_values("authors")]
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.6 * len(deviations)))
-    largest = max((found(table, "laprop", d) for d in deviations), key=lambda e: abs(e.centre))
     for row, deviation in enumerate(deviations):
         for optimizer, shift in (("adam", -0.13), ("laprop", 0.13)):
             change = found(table, optimizer, deviation)
@@ -50,9 +60,6 @@ def draw(results: Results) -> Figure:
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.legend()
-    figure.suptitle(
-        "The largest change that a deviation makes for LaProp: " + told(largest), fontsize=10
-    )
     style.provenance(figure, results, "mean over games, 95 % interval over seeds; | one game")
     return figure
 

@@ -19,6 +19,20 @@ PAIRS: dict[str, tuple[Arm, Arm]] = {
 }
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    table = areas(results)
+    same_epsilon = ("laprop", LARGE), ("adam", LARGE)
+    same_optimizer = ("laprop", SMALL), ("laprop", LARGE)
+    whole, optimizer, epsilon = (
+        gap(table, *pair).centre for pair in (PAPER, same_epsilon, same_optimizer)
+    )
+    return (
+        f"Of the difference of {whole:+.3f} between the paper's arms the optimizer alone makes "
+        f"{optimizer:+.3f}, its ε {epsilon:+.3f}"
+    )
+
+
 def draw(results: Results) -> Figure:
     """Left the area of each arm, right how far one is above another."""
     table = areas(results)

@@ -9,6 +9,14 @@ from scripts.figures import style
 HE = 0.9125  # He et al. 2016, table 6
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    last = results.runs.set_index("optimizer").test_accuracy
+    return "Test accuracy by the whole recipe: " + ", ".join(
+        f"{style.NAME[optimizer]} {100 * value:.2f} %" for optimizer, value in last.items()
+    )
+
+
 def draw(results: Results) -> Figure:
     """Test accuracy by epoch."""
     figure, axis = plt.subplots(figsize=(5, 3.2))

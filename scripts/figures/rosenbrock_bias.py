@@ -10,6 +10,17 @@ from scripts.figures import style
 MARK = {"adam": "s", "amsgrad": "^", "laprop": "o"}
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    runs = results.runs
+    strongest = runs[(runs.sigma == runs.sigma.max()) & (runs.optimizer == "laprop")]
+    rest = strongest.groupby("nu").x_mean.mean()
+    return (
+        f"At the largest σ LaProp rests at x {rest.iloc[0]:.2f} with ν {rest.index[0]:g} and at "
+        f"{rest.iloc[-1]:.2f} with ν {rest.index[-1]:g}; the minimum without noise is at 1"
+    )
+
+
 def draw(results: Results) -> Figure:
     """The plane with the resting places, and their x against the noise."""
     points = results.table("fixed_points")

@@ -8,11 +8,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import decide, everywhere, log_ratio, somewhere, times
+from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
 from scripts.figures import style
 from scripts.paper import Measured
 
 MARGIN = 1.5
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
+    return (
+        f"The two signed methods {verdict[signed_alike(results).held]}: one takes up to "
+        f"{furthest(results):.2g} times the steps of the other"
+    )
 
 
 def draw(results: Results) -> Figure:
@@ -26,7 +35,7 @@ def draw(results: Results) -> Figure:
             values = np.sort(chosen.steps_to_converge.dropna())
             share = np.arange(1, len(values) + 1) / len(chosen)
             axis.step(values, share, where="post", **style.line(optimizer))
-        ratio = log_ratio(steps(results, "signum", sigma), steps(results, "signsgd", sigma))
+        ratio = ratios_of(results)[sigma]
         axis.set(
             xscale="log",
             ylim=(0, 1.02),
@@ -36,9 +45,7 @@ def draw(results: Results) -> Figure:
         style.plain(axis.xaxis)
     axes[0, 0].set_ylabel("share of seeds that have converged")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
-    title = f"The two signed methods {verdict[signed_alike(results).held]}, margin {MARGIN:g} times"
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, title=title)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     style.provenance(figure, results, "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio with 95 %")
     return figure
 
@@ -54,20 +61,28 @@ def steps(results: Results, optimizer: str, sigma: float) -> pd.Series:
     return chosen.set_index("seed").steps_to_converge.fillna(last)
 
 
+def ratios_of(results: Results) -> dict[float, Estimate]:
+    """Steps of the sign of the average over those of the average of signs, by sigma."""
+    return {
+        sigma: log_ratio(steps(results, "signum", sigma), steps(results, "signsgd", sigma))
+        for sigma in sorted(results.runs.sigma.unique())
+    }
+
+
+def furthest(results: Results) -> float:
+    """How many times as long one of the two takes, where they differ most."""
+    return math.exp(max(abs(ratio.centre) for ratio in ratios_of(results).values()))
+
+
 def signed_alike(results: Results) -> Measured:
     """An equivalence at every sigma."""
-    sigmas = sorted(results.runs.sigma.unique())
-    ratios = {
-        sigma: log_ratio(steps(results, "signum", sigma), steps(results, "signsgd", sigma))
-        for sigma in sigmas
-    }
+    ratios = ratios_of(results)
     margin = math.log(MARGIN)
     inside = [p for r in ratios.values() for p in (r.above(-margin), r.below(margin))]
     outside = [p for r in ratios.values() for p in (r.above(margin), r.below(-margin))]
     text = ", ".join(f"{times(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
-    furthest = math.exp(max(abs(r.centre) for r in ratios.values()))
     return Measured(
         f"steps of the sign of the average over those of the average of signs {text}",
         decide(everywhere(inside), somewhere(outside)),
-        f"{furthest:.2f} times at most, against the margin of {MARGIN:g}",
+        f"{furthest(results):.2f} times at most, against the margin of {MARGIN:g}",
     )

@@ -23,10 +23,13 @@ COLOUR = {
     "sgd": "#555555",
     "lbfgs": "#999999",
 }
+# For what is no optimizer: schedules, packages, courses of nu.
+OTHER = ("#444444", "#6A3D9A", "#8C510A", "#5F7F00", "#01665E")
 DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
         "sgd": (0, (3, 1, 1, 1)), "lbfgs": (0, (1, 1))}  # fmt: skip
 
-CHARACTERS = 17  # of the line below a figure, to an inch
+# To an inch: characters of the line below a figure, and of its title.
+CHARACTERS, BOLD = 17, 11
 
 RC = {
     "figure.dpi": 100,
@@ -60,6 +63,12 @@ def line(optimizer: str) -> dict[str, object]:
     }
 
 
+def short(value: float) -> str:
+    """``1e-5`` and ``0.001``, as people write them."""
+    digits, power = f"{value:e}".split("e")
+    return f"{float(digits):g}e{int(power)}" if value < 1e-3 else f"{value:g}"
+
+
 def steps(axis: Axes) -> None:
     """Thousands and millions on the x axis as k and M."""
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
@@ -82,6 +91,27 @@ def below(figure: Figure, text: str) -> None:
     width = int(CHARACTERS * figure.get_figwidth())
     lines = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
     figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
+
+
+def headline(width: float, finding: str, verdicts: str) -> Figure:
+    """The strip above a figure: what was found, and what became of the paper's claims.
+
+    It is a picture of its own, so that no layout of a figure has to make room for it.
+
+    Args:
+        width: of the figure, in inches.
+        finding: a sentence.
+        verdicts: a line, or nothing.
+    """
+    title = textwrap.fill(finding, int(BOLD * width))
+    lines = title.count("\n") + 1
+    height = 0.12 + 0.18 * (lines + bool(verdicts))
+    strip = Figure((width, height))
+    top = 1 - 0.06 / height
+    strip.text(0.5, top, title, fontsize=10.5, fontweight="bold", ha="center", va="top")
+    below = top - (0.18 * lines + 0.02) / height
+    strip.text(0.5, below, verdicts, fontsize=8, color="#444444", ha="center", va="top")
+    return strip
 
 
 def provenance(figure: Figure, results: Results, note: str = "") -> None:

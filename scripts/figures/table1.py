@@ -27,6 +27,23 @@ LIMIT = {
 }
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    limits = set(results.runs.limit) - {"nu_0", "nu_1_other"}
+    reached = [become(results, limit, _run(results, limit)).held for limit in sorted(limits)]
+    largest = adam_nu_to_zero(results).text.rsplit(" ", 2)[1]
+    return (
+        f"{sum(reached)} of {len(reached)} limits are reached; at ν → 0 Adam leaves every bound, "
+        f"with updates of {largest} lr"
+    )
+
+
+def _run(results: Results, limit: str) -> list[str]:
+    """The optimizers that were run at a limit."""
+    runs = results.runs
+    return sorted(set(runs.optimizer[runs.limit == limit]))
+
+
 def draw(results: Results) -> Figure:
     """A panel per limit: distance of the paths against the distance from the limit."""
     limits = [limit for limit in LIMIT if limit in set(results.runs.limit)]

@@ -31,6 +31,17 @@ BOUNDS = (
 )
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    runs = results.runs[results.runs.optimizer == "laprop"]
+    kept = runs.condition_broken == 0
+    ratio = runs.regret / runs.bound_uniform
+    return (
+        f"LaProp's regret is at most {ratio[kept].max():.2g} of Theorem 1's bound where its "
+        f"condition holds, {ratio[~kept].max():.2g} times the bound where it is broken"
+    )
+
+
 def draw(results: Results) -> Figure:
     """A row per problem: regret against T at three nu, and the final regret over the bounds."""
     curves, runs = results.curves, results.runs

@@ -13,6 +13,14 @@ WITHIN = 1.05
 SETTING = ["lr", "mu", "nu"]
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    share = shares(results).mean()
+    return "Settings within 5 % of the best: " + ", ".join(
+        f"{NAMES[o]} {share[o]:.0%}" for o in ("laprop", "adam", "amsgrad") if o in share
+    )
+
+
 def draw(results: Results) -> Figure:
     """The share of the settings within a factor of the lowest loss, against that factor."""
     table = means(results)
@@ -27,12 +35,7 @@ def draw(results: Results) -> Figure:
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
     handles, labels = axis.get_legend_handles_labels()
-    share = shares(results).mean()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=3,
-        title=f"within 5 % of the best: LaProp {share['laprop']:.0%}, Adam {share['adam']:.0%} "
-        "of the settings",
-    )  # fmt: skip
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     style.provenance(figure, results, f"{len(table)} settings of lr, µ and ν each; dots: 5 %")
     return figure
 

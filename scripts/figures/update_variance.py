@@ -16,6 +16,14 @@ EXACT_FROM = 1e-3  # smallest nu at which the mean square is not that of a few u
 NEAR = 0.05
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    return (
+        f"As ν falls tenfold Adam's variance rises {rises(results).min():.1f} times or more at "
+        "every µ > 0; LaProp's stays bounded"
+    )
+
+
 def draw(results: Results) -> Figure:
     """Variance against nu: Adam's and LaProp's, measured and exact."""
     runs = results.runs
@@ -37,12 +45,6 @@ def draw(results: Results) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="ν", title=style.NAME[optimizer])
         axis.legend()
     axes[0].set_ylabel("variance of an update / lr²")
-    rise = rises(results).min()
-    figure.suptitle(
-        f"As ν falls tenfold Adam's variance rises {rise:.1f} times or more at every µ > 0; "
-        "LaProp's stays bounded",
-        fontsize=10,
-    )
     style.provenance(figure, results, "independent normal gradients; lines: derived, marks: mean")
     return figure
 

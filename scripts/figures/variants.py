@@ -19,6 +19,13 @@ OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")
 ADVANTAGE = 0.98
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    return "Tuned alike, over LaProp's loss: " + ", ".join(
+        f"{NAMES[v]} {times(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
+    )
+
+
 def draw(results: Results) -> Figure:
     """Final loss against the learning rate at the best nu, a panel per family."""
     runs = results.runs
@@ -41,13 +48,6 @@ def draw(results: Results) -> Figure:
         style.plain(axis.xaxis)
         axis.legend()
     axes[0].set_ylabel("final training loss")
-    figure.suptitle(
-        "Tuned alike, over LaProp's loss: "
-        + ", ".join(
-            f"{NAMES[v]} {times(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
-        ),
-        fontsize=10,
-    )
     style.provenance(figure, results, "at each optimizer's best ν; geometric mean, 95 % bands")
     return figure
 

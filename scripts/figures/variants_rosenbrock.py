@@ -15,6 +15,15 @@ OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")
 ADVANTAGE = 0.95  # of the steps
 
 
+def finding(results: Results) -> str:
+    """The title."""
+    held = {name: rosenbrock_no_advantage(results, name).held for name in ("amsprop", "centered")}
+    text = " and ".join(
+        f"{NAMES[name]} has {'no' if none else 'an'} advantage" for name, none in held.items()
+    )
+    return f"{text} over LaProp on Rosenbrock, each at its best ν and lr 0.01"
+
+
 def draw(results: Results) -> Figure:
     """Median steps to converge against nu, a panel per sigma."""
     runs = results.runs
@@ -31,13 +40,7 @@ def draw(results: Results) -> Figure:
         axis.set(yscale="log", xlabel="ν", title=f"σ = {sigma:g}")
     axes[0, 0].set_ylabel("steps to converge, median")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    held = {name: rosenbrock_no_advantage(results, name).held for name in ("amsprop", "centered")}
-    title = "; ".join(
-        f"{NAMES[name]} has {'no' if none else 'an'} advantage over LaProp"
-        for name, none in held.items()
-    )
-    figure.legend(handles, labels, loc="outside upper center", ncols=5,
-                  title=f"{title}, each at its best ν and lr 0.01")  # fmt: skip
+    figure.legend(handles, labels, loc="outside upper center", ncols=5)
     style.provenance(figure, results, "noise in (−σ/2, σ/2); no mark: most seeds never converge")
     return figure
 

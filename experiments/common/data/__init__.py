@@ -5,6 +5,7 @@ A new artefact is a row of `artefacts.yaml` and, where it is to be read as tenso
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ __all__ = [
     "fetch",
     "glove",
     "imdb",
+    "king_james",
     "locate",
     "mnist",
 ]
@@ -127,6 +129,16 @@ def glove() -> tuple[list[str], Tensor]:
     size = len(words) * 100
     path = str(folder / "vectors.f32")
     return words, torch.from_file(path, size=size, dtype=torch.float32).view(-1, 100)
+
+
+def king_james() -> str:
+    """The King James Bible, fetched if need be: 4.2 million characters, a verse on each line.
+
+    Raises:
+        DataError: as `fetch`.
+    """
+    verses = json.loads((fetch("king_james") / "verses-1769.json").read_text())
+    return "\n".join(verse.removeprefix("# ") for verse in verses.values())  # "# ": a paragraph
 
 
 def _bytes(path: Path, start: int = 0) -> Tensor:

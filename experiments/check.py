@@ -1,0 +1,251 @@
+"""Whether a task resumes to the same numbers: ``python -m experiments.check task=NAME``.
+
+Runs the task at its smoke scale, once undisturbed and once killed (SIGKILL) and resumed several
+times, and compares every number that the two left: each logged record, the summary, the tables.
+They differ where the loop carries something from one step to the next that ``run.track`` does not
+name. Takes the overrides of a run, so ``task=a,b`` checks two tasks and ``task.epochs=3`` lasts
+longer.
+
+Exit status: 0 where all numbers are the same, 1 where one differs or a run fails, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from experiments.common.config import ConfigError, Settings, Tracking, expand
+from experiments.common.execution import FINAL, execute, read_manifest
+from experiments.common.run import Run
+
+SERVER = multiprocessing.get_context("forkserver")
+# Imported once, before the processes fork; torch.optim imports the second at its first use.
+PRELOADED = ["experiments.common.execution", "torch._dynamo"]
+UNDISTURBED = 1e9  # seconds between checkpoints: none is written
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A moment to die: right after the checkpoint of a step, or in the midst of the next step."""
+
+    step: int
+    midway: bool
+
+
+def kills(steps: int) -> list[Kill]:
+    """The moments at which a run of so many steps is killed, in order."""
+    between = {1, steps // 2, steps - 1, steps} - {0}
+    chosen = [Kill(step, False) for step in between] + [Kill(2 * steps // 3, True)]
+    return sorted(chosen, key=lambda kill: (kill.step, kill.midway))
+
+
+def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
+    """Body of a process of its own: run or resume until the end, or until the next kill.
+
+    In the midst of a step is where it logs, or where the next step does that logs at all.
+
+    Args:
+        settings: of the run.
+        planned: the kills that are still to come.
+        told: a shared integer, for what the parent has to know: the index of the kill, or the
+            number of steps of a run that came to its end.
+    """
+    checkpoint, log, finish = Run.checkpoint, Run.log, Run.finish
+
+    def die(index: int) -> None:
+        told.value = index
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def checkpoint_and_die(run: Run) -> None:
+        checkpoint(run)
+        for index, kill in enumerate(planned):
+            if not kill.midway and kill.step == run._step:
+                die(index)
+
+    def log_and_die(run: Run, step: int, **metrics: Any) -> None:
+        log(run, step, **metrics)  # this record is younger than the checkpoint and has to go
+        for index, kill in enumerate(planned):
+            if kill.midway and kill.step <= run._step:
+                die(index)
+
+    def count(run: Run) -> str:
+        told.value = run._step
+        return finish(run)
+
+    Run.checkpoint = checkpoint_and_die  # type: ignore[method-assign]
+    Run.log = log_and_die  # type: ignore[method-assign]
+    Run.finish = count  # type: ignore[method-assign]
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive the kill
+    with suppress(Exception):  # its traceback is in the manifest
+        execute(settings)
+
+
+def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], int]:
+    """Start a run, and resume it after each kill, until its end.
+
+    Returns:
+        the kills that it died of, and how many steps it had.
+
+    Raises:
+        TaskError: the task failed.
+    """
+    done: list[Kill] = []
+    while True:
+        told = SERVER.RawValue("q", 0)
+        process = SERVER.Process(target=attempt, args=(settings, planned, told))
+        process.start()
+        process.join()
+        manifest = read_manifest(settings.folder) or {}
+        if manifest.get("status") in FINAL:
+            return done, told.value
+        if not planned or process.exitcode != -signal.SIGKILL:
+            error = manifest.get("error", f"its process ended with {process.exitcode}")
+            raise TaskError(f"{error.strip().splitlines()[-1]}{_after(done)}")
+        done.append(planned[told.value])
+        planned = [kill for kill in planned if kill != done[-1]]
+
+
+class TaskError(Exception):
+    """A task failed: its error in one line."""
+
+
+def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
+    """All that a finished run left, in the order in which it came: name, place, value."""
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.items():
+            yield name, f"at step {record['step']}", value
+    for path in sorted(folder.glob("*.csv")):
+        for row, line in enumerate(path.read_text().splitlines()):
+            yield path.name, f"in row {row}", line
+    for name, value in json.loads((folder / "summary.json").read_text()).items():
+        yield name, "in the summary", value
+    manifest = read_manifest(folder) or {}
+    yield "status", "in the manifest", manifest["status"]
+    yield "diverged_at", "in the manifest", manifest["diverged_at"]
+
+
+def difference(one: Path, other: Path, ignored: set[str]) -> tuple[str, str, Any, Any] | None:
+    """The first number that two runs do not share: name, place, and its two values, or None."""
+    first = [entry for entry in numbers(one) if entry[0] not in ignored]
+    second = [entry for entry in numbers(other) if entry[0] not in ignored]
+    places = {entry[:2] for entry in first}
+    for a, b in itertools.zip_longest(first, second):
+        if a != b:
+            here = b if a is None or (b is not None and b[:2] not in places) else a
+            values = [e[2] if e is not None and e[:2] == here[:2] else "nothing" for e in (a, b)]
+            return here[0], here[1], *_apart(*values)
+    return None
+
+
+def _apart(a: Any, b: Any) -> tuple[Any, Any]:
+    """Of the lists of a batch the first two members that differ; numbers with few digits."""
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        a, b = next(pair for pair in zip(a, b, strict=True) if pair[0] != pair[1])
+    if isinstance(a, float) and isinstance(b, float) and f"{a:.4g}" != f"{b:.4g}":
+        return f"{a:.4g}", f"{b:.4g}"
+    return a, b
+
+
+def unrepeatable(one: Path, other: Path) -> set[str]:
+    """The names of numbers that differ between two runs that nothing disturbed: times, say."""
+    names: set[str] = set()
+    while (found := difference(one, other, names)) is not None:
+        names.add(found[0])
+    return names
+
+
+def check(settings: Settings, folder: Path) -> tuple[bool, str]:
+    """Compare a run that was killed and resumed with one that nothing disturbed.
+
+    Args:
+        settings: of the run; its output folder, tracker and checkpoints are replaced.
+        folder: an empty one, for the runs.
+
+    Returns:
+        whether all numbers are the same, and one line that says so, or what differs first.
+    """
+
+    def copy(name: str, every: float) -> Settings:
+        return replace(settings, output=folder / name, checkpoint_every=every, tracking=Tracking())
+
+    name = settings.task_name
+    alone, resumed = copy("alone", UNDISTURBED), copy("resumed", 0.0)
+    try:
+        _, steps = run(alone)
+        done, _ = run(resumed, kills(steps))
+        ignored: set[str] = set()
+        found = difference(alone.folder, resumed.folder, ignored)
+        if found is not None:  # the kills need not be the reason
+            again = copy("again", UNDISTURBED)
+            run(again)
+            ignored = unrepeatable(alone.folder, again.folder)
+            found = difference(alone.folder, resumed.folder, ignored)
+    except TaskError as error:
+        return False, f"{name}: fails: {error}"
+    if found is not None:
+        metric, place, before, after = found
+        return False, (
+            f"{name}: {metric} differs first {place}: {before} undisturbed, {after} resumed"
+            f"{_after(done)}; what the loop carries from one step to the next has to be named "
+            "in run.track"
+        )
+    count = sum(entry[0] not in ignored for entry in numbers(alone.folder))
+    text = f"{name}: {steps} steps, {count} values, all the same{_after(done)}"
+    if ignored:
+        text += f"; not compared, as they differ in any two runs: {', '.join(sorted(ignored))}"
+    if steps < 2:
+        text += "; what is carried from step to step shows only in a run of more steps"
+    return True, text
+
+
+def _after(done: Sequence[Kill]) -> str:
+    """Where it was killed, in words."""
+    if not done:
+        return ""
+    places = [f"{'in' if kill.midway else 'after'} step {kill.step + kill.midway}" for kill in done]
+    return f", killed {', '.join(places)}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check each run that the arguments stand for; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[1], prog="python -m experiments.check"
+    )
+    parser.add_argument(
+        "overrides", nargs="+", metavar="KEY=VALUE", help="as for a run; scale=smoke by default"
+    )
+    overrides = parser.parse_args(arguments).overrides
+    if not any(text.startswith("scale=") for text in overrides):
+        overrides = [*overrides, "scale=smoke"]
+    try:
+        every = expand(overrides)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    SERVER.set_forkserver_preload(PRELOADED)
+    verdicts = []
+    for settings in every:
+        with tempfile.TemporaryDirectory(prefix="check-") as folder:
+            same, text = check(settings, Path(folder))
+        print(text, flush=True)
+        verdicts.append(same)
+    return 0 if all(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,230 @@
+"""What a sweep will cost, before anything of it runs (``plan=true``).
+
+A run costs what finished runs like it did: the same task with the same settings of its own and as
+many members, here or in the committed results. Where there is none, one run is begun in a folder
+of its own, timed, and thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from experiments.common import data, progress
+from experiments.common.config import Settings, Tracking, plain_settings, restored
+from experiments.common.launch import run_one
+from experiments.common.records import RESULTS
+from experiments.common.status import FINAL, duration, read_manifest
+from experiments.common.terminal import say
+from experiments.common.versions import sources
+
+TIMED = 15.0  # seconds of steps that a timed beginning takes
+PATIENCE = 300.0  # seconds until its first steps
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes.
+
+    Attributes:
+        seconds: wall time.
+        memory: bytes, the peak.
+        disk: bytes that stay; None where nobody knows.
+        by: how this is known.
+    """
+
+    seconds: float
+    memory: int
+    disk: int | None
+    by: str
+
+
+def plan(every: Sequence[Settings], processes: int) -> str:
+    """How many runs there are and what they take; see the module.
+
+    Args:
+        every: the runs of the sweep.
+        processes: how many run at a time.
+    """
+    todo = [s for s in every if (read_manifest(s.folder) or {}).get("status") not in FINAL]
+    tasks = ", ".join(f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items())
+    lines = [f"runs: {tasks}; finished before: {len(every) - len(todo)}"]
+    missing = [
+        f"{name} ({size(data.artefact(name).bytes)})"
+        for name in sorted({name for s in every for name in needed(s.task_name)})
+        if data.locate(name) is None
+    ]
+    lines.append(f"data to be fetched: {', '.join(missing) or 'none'}")
+    kinds: dict[str, list[Settings]] = {}
+    for settings in todo:
+        kinds.setdefault(alike(settings), []).append(settings)
+    costs, timed = [], {}
+    for runs in kinds.values():
+        first = runs[0]
+        cost = by_manifests(first)
+        if cost is None and not missing:  # another optimizer's beginning says as much
+            task = alike(first, of_any_optimizer=True)
+            cost = timed[task] = timed[task] if task in timed else by_a_beginning(first)
+        if cost is None:
+            why = "its data is not here" if missing else f"no step ended in {duration(PATIENCE)}"
+            lines.append(f"{len(runs)} x {first.optimizer.name}: time not known, {why}")
+            continue
+        costs.append((len(runs), cost))
+        one = f"{duration(cost.seconds)}, {size(cost.memory)} of memory"
+        lines.append(f"{len(runs)} x {first.optimizer.name}: each {one}, by {cost.by}")
+    if sum(n for n, _ in costs) == len(todo) > 0:
+        seconds = sum(n * cost.seconds for n, cost in costs)
+        longest = max(cost.seconds for _, cost in costs)
+        at_a_time = min(processes, len(todo))
+        memory = at_a_time * max(cost.memory for _, cost in costs)
+        known = [n * cost.disk for n, cost in costs if cost.disk is not None]
+        wall = duration(max(seconds / at_a_time, longest))
+        lines.append(
+            f"all: {duration(seconds)} of work, {wall} with {at_a_time} at a time; "
+            f"memory {size(memory)}; disk {size(sum(known)) if known else 'not known'}"
+        )
+    return "\n".join([*lines, "nothing was started"])
+
+
+def alike(settings: Settings, of_any_optimizer: bool = False) -> str:
+    """What runs share that cost the same: task, optimizer, number of members, threads."""
+    optimizer = None if of_any_optimizer else settings.optimizer.name
+    members = sum(1 for _ in settings.members())
+    task = settings.decisive()["task"]
+    return json.dumps([task, optimizer, members, settings.threads], sort_keys=True)
+
+
+def by_manifests(settings: Settings) -> Cost | None:
+    """The mean of finished runs alike: those in the output folder, else the committed ones."""
+    finished = _finished(settings.output, settings.task_name)
+    if here := [cost for kind, cost in finished if kind == alike(settings)]:
+        return _mean(here, f"{len(here)} finished")
+    found = _committed(settings)
+    return _mean(found, f"{len(found)} in results/") if found else None
+
+
+@cache
+def _finished(output: Path, task: str) -> list[tuple[str, Cost]]:
+    """The cost of every finished run of a task in an output folder."""
+    found = []
+    for path in (output / task).glob("*/manifest.json"):
+        manifest = read_manifest(path.parent) or {}
+        if manifest.get("status") not in FINAL:
+            continue
+        settings = restored_from(path.parent)
+        if settings is not None:
+            seconds, memory = manifest["wall_time_s"], manifest["peak_memory_bytes"]
+            found.append((alike(settings), Cost(seconds, memory, weight(path.parent), "")))
+    return found
+
+
+def restored_from(folder: Path) -> Settings | None:
+    """The settings of a run's folder; None where the task has changed since."""
+    import yaml
+
+    try:
+        return restored(yaml.safe_load((folder / "config.yaml").read_text()))
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+
+
+def _committed(settings: Settings) -> list[Cost]:
+    """Runs of the same figure, scale and optimizer in the committed results."""
+    path = RESULTS / str(settings.figure) / settings.scale / "manifest.json"
+    if not path.exists():
+        return []
+    return [
+        Cost(run["wall_time_s"], run["peak_memory_bytes"], None, "")
+        for run in json.loads(path.read_text())["runs"]
+        if run["optimizer"] == settings.optimizer.name
+    ]
+
+
+def _mean(costs: Sequence[Cost], by: str) -> Cost:
+    seconds = sum(cost.seconds for cost in costs) / len(costs)
+    disks = [cost.disk for cost in costs if cost.disk is not None]
+    disk = sum(disks) // len(disks) if disks else None
+    return Cost(seconds, max(cost.memory for cost in costs), disk, by)
+
+
+def by_a_beginning(settings: Settings) -> Cost | None:
+    """Begin a run in a temporary folder, and reckon from its first steps; None where none ended."""
+    say(f"timing the beginning of a run of {settings.task_name}", sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        tried = replace(settings, output=Path(folder), tracking=Tracking())
+        process = multiprocessing.get_context("spawn").Process(
+            target=_begin, args=(plain_settings(tried),)
+        )
+        process.start()
+        begun, first, memory, last = time.monotonic(), None, 0, {}
+        while process.is_alive() and time.monotonic() < begun + PATIENCE:
+            time.sleep(0.2)
+            memory = max(memory, _memory(process.pid))
+            last = progress.read(tried.folder) or last
+            if first is None and last.get("seconds_left") is not None:
+                first = time.monotonic()
+            if first is not None and time.monotonic() > first + TIMED:
+                break
+        process.terminate()
+        process.join(10)
+        process.kill()
+        took, disk = time.monotonic() - begun, weight(tried.folder)
+        manifest = read_manifest(tried.folder) or {}
+        if manifest.get("status") in FINAL:
+            seconds = manifest["wall_time_s"]
+        elif first is None:
+            return None
+        else:
+            seconds = took + (last.get("seconds_left") or 0.0)
+            disk = int(disk * last["total"] / last["step"]) if last.get("step") else disk
+    return Cost(seconds, memory, disk, f"a beginning of {duration(took)}")
+
+
+def _begin(plain: dict[str, Any]) -> None:
+    """Body of the process of a timed beginning."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run_one(restored(plain))
+
+
+def _memory(pid: int | None) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def weight(folder: Path) -> int:
+    """Bytes of a run's folder, checkpoints left out."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pt"]
+    return sum(path.stat().st_size for path in files)
+
+
+def needed(task: str) -> set[str]:
+    """The artefacts that a task's program names; which of them it takes, its settings may say."""
+    text = " ".join(
+        file.read_text() for name, file in sources(task).items() if ".common." not in name
+    )
+    named = re.findall(r"\bdata\.(?:fetch\(\s*\"(\w+)\"|(\w+)\()", text)
+    return {fetched or loaded for fetched, loaded in named} & set(data.ARTEFACTS)
+
+
+def size(number: float) -> str:
+    """``12 MB``, ``1.3 GB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"

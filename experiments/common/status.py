@@ -1,0 +1,266 @@
+"""What has become of a sweep's runs, by what they wrote; the same for every launcher and node.
+
+A sweep leaves a record of its runs in ``<output>/.sweep/<name>.json``. Everything else is read
+from the runs' own folders, so that any process that sees the output folder can say how it stands.
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from experiments.common import progress
+from experiments.common.messages import shown
+
+if TYPE_CHECKING:
+    from experiments.common.config import Settings
+
+FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
+RECORDS = ".sweep"  # folder of the records below the output folder
+
+
+@dataclass(frozen=True)
+class State:
+    """One run, at the moment when it was looked at.
+
+    Attributes:
+        status: waiting, running, finished, diverged, failed, interrupted (by a signal), or
+            stopped (its process is gone without a word: killed, or the machine went down).
+        started: time of its start as the manifest has it; empty before.
+        seconds: wall time of a run that has ended.
+        says: its main result, the step at which it diverged, or the error with file and line.
+        process: of a run under way, see :class:`progress.Progress`.
+    """
+
+    status: str = "waiting"
+    started: str = ""
+    seconds: float | None = None
+    says: str = ""
+    process: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: its folder, and the settings that tell it from the others."""
+
+    folder: Path
+    label: str
+    result: str | None = None  # name of the main result, where the task says which it is
+
+    def look(self) -> State:
+        """How it stands now."""
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            return State()
+        status, started = manifest["status"], manifest.get("started", "")
+        seconds = manifest.get("wall_time_s")
+        if status == "running":
+            process = progress.read(self.folder)
+            status = "running" if process and lives(process) else "stopped"
+            return State(status, started, process=process)
+        if status == "failed":
+            return State(status, started, seconds, manifest.get("failure", ""))
+        if status == "diverged":
+            return State(status, started, seconds, f"diverged at step {manifest['diverged_at']}")
+        says = _result(self.folder, self.result) if status == "finished" else ""
+        return State(status, started, seconds, says)
+
+
+def _result(folder: Path, name: str | None) -> str:
+    """The main number of a run's summary: the one that the task names, or else the first.
+
+    Of a batch it is the median of those members that have the number.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    for key in [name] if name in summary else summary:
+        values = summary[key] if isinstance(summary[key], list) else [summary[key]]
+        numbers = sorted(v for v in values if isinstance(v, int | float))
+        if numbers:
+            median = numbers[(len(numbers) - 1) // 2]
+            batch = f" (median of {len(values)})" if len(values) > 1 else ""
+            return f"{key} {median:.4g}{batch}"
+    return ""
+
+
+def lives(process: dict[str, Any]) -> bool:
+    """Whether the process of a run is there; of another machine's nobody knows, so it is."""
+    return process["host"] != socket.gethostname() or psutil.pid_exists(process["pid"])
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run's folder, or None where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        return dict(manifest) if "status" in manifest else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+# Sweeps -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of one command line.
+
+    Attributes:
+        record: its file, which :func:`begin` wrote.
+        command: what was typed.
+        processes: how many runs it has under way at a time.
+        parent: the process that hands out the runs: its host and pid.
+        cells: its runs in their order.
+    """
+
+    record: Path
+    command: str
+    processes: int
+    parent: dict[str, Any]
+    cells: list[Cell]
+
+    @property
+    def stop(self) -> Path:
+        """A file that is there once the sweep is to end: then no further run begins."""
+        return self.record.with_suffix(".stop")
+
+
+def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
+    """The sweep of these runs, its record written for others to read."""
+    from experiments.common.config import task_module  # imports torch, which reading does not need
+
+    output = every[0].output
+    name = hashlib.sha256(" ".join(s.key for s in every).encode()).hexdigest()[:12]
+    sweep = Sweep(
+        output / RECORDS / f"{name}.json",
+        command,
+        processes,
+        progress.process(),
+        [
+            Cell(s.folder, label, getattr(task_module(s.task_name), "RESULT", None))
+            for s, label in zip(every, labels(every), strict=True)
+        ],
+    )
+    runs = [
+        {"folder": os.path.relpath(cell.folder, output), "label": cell.label, "result": cell.result}
+        for cell in sweep.cells
+    ]
+    sweep.record.parent.mkdir(parents=True, exist_ok=True)
+    sweep.stop.unlink(missing_ok=True)
+    temporary = sweep.record.with_suffix(f".{os.getpid()}.new")
+    written = {"command": command, "processes": processes, "parent": sweep.parent, "runs": runs}
+    temporary.write_text(json.dumps(written))
+    temporary.replace(sweep.record)
+    return sweep
+
+
+def sweeps(output: Path) -> list[Sweep]:
+    """Every sweep that has a record below an output folder, the newest last."""
+    paths = (output / RECORDS).glob("*.json")
+    found = []
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
+        record = json.loads(path.read_text())
+        cells = [
+            Cell(output / run["folder"], run["label"], run["result"]) for run in record["runs"]
+        ]
+        found.append(Sweep(path, record["command"], record["processes"], record["parent"], cells))
+    return found
+
+
+def labels(every: Sequence[Settings]) -> list[str]:
+    """For each run its optimizer and the settings that vary among them: ``laprop nu 0.9 seed 1``.
+
+    What follows from the task and the optimizer, as an epsilon that each has, is left out. Where
+    there are several tasks, a run's stands in front.
+    """
+    flats = []
+    for settings in every:
+        groups = {"optimizer": asdict(settings.optimizer), "task": asdict(settings.task)}
+        flat = {f"{group}.{k}": v for group, inner in groups.items() for k, v in inner.items()}
+        flats.append(flat | {"seed": settings.seed})
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    varying = []
+    for key in keys:
+        by_kind: dict[tuple[str, str], set[str]] = {}
+        for settings, flat in zip(every, flats, strict=True):
+            kind = settings.task_name, settings.optimizer.name
+            by_kind.setdefault(kind, set()).add(shown(flat.get(key)))
+        if any(len(values) > 1 for values in by_kind.values()):
+            varying.append(key)
+    several = len({settings.task_name for settings in every}) > 1
+    lines = []
+    for settings, flat in zip(every, flats, strict=True):
+        words = [settings.task_name] if several else []
+        words.append(settings.optimizer.name)
+        for key in varying:
+            if flat.get(key) is not None:
+                words.append(f"{key.rpartition('.')[2]} {shown(flat[key])}")
+        lines.append(" ".join(words))
+    return lines
+
+
+def overview(states: Sequence[State], processes: int) -> str:
+    """One line for the whole: ``12 of 63, 1 failed, 2 diverged, 3.1 h left``."""
+    counts = Counter(state.status for state in states)
+    parts = [f"{sum(counts[name] for name in FINAL)} of {len(states)}"]
+    parts += [
+        f"{counts[name]} {name}"
+        for name in ("failed", "diverged", "interrupted", "stopped")
+        if counts[name]
+    ]
+    if (seconds := left(states, processes)) is not None:
+        parts.append(f"{duration(seconds)} left")
+    return ", ".join(parts)
+
+
+def left(states: Sequence[State], processes: int) -> float | None:
+    """Seconds until the last run ends, or None while nothing says how long one takes.
+
+    A run that waits takes as long as those that have ended did on average, or as those under way
+    will have taken.
+    """
+    under_way = [s.process or {} for s in states if s.status == "running"]
+    waiting = sum(s.status == "waiting" for s in states)
+    if not under_way and not waiting:
+        return None
+    ended = [s.seconds for s in states if s.status in FINAL and s.seconds is not None]
+    rest = [p["seconds_left"] for p in under_way if p.get("seconds_left") is not None]
+    whole = [
+        p["seconds_left"] * p["total"] / (p["total"] - p["step"])
+        for p in under_way
+        if p.get("seconds_left")
+    ]
+    known = ended or whole
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    work = sum(rest) + mean * (waiting + len(under_way) - len(rest))
+    return max([work / max(processes, 1), *rest])
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.1 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def how_far(state: State) -> str:
+    """Of a run under way: ``1200 of 3000, 12 min left``; before its first step ``starts``."""
+    process = state.process or {}
+    if "step" not in process:
+        return "starts"
+    text = f"{process['step']} of {process['total']}"
+    seconds = process["seconds_left"]
+    return text if seconds is None else f"{text}, {duration(seconds)} left"

@@ -1,0 +1,305 @@
+"""From run folders to rows: which settings vary, one row per member, and what each came to.
+
+``collect`` makes the rows of a command line's runs. :func:`read` takes whatever runs lie in a
+folder, and what they wrote about themselves alone: also those of a sweep under way, and those of a
+program that has changed since.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from experiments.common.config import Settings, lookup
+from experiments.common.execution import FINAL, read_manifest
+from experiments.common.messages import ConfigError, shown, unknown
+from experiments.common.optimizers import option_default
+from experiments.common.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Described:
+    """What tells one run from another.
+
+    Attributes:
+        settings: those that decide the result, by dotted key: ``optimizer.nu``.
+        batch: of a vectorised run the values of each axis, the last axis changing fastest.
+    """
+
+    settings: dict[str, Any]
+    batch: dict[str, list[Any]]
+
+
+def described(settings: Settings) -> Described:
+    """The description of a run that is to be found by its settings."""
+    return Described(_flat(asdict(settings)), settings.axes())
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted key; options and schedules only where they are not the default."""
+    optimizer = dict(settings["optimizer"])
+    optimizer.pop("definition", None)
+    options = optimizer.pop("options", None) or {}
+    flat = {f"optimizer.{k}": v for k, v in (optimizer | options).items()}
+    flat |= {f"task.{k}": v for k, v in settings["task"].items()}
+    for name, part in settings.get("schedule", {}).items():
+        default = getattr(Schedule(), name)
+        for key, value in part.items():
+            plain = _plain(value)
+            if plain != _plain(getattr(default, key)):
+                flat[f"schedule.{name}.{key}"] = plain
+    return flat | {"seed": settings["seed"]}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _setting(run: Described, key: str) -> Any:
+    """A run's setting, or what it is by default where the run does not say; None for no such."""
+    if key in run.settings:
+        return run.settings[key]
+    group, _, name = key.partition(".")
+    if group == "optimizer":
+        return option_default(run.settings["optimizer.name"], name)
+    return _plain(lookup(Schedule(), name)) if group == "schedule" else None
+
+
+def varying(every: Sequence[Described]) -> dict[str, str]:
+    """Column name -> dotted key, for the optimizer, the seed and whatever differs."""
+    keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in every))
+    chosen = []
+    for key in keys:
+        known = key.startswith(("optimizer.", "schedule."))  # others are of another version
+        values = {
+            json.dumps(_setting(run, key), sort_keys=True)
+            for run in every
+            if known or key in run.settings
+        }
+        batched = any(len(run.batch.get(key, ())) > 1 for run in every)
+        if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
+            chosen.append(key)
+    short = [key.split(".")[-1] for key in chosen]
+    names = [
+        "optimizer"
+        if key == "optimizer.name"
+        else last
+        if short.count(last) == 1
+        else key.replace(".", "_")
+        for key, last in zip(chosen, short, strict=True)
+    ]
+    return dict(zip(names, chosen, strict=True))
+
+
+def rows(run: Described, axes: Mapping[str, str]) -> pd.DataFrame:
+    """One row per member of a run, with the columns of ``axes`` (column name -> dotted key)."""
+    batch = pd.DataFrame(list(itertools.product(*run.batch.values())), columns=list(run.batch))
+    columns = {
+        name: batch[key] if key in batch else _cell(_setting(run, key))
+        for name, key in axes.items()
+    }
+    frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
+    # An optimizer that has no nu, say, is one row of a column of numbers.
+    return frame.apply(lambda column: pd.to_numeric(column) if column.isna().all() else column)
+
+
+def _cell(value: Any) -> Any:
+    """A setting as one entry of a column; a list that is no axis as text."""
+    return shown(value) if isinstance(value, list | tuple | dict) else value
+
+
+def with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
+    """One row per member: its axes, and its final numbers."""
+    frame = members.copy()
+    summary = json.loads((folder / "summary.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name, values in summary.items():  # a column of None alone is still one of numbers
+        if name in members:
+            raise ValueError(f"{folder}: {name} is in the summary, but is an axis")
+        column = pd.Series(values, index=frame.index)
+        frame[name] = pd.to_numeric(column) if column.isna().all() else column
+    if manifest["diverged_at"] is not None:
+        frame["diverged_at"] = manifest["diverged_at"]
+    return frame
+
+
+def logged(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
+    """Records of one run, one row per member and step; the lists of a batch are unfolded.
+
+    A record that is being written, as in a run under way, is left out.
+    """
+    lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    records = [json.loads(line) for line in lines]
+    frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
+    for name in dict.fromkeys(itertools.chain.from_iterable(records)):
+        if name in members:  # it would take the place of the axis
+            raise ValueError(f"{folder}: {name} is logged, but is an axis")
+        values = np.full((len(records), len(members)), np.nan)
+        for row, record in zip(values, records, strict=True):
+            row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
+        whole = name == "step" and np.isfinite(values).all()
+        frame[name] = values.astype(np.int64).ravel() if whole else values.ravel()
+    return frame
+
+
+# Whatever lies in a folder ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a folder.
+
+    Attributes:
+        name: of the task, or of the figure whose tables these are.
+        runs: one row per member of each finished run.
+        curves: long table of what is logged, by runs that are not finished too.
+        axes: column name -> dotted key of what varies.
+        statuses: how many runs are ``finished``, ``diverged``, ``running``, ...
+        scale: of all runs.
+        versions: how many versions of the task's program made them.
+    """
+
+    name: str
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    axes: dict[str, str]
+    statuses: Counter[str]
+    scale: str
+    versions: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A run of a folder, as it describes itself."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    run: Described
+
+    @property
+    def final(self) -> bool:
+        return self.manifest["status"] in FINAL
+
+    def members(self, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """Which members have the wanted values, by dotted key; shape (B,) of booleans."""
+        frame = rows(self.run, {key: key for key in wanted})
+        kept = np.ones(len(frame), bool)
+        for key, values in wanted.items():
+            kept &= np.array([any(_same(x, value) for value in values) for x in frame[key]])
+        return kept
+
+
+def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
+    """All runs of one task, ``<output>/<task>``, or those with certain settings.
+
+    Of runs with the same settings, as of a task that was edited in between, the newest counts.
+
+    Args:
+        folder: with a folder for each run.
+        wanted: dotted key, or the last part of one -> the values to keep; also of ``scale``.
+
+    Raises:
+        ConfigError: where nothing matches, a key is unknown, or the runs are of several scales.
+    """
+    found = _of_one_scale(_newest(folder), folder, wanted.get("scale"))
+    known = dict.fromkeys(itertools.chain.from_iterable(one.run.settings for one in found))
+    keys = {_key(k, list(known), values): values for k, values in wanted.items() if k != "scale"}
+    kept = [(one, members) for one in found if (members := one.members(keys)).any()]
+    if not kept:
+        words = " ".join(f"{name}={_listed(values)}" for name, values in wanted.items())
+        raise ConfigError(f"{words}: none of the {len(found)} runs in {folder}")
+
+    axes = varying([one.run for one, _ in kept])
+    tables = [pd.DataFrame(columns=list(axes))]
+    curves = [pd.DataFrame(columns=list(axes))]
+    for one, chosen in kept:
+        members = rows(one.run, axes)
+        if one.final:
+            tables.append(with_summary(one.folder, members)[chosen])
+        if (one.folder / "metrics.jsonl").exists():
+            long = logged(one.folder, members)
+            curves.append(long[np.tile(chosen, len(long) // len(members))])
+    return Sweep(
+        name=found[0].manifest["task"],
+        runs=pd.concat(tables[1:] or tables, ignore_index=True),
+        curves=pd.concat(curves[1:] or curves, ignore_index=True),
+        axes=axes,
+        statuses=Counter(one.manifest["status"] for one, _ in kept),
+        scale=found[0].manifest["scale"],
+        versions=len({json.dumps(one.manifest["versions"]) for one, _ in kept}),
+    )
+
+
+def _newest(folder: Path) -> list[_Found]:
+    """The runs of a folder; of those with the same settings the finished one that began last."""
+    newest: dict[str, _Found] = {}
+    for path in sorted(folder.glob("*/config.yaml")):
+        manifest = read_manifest(path.parent)
+        if manifest is None:
+            continue  # it is only just beginning
+        settings = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        run = Described(_flat(settings), _batch(manifest, settings))
+        one = _Found(path.parent, manifest, run)
+        text = json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True)
+        other = newest.setdefault(text, one)
+        if (other.final, other.manifest["started"]) < (one.final, manifest["started"]):
+            newest[text] = one
+    if not newest:
+        raise ConfigError(f"{folder}: no run has begun yet")
+    return list(newest.values())
+
+
+def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | None) -> list[_Found]:
+    """The runs of the scales that are asked for, which have to be one."""
+    present = sorted({one.manifest["scale"] for one in found})
+    chosen = [scale for scale in present if wanted is None or scale in wanted]
+    if not chosen:
+        raise ConfigError(f"scale={_listed(wanted or ())}: the runs are {', '.join(present)}")
+    if len(chosen) > 1:
+        several = ", scale=".join(chosen)
+        raise ConfigError(f"{folder}: holds runs of several scales; add one of scale={several}")
+    return [one for one in found if one.manifest["scale"] == chosen[0]]
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """Values as they are typed."""
+    return ",".join(map(shown, values))
+
+
+def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The batch axes of a run: as its manifest says, or one written before it did, as its task."""
+    names = manifest.get("axes")
+    if names is None:
+        module = importlib.import_module(f"experiments.{manifest['task']}")
+        names = getattr(module, "AXES", ())
+    flat = _flat(settings)
+    return {name: v if isinstance(v := flat[name], list) else [v] for name in names}
+
+
+def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
+    """The dotted key that a name stands for: itself, or its last part where there is one such."""
+    ends = Counter(key.split(".")[-1] for key in keys)
+    short = {"optimizer" if key == "optimizer.name" else key.split(".")[-1]: key for key in keys}
+    names = {end: key for end, key in short.items() if ends[key.split(".")[-1]] == 1}
+    if name in keys:
+        return name
+    if name not in names:
+        raise unknown(name, _listed(values), name, sorted(names))
+    return names[name]
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of a setting are the same, numbers within rounding."""
+    numbers = [x for x in (a, b) if isinstance(x, int | float) and not isinstance(x, bool)]
+    return math.isclose(*numbers, rel_tol=1e-9) if len(numbers) == 2 else a == b

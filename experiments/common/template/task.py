@@ -1,0 +1,63 @@
+"""NAME: a small network on MNIST, until something else stands here."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from experiments.common import data
+from experiments.common.config import settings
+from experiments.common.run import Run
+
+RESULT = "best_valid_loss"  # what a sweep's line says of a finished run
+TRAINED_ON = 50_000  # of the 60,000 training images; the others validate
+
+
+@settings
+class Config:
+    """What configs/task/NAME.yaml sets. A value out of range is refused before anything runs.
+
+    Attributes:
+        width: hidden units.
+        batch_size: images in a minibatch, drawn with replacement.
+        updates: length of the training.
+        evaluate_every: updates.
+    """
+
+    width: Annotated[int, Gt(0)]
+    batch_size: Annotated[int, Gt(0)]
+    updates: Annotated[int, Gt(0)]
+    evaluate_every: Annotated[int, Gt(0)]
+
+
+def updates(cfg: Config) -> int:
+    """Updates of a run, over which a schedule such as schedule.lr.shape=cosine is stretched."""
+    return cfg.updates
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train; log both losses; keep the network that validates best."""
+    (images, labels), _ = data.mnist(run.device)
+    images = images.float() / 255
+    net = nn.Sequential(nn.Linear(784, cfg.width), nn.ReLU(), nn.Linear(cfg.width, 10))
+    net = net.to(run.device)
+    optimizer = run.optimizer(net.parameters())  # the one of the settings, with their schedule
+    batches = run.generator("batches")  # one for each purpose, seeded by seed=
+    # What a killed run gets back. Forget nothing: python -m experiments.check task=NAME
+    run.track(net=net, optimizer=optimizer)
+    for step in run.steps(cfg.updates):  # begins where a killed run stopped
+        batch = torch.randint(TRAINED_ON, (cfg.batch_size,), generator=batches).to(run.device)
+        loss = cross_entropy(net(images[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if run.diverged(loss, step + 1):  # NaN or infinite: a result, not a crash
+            break
+        if (step + 1) % cfg.evaluate_every == 0:
+            with torch.no_grad():
+                valid_loss = cross_entropy(net(images[TRAINED_ON:]), labels[TRAINED_ON:])
+            run.log(step + 1, train_loss=loss.detach(), valid_loss=valid_loss)
+            run.summary(valid_loss=valid_loss)
+            run.best("valid_loss", valid_loss, step + 1, net=net)

@@ -1,0 +1,218 @@
+"""A small GPT on the characters of a text: an example of all that a task can have.
+
+It is none of the paper's experiments. A warm-up and a cosine are the task's default schedule; the
+validation loss names the best checkpoint and ends the training early; the best network writes a
+sample at the end.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+
+from experiments.common import data
+from experiments.common.config import ConfigError, Settings, settings
+from experiments.common.run import Run
+
+VERSION = 1  # raised when the same settings give other numbers
+RESULT = "best_valid_loss"
+SAMPLE = 400  # characters that the network writes at the end
+
+
+@settings
+class Config:
+    """A decoder of pre-normalised transformer blocks with learned positions.
+
+    Attributes:
+        text: path of a file in UTF-8; null: the King James Bible.
+        characters: the first so many are taken; null: all.
+        valid_share: the end of the text, which is not trained on.
+        layers: blocks of attention and feed-forward.
+        heads: of attention; must divide the width.
+        width: of the embeddings; the feed-forward layers are four times as wide.
+        context: characters that the network sees.
+        dropout: share of activations.
+        batch_size: pieces of the text in a minibatch, drawn with replacement.
+        updates: length of the training.
+        evaluate_every: updates.
+        valid_pieces: pieces in a row of the validation text that are evaluated; null: all.
+        patience: evaluations in a row without a new best one that end the training; null: none do.
+    """
+
+    text: str | None
+    characters: Annotated[int, Gt(0)] | None
+    valid_share: Annotated[float, Interval(gt=0, lt=1)]
+    layers: Annotated[int, Gt(0)]
+    heads: Annotated[int, Gt(0)]
+    width: Annotated[int, Gt(0)]
+    context: Annotated[int, Gt(0)]
+    dropout: Annotated[float, Interval(ge=0, lt=1)]
+    batch_size: Annotated[int, Gt(0)]
+    updates: Annotated[int, Gt(0)]
+    evaluate_every: Annotated[int, Gt(0)]
+    valid_pieces: Annotated[int, Gt(0)] | None
+    patience: Annotated[int, Ge(1)] | None
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"task.heads={self.heads}: must divide task.width={self.width}")
+
+
+def updates(cfg: Config) -> int:
+    """Updates of a run that does not end early; schedules end there."""
+    return cfg.updates
+
+
+# The network --------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """Attention to what came before, then a layer on each position alone; both are added."""
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        width = cfg.width
+        self.heads, self.rate = cfg.heads, cfg.dropout
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (B, T, width) to the same."""
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.before(x)).chunk(3, dim=-1)
+        )
+        rate = self.rate if self.training else 0.0
+        seen = scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        x = x + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.down(nn.functional.gelu(self.up(self.between(x)))))
+
+
+class GPT(nn.Module):
+    """Characters (B, T) to logits of the next ones (B, T, vocabulary).
+
+    Weights start normal with standard deviation 0.02, those that end a branch smaller by the root
+    of the number of branches; drawn from torch's default generator.
+    """
+
+    def __init__(self, vocabulary: int, cfg: Config) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, cfg.width)
+        self.positions = nn.Embedding(cfg.context, cfg.width)
+        self.dropout = nn.Dropout(cfg.dropout)
+        self.blocks = nn.Sequential(*(Block(cfg) for _ in range(cfg.layers)))
+        self.norm = nn.LayerNorm(cfg.width)
+        for name, param in self.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):
+                nn.init.normal_(param, std=0.02 / math.sqrt(2 * cfg.layers))
+            elif param.dim() > 1:
+                nn.init.normal_(param, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(param)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """The embedding of the characters is the last layer too."""
+        places = torch.arange(text.shape[1], device=text.device)
+        x = self.dropout(self.tokens(text) + self.positions(places))
+        return self.norm(self.blocks(x)) @ self.tokens.weight.T
+
+
+def loss(net: GPT, pieces: Tensor) -> Tensor:
+    """Mean cross-entropy, in nats, of each character of (B, T + 1) after the first."""
+    return cross_entropy(net(pieces[:, :-1]).flatten(0, 1), pieces[:, 1:].flatten())
+
+
+@torch.no_grad()
+def validation(net: GPT, pieces: Tensor, batch_size: int) -> float:
+    """The loss on all pieces (N, T + 1)."""
+    net.eval()
+    total = sum(float(loss(net, part)) * len(part) for part in pieces.split(batch_size))
+    net.train()
+    return total / len(pieces)
+
+
+@torch.no_grad()
+def written(net: GPT, start: Tensor, context: int, generator: torch.Generator) -> Tensor:
+    """What the network writes after some characters (T,), each drawn by its probability."""
+    net.eval()
+    text = start
+    for _ in range(SAMPLE):
+        chances = net(text[None, -context:])[0, -1].softmax(-1).cpu()
+        drawn = torch.multinomial(chances, 1, generator=generator)
+        text = torch.cat([text, drawn.to(text.device)])
+    return text
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def check(settings: Settings) -> None:
+    """Refuse a text that cannot be read, before any run of a sweep begins."""
+    if (path := settings.task.text) is not None:
+        try:
+            Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"task.text={path}: must be a text in UTF-8 ({error})") from None
+
+
+def load(cfg: Config) -> tuple[list[str], Tensor]:
+    """The characters that occur, and the text as indices into them."""
+    text = data.king_james() if cfg.text is None else Path(cfg.text).read_text(encoding="utf-8")
+    text = text[: cfg.characters]
+    letters = sorted(set(text))
+    index = {letter: i for i, letter in enumerate(letters)}
+    return letters, torch.tensor([index[letter] for letter in text])
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train, evaluate now and then, keep the best network, and let it write."""
+    letters, text = load(cfg)
+    length = cfg.context + 1
+    cut = int(len(text) * (1 - cfg.valid_share))
+    if min(cut, len(text) - cut) < length:
+        raise ConfigError(
+            f"task.context={cfg.context}: the text's {len(text)} characters are too few for it"
+        )
+    train_text, valid_text = text[:cut].to(run.device), text[cut:].to(run.device)
+    valid = valid_text.unfold(0, length, length)[: cfg.valid_pieces]
+    inside = torch.arange(length)
+
+    net = GPT(len(letters), cfg).to(run.device)
+    optimizer = run.optimizer(net.parameters())
+    generator = run.generator("batches")
+    count = {"since_best": 0, "total": torch.zeros((), device=run.device), "losses": 0}
+    run.track(net=net, optimizer=optimizer, count=count)
+    for step in run.steps(cfg.updates):
+        first = torch.randint(len(train_text) - length + 1, (cfg.batch_size,), generator=generator)
+        batch_loss = loss(net, train_text[(first[:, None] + inside).to(run.device)])
+        optimizer.zero_grad()
+        batch_loss.backward()
+        optimizer.step()
+        count["total"] += batch_loss.detach()
+        count["losses"] += 1
+        update = step + 1
+        if update % cfg.evaluate_every and update < cfg.updates:
+            continue
+        valid_loss, train_loss = (
+            validation(net, valid, cfg.batch_size),
+            count["total"] / count["losses"],
+        )
+        run.log(update, train_loss=train_loss, valid_loss=valid_loss)
+        run.summary(train_loss=train_loss, valid_loss=valid_loss)
+        count |= {"total": torch.zeros_like(count["total"]), "losses": 0}
+        if run.diverged(valid_loss, update):
+            break
+        best = run.best("valid_loss", valid_loss, update, net=net)
+        count["since_best"] = 0 if best else count["since_best"] + 1
+        if cfg.patience is not None and count["since_best"] >= cfg.patience:
+            break
+    if run.load_best(net=net):
+        sample = written(net, valid_text[:1], cfg.context, run.generator("sample"))
+        run.table("sample", pd.DataFrame({"text": ["".join(letters[i] for i in sample.tolist())]}))

@@ -1,0 +1,54 @@
+"""How a sweep stands, under way or ended, from any terminal: ``python -m scripts.status``.
+
+Reads the output folder alone, so that it works on any node that sees it, whatever launcher runs
+the sweep. Shown are the newest sweep, the runs of it that are under way or have failed, and with
+``--runs`` all of them; ``--sweeps`` has a line for each earlier sweep.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.common.status import State, Sweep, how_far, lives, overview, sweeps
+
+
+def whole(sweep: Sweep, states: list[State]) -> str:
+    """One line for a sweep."""
+    under_way = lives(sweep.parent) or any(state.status == "running" for state in states)
+    waiting = any(state.status not in ("finished", "diverged", "failed") for state in states)
+    if under_way or not waiting:
+        return overview(states, sweep.processes)
+    ended = [state for state in states if state.status != "waiting"]
+    line = overview(ended, sweep.processes).replace(f" of {len(ended)}", f" of {len(states)}", 1)
+    return f"{line}; it has ended, the same command goes on"
+
+
+def line(label: str, state: State) -> str:
+    """One line for a run."""
+    text = how_far(state) if state.status == "running" else state.says or state.status
+    return f"  {label}: {'failed: ' if state.status == 'failed' else ''}{text}"
+
+
+def main() -> int:
+    """Print; the exit status is 2 where there is no sweep."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], prog="scripts.status")
+    parser.add_argument("output", nargs="?", default="outputs", help="folder (default: outputs)")
+    parser.add_argument("--runs", action="store_true", help="every run of the newest sweep")
+    parser.add_argument("--sweeps", action="store_true", help="a line for each sweep")
+    arguments = parser.parse_args()
+    folder = Path(arguments.output.removeprefix("output="))
+    found = sweeps(folder)
+    if not found:
+        print(f"error: output={folder}: no sweep has run there", file=sys.stderr)
+        return 2
+    for sweep in found if arguments.sweeps else found[-1:]:
+        states = [cell.look() for cell in sweep.cells]
+        print(f"{sweep.command}\n{whole(sweep, states)}")
+    for cell, state in zip(sweep.cells, states, strict=True):
+        if arguments.runs or state.status in ("running", "failed"):
+            print(line(cell.label, state))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,360 @@
+"""What a sweep came to, as tables, maps and curves: ``python -m scripts.sweep outputs/softmax``.
+
+Reads what the runs of a folder wrote, also while the sweep is under way, and writes into
+``<output>/sweeps/<task>``, or where ``--to`` says:
+
+======================  ==========================================================================
+``index.html``          all of it as one page that opens from disk; pointing shows the numbers
+``table.md``            one row per cell: seeds, and each metric with its interval
+``table.csv``           the same, with mean, low, high and count in columns of their own
+``map-<metric>.png``    mu against nu, or ``--x`` against ``--y``, for each optimizer
+``curves-<metric>.png`` what was logged at every step
+======================  ==========================================================================
+
+Intervals are Student's t over seeds, 95 %. A metric that is logged but has no place in the summary
+stands in tables and maps with its last value.
+"""
+
+import argparse
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+import yaml
+
+from experiments.common import records, stats
+from experiments.common.messages import ConfigError, unknown
+from experiments.common.records import Results
+from experiments.common.tables import Sweep, read
+from scripts import charts
+from scripts.report import HERE, environment, number
+
+POINTS = 150  # of a curve, at most
+DRAWN = 6_000  # points of all curves of a metric, at most, so that drawing takes seconds
+ROWS = 40  # of the table on the terminal, at most
+
+
+def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
+    """The sweep of a folder of runs or of tables, or of a name.
+
+    Args:
+        place: ``outputs/softmax``, ``results/fig12/short``; or the name of a task whose runs are in
+            ``outputs``, or of a figure of ``results``.
+        wanted: the settings to keep, see :func:`experiments.common.tables.read`.
+
+    Raises:
+        ConfigError: for a place that holds neither.
+    """
+    folder = Path(place)
+    for other in (folder, Path("outputs") / place):
+        if any(other.glob("*/manifest.json")) and not any(other.glob("*/runs.csv")):
+            return read(other, wanted)
+    results = Results(folder) if (folder / "runs.csv").exists() else records.load(place)
+    if results is not None:
+        return tables(results, wanted)
+    below = sorted({path.parent.parent.name for path in folder.glob("*/*/config.yaml")})
+    hint = f"; it holds those of {', '.join(below)}: give one of these folders" if below else ""
+    raise ConfigError(f"{place}: no folder of runs, as outputs/TASK, nor of tables{hint}")
+
+
+def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
+    """The sweep that collected tables hold."""
+    axes = results.manifest["axes"]
+    runs = results.runs
+    has_curves = (results.folder / "curves.parquet").exists()
+    curves = results.curves if has_curves else pd.DataFrame(columns=[*axes, "step"])
+    for name, values in wanted.items():
+        column = axis(name, axes)
+        runs, curves = (frame[frame[column].isin(values)] for frame in (runs, curves))
+    return Sweep(
+        name=results.figure,
+        runs=runs,
+        curves=curves,
+        axes=axes,
+        statuses=Counter(run["status"] for run in results.manifest["runs"]),
+        scale=results.scale,
+        versions=len({str(run.get("versions")) for run in results.manifest["runs"]}),
+    )
+
+
+def axis(name: str, axes: dict[str, str]) -> str:
+    """The column of an axis by its name or its dotted key."""
+    for column, key in axes.items():
+        if name in (column, key):
+            return column
+    raise ConfigError(f"{name}: does not vary here; {', '.join(axes)} do")
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+def free(sweep: Sweep) -> list[str]:
+    """Axes that tell cells apart, the optimizer first; not one that the optimizer decides."""
+    runs = sweep.runs if len(sweep.runs) else sweep.curves
+    by = runs.groupby("optimizer")
+    return [
+        name
+        for name in sorted(sweep.axes, key=lambda name: name != "optimizer")
+        if name != "seed"
+        and (runs.optimizer.nunique() > 1 if name == "optimizer" else by[name].nunique().max() > 1)
+    ]
+
+
+def last(sweep: Sweep) -> pd.DataFrame:
+    """The finished runs, with the last value of what is only logged beside their summary."""
+    runs, curves, axes = sweep.runs, sweep.curves, list(sweep.axes)
+    only = [c for c in curves if c not in runs and c not in (*axes, "step")]
+    if not only or runs.empty:
+        return runs
+    ends = curves.groupby(axes, sort=False, dropna=False)[only].last().reset_index()
+    return runs.merge(ends, on=axes, how="left")
+
+
+def metrics(frame: pd.DataFrame, axes: dict[str, str]) -> list[str]:
+    """The columns of a table that are measured numbers."""
+    return [
+        name
+        for name in frame
+        if name not in axes
+        and name not in ("step", "diverged_at")
+        and pd.api.types.is_numeric_dtype(frame[name])
+    ]
+
+
+def summarised(frame: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFrame:
+    """One row per group and metric: mean, interval, and how many seeds have a number."""
+    rows = []
+    grouped = frame.groupby(by, sort=False, dropna=False) if by else [((), frame)]
+    for key, group in grouped:
+        place = dict(zip(by, key, strict=True))
+        for name in names:
+            values = group[name].dropna().to_numpy(float)
+            estimate = stats.mean(values)
+            rows.append(
+                place
+                | {"metric": name, "mean": estimate.centre, "count": len(values)}
+                | {"low": estimate.low, "high": estimate.high}
+            )
+    return pd.DataFrame(rows)
+
+
+def cells(sweep: Sweep, by: list[str]) -> pd.DataFrame:
+    """One row per cell and metric, with the seeds of the cell and how many diverged.
+
+    Divergence is a result of its own: such a run's numbers are left out of the means.
+    """
+    runs = last(sweep)
+    names = metrics(runs, sweep.axes)
+    ended = runs["diverged_at"].notna() if "diverged_at" in runs else pd.Series(False, runs.index)
+    counts = runs[by].assign(seeds=1, diverged=ended.astype(int))
+    numbers = pd.concat([runs[by], runs[names].mask(ended, axis=0)], axis=1)
+    table = summarised(numbers, by, names)
+    if not by:
+        return table.assign(seeds=len(runs), diverged=int(ended.sum()))
+    sums = counts.groupby(by, sort=False, dropna=False).sum().reset_index()
+    return table.merge(sums, on=by, how="left").sort_values(by, key=charts.rank, kind="stable")
+
+
+def thinned(curves: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Curves at no more than ``POINTS`` steps, at fewer where there are many cells."""
+    steps = np.sort(curves.step.unique())
+    most = min(POINTS, max(2, DRAWN // len(curves[by].drop_duplicates() if by else [1])))
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
+    return curves[curves.step.isin(steps[places])]
+
+
+def shown(row: Any) -> str:
+    """A cell's number as text: mean and interval, and of how many seeds where not of all."""
+    text = number(row.mean)
+    if np.isfinite(row.low):
+        text += f" [{number(row.low)}, {number(row.high)}]"
+    return text if row.count_ == row.seeds else f"{text} ({row.count_} of {row.seeds})"
+
+
+def readable(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """One row per cell as text: its axes, seeds, how many diverged, and each metric."""
+    frame = table.rename(columns={"count": "count_"})
+    frame = frame.assign(text=[shown(row) for row in frame.itertuples()])
+    order = list(dict.fromkeys(frame.metric))
+    for name in by:
+        frame[name] = frame[name].map(charts.text, na_action=None)
+    counts = ["seeds", "diverged"] if frame.diverged.any() else ["seeds"]
+    wide = frame.pivot_table(
+        index=[*by, *counts], columns="metric", values="text", aggfunc="first", sort=False
+    )
+    return wide[order].reset_index().rename_axis(columns=None)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text in Markdown."""
+    rows = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+
+
+def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """One row per cell for programs: ``<metric>``, ``<metric>_low``, ``_high``, ``_count``."""
+    index = [*by, "seeds", "diverged"]
+    parts = {"mean": "", "low": "_low", "high": "_high", "count": "_count"}
+    wide = table.set_index([*index, "metric"])[list(parts)].unstack("metric", sort=False)
+    order = [(part, name) for name in dict.fromkeys(table.metric) for part in parts]
+    wide = wide[order]
+    wide.columns = [f"{name}{parts[part]}" for part, name in wide.columns]
+    return wide.reset_index()
+
+
+# Pictures -----------------------------------------------------------------------------------------
+
+
+def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Every chart by the name of its file: maps of the table, and curves."""
+    by = free(sweep)
+    settings = [name for name in by if name != "optimizer"]
+    usual = sorted(settings, key=lambda n: ({"mu": 0, "nu": 1}.get(n, 2), settings.index(n)))
+    x = axis(chosen.x, sweep.axes) if chosen.x else None
+    y = axis(chosen.y, sweep.axes) if chosen.y else None
+    x = x or next((name for name in usual if name != y), "optimizer")
+    y = y or next((name for name in usual if name != x), None)
+    colour = axis(chosen.by, sweep.axes) if chosen.by else y or x
+    found: dict[str, Any] = {}
+    table = table.replace([np.inf, -np.inf], np.nan)  # no scale has a place for them
+    for metric in dict.fromkeys(table[table["mean"].notna()].metric):
+        part = table[table.metric == metric]
+        if y is not None:
+            others = [name for name in by if name not in (x, y)]
+            found[f"map-{metric}"] = charts.grid(part, metric, x, y, others)
+        else:
+            line = "optimizer" if "optimizer" in by and x != "optimizer" else None
+            found[f"map-{metric}"] = charts.lines(part, metric, x, line, [])
+    names = [name for name in metrics(sweep.curves, sweep.axes) if wanted(name, chosen)]
+    if len(sweep.curves) and names:
+        long = summarised(thinned(sweep.curves, by), [*by, "step"], names)
+        others = [name for name in by if name != colour]
+        for metric in names:
+            part = long[(long.metric == metric) & long["mean"].notna()]
+            if part.step.nunique() > 1:
+                found[f"curves-{metric}"] = charts.curves(
+                    part, metric, colour if colour in by else None, others
+                )
+    return found
+
+
+def wanted(metric: str, chosen: argparse.Namespace) -> bool:
+    """Whether the command line asks for a metric; without ``--metric`` for all."""
+    return not chosen.metric or metric in chosen.metric
+
+
+def page(
+    title: str, facts: list[str], table: pd.DataFrame, by: list[str], drawings: dict[str, Any]
+) -> str:
+    """All as one page, which holds the library that draws."""
+    data = {
+        "heads": list(table),
+        "rows": table.to_numpy().tolist(),
+        "total": len(table),
+        "leading": len(by),
+    }
+    return (
+        environment(Path(), "")
+        .get_template("sweep.html")
+        .render(
+            title=title,
+            facts=facts,
+            table=data,
+            charts={name: chart.to_dict() for name, chart in drawings.items()},
+            css=(HERE / "site.css").read_text(),
+            library=vl_convert.javascript_bundle(),
+        )
+    )
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def values(text: str) -> tuple[str, list[Any]]:
+    """``optimizer.nu=0.9,0.99`` as its key and its values."""
+    key, equals, given = text.partition("=")
+    if not equals or not key or not given:
+        raise ConfigError(f"{text}: not KEY=VALUE or KEY=VALUE,VALUE")
+    return key, [_value(part) for part in given.split(",")]
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text)  # YAML takes 1e-3 for a word
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) -> list[str]:
+    """Write everything into a folder; returns the lines to be said about it."""
+    by = free(sweep)
+    facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
+    if sweep.versions > 1:
+        facts.append(f"made by {sweep.versions} versions of the task's program")
+    table = cells(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric", "mean"])
+    every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
+    for name in chosen.metric or ():
+        if name not in every:
+            raise unknown("--metric", name, name, every)
+    table = table[table.metric.isin([name for name in every if wanted(name, chosen)])]
+    if table.empty and sweep.curves.empty:
+        raise ConfigError(f"{title}: nothing is finished or logged yet ({facts[0]})")
+    alt.data_transformers.disable_max_rows()
+    drawings = drawn(sweep, table, chosen)
+    text = readable(table, by) if len(table) else pd.DataFrame()
+    target.mkdir(parents=True, exist_ok=True)
+    for old in [*target.glob("map-*.png"), *target.glob("curves-*.png")]:
+        old.unlink()
+    if len(table):
+        (target / "table.md").write_text(markdown(text))
+        spread(table, by).to_csv(target / "table.csv", index=False, float_format="%.7g")
+    for name, chart in drawings.items():
+        chart.save(target / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png", scale_factor=2)
+    (target / "index.html").write_text(page(title, facts, text, by, drawings))
+    lines = [f"{title}: {'; '.join(facts)}"]
+    if len(text) > ROWS:
+        lines.append(f"{len(text)} rows, see table.md")
+    elif len(text):
+        lines.append(markdown(text).rstrip())
+    return lines
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read, draw, write; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.sweep", description=__doc__.split(":")[0] + "."
+    )
+    parser.add_argument(
+        "place", help="folder of runs (outputs/TASK) or of tables (results/...), or a name of one"
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE,VALUE", help="only runs with these settings"
+    )
+    parser.add_argument("--metric", action="append", help="only this one; may be repeated")
+    parser.add_argument("--x", metavar="KEY", help="across a map; mu by default")
+    parser.add_argument("--y", metavar="KEY", help="up a map; nu by default")
+    parser.add_argument("--by", metavar="KEY", help="the colour of curves; as --y by default")
+    parser.add_argument("--to", type=Path, help="folder to write instead")
+    chosen = parser.parse_args(arguments)
+    try:
+        sweep = find(chosen.place, dict(map(values, chosen.settings)))
+        title = " ".join([sweep.name, sweep.scale, *chosen.settings])
+        target = chosen.to or Path("outputs") / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
+        for line in write(sweep, title, target, chosen):
+            print(line)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"open {target / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""What is said of a sweep: labels, results, time that is left; and settings that go to a worker."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TASKS, Maker
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.common import plan, progress, status
+from experiments.common.config import compose_settings, expand, plain_settings, restored
+from experiments.common.status import Cell, State
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_settings_in_json_are_the_same_settings(task: str):
+    optimizer = "laprop"
+    settings = compose_settings([f"task={task}", f"optimizer={optimizer}", "scale=smoke"])
+    again = restored(json.loads(json.dumps(plain_settings(settings))))
+    assert again == settings
+    assert again.key == settings.key
+
+
+def test_labels_name_what_varies():
+    every = expand(["task=rosenbrock", "optimizer=adam,sgd", "optimizer.lr=0.1,0.2", "seed=0,1"])
+    assert status.labels(every)[:2] == ["adam lr 0.1 seed 0", "adam lr 0.1 seed 1"]
+    assert len(set(status.labels(every))) == len(every) == 8
+    mixed = expand(["task=rosenbrock,one_gradient"])
+    assert status.labels(mixed)[1].startswith("one_gradient laprop")
+    assert status.labels(every[:1]) == ["adam"]
+
+
+@given(
+    ended=st.lists(st.floats(1, 1e5), min_size=1, max_size=9),
+    waiting=st.integers(0, 50),
+    processes=st.integers(1, 8),
+)
+def test_what_is_left_of_equal_runs(ended: list[float], waiting: int, processes: int):
+    states = [State("finished", seconds=s) for s in ended] + [State()] * waiting
+    seconds = status.left(states, processes)
+    if waiting:
+        mean = sum(ended) / len(ended)
+        assert seconds == pytest.approx(waiting * mean / processes)
+    else:
+        assert seconds is None
+
+
+def test_what_is_left_while_the_first_run_is_under_way():
+    half = State("running", process={"step": 50, "total": 100, "seconds_left": 60.0})
+    assert status.left([half, State(), State()], 1) == pytest.approx(60 + 2 * 120)
+    assert status.left([State("running", process={}), State()], 1) is None
+    assert status.overview([half, State("failed"), State("diverged", seconds=5.0)], 1) == (
+        "1 of 3, 1 failed, 1 diverged, 60 s left"
+    )
+
+
+def run_folder(folder: Path, summary: dict[str, object], **manifest: object) -> Path:
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps({"status": "finished"} | manifest))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("summary", "name", "says"),
+    [
+        ({"loss": 0.25, "accuracy": 0.91}, None, "loss 0.25"),
+        ({"loss": 0.25, "accuracy": 0.91}, "accuracy", "accuracy 0.91"),
+        ({"bleu": None, "loss": 2.0}, None, "loss 2"),
+        ({"at": [3, None, 1, 2]}, None, "at 2 (median of 4)"),
+        ({"at": None}, None, ""),
+        ({}, "accuracy", ""),
+    ],
+)
+def test_the_main_result_of_a_run(tmp_path: Path, summary: dict, name: str | None, says: str):
+    assert Cell(run_folder(tmp_path / "run", summary), "laprop", name).look().says == says
+
+
+def test_a_run_whose_process_is_gone_is_not_under_way(tmp_path: Path):
+    folder = run_folder(tmp_path / "run", {}, status="running")
+    progress.Progress(folder).update(3, 9)
+    assert Cell(folder, "laprop").look().status == "running"
+    process = progress.read(folder)
+    assert (process["step"], process["total"]) == (3, 9)
+    (folder / "progress.json").write_text(json.dumps(process | {"pid": 2**22 + 1}))
+    assert Cell(folder, "laprop").look().status == "stopped"
+    (folder / "progress.json").write_text(json.dumps(process | {"host": "another"}))
+    assert Cell(folder, "laprop").look().status == "running"
+
+
+def test_a_torn_file_is_no_run(tmp_path: Path):
+    folder = run_folder(tmp_path / "run", {})
+    (folder / "summary.json").write_text('{"loss": 0.')
+    assert Cell(folder, "laprop").look().says == ""
+    (folder / "manifest.json").write_text('{"sta')
+    assert Cell(folder, "laprop").look() == State()
+
+
+def test_a_plan_knows_what_data_a_task_reads(make: Maker):
+    assert plan.needed("mnist_divergence") == {"mnist"}
+    assert plan.needed("imdb") == {"imdb", "glove"}
+    assert plan.needed("rosenbrock") == set()
+
+
+def test_runs_alike_differ_in_what_costs_nothing(make: Maker):
+    base = plan.alike(make("task=rosenbrock"))
+    assert plan.alike(make("task=rosenbrock", "seed=3", "optimizer.lr=0.5")) == base
+    for other in ("seed=[0,1]", "task.updates=200", "optimizer=adam", "threads=2"):
+        assert plan.alike(make("task=rosenbrock", other)) != base

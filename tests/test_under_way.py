@@ -1,0 +1,174 @@
+"""A sweep while it runs: signals, readers that are gone, refusals, status, plans."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ROOT, files, statuses, wait_for
+from swept import LAUNCHERS, SEEDS, Sweep
+
+CLI = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+# Signals ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whom", ["the group", "the parent"])
+def test_a_signal_ends_the_workers_too(sweep: Sweep, alone: dict[str, list[bytes]], whom: str):
+    """Ctrl-C reaches every process of a terminal, a scheduler's SIGTERM the parent alone."""
+    process = sweep.start(*LAUNCHERS["joblib"])
+    wait_for(lambda: len(sweep.at_work(process)) == 2 and sweep.midway(), 200)
+    children = psutil.Process(process.pid).children(recursive=True)
+    if whom == "the group":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(100) == (130 if whom == "the group" else 143)
+    psutil.wait_procs(children, timeout=100)
+    assert not any(child.is_running() for child in children)
+    runs = statuses(sweep.output)
+    cut = [key for key, m in runs.items() if m["status"] == "interrupted"]
+    assert cut
+    assert {m["status"] for m in runs.values()} <= {"interrupted", "finished"}
+    for key in cut:
+        assert (sweep.output / "toy" / key / "checkpoint.pt").exists()
+    first, last = (sweep.folder / "err").read_text().splitlines()
+    assert first == "runs under way stop after their step; again to stop now"
+    assert last.endswith(f"{len(cut)} interrupted; the same command goes on")
+    begun = len(sweep.starts())
+    sweep.to_its_end()
+    assert sweep.numbers() == alone
+    assert len(sweep.starts()) - begun == len(SEEDS) - len(runs) + len(cut)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_second_signal_does_not_wait_for_a_long_step(sweep: Sweep, launcher: str):
+    process = sweep.start(*LAUNCHERS[launcher], "task.pause=1000")
+
+    def in_its_step() -> bool:
+        logs = sweep.output.glob("toy/*/metrics.jsonl")
+        return sum(log.stat().st_size > 0 for log in logs) == (2 if launcher == "joblib" else 1)
+
+    wait_for(in_its_step, 200)
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: "again to stop now" in (sweep.folder / "err").read_text(), 20)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "Traceback" not in sweep.said()
+    assert sweep.said().splitlines()[-1].endswith("interrupted; the same command goes on")
+    assert {m["status"] for m in statuses(sweep.output).values()} == {"interrupted"}
+
+
+# Readers that are gone ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("gone", ["| head -1", "2>&-", ">&- 2>&-"])
+def test_a_sweep_outlives_its_readers(
+    sweep: Sweep, alone: dict[str, list[bytes]], launcher: str, gone: str
+):
+    sweep.before = ["sh", "-c", f'"$@" {gone}', "sh"]
+    assert sweep.start(*LAUNCHERS[launcher]).wait(200) == 0, sweep.said()
+    assert sweep.numbers() == alone
+
+
+def test_ctrl_c_ends_a_sweep_whose_reader_it_ends(sweep: Sweep):
+    sweep.before = ["bash", "-c", 'set -o pipefail; "$@" | tee log', "bash"]
+    process = sweep.start()
+    wait_for(sweep.midway, 200)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(60)
+    assert (sweep.folder / "err").read_text().splitlines()[-1].endswith("the same command goes on")
+    assert {m["status"] for m in statuses(sweep.output).values()} <= {"interrupted", "finished"}
+
+
+# Before, and from elsewhere -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ("task=toy", "optimizer=laprop,adam", "optimizer.weight_decay=0.01"),
+            r"error: optimizer\.decay_by_lr=False: torch's adam scales the decay by lr; .*",
+        ),
+        (
+            ("task=rainbow", "task.game=breakout,nosuchgame"),
+            r"error: task\.game=nosuchgame: ale-py has adventure, .*",
+        ),
+    ],
+)
+def test_what_one_run_refuses_stops_the_sweep_before_it_begins(
+    cli: CLI, checkout: Path, tmp_path: Path, arguments: tuple[str, ...], line: str
+):
+    done = cli("-m", *arguments, PYTHONPATH=str(checkout), PYTHONWARNINGS="ignore")
+    assert done.returncode == 2
+    assert re.fullmatch(line, done.stderr.strip())
+    assert not statuses(tmp_path / "outputs")
+
+
+def test_status_from_another_terminal(cli: CLI, sweep: Sweep, checkout: Path):
+    def status(*arguments: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "scripts.status", f"output={sweep.output}", *arguments],
+            cwd=sweep.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
+        return done.stdout.splitlines()
+
+    process = sweep.start("task.pause=0.5", "task.fail_at=0,-1")
+    wait_for(lambda: sweep.midway(), 200)
+    command, whole, *runs = status()
+    assert command.startswith("python -m experiments -m task=toy ")
+    assert re.match(r"\d of 8, \d failed(, .* left)?$", whole)
+    assert any(re.match(r"  laprop fail_at 0 seed \d: failed: RuntimeError: ", run) for run in runs)
+    assert any(re.match(r"  laprop fail_at -1 seed \d: \d+ of 30", run) for run in runs)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(100) == 130
+    _, whole, *runs = status("--runs")
+    assert whole.endswith("it has ended, the same command goes on")
+    assert len(runs) == 8
+    assert sum(run.endswith("interrupted") for run in runs) == 1
+
+
+def test_a_plan_starts_nothing(sweep: Sweep):
+    """By a timed beginning first; then by what a finished run of the same task cost."""
+    assert sweep.start("plan=true", "task.steps=2000", "task.starts=''").wait(200) == 0
+    lines = (sweep.folder / "out").read_text().splitlines()
+    assert lines[0] == "runs: 4 of toy; finished before: 0"
+    assert re.fullmatch(r"4 x laprop: each .*, by a beginning of .*", lines[2])
+    assert lines[-1] == "nothing was started"
+    assert not sweep.output.exists()
+
+    assert sweep.start(seeds=SEEDS[:1]).wait(200) == 0
+    before = files(sweep.output)
+    assert (
+        sweep.start("plan=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2").wait(200) == 0
+    )
+    lines = (sweep.folder / "out").read_text().splitlines()
+    assert lines[0] == "runs: 4 of toy; finished before: 1"
+    assert re.fullmatch(r"3 x laprop: each \d+ s, .* of memory, by 1 finished", lines[2])
+    assert re.match(r"all: \d+ s of work, \d+ s with 2 at a time; memory ", lines[3])
+    assert files(sweep.output) == before
+
+
+def test_output_folders_are_taken_as_typed(cli: CLI, tmp_path: Path):
+    for name in ("runs of é", "ünï (1)", "it's {here}"):
+        done = cli("task=rosenbrock", "scale=smoke", "threads=1", f"output={name}")
+        assert done.returncode == 0, done.stderr
+        assert len(statuses(tmp_path / name)) == 1
