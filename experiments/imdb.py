@@ -293,9 +293,8 @@ def train(cfg: Config, run: Run) -> None:
     """Train the stack; after each epoch log the training loss and the errors on clean labels."""
     grid, algorithm, flip = run.grid, run.algorithm, run.grid["task.flip"].float()
     seeds, _ = grid.codes("seed")
-    members = len(grid) // len(
-        seeds
-    )  # members of a seed; they are neighbours, since the seed is the first axis
+    # members of a seed; they are neighbours, since the seed is the first axis
+    members = len(grid) // len(seeds)
     groups = [slice(s * members, (s + 1) * members) for s in range(len(seeds))]
     train_set, valid_set, test_set = load(cfg, run)
 

@@ -19,9 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="artefacts, all if none is named")
     parser.add_argument("--list", action="store_true", help="only say what is on this machine")
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(message)s"
-    )  # on stderr, where the progress bars are
+    # on stderr, where the progress bars are
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     names = options.names or list(data.ARTEFACTS)
     try:
         wanted = {name: data.artefact(name) for name in names}

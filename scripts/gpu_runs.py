@@ -171,9 +171,8 @@ class Machine:
             for step in list(waiting):
                 over = self.over or self.seconds() >= self._until(step)
                 unfinished = {*self.running, *(other.name for other in waiting)}
-                before = (
-                    step.after
-                )  # instead of a step that was not chosen, the one that it would wait for
+                # instead of a step that was not chosen, the one that it would wait for
+                before = step.after
                 while before is not None and before not in unfinished:
                     before = named[before].after if before in named else None
                 blocked = before is not None

@@ -8,6 +8,7 @@ import multiprocessing.forkserver
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ import pytest
 import experiments
 from experiments.common import config
 from experiments.common.data import DataError
+from experiments.common.execution import execute
+from experiments.common.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TOYS = ROOT / "tests" / "toys"
@@ -231,6 +234,49 @@ def readme(word: str) -> str:
 def manifest(settings: config.Settings) -> dict[str, Any]:
     """What a run wrote about itself."""
     return dict(json.loads((settings.folder / "manifest.json").read_text()))
+
+
+def summary(settings: config.Settings) -> dict[str, Any]:
+    """The numbers that a run ended with."""
+    return dict(json.loads((settings.folder / "summary.json").read_text()))
+
+
+def trained(settings: config.Settings) -> dict[str, Any]:
+    """Execute a run to its end; return the numbers that it ended with."""
+    assert execute(settings) == "finished"
+    return summary(settings)
+
+
+def records(settings: config.Settings) -> list[dict[str, Any]]:
+    """Everything that a run logged."""
+    return [json.loads(line) for line in (settings.folder / "metrics.jsonl").open()]
+
+
+def interrupt(settings: config.Settings, after: int) -> None:
+    """Execute a run in this process, and send it SIGTERM when it has logged so many records."""
+    real, count = Run.log, 0
+    with pytest.MonkeyPatch.context() as patch:
+
+        def log(run: Run, step: int, **metrics: object) -> None:
+            nonlocal count
+            real(run, step, **metrics)
+            count += 1
+            if count == after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(Run, "log", log)
+        with pytest.raises(SystemExit):
+            execute(settings)
+
+
+def assert_ends_alike(whole: config.Settings, stopped: config.Settings, after: int) -> None:
+    """A run that was stopped after so many records, and resumed, writes what a whole one does."""
+    execute(whole)
+    interrupt(stopped, after)
+    assert len(records(stopped)) == after
+    assert execute(stopped) == "finished"
+    for name in ("metrics.jsonl", "summary.json"):
+        assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def statuses(output: Path) -> dict[str, dict[str, Any]]:

@@ -125,9 +125,8 @@ def path(name: str, case: Case, dtype: type = np.float64) -> tuple[np.ndarray, n
             m = _average([a * u for a, u in zip(lrs, us, strict=True)], mu)
             mean_lr = _average(lrs, mu)
             bias = np.where(lr != 0, mean_lr, 1)
-            move = np.where(
-                lr != 0, m * lr / bias, 0
-            )  # theirs moves weights at lr = 0, ours must not
+            # theirs moves weights at lr = 0, ours must not
+            move = np.where(lr != 0, m * lr / bias, 0)
             size = _average([a * u for a, u in zip(lrs, sizes, strict=True)], mu) * lr / bias
         else:  # laprop, signsgd, amsprop and the centered ones
             move = lr * _average(us, mu) / c_m

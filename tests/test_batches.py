@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 import pytest
-from conftest import Maker
+from conftest import Maker, trained
 
 from experiments.common.config import Settings
-from experiments.common.execution import execute
-
-
-def summary(settings: Settings) -> dict[str, Any]:
-    assert execute(settings) == "finished"
-    return dict(json.loads((settings.folder / "summary.json").read_text()))
 
 
 def alone(make: Maker, batch: Settings, *overrides: str) -> list[Settings]:
@@ -34,8 +25,8 @@ def test_rosenbrock_members_equal_runs_alone_bit_for_bit(make: Maker, optimizer:
         *common, "task.sigma=[0.04,0.12]", "optimizer.lr=[0.01,0.1]", "optimizer.nu=[0,0.999]",
         "optimizer.mu=[0.9]", "seed=[3,4]",
     )  # fmt: skip
-    together = summary(batch)
-    singles = [summary(settings) for settings in alone(make, batch, *common)]
+    together = trained(batch)
+    singles = [trained(settings) for settings in alone(make, batch, *common)]
     assert len(singles) == 16
     for name, values in together.items():
         assert values == [single[name][0] for single in singles], name
@@ -50,8 +41,8 @@ def test_mnist_members_equal_runs_alone_to_rounding(make: Maker):
         "task.log_every=39",
     )  # fmt: skip
     batch = make(*common, "optimizer.lr=[0.001]", "optimizer.nu=[0.7,0.99]", "seed=[0,1]")
-    together = summary(batch)["final_loss"]
-    singles = [summary(settings)["final_loss"][0] for settings in alone(make, batch, *common)]
+    together = trained(batch)["final_loss"]
+    singles = [trained(settings)["final_loss"][0] for settings in alone(make, batch, *common)]
     np.testing.assert_allclose(together, singles, rtol=1e-4)
     gaps = np.abs(np.subtract.outer(singles, singles)) / np.mean(singles)
     assert gaps[~np.eye(len(singles), dtype=bool)].min() > 1e-3

@@ -215,9 +215,8 @@ def test_laprop_passes_a_root_t_bound_where_rare_gradients_are_forgotten() -> No
     c = torch.full((600, 1), -1.0, dtype=torch.float64)
     c[::3] = 12.0
     shared = {"lr": 1.0, "mu": 0.0, "nu": 0.0, "zeta": 0.0}
-    bound = bounds.theorem1_uniform(
-        steps=600, diameter=2.0, gradient=12.0, dimension=1, **shared
-    )  # valid only where root(n)/lr never falls, which AmsProp alone guarantees
+    # valid only where root(n)/lr never falls, which AmsProp alone guarantees
+    bound = bounds.theorem1_uniform(steps=600, diameter=2.0, gradient=12.0, dimension=1, **shared)
     assert play("laprop", c, *shared.values())["regret"] > 2 * bound
     assert play("amsprop", c, *shared.values())["regret"] < bound
 

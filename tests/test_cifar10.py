@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from collections import Counter
 from typing import Any
 
 import pytest
 import torch
-from conftest import Maker
+from conftest import Maker, assert_ends_alike, records, summary
 from torch import Tensor, nn
 
 from experiments import cifar10
-from experiments.common.config import ConfigError, Settings
+from experiments.common.config import ConfigError
 from experiments.common.execution import execute
 from experiments.common.run import Run
 
 SMALL = ("task=cifar10", "scale=smoke", "task.train_images=64", "task.test_images=50")
-
-
-def summary(settings: Settings) -> dict[str, Any]:
-    return dict(json.loads((settings.folder / "summary.json").read_text()))
-
-
-def records(settings: Settings) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (settings.folder / "metrics.jsonl").open()]
 
 
 @pytest.fixture
@@ -115,9 +105,8 @@ def window(image: Tensor, top: int, left: int, flip: bool) -> Tensor:
 def test_every_crop_is_a_shifted_and_perhaps_mirrored_image():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (5, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    ends = torch.cartesian_prod(
-        torch.arange(9), torch.arange(9)
-    )  # all 81 shifts, each with and without a flip
+    # all 81 shifts, each with and without a flip
+    ends = torch.cartesian_prod(torch.arange(9), torch.arange(9))
     index = torch.randint(5, (162,), generator=generator)
     shift, flip = ends.repeat(2, 1), torch.arange(162) >= 81
     crops = cifar10.crops(cifar10.padded(images), index, shift, flip)
@@ -155,9 +144,8 @@ def test_an_epoch_takes_each_image_once_and_shifts_and_flips_uniformly(
     counts = torch.zeros(9, 9).index_put_(tuple(shift.T), torch.ones(n), accumulate=True)
     expected = n / 81
     chi_square = ((counts - expected) ** 2 / expected).sum()
-    assert chi_square < 80 + 5 * math.sqrt(
-        2 * 80
-    )  # the mean of chi square plus five of its standard deviations
+    # the mean of chi square plus five of its standard deviations
+    assert chi_square < 80 + 5 * math.sqrt(2 * 80)
     assert abs(flip.double().mean() - 0.5) < 5 * 0.5 / math.sqrt(n)
 
 
@@ -255,35 +243,15 @@ def test_a_run_that_is_not_finite_ends_as_diverged(make: Maker):
     settings = make(*SMALL, "optimizer=adam", "optimizer.lr=1e30")
     assert execute(settings) == "diverged"
     first, second = records(settings)
-    assert math.isfinite(
-        first["train_loss"]
-    )  # the loss of the only batch is taken before the first update
+    # the loss of the only batch is taken before the first update
+    assert math.isfinite(first["train_loss"])
     assert second["train_loss"] is None
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "laprop"])
-def test_a_stopped_run_ends_with_the_same_bytes(
-    make: Maker, tmp_path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-):
+def test_a_stopped_run_ends_with_the_same_bytes(make: Maker, tmp_path, optimizer: str):
     overrides = (*SMALL, f"optimizer={optimizer}", "task.epochs=4", "task.milestones=[1,3]")
-    whole = make(*overrides, output=tmp_path / "whole")
-    execute(whole)
-    stopped = make(*overrides)
-    real = Run.log
-
-    def log(run: Run, step: int, **metrics: object) -> None:
-        real(run, step, **metrics)
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "log", log)
-        with pytest.raises(SystemExit):
-            execute(stopped)
-    assert len(records(stopped)) == 2
-    assert execute(stopped) == "finished"
-    for name in ("metrics.jsonl", "summary.json"):
-        assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert_ends_alike(make(*overrides, output=tmp_path / "whole"), make(*overrides), after=2)
 
 
 def test_bfloat16_keeps_the_weights_in_float32_and_trains_alike(

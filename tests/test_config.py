@@ -209,9 +209,8 @@ def test_the_key_depends_on_every_decisive_setting(task: str, monkeypatch: pytes
             "tracking.project": st.sampled_from(["mine", "yours"]),
             "checkpoint_every": st.floats(0, 1e6).map(repr),
             "threads": st.integers(1, 64).map(str),
-            "optimizer.lr": st.sampled_from(
-                ["0.01", "1e-2", "1.0e-2"]
-            ),  # other spellings of its value
+            # other spellings of its value
+            "optimizer.lr": st.sampled_from(["0.01", "1e-2", "1.0e-2"]),
         },
     ),
     order=st.randoms(use_true_random=False),

@@ -200,9 +200,8 @@ def test_unwritable_cache_is_a_reason(places: Places) -> None:
         data.fetch("toy")
 
 
-FORK = multiprocessing.get_context(
-    "fork"
-)  # The processes are forked, so that they have the test's folders and sources.
+# The processes are forked, so that they have the test's folders and sources.
+FORK = multiprocessing.get_context("fork")
 
 
 @dataclass

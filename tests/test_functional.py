@@ -223,9 +223,8 @@ def test_momentum_is_torchs_sgd_with_bias_correction(mu):
     gradients = torch.randn(30, 50, dtype=torch.float64)
     ours, _ = run(ALGORITHMS["momentum"], torch.ones(50).double(), gradients, lr=1e-2, mu=mu)
     param = torch.nn.Parameter(torch.ones(50, dtype=torch.float64))
-    sgd = torch.optim.SGD(
-        [param], lr=1e-2, momentum=mu
-    )  # torch sums the gradients; our average is (1 - mu) times that
+    # torch sums the gradients; our average is (1 - mu) times that
+    sgd = torch.optim.SGD([param], lr=1e-2, momentum=mu)
 
     def correct(t):
         sgd.param_groups[0]["lr"] = 1e-2 * (1 - mu) / (1 - mu**t)

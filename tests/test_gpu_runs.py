@@ -103,10 +103,11 @@ def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, 
         Step("late", "endless", 3, [], [FINISHED]),
         Step("broken", None, 10, [], ["experiments task=nothing"]),
     ]
+    # two folders, as on a machine with much memory
     work, store = (
         tmp_path / "work",
         tmp_path / "store",
-    )  # two folders, as on a machine with much memory
+    )
     back, output = tmp_path / "back", tmp_path / "outputs"
     work.mkdir()
     store.mkdir()

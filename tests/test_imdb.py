@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from itertools import pairwise
@@ -13,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Maker
+from conftest import Maker, trained
 from torch import Tensor
 
 from experiments import imdb
 from experiments.common import data
-from experiments.common.config import ConfigError, Settings
+from experiments.common.config import ConfigError
 from experiments.common.execution import execute
 from experiments.common.records import Results
 from experiments.common.run import Run
@@ -92,9 +91,8 @@ def test_every_review_is_in_an_epoch_once_with_others_of_its_length(
 def test_the_cell_is_torchs(texts: imdb.Texts) -> None:
     params = stack(1)
     reference = torch.nn.LSTM(5, 3)
-    order = torch.tensor(
-        [0, 1, 3, 2]
-    )  # our gates are in the order i, f, o, g, torch's in i, f, g, o
+    # our gates are in the order i, f, o, g, torch's in i, f, g, o
+    order = torch.tensor([0, 1, 3, 2])
 
     def gates(weight: Tensor) -> Tensor:
         return weight.unflatten(-1, (4, 3))[..., order, :].flatten(-2)
@@ -130,20 +128,15 @@ def test_a_score_that_is_nan_counts_as_an_error(texts: imdb.Texts) -> None:
     assert found == pytest.approx([1 - right, right, 1])
 
 
-def summary(settings: Settings) -> dict[str, Any]:
-    assert execute(settings) == "finished"
-    return dict(json.loads((settings.folder / "summary.json").read_text()))
-
-
 def test_members_equal_runs_alone_to_rounding(make: Maker) -> None:
     common = ("task=imdb", "scale=smoke", "optimizer.lr=0.01")
     axes = ("optimizer.nu=[0,0.9]", "task.flip=[0,0.3]", "seed=[0,5]")
     batch = make(*common, *axes)
-    together = summary(batch)
+    together = trained(batch)
     singles = []
     for member in batch.members():
         values = zip(batch.axes(), member, strict=True)
-        singles.append(summary(make(*common, *(f"{name}={value}" for name, value in values))))
+        singles.append(trained(make(*common, *(f"{name}={value}" for name, value in values))))
     loss = [single["train_loss"][0] for single in singles]
     np.testing.assert_allclose(together["train_loss"], loss, rtol=1e-4)
     assert len(set(np.round(loss, 4))) == 8
@@ -181,7 +174,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(
 ) -> None:
     overrides = ("task=imdb", "scale=smoke", "optimizer.nu=[0,0.9]", "task.flip=0.3", "seed=[0,1]")
     whole, stopped = make(*overrides, output=tmp_path / "whole"), make(*overrides)
-    expected = summary(whole)
+    expected = trained(whole)
     real, calls = imdb.LSTM.apply, 0
 
     def apply(*arguments: Any) -> Tensor:
@@ -198,7 +191,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(
         with pytest.raises(SystemExit):
             execute(stopped)
     assert not (stopped.folder / "summary.json").exists()
-    assert summary(stopped) == expected
+    assert trained(stopped) == expected
     name = "metrics.jsonl"
     assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
@@ -221,7 +214,7 @@ def test_subnormal_numbers_are_zero_while_it_trains(
         return real(*arguments, **options)
 
     monkeypatch.setattr(imdb, "binary_cross_entropy_with_logits", spy)
-    summary(make("task=imdb", "scale=smoke"))
+    trained(make("task=imdb", "scale=smoke"))
     assert seen
     assert not any(seen)
     assert product() > 0
@@ -268,7 +261,7 @@ def test_it_learns_from_real_reviews(make: Maker) -> None:
         "task.test_reviews=500", "task.validation=100", "task.epochs=4", "task.batch_size=50",
         "task.average_over=1", "optimizer.lr=0.01", "optimizer.nu=0.99",
     )  # fmt: skip
-    assert summary(settings)["test_error"][0] < 0.36
+    assert trained(settings)["test_error"][0] < 0.36
 
 
 def test_more_reviews_than_there_are_is_refused(make: Maker) -> None:

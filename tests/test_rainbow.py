@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SERVER, Maker, wait_for
+from conftest import SERVER, Maker, records, trained, wait_for
 from forked import child
 from torch import Tensor
 
 from experiments import rainbow
-from experiments.common.config import CONFIGS, Settings, expand
+from experiments.common.config import CONFIGS, expand
 from experiments.common.execution import execute, status
 from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared
@@ -56,9 +55,8 @@ def test_projection_against_brute_force() -> None:
     g = torch.Generator().manual_seed(0)
     p = torch.rand(20, 11, generator=g).softmax(-1)
     returns = 2 * torch.randn(20, generator=g)
-    returns[:3] = torch.tensor(
-        [0.0, 0.4, -5.0]
-    )  # stays on its atoms; moves by one atom; leaves the support
+    # stays on its atoms; moves by one atom; leaves the support
+    returns[:3] = torch.tensor([0.0, 0.4, -5.0])
     discounts = torch.tensor([1.0, 1.0, 0.9] + [0.0, 0.5, 0.97, 1.0] * 4 + [0.99])
     expected = np.zeros((20, 11))
     for b in range(20):
@@ -187,17 +185,6 @@ TINY = (
 )  # fmt: skip
 
 
-def summary(settings: Settings) -> dict[str, Any]:
-    assert execute(settings) == "finished"
-    return dict(json.loads((settings.folder / "summary.json").read_text()))
-
-
-def records(settings: Settings) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for line in (settings.folder / "metrics.jsonl").read_text().splitlines()
-    ]
-
-
 def test_epsilon_and_beta_follow_the_authors_schedules_and_rainbows_on_demand(make: Maker) -> None:
     cfg = make("task=rainbow").task
     assert cfg.learning_starts == 80_000
@@ -244,7 +231,7 @@ def test_a_run_uses_the_noise_it_says(make: Maker, monkeypatch: pytest.MonkeyPat
     for authors in ("false", "[noise]"):
         seen.clear()
         changes = ("task.steps=1500", "task.target_every=400", "task.evaluate_every=0")
-        summary(make(*TINY, *changes, f"task.authors={authors}"))
+        trained(make(*TINY, *changes, f"task.authors={authors}"))
         found[authors] = np.mean(seen)
         assert len(seen) == (1500 - 40) // 4  # an update every four steps once learning has begun
     assert found["false"] == 1
@@ -369,9 +356,8 @@ def test_an_evaluation_counts_what_a_life_earns_before_its_cutoff(
     for game in endless.made:
         assert game.games == 1
         assert game.over
-        assert (
-            game.steps > 2 * limit
-        )  # random actions lost the lives, and what they earned does not count
+        # random actions lost the lives, and what they earned does not count
+        assert game.steps > 2 * limit
 
 
 @pytest.mark.parametrize(("authors", "limit"), [("false", 7), ("[cutoff]", 5)])
@@ -399,7 +385,7 @@ def test_a_life_that_is_cut_off_in_training_is_lost_by_random_actions(
         *TINY, *cut, *quiet, f"task.steps={steps}", "task.learning_starts=1000", "seed=1",
         f"task.log_every={steps}",
     )  # fmt: skip
-    summary(settings)
+    trained(settings)
     (point,) = records(settings)
     assert (point["lives"], point["games"]) == (10, 5)
     assert (point["life_score"], point["game_score"]) == (limit, 2 * limit)
@@ -417,7 +403,7 @@ def test_a_score_of_an_evaluation_has_its_standard_error(
     scores = [1.0, 2.0, 6.0]
     monkeypatch.setattr(rainbow, "play", lambda *args: (scores, []))
     settings = make(*TINY, "task.evaluate_games=3", "task.film=0", "seed=1")
-    assert summary(settings)["best_evaluation"] == 3
+    assert trained(settings)["best_evaluation"] == 3
     (record, _) = [r for r in records(settings) if "evaluation" in r]
     assert record["evaluation"] == 3
     assert record["evaluation_error"] == pytest.approx(np.std(scores, ddof=1) / 3**0.5)
@@ -449,7 +435,7 @@ def test_adam_is_torchs_fused_one_where_a_task_asks_for_it(make: Maker, name: st
 
 def records_of(make: Maker, *overrides: str) -> list[dict[str, Any]]:
     settings = make(*overrides)
-    summary(settings)
+    trained(settings)
     return records(settings)
 
 
@@ -466,14 +452,14 @@ def test_a_killed_run_ends_with_the_same_bytes(make: Maker, tmp_path: Path, suit
     settings, kills = make(*overrides), 0
     log, checkpoint = settings.folder / "metrics.jsonl", settings.folder / "checkpoint.old.pt"
 
-    def reached(records: int) -> bool:
-        return checkpoint.exists() and log.read_bytes().count(b"\n") >= records
+    def reached(count: int) -> bool:
+        return checkpoint.exists() and log.read_bytes().count(b"\n") >= count
 
-    for records in (1, 2, None):
+    for count in (1, 2, None):
         process = SERVER.Process(target=child, args=(settings,))
         process.start()
-        if records is not None:
-            wait_for(partial(reached, records))
+        if count is not None:
+            wait_for(partial(reached, count))
             process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
@@ -488,7 +474,7 @@ def test_a_killed_run_ends_with_the_same_bytes(make: Maker, tmp_path: Path, suit
 def test_it_learns_breakout_of_minatar(make: Maker) -> None:
     settings = make("task=rainbow", "scale=small", "task.steps=7000", "task.hidden=32",
                     "task.evaluate_every=0", "task.film=0", "optimizer.lr=1e-3")  # fmt: skip
-    summary(settings)
+    trained(settings)
     curve = [record["life_score"] for record in records(settings)]
     assert curve[0] < 0.7  # it begins with random play
     assert max(curve[-3:]) > 1.2

@@ -76,9 +76,8 @@ def test_the_authors_discount_backwards_and_drop_what_an_end_cuts() -> None:
     theirs = memory(reversed_returns=True)
     live(theirs, [1, 0, 4, 2], terminal=True)
     assert [t[1:3] + t[4:] for t in transitions(theirs)] == [(0, 4.25, 0.125), (1, 4.0, 0.0)]
-    live(
-        theirs, [1, 4], terminal=True, first=10
-    )  # an episode shorter than n leaves one transition instead of two
+    # an episode shorter than n leaves one transition instead of two
+    live(theirs, [1, 4], terminal=True, first=10)
     assert [t[1:3] + t[4:] for t in transitions(theirs)[2:]] == [(10, 4.5, 0.0)]
     live(theirs, [1, 2], terminal=False, first=20)
     theirs.cut()
@@ -86,9 +85,8 @@ def test_the_authors_discount_backwards_and_drop_what_an_end_cuts() -> None:
     one = memory(reversed_returns=True, n_step=1), memory(n_step=1)
     for replay in one:
         live(replay, [1, 0, 4, 2], terminal=True)
-    assert transitions(one[0]) == transitions(
-        one[1]
-    )  # with one step, as in their Breakout run, nothing differs
+    # with one step, as in their Breakout run, nothing differs
+    assert transitions(one[0]) == transitions(one[1])
 
 
 def test_every_transition_keeps_its_frames_while_others_are_overwritten() -> None:
@@ -132,9 +130,8 @@ def test_which_transition_is_overwritten(random: bool) -> None:
         replay.append(i, 0.0, frame(i % 256), terminal=False)
     ages = total - 1 - replay.actions
     if random:
-        assert (
-            abs(ages.mean() - n) < 30
-        )  # a geometric age has mean N, and its mean over N a standard error of sqrt(N)
+        # a geometric age has mean N, and its mean over N a standard error of sqrt(N)
+        assert abs(ages.mean() - n) < 30
         assert ages.max() > 2 * n
     else:
         assert sorted(ages) == list(range(n))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from tables import written
 
 from experiments.common.records import Results
 from scripts import discrepancies, make_authors
@@ -34,8 +34,6 @@ def table(
 
     The seeds' noise is small beside the differences that are to be found.
     """
-    folder = tmp_path / "-".join(games) / scale
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(1)
     steps = np.arange(1, 21) * 1000
     runs, curves = [], []
@@ -54,11 +52,8 @@ def table(
         curves.append(curve)
         area = curve.life_score.ffill().mean()
         runs.append(row | {"area": area, "best_evaluation": curve.evaluation.max()})
-    pd.DataFrame(runs).to_csv(folder / "runs.csv", index=False)
-    pd.concat(curves).to_parquet(folder / "curves.parquet")
     manifest = {"task": "rainbow", "scale": scale, "reduced": "much", "seeds": 5}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Results(folder)
+    return written(tmp_path / "-".join(games) / scale, runs, curves, **manifest)
 
 
 def heights(**named: float) -> dict[tuple[str, float], float]:
@@ -85,11 +80,12 @@ def test_an_area_is_a_share_of_what_the_game_has_to_give(tmp_path: Path) -> None
     [
         (heights(adam_large=0.7, adam_small=0.7), True, True),
         (heights(laprop_large=0.7, laprop_small=0.7), False, False),
+        # the difference comes from epsilon
         (
             heights(adam_large=0.7, laprop_large=0.7),
             True,
             None,
-        ),  # the difference comes from epsilon
+        ),
         (heights(), None, None),
         (heights(adam_large=0.7), True, None),
         (heights(laprop_large=0.7, adam_small=0.7, adam_large=0.9), True, False),
@@ -114,10 +110,11 @@ def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
     [
         (heights(adam_large=0.7), True),
         (heights(laprop_small=0.7), False),
+        # the arms with the other epsilon do not count
         (
             heights(adam_small=0.5, laprop_large=2.0),
             None,
-        ),  # the arms with the other epsilon do not count
+        ),
     ],
 )
 def test_the_best_score_is_compared_at_the_papers_epsilons(

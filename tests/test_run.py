@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SERVER, Maker, files, manifest, wait_for
+from conftest import SERVER, Maker, files, interrupt, manifest, wait_for
 from filelock import FileLock
 from forked import child
 
@@ -36,7 +36,7 @@ def numbers(settings: Settings) -> dict[str, bytes]:
     return {name: (settings.folder / name).read_bytes() for name in NUMBERS}
 
 
-def records(settings: Settings) -> int:
+def logged(settings: Settings) -> int:
     try:
         return (settings.folder / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
@@ -97,7 +97,7 @@ def test_a_signal_saves_a_checkpoint_and_ends_the_process(
     execute(alone)
     settings = toy(steps=30, pause=0.02)
     process = start(settings)
-    wait_for(lambda: records(settings) >= 3)
+    wait_for(lambda: logged(settings) >= 3)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == 128 + number
@@ -123,28 +123,11 @@ def test_a_signal_outside_the_loop_ends_at_once(toy: Maker, monkeypatch: pytest.
 # Checkpoints --------------------------------------------------------------------------------------
 
 
-def interrupt(settings: Settings, records_before: int, checkpoints: int) -> None:
-    """Execute a run in this process, and send SIGTERM after so many records."""
-    real = Run.log
-    with pytest.MonkeyPatch.context() as patch:
-
-        def log(run: Run, step: int, **metrics: object) -> None:
-            real(run, step, **metrics)
-            if checkpoints > 1:
-                run.checkpoint()
-            if step + 1 == records_before:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        patch.setattr(Run, "log", log)
-        with pytest.raises(SystemExit):
-            execute(settings)
-
-
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(toy: Maker, tmp_path: Path, capfd):
     alone = toy(output=tmp_path / "alone")
     execute(alone)
     settings = toy(_checkpoint_every=0.0)
-    interrupt(settings, records_before=6, checkpoints=1)
+    interrupt(settings, after=6)
     newest, older = (settings.folder / name for name in checkpoint.CHECKPOINTS)
     steps = [checkpoint.load(path)["step"] for path in (newest, older)]
     assert steps == [6, 5]
@@ -172,7 +155,7 @@ def test_a_log_shorter_than_the_checkpoint_says_is_not_padded(toy: Maker, tmp_pa
     alone = toy(output=tmp_path / "alone")
     execute(alone)
     settings = toy()
-    interrupt(settings, records_before=6, checkpoints=1)
+    interrupt(settings, after=6)
     (settings.folder / "metrics.jsonl").write_text("")  # as after a power failure
     assert execute(settings) == "finished"
     assert "newer than metrics.jsonl" in capfd.readouterr().err
@@ -181,11 +164,10 @@ def test_a_log_shorter_than_the_checkpoint_says_is_not_padded(toy: Maker, tmp_pa
 
 def test_records_after_the_checkpoint_are_written_once(toy: Maker):
     settings = toy()
-    interrupt(settings, records_before=4, checkpoints=1)
+    interrupt(settings, after=4)
     with (settings.folder / "metrics.jsonl").open("a") as log:
-        log.write(
-            '{"step": 4, "loss": 0.5}\n{"step": 5, "lo'
-        )  # written by a process that was then killed
+        # written by a process that was then killed
+        log.write('{"step": 4, "loss": 0.5}\n{"step": 5, "lo')
     execute(settings)
     lines = (settings.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(12))
@@ -269,7 +251,7 @@ def test_a_finished_run_is_not_touched_again(toy: Maker):
 def test_two_processes_never_do_the_same_run(toy: Maker):
     settings = toy(steps=100, pause=0.02)
     process = start(settings)
-    wait_for(lambda: records(settings) >= 1)
+    wait_for(lambda: logged(settings) >= 1)
     assert execute(settings) == outcome(settings) == "busy"
     process.kill()
     process.join()
@@ -283,9 +265,7 @@ def test_a_full_disk_leaves_the_old_files(toy: Maker, tmp_path: Path):
     alone = toy(steps=90, output=tmp_path / "alone")
     execute(alone)
     settings = toy(steps=90, _checkpoint_every=0.0)
-    interrupt(
-        settings, records_before=60, checkpoints=1
-    )  # so that the log, and not the manifest, is too large first
+    interrupt(settings, after=60)  # so that the log, and not the manifest, is too large first
     before = {path.name: path.read_bytes() for path in settings.folder.glob("checkpoint*")}
     # With the first limit the log cannot grow, with the second no checkpoint can be written.
     size = (settings.folder / "metrics.jsonl").stat().st_size
@@ -340,7 +320,7 @@ def test_a_resumed_run_names_every_program_it_was_made_by(
     """A run that began before a refactor goes on after it, since its key is the same."""
     monkeypatch.setattr(execution, "program", lambda task: "before")
     settings = toy(_checkpoint_every=0.0)
-    interrupt(settings, records_before=6, checkpoints=1)
+    interrupt(settings, after=6)
     assert [place["program"] for place in manifest(settings)["environments"]] == ["before"]
     monkeypatch.setattr(execution, "program", lambda task: "after")
     assert execute(settings) == "finished"
@@ -352,7 +332,7 @@ def test_a_resumed_run_names_every_program_it_was_made_by(
 
 def test_wall_time_and_memory_add_up_over_resumes(toy: Maker):
     settings = toy(pause=0.01, _checkpoint_every=0.0)
-    interrupt(settings, records_before=6, checkpoints=1)
+    interrupt(settings, after=6)
     first = manifest(settings)
     saved = checkpoint.load_checkpoint(settings.folder)
     assert 6 * 0.01 <= saved["wall_time"] <= first["wall_time_s"] + 0.001

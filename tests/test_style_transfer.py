@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import Maker
+from conftest import Maker, trained
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, mse_loss
@@ -202,35 +201,29 @@ def test_weights_of_the_losses(caffe: VGG) -> None:
 SMALL = ("task=style_transfer", "scale=smoke", "task.size=16", "task.updates=12")
 
 
-def summary(settings: Settings) -> dict[str, Any]:
-    assert execute(settings) == "finished"
-    return dict(json.loads((settings.folder / "summary.json").read_text()))
-
-
 def test_members_equal_runs_alone(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member equals a run alone up to rounding, which is less than members differ.
 
     Epsilon is large enough that gradients whose sign depends on rounding move little.
     """
-    monkeypatch.setitem(
-        style_transfer.CHUNK, "cpu", 3 * 16**2
-    )  # the 8 members go in groups of 3, 3 and 2
+    # the 8 members go in groups of 3, 3 and 2
+    monkeypatch.setitem(style_transfer.CHUNK, "cpu", 3 * 16**2)
     short = (*SMALL, "task.updates=4", "optimizer.epsilon=1")
     batch = make(*short, "optimizer.nu=[0.4,0.99]", "optimizer.lr=[0.01,0.1]", "seed=[0,1]")
-    together = summary(batch)
+    together = trained(batch)
     assert together["weights"] == "caffe"
     gaps = np.abs(np.subtract.outer(*[np.log(together["regret"])] * 2))
     assert gaps[~np.eye(8, dtype=bool)].min() > 1e-3
     for i in (0, 3, 6):
         lr, *_, nu, seed = list(batch.members())[i]
-        alone = summary(make(*short, f"optimizer.nu={nu}", f"optimizer.lr={lr}", f"seed={seed}"))
+        alone = trained(make(*short, f"optimizer.nu={nu}", f"optimizer.lr={lr}", f"seed={seed}"))
         for name in ("regret", "final_loss"):
             np.testing.assert_allclose(together[name][i], alone[name][0], rtol=1e-4)
 
 
 def test_regret_is_the_mean_of_the_losses_and_the_first_is_that_of_black(make: Maker) -> None:
     settings = make(*SMALL, "optimizer.nu=0.9", "task.log_first=12")
-    end = summary(settings)
+    end = trained(settings)
     losses = logged(settings)
     assert end["regret"][0] == pytest.approx(np.mean(losses), rel=1e-6)
     assert end["final_loss"][0] == losses[-1] < losses[0]
@@ -276,7 +269,7 @@ def test_sgd_is_torchs(make: Maker) -> None:
 def test_lbfgs_is_the_tutorials(make: Maker) -> None:
     """The tutorial's loop with autograd has 20 evaluations a step, each of a clamped image."""
     settings = make(*SMALL, "optimizer=lbfgs", "task.updates=40", "task.log_first=40")
-    end = summary(settings)
+    end = trained(settings)
     ours = logged(settings)
     vgg, image, style, content = black(settings)
     optimizer = torch.optim.LBFGS([image])
@@ -305,8 +298,8 @@ def test_lbfgs_refuses_a_weight_decay(make: Maker) -> None:
 
 def test_members_of_lbfgs_search_alone(make: Maker) -> None:
     short = (*SMALL, "optimizer=lbfgs", "task.updates=25")
-    together = summary(make(*short, "seed=[0,1]"))
-    alone = [summary(make(*short, f"seed={seed}"))["regret"][0] for seed in (0, 1)]
+    together = trained(make(*short, "seed=[0,1]"))
+    alone = [trained(make(*short, f"seed={seed}"))["regret"][0] for seed in (0, 1)]
     np.testing.assert_allclose(together["regret"], alone, rtol=1e-3)
     assert together["regret"][0] != together["regret"][1]
 
@@ -318,7 +311,7 @@ def test_the_last_step_of_lbfgs_makes_the_evaluations_that_are_left(
     calls = []
     count = Loss.__call__
     monkeypatch.setattr(Loss, "__call__", lambda self, x: calls.append(len(x)) or count(self, x))
-    summary(settings)
+    trained(settings)
     assert calls == [1] * 27
     assert len(logged(settings)) == 27
 
@@ -351,11 +344,11 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(
     monkeypatch.setattr(Loss, "__call__", dies)
     with pytest.raises(RuntimeError, match="killed"):
         execute(settings)
-    resumed = summary(settings)
+    resumed = trained(settings)
     assert images < 90 + 60, "it did not start anew"
     monkeypatch.setattr(Loss, "__call__", whole)
     alone = make(*short, output=tmp_path / "alone")
-    assert summary(alone) == resumed
+    assert trained(alone) == resumed
     for file in ("metrics.jsonl", "pictures/0.png", "pictures/1.png"):
         assert (alone.folder / file).read_bytes() == (settings.folder / file).read_bytes()
 

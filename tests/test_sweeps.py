@@ -205,9 +205,8 @@ def test_a_killed_worker_takes_nothing_with_it(
     for key, manifest in before.items():
         assert sweep.finished()[key] == manifest
         assert sweep.starts().count(key) == 1
-    assert (
-        len(sweep.starts()) <= len(SEEDS) + 2
-    )  # at most the two that were interrupted began twice
+    # at most the two that were interrupted began twice
+    assert len(sweep.starts()) <= len(SEEDS) + 2
 
 
 # Two at a time, and clocks ------------------------------------------------------------------------

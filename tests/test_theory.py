@@ -220,9 +220,8 @@ def test_logistic_problem() -> None:
         best = game.best(t)
         for member in range(3):
             smallest = total(grid, member, t).min().item()
-            assert (
-                best[member] <= smallest + 1e-3 * t
-            )  # a grid's least value is never below the minimum
+            # a grid's least value is never below the minimum
+            assert best[member] <= smallest + 1e-3 * t
             assert best[member] >= smallest - 0.02 * t
 
 

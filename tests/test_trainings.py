@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from tables import written
 
 from experiments.common.records import Results
 from scripts import discrepancies
@@ -30,20 +30,14 @@ def results(
 
     A final loss of NaN means that the run diverged after 50 updates.
     """
-    folder = tmp_path / task / scale
-    folder.mkdir(parents=True)
-    runs = pd.DataFrame(rows)
-    runs.to_csv(folder / "runs.csv", index=False)
     curves = []
     for row in rows:
         end = row["final_loss"]
         steps = np.arange(1, (updates if np.isfinite(end) else 50) + 1)
         loss = 13 + (np.nan_to_num(end, nan=13) - 13) * np.minimum(steps / (updates - 99), 1)
         curves.append(pd.DataFrame(row | {"step": steps, "train_loss": loss}))
-    pd.concat(curves).to_parquet(folder / "curves.parquet")
     manifest = {"task": task, "scale": scale, "reduced": "much", "seeds": 3}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Results(folder)
+    return written(tmp_path / task / scale, rows, curves, **manifest)
 
 
 def iwslt(

@@ -129,9 +129,8 @@ def areas(results: Results) -> dict[Arm, np.ndarray]:
     table = results.runs.pivot(index="seed", columns=[*ARM, "game"], values="area")
     table = table.sort_index(axis=1)
     arms = dict.fromkeys((o, e) for o, e, _ in table.columns)
-    span = (scale.one - scale.zero).replace(
-        0, np.inf
-    )  # where no arm learns the game, all areas are 0
+    # where no arm learns the game, all areas are 0
+    span = (scale.one - scale.zero).replace(0, np.inf)
     return {arm: ((table[arm] - scale.zero) / span).to_numpy() for arm in arms}
 
 
