@@ -135,4 +135,4 @@ def test_help_starts_nothing(
     monkeypatch.setattr(reproduce.sys, "argv", ["reproduce", "--help"])
     with pytest.raises(SystemExit, match="0"):
         reproduce.main()
-    assert "11 MB" in capsys.readouterr().out
+    assert "MNIST" in capsys.readouterr().out
