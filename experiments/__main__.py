@@ -89,6 +89,7 @@ def show_settings(every: Sequence[Settings]) -> None:
 def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     """Run all that is not finished, and say what became of it; returns the exit status."""
     from experiments.common import execution, launch, status
+    from experiments.common.config import ConfigError
     from experiments.common.run import Interrupted
     from experiments.common.watch import Watch
 
@@ -98,7 +99,10 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
         execution.check(settings, here=kind in ("basic", "joblib"))
     processes = launch.processes(launcher, len(every))
     command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
-    sweep = status.begin(every, command, processes)
+    try:
+        sweep = status.begin(every, command, processes)
+    except OSError as error:
+        raise ConfigError(f"output={every[0].output}: {error.strerror}; must take files") from None
     todo = [s for s in every if execution.status(s) not in status.FINAL]
     tasks = ", ".join(f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items())
     say(f"runs: {tasks}; finished before: {len(every) - len(todo)}")

@@ -50,8 +50,19 @@ def claims() -> dict[str, dict[str, Any]]:
 
 
 def drawn() -> list[str]:
-    """Names of the figures that have a script."""
-    return sorted(file.stem for file in HERE.glob("figures/*.py") if file.stem != "style")
+    """Names of the figures that have a script, by globbing.
+
+    Raises:
+        SystemExit: for a script without a row in ``paper.yaml``.
+    """
+    names = sorted(file.stem for file in HERE.glob("figures/*.py") if file.stem != "style")
+    for name in names:
+        if name not in figures():
+            raise SystemExit(
+                f"error: scripts/figures/{name}.py: has no row in scripts/paper.yaml; "
+                f"a row `{name}:` says what it shows"
+            )
+    return names
 
 
 def script(figure: str) -> ModuleType:

@@ -9,19 +9,33 @@ import pytest
 from conftest import TASKS, Maker
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from experiments.common import plan, progress, status
 from experiments.common.config import compose_settings, expand, plain_settings, restored
+from experiments.common.launch import Jobs
 from experiments.common.status import Cell, State
 
+WITH = [
+    *([f"task={task}"] for task in TASKS),
+    *(["task=gpt", f"optimizer={name}"] for name in ("adamw", "lion", "sgd")),
+    ["task=gpt", "schedule.lr.shape=cosine", "schedule.lr.warmup=3"],
+    ["task=rosenbrock", "seed=[1,2]", "optimizer.nu=[0,0.5]", "output=a/$b"],
+]
 
-@pytest.mark.parametrize("task", TASKS)
-def test_settings_in_json_are_the_same_settings(task: str):
-    optimizer = "laprop"
-    settings = compose_settings([f"task={task}", f"optimizer={optimizer}", "scale=smoke"])
+
+@pytest.mark.parametrize("overrides", WITH, ids=" ".join)
+def test_settings_in_json_are_the_same_settings(overrides: list[str]):
+    settings = compose_settings([*overrides, "scale=smoke"])
     again = restored(json.loads(json.dumps(plain_settings(settings))))
     assert again == settings
     assert again.key == settings.key
+
+
+def test_a_job_carries_any_text():
+    job = json.dumps({"output": "a/${b} é", "task": {"x": [1, None, "'"]}})
+    config = Jobs().load_sweep_config(OmegaConf.create({"hydra": {}}), [job])
+    assert json.loads(config.job) == json.loads(job)
 
 
 def test_labels_name_what_varies():

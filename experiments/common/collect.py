@@ -192,6 +192,8 @@ def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
     def text(value: Any) -> str:
         if pd.isna(value):
             return ""
+        if isinstance(value, bool):  # a column of nothing else, read back
+            return str(value).lower()
         return f"{value:.7g}" if isinstance(value, int | float) else str(value)
 
     columns = [frame[name].map(text, na_action=None) for name in axes]

@@ -186,7 +186,12 @@ def labels(every: Sequence[Settings]) -> list[str]:
     """
     flats = []
     for settings in every:
-        groups = {"optimizer": asdict(settings.optimizer), "task": asdict(settings.task)}
+        optimizer = asdict(settings.optimizer)
+        options = optimizer.pop("options") or {}
+        del optimizer["definition"]
+        groups = {"optimizer": optimizer | options, "task": asdict(settings.task)}
+        for name, part in settings.decisive().get("schedule", {}).items():
+            groups[f"schedule.{name}"] = part
         flat = {f"{group}.{k}": v for group, inner in groups.items() for k, v in inner.items()}
         flats.append(flat | {"seed": settings.seed})
     keys = dict.fromkeys(key for flat in flats for key in flat)

@@ -115,7 +115,9 @@ def rows(run: Described, axes: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _cell(value: Any) -> Any:
-    """A setting as one entry of a column; a list that is no axis as text."""
+    """A setting as one entry of a column; what is no number is text, as it is typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return shown(value) if isinstance(value, list | tuple | dict) else value
 
 

@@ -26,6 +26,7 @@ def _replace(number: int) -> None:
     if null != number:
         os.dup2(null, number)
         os.close(null)
+    os.set_inheritable(number, True)  # workers need theirs, too
 
 
 def lasting_streams() -> None:
