@@ -98,7 +98,7 @@ def train(cfg: Config, run: Run) -> None:
     (images, labels), _ = data.mnist(run.device)
     images = (images.float() / 255 - MEAN) / STD
 
-    carry = stacked.begin(run, algorithm, lambda g: initial(cfg.depth, cfg.width, g))
+    carry = stacked.begin(run, lambda g: initial(cfg.depth, cfg.width, g))
     order = torch.zeros(len(seeds), len(images), dtype=torch.int64, device=run.device)
     carry["order"] = order  # of the images in this epoch
     shuffles = [run.generator("batches", seed) for seed in seeds]

@@ -116,7 +116,7 @@ def train(cfg: Config, run: Run) -> None:
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255
 
-    carry = stacked.begin(run, algorithm, lambda g: initial(cfg.width, g))
+    carry = stacked.begin(run, lambda g: initial(cfg.width, g))
     shuffles = [run.generator("batches", seed) for seed in seeds]
     spikes = [run.generator("spikes", seed) for seed in seeds]
     run.track(carry=carry)

@@ -11,17 +11,13 @@ import torch
 from torch import Tensor
 
 from experiments.common.run import Run
-from laprop.functional import Algorithm
 
 
-def begin(
-    run: Run, algorithm: Algorithm, initial: Callable[[torch.Generator], dict[str, Tensor]]
-) -> dict[str, Any]:
+def begin(run: Run, initial: Callable[[torch.Generator], dict[str, Tensor]]) -> dict[str, Any]:
     """Weights and optimizer states of all members at the start, and no losses yet.
 
     Args:
         run: its grid has the members; those with the same seed start at the same weights.
-        algorithm: whose states these are.
         initial: the weights of one network, drawn from a generator.
 
     Returns:
@@ -34,7 +30,7 @@ def begin(
     members = len(run.grid)
     return {
         "params": params,
-        "states": {name: algorithm.init(value) for name, value in params.items()},
+        "states": {name: run.algorithm.init(value) for name, value in params.items()},
         "total": torch.zeros(members, device=run.device),
         "lowest": torch.full((members,), torch.inf, device=run.device),
         "lowest_at": torch.zeros(members, dtype=torch.int64, device=run.device),

@@ -272,9 +272,9 @@ def test_bfloat16_keeps_the_weights_in_float32_and_trains_alike(
     [
         ("depth=21", "must be 6 n + 2"),
         ("average_over=3", "must be at most task.epochs=2"),
-        ("train_images=50001", "at most 50000"),
-        ("shortcut=B", "must be one of projection, pad"),
-        ("milestones=[0]", "each an integer, greater than 0"),
+        ("train_images=50001", "less than or equal to 50000"),
+        ("shortcut=B", "must be 'projection' or 'pad'"),
+        ("milestones=[0]", "must be greater than 0"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(make: Maker, wrong: str, allowed: str):

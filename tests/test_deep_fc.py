@@ -95,9 +95,9 @@ def test_a_stopped_run_ends_with_the_same_bytes(make: Maker, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "allowed"),
     [
-        ("depth=1", "an integer, at least 2"),
-        ("width=0", "an integer, greater than 0"),
-        ("batch_size=60001", "an integer, at least 1 and at most 60000"),
+        ("depth=1", "greater than or equal to 2"),
+        ("width=0", "greater than 0"),
+        ("batch_size=60001", "less than or equal to 60000"),
         ("log_every=7", "divide updates=1160"),
     ],
 )
