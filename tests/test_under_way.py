@@ -101,7 +101,7 @@ def test_ctrl_c_ends_a_sweep_whose_reader_it_ends(sweep: Sweep):
     [
         (
             ("task=toy", "optimizer=laprop,adam", "optimizer.weight_decay=0.01"),
-            r"error: optimizer\.decay_by_lr=False: torch's adam scales the decay by lr; .*",
+            r"error: optimizer\.decay_by_lr=false: torch\.optim\.AdamW scales the decay by lr; .*",
         ),
         (
             ("task=rainbow", "task.game=breakout,nosuchgame"),

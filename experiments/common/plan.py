@@ -72,6 +72,7 @@ def plan(every: Sequence[Settings], processes: int) -> str:
     for settings in todo:
         kinds.setdefault(alike(settings), []).append(settings)
     costs, timed = [], {}
+    said: Counter[str] = Counter()  # how many runs each line stands for
     for runs in kinds.values():
         first = runs[0]
         cost = by_manifests(first)
@@ -80,11 +81,12 @@ def plan(every: Sequence[Settings], processes: int) -> str:
             cost = timed[task] = timed[task] if task in timed else by_a_beginning(first)
         if cost is None:
             why = "its data is not here" if missing else f"no step ended in {duration(PATIENCE)}"
-            lines.append(f"{len(runs)} x {first.optimizer.name}: time not known, {why}")
+            said[f"{first.optimizer.name}: time not known, {why}"] += len(runs)
             continue
         costs.append((len(runs), cost))
         one = f"{duration(cost.seconds)}, {size(cost.memory)} of memory"
-        lines.append(f"{len(runs)} x {first.optimizer.name}: each {one}, by {cost.by}")
+        said[f"{first.optimizer.name}: each {one}, by {cost.by}"] += len(runs)
+    lines += [f"{count} x {text}" for text, count in said.items()]
     if sum(n for n, _ in costs) == len(todo) > 0:
         seconds = sum(n * cost.seconds for n, cost in costs)
         longest = max(cost.seconds for _, cost in costs)
