@@ -65,11 +65,15 @@ def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measu
     return replace(measured, text=f"{measured.text}; one seed decides nothing", held=None)
 
 
-def rows(figure: str | None = None) -> list[dict[str, Any]]:
-    """One row per claim of ``paper.yaml``, in its order: what stands there, and what was found.
+def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[str, Any]]:
+    """A row for each claim of ``paper.yaml``, in its order, with what was measured.
 
-    Those of one figure, or all. Added are ``claim`` (its name), ``verdict``, and ``measured``,
-    ``apart`` and ``where`` (the scale), which are empty where nothing was run.
+    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart`` and ``where`` (the
+    scale), which are empty where nothing was run.
+
+    Args:
+        figure: whose claims; default all.
+        judged: results to judge them by in place of the committed ones.
 
     Raises:
         SystemExit: for a claim whose figure has results but which no function checks.
@@ -80,7 +84,7 @@ def rows(figure: str | None = None) -> list[dict[str, Any]]:
             continue
         row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""} | claim
         table.append(row)
-        results, logs = results_of(claim["figure"]), claim.get("logs", False)
+        results, logs = judged or results_of(claim["figure"]), claim.get("logs", False)
         if results is None and not logs:
             continue
         file, _, function = claim.get("decided_by", name).rpartition(".")

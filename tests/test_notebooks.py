@@ -27,7 +27,10 @@ def test_every_code_cell_was_executed_in_order() -> None:
     for path in paths:
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-        assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs)
+        drawing = [cell for cell in cells if "plt.show()" in cell.source or "Image(" in cell.source]
+        assert drawing
+        for cell in drawing:
+            assert any("image/png" in o.get("data", {}) for o in cell.outputs), cell.source
         assert path.stat().st_size < 500_000
 
 

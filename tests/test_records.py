@@ -17,7 +17,7 @@ from experiments.common import config, records
 from experiments.common.collect import collect
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
-from experiments.common.records import Results, compare, load
+from experiments.common.records import Results, load
 from experiments.common.versions import versions
 
 
@@ -212,41 +212,6 @@ def test_curves_of_a_batch_are_unfolded(figure, tmp_path: Path):
             got = at[record["step"], member["optimizer.nu"], member["seed"]]
             assert np.isnan(got) if value is None else got == pytest.approx(value)
     assert (curves["rate"] == 0.5).all()
-
-
-def test_comparison_says_what_differs(figure, tmp_path: Path):
-    run_all(figure())
-    one = collect(figure(), tmp_path / "one" / "smoke")
-    same = compare(one, one)
-    assert "24 of 24 rows compared" in same
-    assert "steps_to_converge 100.00% equal, largest relative difference 0" in same
-
-    other = Results(tmp_path / "other" / "smoke")
-    other.folder.mkdir(parents=True)
-    table = one.runs.copy()
-    converged = table.index[table.steps_to_converge.notna()]
-    assert len(converged) >= 2
-    table.loc[converged[0], "steps_to_converge"] /= 2
-    table.loc[converged[1], "steps_to_converge"] = np.nan
-    table.iloc[2:].to_csv(other.folder / "runs.csv", index=False)
-    (other.folder / "manifest.json").write_text(json.dumps(one.manifest))
-    line = compare(one, other)
-    assert "22 of 24 rows compared" in line
-    changed = sum(i >= 2 for i in converged[:2])
-    assert f"{1 - changed / 22:.2%} equal" in line
-    nothing = one.runs.assign(seed=99)
-    nothing.to_csv(other.folder / "runs.csv", index=False)
-    assert "no row in common" in compare(one, Results(other.folder))
-
-
-def test_comparison_of_a_part_of_the_grid(figure, tmp_path: Path):
-    run_all(figure())
-    whole = collect(figure(), tmp_path / "whole" / "smoke")
-    part = figure("optimizer=laprop", "task.sigma=0.04", "seed=[1]", output="part")
-    run_all(part)  # only the committed rows have several sigmas
-    line = compare(collect(part, tmp_path / "part" / "smoke"), whole)
-    assert "3 of 3 rows compared" in line
-    assert "100.00% equal" in line
 
 
 def test_a_hundred_thousand_members(figure, tmp_path: Path):

@@ -93,34 +93,3 @@ def load(figure: str) -> Results | None:
         if (folder / "manifest.json").exists() and (results := Results(folder)).manifest["seeds"]:
             return results
     return None
-
-
-def compare(ours: Results, committed: Results) -> str:
-    """Cell by cell agreement of two results of one figure, on the rows that both have.
-
-    Returns:
-        one line: rows compared, and for each number the share of equal rows and the largest
-        relative difference.
-    """
-    numbers = [c for c in ours.manifest["summary"] if c in committed.runs]
-    constants = ours.manifest["settings"]  # what our runs share may vary among the committed
-    shared = {
-        name: constants[key]
-        for name, key in committed.manifest["axes"].items()
-        if name not in ours.runs and key in constants
-    }
-    mine = ours.runs.assign(**shared)
-    keys = [c for c in mine.columns.intersection(committed.runs.columns) if c not in numbers]
-    both = mine.merge(committed.runs, on=keys, suffixes=("", "_committed"))
-    if both.empty:
-        return f"{ours.figure}: no row in common with the committed results"
-    parts = []
-    for name in numbers:
-        a, b = both[name], both[f"{name}_committed"]
-        equal = ((a == b) | (a.isna() & b.isna())).mean()
-        if pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b):
-            gap = ((a - b).abs() / b.abs().clip(lower=1e-30)).max()
-            parts.append(f"{name} {equal:.2%} equal, largest relative difference {gap:.2g}")
-        else:
-            parts.append(f"{name} {equal:.2%} equal")
-    return f"{ours.figure}: {len(both)} of {len(ours.runs)} rows compared: " + "; ".join(parts)
