@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, Maker
@@ -16,6 +17,8 @@ from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
 from experiments.common.run import Run
 from experiments.common.schedules import BetaSchedule, Course, LrSchedule, Schedule
+from experiments.common.status import labels
+from experiments.common.tables import described, rows, varying
 from laprop import LaProp
 from laprop.schedules import CosineBeta, LinearBeta, RaiseBeta, StepBeta
 
@@ -257,6 +260,22 @@ def test_a_schedule_is_part_of_the_key_and_its_default_is_not(make: Maker):
         assert settings.decisive()["schedule"] == {"nu": {"shape": "raise", "end": float(end)}}
         keys.add(settings.key)
     assert len(keys) == 3
+
+
+def test_tables_and_labels_have_columns_for_options_and_schedules():
+    every = expand(
+        [
+            "task=rosenbrock", "optimizer.centered=true,false", "schedule.nu.shape=raise",
+            "schedule.nu.end=0.99,0.999",
+        ]
+    )  # fmt: skip
+    axes = varying([described(settings) for settings in every])
+    assert {"centered": "optimizer.centered", "end": "schedule.nu.end"}.items() <= axes.items()
+    frame = pd.concat([rows(described(settings), axes) for settings in every])
+    assert frame.end.tolist() == [0.99, 0.999, 0.99, 0.999]
+    assert [str(value).lower() for value in frame.centered] == ["true", "true", "false", "false"]
+    assert len(set(labels(every))) == 4
+    assert all("end 0.99" in label for label in labels(every))
 
 
 @pytest.mark.parametrize(
