@@ -1,6 +1,6 @@
 """The verdict on every claim, from the committed results: ``python -m scripts.check_claims``.
 
-It writes ``results/CLAIMS.md`` and the verdicts of the README. A claim that does not hold is a
+It writes ``results/CLAIMS.md`` and the README's summary of them. A claim that does not hold is a
 result and no error. ``--check`` writes nothing, and exits with 1 where a file is stale.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.common import ROOT
 from experiments.common.records import RESULTS, Results
+from scripts import readme
 from scripts.generated import only_checks, settle
 from scripts.paper import Measured, claims, figures, results_of, script
 
@@ -19,7 +20,6 @@ README = ROOT / "README.md"
 LOGS = "authors' logs"
 OWN = "own task"
 NOT_RUN = "not run"
-BEGIN, END = "<!-- verdicts: written by make claims -->", "<!-- end of verdicts -->"
 WORDS = {  # for each scale: the claim held, did not hold, cannot be decided
     "paper": ("reproduced", "not reproduced", "underpowered"),
     "short": ("short: supports", "short: contradicts", "short: undecided"),
@@ -148,28 +148,11 @@ def claims_page(table: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def readme(text: str, table: list[dict[str, Any]]) -> str:
-    """The text of the README with today's verdicts; claims that were not run come last."""
-    parts = [legend(table), counts(table)]
-    ordered = sorted(table, key=lambda row: row["verdict"] == NOT_RUN)
-    for of, title in OF.items():
-        lines = [f"| figure | {title[0].lower()}{title[1:]} | verdict |", "| --- | --- | --- |"]
-        lines += [
-            f"| {row['figure']} | {row['says']} | **{row['verdict']}** |"
-            for row in ordered
-            if row["of"] == of
-        ]
-        parts.append("\n".join(lines))
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return before + BEGIN + "\n" + "\n\n".join(parts) + "\n" + END + after
-
-
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
     """Both files with the text that they should have."""
     return {
         RESULTS / "CLAIMS.md": claims_page(table).encode(),
-        README: readme(README.read_text(), table).encode(),
+        README: readme.filled(README.read_text(), table).encode(),
     }
 
 

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOYS = ROOT / "tests" / "toys"
 TASKS = sorted(file.stem for file in (ROOT / "configs" / "task").glob("*.yaml"))
 README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
 
 
@@ -220,14 +221,15 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any, None, No
     driver.quit()
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = "") -> list[str]:
+    """The code blocks in a language, of a text; default: of the README and all pages of docs."""
+    pages = text or "\n".join(page.read_text() for page in [ROOT / "README.md", *DOCS])
+    return re.findall(rf"```{language}\n(.*?)```", pages, re.DOTALL)
 
 
-def readme(word: str) -> str:
-    """The one block of Python in the README that contains a word."""
-    (block,) = (block for block in blocks("python") if word in block)
+def documented(word: str, language: str = "python") -> str:
+    """The one block of code in the README and the docs that contains a word."""
+    (block,) = (block for block in blocks(language) if word in block)
     return block
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import readme
+from conftest import documented
 from torch import multiprocessing, nn
 from torch.distributed.checkpoint import state_dict as checkpoint
 from torch.distributed.device_mesh import init_device_mesh
@@ -85,7 +85,7 @@ def worker(rank, file, options):
             assert torch.equal(a, b)
 
         names = {"model": build()}
-        exec(readme("fully_shard"), names)
+        exec(documented("fully_shard"), names)
         train(names["model"], names["optimizer"], lambda step: batch(step)[rank], range(1))
         states = names["optimizer"].state.values()
         assert len(states) == 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, readme
+from conftest import ROOT, documented
 from torch import Tensor
 
 from laprop import LaProp
@@ -43,7 +43,7 @@ def test_plain_pytorch(used: list[LaProp]) -> None:
 
     before = float(loss().detach())
     names: dict[str, Any] = {"model": model}
-    exec(readme("LaProp(model.parameters(), lr=4e-4, betas"), names)
+    exec(documented("LaProp(model.parameters(), lr=4e-4, betas"), names)
     optimizer = names["optimizer"]
     for _ in range(20):
         optimizer.zero_grad()
@@ -69,7 +69,7 @@ def test_hugging_face_trainer(used: list[LaProp], tmp_path: Path) -> None:
         ),
     }  # fmt: skip
     weights = names["model"].classifier.weight.detach().clone()
-    exec(readme("optimizer_cls_and_kwargs"), names)
+    exec(documented("optimizer_cls_and_kwargs"), names)
     names["trainer"].train()
     (optimizer,) = used
     assert optimizer.param_groups[0]["lr"] < 4e-4  # the trainer's schedule has changed it
@@ -80,7 +80,7 @@ def test_hugging_face_trainer(used: list[LaProp], tmp_path: Path) -> None:
 def test_lightning(used: list[LaProp], tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
     names: dict[str, Any] = {"torch": torch}
-    exec(readme("configure_optimizers"), names)
+    exec(documented("configure_optimizers"), names)
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*line()), batch_size=16)
     trainer = lightning.Trainer(
         accelerator="cpu", max_steps=5, logger=False, enable_checkpointing=False,
@@ -96,7 +96,7 @@ def test_timm(used: list[LaProp]) -> None:
     names: dict[str, Any] = {
         "model": timm.create_model("resnet10t", num_classes=2, in_chans=1, pretrained=False)
     }
-    exec(readme("param_groups_weight_decay"), names)
+    exec(documented("param_groups_weight_decay"), names)
     optimizer = names["optimizer"]
     assert type(optimizer) is LaProp
     decays = {group["weight_decay"] for group in optimizer.param_groups}

@@ -1,4 +1,4 @@
-"""The README's commands work as it says, and no layer imports one above it."""
+"""The commands of README and docs work as they say, and no layer imports one above it."""
 
 import json
 import os
@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import README, ROOT, blocks, readme
+from conftest import DOCS, README, ROOT, blocks, documented
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's code in a folder of its own, with the README's task added."""
+    """The repository's code in a folder of its own, with the task of docs/extend.md added."""
     folder = tmp_path_factory.mktemp("clone") / "laprop"
     folder.mkdir()
     for name in ("laprop", "experiments", "configs", "scripts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / "experiments" / "softmax.py").write_text(readme("class Config"))
-    (folder / "configs" / "task" / "softmax.yaml").write_text(blocks("yaml")[0])
+    (folder / "experiments" / "softmax.py").write_text(documented("class Config"))
+    (folder / "configs" / "task" / "softmax.yaml").write_text(documented("name: softmax", "yaml"))
     return folder
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one line of the README in the copy."""
+    """Run one documented line in the copy."""
     words = [sys.executable, *command.split()[1:]]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(
@@ -35,8 +35,8 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_task_of_the_readme_runs_sweeps_records_and_is_found(copy: Path) -> None:
-    sweep, collect = next(b for b in blocks("sh") if "softmax" in b).strip().splitlines()
+def test_the_documented_task_runs_sweeps_records_and_is_found(copy: Path) -> None:
+    sweep, collect = documented("task=softmax scale=smoke", "sh").strip().splitlines()
     first = run(sweep, copy)
     assert first.returncode == 0, first.stderr
     runs = sorted((copy / "outputs" / "softmax").glob("*/manifest.json"))
@@ -67,7 +67,7 @@ def test_every_command_of_the_readme_composes() -> None:
 
     lines = [
         line.split("#")[0].split("experiments ", 1)[1]
-        for block in blocks("sh")
+        for block in blocks("sh", README)
         for line in block.splitlines()
         if line.startswith("python -m experiments") and "softmax" not in line
     ]
@@ -78,10 +78,11 @@ def test_every_command_of_the_readme_composes() -> None:
             assert expand(words)
 
 
-def test_links_and_pictures_of_the_readme_exist() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS])
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target).exists(), target
 
 
 def test_laprop_imports_torch_alone() -> None:

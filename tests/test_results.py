@@ -15,7 +15,7 @@ import pytest
 from experiments.common import ROOT
 from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
-from scripts import build, check_claims, make_discrepancies, make_figures, paper
+from scripts import build, check_claims, make_discrepancies, make_figures, paper, readme
 
 KEYS = ("of", "section", "says", "reports", "rule", "decided_by", "with", "logs")
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/*/manifest.json"))
@@ -131,12 +131,23 @@ def test_claims_of_the_paper_and_ours_are_counted_apart(claims: list[dict[str, A
     total = cells.pop()
     assert np.sum(cells, axis=0).tolist() == total
     assert total == [sum(row["of"] == of for row in claims) for of in ("paper", "ours")]
-    readme = check_claims.README.read_text()
+    page = (RESULTS / "CLAIMS.md").read_text()
+    ours = page.index(f"## {check_claims.OF['ours']}")
     for row in claims:
-        (line,) = [x for x in readme.splitlines() if f"| {row['says']} |" in x]
-        heading = readme[: readme.index(line)].rfind(check_claims.OF[row["of"]].lower()[1:])
-        other = "ours" if row["of"] == "paper" else "paper"
-        assert heading > readme[: readme.index(line)].rfind(check_claims.OF[other].lower()[1:])
+        assert (page.index(f"**{row['says']}**") < ours) == (row["of"] == "paper")
+
+
+def test_the_scorecard_counts_every_claim_of_the_paper_once(claims: list[dict[str, Any]]) -> None:
+    card = readme.scorecard(claims)
+    counted = sum(int(number) for number in re.findall(r"[✓✗?–] (\d+)", card))
+    of_tasks = {task for tasks in readme.EXPERIMENTS.values() for task in tasks}
+    assert counted == sum(row["of"] == "paper" for row in claims)
+    for name, entry in FIGURES.items():
+        if any(row["figure"] == name and row["of"] == "paper" for row in claims):
+            assert entry["task"] in of_tasks, name
+    lines = readme.found(claims).splitlines()
+    assert len(lines) == 5
+    assert all(re.match(r"- \S.*\(\[\w+\]\(results/figures/\w+\.png\)", line) for line in lines)
 
 
 @pytest.mark.parametrize("scale", check_claims.WORDS)
@@ -228,7 +239,7 @@ def test_the_ratios_in_the_readme_are_the_measured_ones() -> None:
         f"at {benchmark('rainbow', 'way').ratio['ours, Adam']:.2f} times the steps",
         f"at {benchmark('fairseq', 'way').ratio['laprop']:.2f} times the tokens",
     ]
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "docs" / "speed.md").read_text().split())
     assert [sentence for sentence in sentences if sentence not in text] == []
     memory = benchmark("optimizer", ["problem", "threads", "way"]).temporary_bytes
     assert memory["10M", 1, "LaProp, fused"] == 0

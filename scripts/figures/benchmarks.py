@@ -9,10 +9,14 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from scripts.figures import style
 
+COLUMNS = 4
 TITLES = {
     "10M": "one tensor of 10M",
     "ResNet-20": "ResNet-20, 59 tensors, 0.27M",
     "transformer": "transformer, 73 tensors, 39M",
+    "300 small": "300 tensors of 64",
+    "come and go": "the same, a seventh of the gradients missing",
+    "one strided": "the same, one with gaps in memory",
 }
 
 
@@ -33,10 +37,16 @@ def draw(results: Results) -> Figure:
     rows = results.table("optimizer")
     ways = list(dict.fromkeys(rows.way))
     problems = [problem for problem in TITLES if problem in set(rows.problem)]
-    figure, axes = plt.subplots(1, len(problems) + 1, figsize=(11, 3.4), sharey=True)
+    columns = min(len(problems) + 1, COLUMNS)
+    lines = -(-(len(problems) + 1) // columns)
+    size = (2.75 * columns, 0.2 + (0.6 + 0.19 * len(ways)) * lines)
+    figure, grid = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    axes = [*grid.flat][: len(problems) + 1]
+    for axis in grid.flat[len(axes) :]:
+        axis.set_axis_off()
     for axis, problem in zip(axes, problems, strict=False):
         _times(axis, rows[rows.problem == problem], ways)
-        axis.set_title(TITLES[problem])
+        axis.set_title(TITLES[problem], fontsize=8.5)
     axes[0].set_yticks(range(len(ways)), ways)
     axes[0].invert_yaxis()
     axes[0].legend(fontsize=7, loc="lower left")

@@ -67,7 +67,7 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
         for axis, value in zip(row, values, strict=True):
             chosen = runs[(runs.noise == noise) & (runs[column] == value)]
             for optimizer, cell in chosen.groupby("optimizer"):
-                _curve(axis, cell, str(optimizer))
+                curve(axis, cell, str(optimizer))
             axis.set(yscale="log", ylim=(100, 1.3 * longest(results, runs)))
             last = longest(results, chosen)
             axis.axhline(last, color="#999999", linewidth=0.8, linestyle=":")
@@ -88,7 +88,8 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
     return figure
 
 
-def _curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
+def curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
+    """Median steps to converge against nu, with their band."""
     by_nu = cell.groupby("nu").steps_to_converge
     nu = np.array(list(by_nu.groups))
     middle, low, high = np.array([median(v) for _, v in by_nu]).T

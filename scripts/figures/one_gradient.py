@@ -21,7 +21,7 @@ def finding(results: Results) -> str:
     kept, adam = recommended(results) > 0, recommended_adam(results) > 0
     return (
         f"One exploding gradient turns LaProp at {(~kept).sum()} of the {len(kept)} recommended "
-        f"pairs of µ and ν (boxed), and Adam at {(~adam).sum()}"
+        f"pairs of µ and ν, and Adam at {(~adam).sum()}"
     )
 
 
@@ -34,7 +34,11 @@ def draw(results: Results) -> Figure:
     axes[0, 0].set_ylabel("ν")
     figure.colorbar(image, ax=axes[0, :2], label="update / lr; 1 before", extend="min")
     _curves(axes[0, 2], results)
-    style.provenance(figure, results, "maps: the lowest over all sizes of the exploding gradient")
+    style.provenance(
+        figure,
+        results,
+        "maps: the lowest over all sizes of the exploding gradient; boxed: recommended",
+    )
     return figure
 
 

@@ -1,0 +1,70 @@
+"""The paper's two simplest experiments in one picture, for the README."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results, load
+from experiments.common.stats import median
+from scripts.figures import style
+from scripts.figures.fig01 import endings
+from scripts.figures.fig02 import curve, medians, steps_by_nu
+
+SIGMA = 0.1
+OPTIMIZERS = ("adam", "amsgrad", "laprop")
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    turned = {}
+    for optimizer in ("adam", "laprop"):
+        ends = endings(_first(), optimizer).turned
+        turned[optimizer] = ends[ends.index.get_level_values("lr").max()]
+    steps = pd.DataFrame(
+        {o: medians(steps_by_nu(results, o, "width", "sigma", SIGMA)) for o in OPTIMIZERS}
+    )
+    fastest = (steps.idxmin(axis=1) == "laprop").sum()
+    return (
+        f"µ > √ν: the loss rises again in {turned['adam'].sum()} of {len(turned['adam'])} runs of "
+        f"Adam, in {turned['laprop'].sum()} of LaProp; under noise LaProp is the fastest at "
+        f"{fastest} of {len(steps)} ν"
+    )
+
+
+def _first() -> Results:
+    """Figure 1's results."""
+    results = load("fig01")
+    assert results is not None
+    return results
+
+
+def draw(results: Results) -> Figure:
+    """Figure 1 at its larger learning rate, and Figure 2 at one noise. ``results``: of Figure 2."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
+    first = _first()
+    curves = first.curves[first.curves.lr == first.curves.lr.max()]
+    for optimizer in OPTIMIZERS:
+        seeds = curves[curves.optimizer == optimizer].pivot(
+            index="step", columns="seed", values="train_loss"
+        )
+        middle, low, high = np.array([median(row) for row in seeds.to_numpy()]).T
+        left.plot(seeds.index, middle, **style.line(optimizer))
+        left.fill_between(seeds.index, low, high, color=style.COLOUR[optimizer], alpha=0.2,
+                          linewidth=0)  # fmt: skip
+    left.set(yscale="log", xlabel="updates", ylabel="training loss, MNIST")
+    left.set_title(f"µ 0.9, ν 0.7, lr {curves.lr.max():g}")
+
+    runs = results.runs[(results.runs.noise == "width") & np.isclose(results.runs.sigma, SIGMA)]
+    for optimizer in OPTIMIZERS:
+        curve(right, runs[runs.optimizer == optimizer], optimizer)
+    right.set(yscale="log", xlabel="ν", ylabel="steps to converge")
+    right.set_title(f"noisy Rosenbrock, σ {SIGMA:g} as a width, µ 0.9")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    style.below(
+        figure,
+        f"scale: paper; left {first.seeds}, right {results.seeds}; medians with 95 % intervals; "
+        "hollow: at ν 0 a path to infinity crosses the region by chance",
+    )
+    return figure

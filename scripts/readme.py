@@ -1,0 +1,88 @@
+"""The two parts of the README that are made from the results: what was found, and the scorecard."""
+
+from collections import Counter
+from itertools import groupby
+from typing import Any
+
+from scripts.paper import figures, results_of, script
+
+FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")  # whose findings it tells
+EXPERIMENTS = {  # by the tasks of the figures
+    "Noisy Rosenbrock function": ("rosenbrock",),
+    "Small nets on MNIST": ("mnist_divergence",),
+    "Style transfer": ("style_transfer",),
+    "Deep fully connected nets on MNIST": ("deep_fc",),
+    "IWSLT14, translation": ("translation", "translation, roberta"),
+    "RoBERTa": ("roberta",),
+    "Rainbow on Atari": ("rainbow",),
+    "IMDB, LSTM with label noise": ("imdb",),
+    "CIFAR-10, ResNet-20": ("cifar10",),
+    "Limits, bounds and regret": (
+        *("limits", "update_bounds", "convex_regret", "one_gradient", "update_variance"),
+    ),
+}
+SIGNS = {  # a claim that held, one that did not, one that cannot be decided, one that nobody tried
+    "✓": ("reproduced", "supports", "seen"),
+    "✗": ("not reproduced", "contradicts", "not seen"),
+    "?": ("underpowered", "undecided"),
+    "–": ("not run",),
+}
+
+
+def filled(text: str, table: list[dict[str, Any]]) -> str:
+    """The README with both parts anew.
+
+    Args:
+        text: of the README, with a pair of comments around each part.
+        table: the claims, see :func:`scripts.check_claims.rows`.
+    """
+    for name, part in (("found", found(table)), ("scorecard", scorecard(table))):
+        begin, end = f"<!-- {name}: written by make claims -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def found(table: list[dict[str, Any]]) -> str:
+    """A bullet for each of the figures: its finding, its picture, and its claims' verdicts."""
+    lines = []
+    for name in FOUND:
+        results = results_of(name)
+        scale = "" if results is None or results.scale == "paper" else f", scale {results.scale}"
+        verdicts = signs([row for row in table if row["figure"] == name and row["of"] == "paper"])
+        lines.append(
+            f"- {script(name).finding(results)} ([{name}](results/figures/{name}.png){scale}"
+            f"{', ' * bool(verdicts)}{verdicts})."
+        )
+    return "\n".join(lines)
+
+
+def signs(rows: list[dict[str, Any]]) -> str:
+    """How many claims have which verdict: ``✓ 3 ✗ 1``."""
+    words = Counter(row["verdict"].rpartition(": ")[2] for row in rows)
+    count = {sign: sum(words[word] for word in meant) for sign, meant in SIGNS.items()}
+    return " ".join(f"{sign} {number}" for sign, number in count.items() if number)
+
+
+def scorecard(table: list[dict[str, Any]]) -> str:
+    """A table with a row for each experiment: the verdicts of the paper's claims, by scale."""
+    lines = ["| experiment | claims of the paper | figures |", "| --- | --- | --- |"]
+    of_task = {name: entry["task"] for name, entry in figures().items()}
+    for experiment, tasks in EXPERIMENTS.items():
+        names = [name for name, task in of_task.items() if task in tasks]
+        claims = [row for row in table if row["figure"] in names and row["of"] == "paper"]
+        kinds = groupby(sorted(claims, key=_kind), key=_kind)
+        verdicts = "; ".join(f"{kind}: {signs(list(rows))}" for kind, rows in kinds)
+        links = [
+            name if results_of(name) is None else f"[{name}](results/figures/{name}.png)"
+            for name in names
+        ]
+        lines.append(f"| {experiment} | {verdicts} | {', '.join(links)} |")
+    return "\n".join(lines)
+
+
+def _kind(row: dict[str, Any]) -> str:
+    """What a verdict speaks of: the paper's scale, a smaller one, the authors' logs, or nothing."""
+    if row["verdict"] == "not run":
+        return "not run"
+    return row["verdict"].rpartition(": ")[0] or "paper's scale"
