@@ -1,6 +1,6 @@
 """Atari by ale-py and MinAtar behind one interface: :class:`Atari` and :class:`MinAtar`.
 
-Both hand out single uint8 frames (C, H, W); who wants a stack of them stacks. Both have::
+Both return single uint8 frames (C, H, W); the agent stacks them. Both have::
 
     frame = game.begin()  # the next life, or the next game where ``game.over``
     frame, reward, terminal = game.step(action)  # ``reward`` as the game counts it

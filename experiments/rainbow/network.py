@@ -94,7 +94,7 @@ class Network(nn.Module):
         if dueling:
             self.noisy["value"] = NoisyLinear(hidden, atoms, sigma)
         shapes = [layer.weight.shape for layer in self.noisy.values()]
-        # Of all factors, in and out in turn, in one line: one draw makes them.
+        # For each layer the shape of its inputs' factors, then of its outputs'; one draw fills all.
         self.factors = [(s, width) for s, *widths in shapes for width in reversed(widths)]
         self.sizes = [s * width for s, width in self.factors]
 

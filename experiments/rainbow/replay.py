@@ -115,10 +115,10 @@ class Replay:
         self.returns = np.zeros(capacity, np.float32)
         self.discounts = np.zeros(capacity, np.float32)
         room = self._room()
-        self.frames = np.empty((room, *shape), np.uint8)  # touched, and so real, only as needed
-        self.held = np.zeros(room, np.int32)  # by so many states
-        self.freed = np.zeros(room, np.int32)  # frames that nothing holds any more ...
-        self.free = 0  # ... and how many they are
+        self.frames = np.empty((room, *shape), np.uint8)  # memory is real where it was written
+        self.held = np.zeros(room, np.int32)  # how many states hold each frame
+        self.freed = np.zeros(room, np.int32)  # numbers of frames that no state holds any more
+        self.free = 0  # how many entries of freed count
         self.touched = 0  # frames that were ever written
         self.state: tuple[int, ...] = ()  # frames of the state that the agent is in
         self.window: deque[tuple[tuple[int, ...], int, float]] = deque()  # steps without their end
