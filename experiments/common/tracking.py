@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common import progress
 from experiments.common.config import Settings
 
 FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # of a run's folder, what wandb takes along
@@ -120,7 +121,7 @@ class Wandb(Tracker):
             settings = self._settings
             artifact = wandb.Artifact(f"{settings.task_name}-{settings.key}", type="run")
             for path in sorted(settings.folder.iterdir()):
-                if path.suffix in FILES:
+                if path.suffix in FILES and path.name != progress.NAME:  # which is gone in the end
                     artifact.add_file(str(path))
             self._run.log_artifact(artifact)
         self._run.finish(exit_code=0 if completed else 1)
