@@ -5,6 +5,7 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
@@ -44,7 +45,10 @@ def draw(results: Results) -> Figure:
         axis.axhline(MARGIN, color="#999999", linestyle=":", linewidth=1)
         axis.set(yscale="log", title=f"{share:.0%} of the gradients explode" if share else
                  "ordinary gradients")  # fmt: skip
-        style.digits(axis)
+        # Less than a decade: powers of ten would leave one tick.
+        axis.yaxis.set_major_locator(MaxNLocator(5))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set_xticks(range(len(labels)), labels)
         axis.set_xlim(-0.5, 2 * len(nus) - 0.5)
     axes[0, 0].set_ylabel("final loss without clipping / with it")
