@@ -35,12 +35,13 @@ QUEUE = (
     ("clipping", "paper"),
     ("nu_schedule", "paper"),
     ("tuning_range", "paper"),
-    # These take hours or days.
-    ("fig05", "short"),
+    # These take hours.
+    ("rainbow_authors", "small"),
     ("fig11", "small"),
     ("fig06", "small"),  # its runs are among those of fig11
-    ("rainbow_authors", "small"),
     ("fig01", "paper"),
+    # These take days.
+    ("fig05", "short"),
     ("fig12", "short", "seed=0"),
     ("resnet20", "paper"),
     ("fig04", "short"),
