@@ -18,7 +18,7 @@ INSTALL = $(RUN) pip install --quiet --quiet --constraint constraints.txt
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt laprop/kernels/cpu.cpp laprop/kernels/numbers.h
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard laprop/kernels/*.cpp laprop/kernels/*.h)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --quiet --upgrade pip
 	$(INSTALL) --editable ".[dev]"

@@ -150,7 +150,7 @@ class LaProp(Optimizer):
     no temporaries; ``agc`` and ``cautious`` cost it one more pass each.
 
     On the CPU the kernel was built if there was a C++ compiler when laprop was installed
-    (``laprop.kernels.cpu.available()``). It runs on torch's threads, on one thread with versions of
+    (``laprop.kernels.available()``). It runs on torch's threads, on one thread with versions of
     torch that do not offer them, and its bits do not depend on their number. On x86-64 with AVX2
     and FMA, second moments and counters have the bits of the other implementations. Momentum and
     weights differ by a few units in the last place, as the kernel's square root is correctly

@@ -5,7 +5,7 @@ gradients and state; which gradients there are; groups and options; and what is 
 changes are made to a twin that makes its steps with the loop. Both must end in the same numbers, or
 raise the same error. CONTRIBUTING says how to run it for longer, and under AddressSanitizer:
 
-    python tests/test_fuzz.py STEPS [SEED]
+    python tests/test_fuzz.py STEPS [SEED] ["by capsules"]
 """
 
 from __future__ import annotations
@@ -225,9 +225,11 @@ def run(steps: int, seed: int) -> collections.Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_whatever_is_changed_between_steps(seed: int) -> None:
-    counts = run(200, 1000 * seed)
+@pytest.mark.parametrize("seed", range(2))
+@fused.each_way_to_ask
+def test_whatever_is_changed_between_steps(how: str, seed: int) -> None:
+    with fused.asked(how):
+        counts = run(200, 1000 * seed)
     assert counts["steps"] == 200
     assert len(counts) > 12  # nearly all changes were made
     assert counts["parameters that the kernel took"] > 200
@@ -236,7 +238,8 @@ def test_whatever_is_changed_between_steps(seed: int) -> None:
 if __name__ == "__main__":
     begin = time.monotonic()
     torch.set_num_threads(1)
-    made = run(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    with fused.asked(sys.argv[3] if len(sys.argv) > 3 else "directly"):
+        made = run(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     print(f"{made.pop('steps')} steps in {time.monotonic() - begin:.0f} s, no difference")
     print(f"{made.pop('parameters that the kernel took')} parameters were the kernel's")
     print(f"{made.pop('steps that raised')} of them raised, the same with kernel and loop")

@@ -13,8 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import Parameter
 
-from laprop import LaProp
-from laprop.kernels import cpu
+from laprop import LaProp, kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -96,7 +95,7 @@ def assert_close(a, b, optimizers, ulp=64):
 
 def test_the_kernel_is_there():
     """The kernel must have been compiled, or the tests below would only test the fall-back."""
-    assert cpu.available()
+    assert kernels.available()
 
 
 @given(options=options, shapes=shapes, data=st.data(), seed=st.integers(0, 99))
@@ -279,7 +278,8 @@ def test_autograd_notices_the_step():
 @pytest.mark.parametrize(
     "case", ["complex", "stochastic", "strided", "overlapping", "negated", "subclass"]
 )
-def test_what_falls_back(case):
+@fused.each_way_to_ask
+def test_what_falls_back(how, case):
     class Own(torch.Tensor):
         pass
 
@@ -307,7 +307,8 @@ def test_what_falls_back(case):
                 param.grad = torch.randn_like(param)
                 if case == "negated":
                     param.grad = torch.complex(torch.ones(()), param.grad).conj().imag
-            assert fused.taken_by_the_kernel(optimizer) == 0
+            with fused.asked(how):
+                assert fused.taken_by_the_kernel(optimizer) == 0
     for a, b in zip(params, expected, strict=True):
         assert torch.equal(a.detach(), b.detach())
 

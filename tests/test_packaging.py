@@ -125,7 +125,7 @@ def said(program: str, wheel: Path, folder: Path) -> str:
 
 
 PROGRAM = """
-import importlib.util, torch, laprop.bounds, laprop.schedules, laprop.kernels.cpu as cpu
+import importlib.util, torch, laprop.bounds, laprop.schedules, laprop.kernels as kernels
 results = []
 for kind in ({"fused": True}, {"foreach": True}, {}):
     param = torch.nn.Parameter(torch.ones(3))
@@ -137,7 +137,7 @@ assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2
 assert results[0][0] < 1
 assert "site-packages" in laprop.__file__
 others = "experiments scripts numpy pandas hydra pydantic matplotlib wandb fairseq".split()
-print(cpu.available(), [name for name in others if importlib.util.find_spec(name)])
+print(kernels.available(), [name for name in others if importlib.util.find_spec(name)])
 """
 
 

@@ -6,21 +6,27 @@ import functools
 import importlib
 
 from laprop.kernels.rows import Batch, Kernel, batches
+from laprop.kernels.tensors import library
 
-__all__ = ["Batch", "Kernel", "batches", "kernel_for"]
+__all__ = ["Batch", "Kernel", "available", "batches", "kernel_for"]
 
 # By type of device; a module is imported when a parameter on such a device asks for it.
 _MODULES = {"cpu": "laprop.kernels.cpu", "cuda": "laprop.kernels.cuda"}
 
 
+def available() -> bool:
+    """Return whether the C++ sources, which every kernel needs, were built with the package."""
+    return library() is not None
+
+
 @functools.cache
 def kernel_for(device_type: str) -> Kernel | None:
     """Return the kernel for a type of device ("cpu", "cuda"), None without one."""
-    if device_type not in _MODULES:
+    if device_type not in _MODULES or not available():
         return None
     try:
         module = importlib.import_module(_MODULES[device_type])
     except ImportError:  # no Triton
         return None
-    kernel: Kernel | None = module.kernel()
+    kernel: Kernel = module.kernel()
     return kernel

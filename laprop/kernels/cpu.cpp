@@ -20,17 +20,11 @@
 #include <vector>
 
 #include "numbers.h"
+#include "table.h"
 
 namespace {
 
 // --- what cpu.py hands over ----------------------------------------------------------------------
-
-// The columns of the table of addresses; each holds one number for each parameter. Column 0 is the
-// number of elements. An address that is not in use is 0.
-enum Column {
-  kNumel, kParam, kGrad, kExpAvg, kExpAvgSq, kMaximum, kMean, kMaster, kStep, kWeight, kSqWeight,
-  kColumns
-};
 
 enum Flag {
   kAmsgrad = 1, kCentered = 2, kDecayByLr = 4, kEpsInSqrt = 8, kLrWeighted = 16, kMaximize = 32,

@@ -1,25 +1,22 @@
 """The CPU kernel of :class:`laprop.LaProp`: one pass over memory for all parameters of a dtype.
 
-The kernel is ``cpu.cpp``, built with the package where there is a compiler. This module finds it
-and hands over a table of addresses, made anew at each step.
+The kernel is ``cpu.cpp``. This module hands over the options and a table of addresses.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
-from array import array
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from laprop.kernels.rows import AVERAGES, DTYPES, SCALARS, Batch, Kernel
+from laprop.kernels.rows import DTYPES, Batch, Kernel
+from laprop.kernels.tensors import library
 
-__all__ = ["CpuKernel", "available", "kernel"]
+__all__ = ["CpuKernel", "kernel"]
 
 # The bits of Flag in cpu.cpp that stand for an option of a group.
 _BITS = {
@@ -48,12 +45,9 @@ class _Options(ctypes.Structure):
 
 
 @functools.cache
-def _library() -> Callable[..., int] | None:
-    """Return ``laprop_step`` of cpu.cpp on torch's threads, or None where it was not built."""
-    built = importlib.util.find_spec("laprop.kernels._cpu")
-    if built is None or built.origin is None:
-        return None
-    step = ctypes.CDLL(built.origin).laprop_step
+def _function() -> Callable[..., int]:
+    """Return ``laprop_step`` of cpu.cpp on torch's threads."""
+    step = ctypes.CDLL(library()).laprop_step
     step.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
     step.restype = ctypes.c_int32
     # A handle of torch's extension module sees the libraries that it is linked to. The function is
@@ -63,14 +57,9 @@ def _library() -> Callable[..., int] | None:
     return lambda *arguments: cast(int, step(*arguments, address))
 
 
-def available() -> bool:
-    """Return whether the kernel was built with the package."""
-    return _library() is not None
-
-
-def kernel() -> Kernel | None:
-    """Return the kernel, None where it was not built."""
-    return CpuKernel() if available() else None
+def kernel() -> Kernel:
+    """Return the kernel; that the library is there is known."""
+    return CpuKernel()
 
 
 class CpuKernel:
@@ -95,16 +84,9 @@ class CpuKernel:
         found_inf: Tensor | None,
     ) -> bool:
         """Make one step; not where there is a scale. See the base class."""
-        function = _library()
-        if function is None or grad_scale is not None or found_inf is not None:
+        if grad_scale is not None or found_inf is not None:
             return False
-        count, state = len(batch.params), batch.state
-        # The columns of cpu.cpp's table.
-        columns = [batch.params, batch.grads, *(state.get(key) for key in (*AVERAGES, *SCALARS))]
-        numbers = [*map(Tensor.numel, batch.params)]
-        for column in columns:
-            numbers += repeat(0, count) if column is None else map(Tensor.data_ptr, column)
-        table = array("q", numbers)
+        state = batch.state
         stochastic = batch.dtype == torch.bfloat16 and group["low_precision"] == "stochastic"
         narrow_state = group["state_dtype"] is not None
         flags = sum(bit for option, bit in _BITS.items() if group[option])
@@ -123,4 +105,5 @@ class CpuKernel:
         )
         # As an in-place operation does, so that autograd notices a weight changed before backward.
         torch.autograd.graph.increment_version(batch.params)
-        return not function(table.buffer_info()[0], count, ctypes.byref(options))
+        table, count = batch.table.buffer_info()[0], len(batch.params)
+        return not _function()(table, count, ctypes.byref(options))

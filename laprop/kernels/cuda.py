@@ -21,7 +21,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from laprop.kernels.rows import AVERAGES, LOW_PRECISION, SCALARS, Batch, Kernel
+from laprop.kernels.rows import AVERAGES, LOW_PRECISION, Batch, Kernel
 from laprop.kernels.triton_code import CAUTION, CLIP, FACTORS, advance, reduce, update
 
 __all__ = ["CudaKernel", "kernel"]
@@ -91,13 +91,8 @@ class CudaKernel:
         found_inf: Tensor | None,
     ) -> None:
         device, count = batch.params[0].device, len(batch.params)
-        columns = [batch.params, *(batch.state.get(key) for key in (*AVERAGES, *SCALARS))]
-        addresses = tuple(
-            (0,) * count if column is None else tuple(map(Tensor.data_ptr, column))
-            for column in columns
-        )
-        grad_addresses = tuple(map(Tensor.data_ptr, batch.grads))
-        numels = tuple(map(Tensor.numel, batch.params))
+        numels, param_addresses, grad_addresses, *state = map(tuple, batch.columns())
+        addresses = (param_addresses, *state)
         captures = _captures(device)
         # A table that a graph copies to the device is there when the graph is replayed, not before.
         make, upload = (

@@ -5,17 +5,12 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__GNUC__) && !defined(_WIN32)
 #if defined(__clang__)
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 #define INLINE inline __attribute__((always_inline))
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#else
-#error "no function multi-versioning here: the package works without this kernel"
-#endif
 
 namespace {
 

@@ -7,16 +7,16 @@ how a tensor was at an earlier step, and no tensor is held longer than the optim
 
 from __future__ import annotations
 
-import functools
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+
+from laprop.kernels.tensors import look
 
 __all__ = [
     "AVERAGES",
@@ -35,7 +35,10 @@ SCALARS = ("step", "exp_avg_weight", "exp_avg_sq_weight")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # cpu.cpp has this order
 LOW_PRECISION = DTYPES[2:]
 
-_dtype, _shape = attrgetter("dtype"), attrgetter("shape")
+# The columns of the table in table.h, by the keys of the state that they hold.
+_COLUMNS = {key: column for column, key in enumerate(AVERAGES + SCALARS, start=3)}
+_WIDTH = 3 + len(_COLUMNS)
+_dtype = attrgetter("dtype")
 
 
 def state_dtype(param: Tensor, group: dict[str, Any]) -> torch.dtype:
@@ -64,6 +67,8 @@ class Batch:
             each parameter.
         dtype: The dtype of params and grads.
         state_dtype: The dtype of the averages; ``master_param`` is float32.
+        table: The table of ``table.h``, column behind column: the number of elements of each
+            parameter, then addresses.
     """
 
     params: list[Tensor]
@@ -71,6 +76,12 @@ class Batch:
     state: Mapping[str, Sequence[Tensor]]
     dtype: torch.dtype
     state_dtype: torch.dtype
+    table: array[int]
+
+    def columns(self) -> list[array[int]]:
+        """Return the columns of the table."""
+        count = len(self.params)
+        return [self.table[at : at + count] for at in range(0, len(self.table), count)]
 
 
 class Kernel(Protocol):
@@ -113,9 +124,6 @@ def batches(
 ) -> list[Batch]:
     """Return what the kernel takes of these parameters, one batch for each dtype.
 
-    Left out are tensors of subclasses, on another device than the first, not dense, not laid out
-    as their parameter, of another dtype than the step expects, or with a lazy negation.
-
     Args:
         params: Parameters that have a gradient.
         grads: The gradient of each.
@@ -131,106 +139,46 @@ def batches(
     for dtype in dict.fromkeys(dtypes):
         if not kernel.takes(dtype, group):
             continue
-        own = params, grads, states
-        if dtypes.count(dtype) < len(params):
-            rows = [i for i, other in enumerate(dtypes) if other == dtype]
-            own = [[column[i] for i in rows] for column in own]  # type: ignore[assignment]
         keys = (*averages_of(dtype, group), *SCALARS)
-        columns = zip(*map(itemgetter(*keys), own[2]), strict=True)
-        state = dict(zip(keys, columns, strict=True))
-        batch = Batch(own[0], own[1], state, dtype, state_dtype(own[0][0], group))
-        misfits = _misfits(batch, kernel.scalars_on_device)
-        if misfits:
-            batch = _without(batch, misfits)
-        if batch.params:
-            found.append(batch)
+        rows = None  # all of them
+        if dtypes.count(dtype) < len(dtypes):
+            rows = [i for i, other in enumerate(dtypes) if other == dtype]
+        kept: tuple[list[Any], ...] = (params, grads, states)
+        while rows is None or rows:
+            if rows is not None:
+                kept = tuple([column[i] for i in rows] for column in kept)
+            batch, rows = _batch(kept, keys, dtype, group, kernel.scalars_on_device)
+            if rows is None:
+                found.append(batch)
+                break
     return found
 
 
-def _without(batch: Batch, misfits: set[int]) -> Batch:
-    rows = [i for i in range(len(batch.params)) if i not in misfits]
-    state = {key: [column[i] for i in rows] for key, column in batch.state.items()}
-    params, grads = ([column[i] for i in rows] for column in (batch.params, batch.grads))
-    return Batch(params, grads, state, batch.dtype, batch.state_dtype)
-
-
-def _misfits(batch: Batch, scalars_on_device: bool) -> set[int]:
-    """Return the rows that the kernel cannot take.
-
-    Columns are looked at as a whole, one behind the other, which takes a fraction of the time that
-    rows would take.
-    """
-    bad: set[int] = set()
-    count = len(batch.params)
-
-    def expect(values: list[Any], wanted: Any) -> None:
-        if values.count(wanted) != len(values):
-            bad.update(i % count for i, value in enumerate(values) if value != wanted)
-
-    state = batch.state
-    averages = [*chain(*(state[key] for key in AVERAGES[:-1] if key in state))]
-    masters = state.get("master_param", ())
-    scalars = [*chain(*(state[key] for key in SCALARS))]
-    alike = [*batch.params, *batch.grads, *averages, *masters]
-    expect([Tensor if kind is Parameter else kind for kind in map(type, batch.params)], Tensor)
-    expect([*map(type, alike[count:])], Tensor)
-    expect([*map(type, scalars)], Tensor)
-    expect([*map(_dtype, batch.grads)], batch.dtype)
-    expect([*map(_dtype, averages)], batch.state_dtype)
-    expect([*map(_dtype, masters)], torch.float32)
+def _batch(
+    kept: tuple[list[Any], ...],
+    keys: tuple[str, ...],
+    dtype: torch.dtype,
+    group: dict[str, Any],
+    scalars_on_device: bool,
+) -> tuple[Batch, list[int] | None]:
+    """Return these rows as a batch, and which of them a kernel can take; None for all."""
+    params, grads, states = kept
+    columns = zip(*map(itemgetter(*keys), states), strict=True)
+    state = dict(zip(keys, columns, strict=True))
+    averages = state_dtype(params[0], group)
     # All steps of a batch are counted in one dtype, float32 or float64.
     wide_steps = state["step"][0].dtype == torch.float64
-    expect([*map(_dtype, state["step"])], torch.float64 if wide_steps else torch.float32)
-    expect([*map(_dtype, scalars[count:])], torch.float64)
-    # Without an accelerator all tensors are on the CPU, but for those of meta, whose address is 0.
-    device = batch.params[0].get_device()
-    if device >= 0 or _accelerated():
-        expect([*map(Tensor.get_device, alike)], device)
-        expect([*map(Tensor.get_device, scalars)], device if scalars_on_device else -1)
-    expect([*map(Tensor.is_neg, alike)], False)
-    if scalars_on_device:  # cpu.cpp looks at their values, none of which may be negative
-        expect([*map(Tensor.is_neg, scalars)], False)
-
-    shapes = [*map(_shape, batch.params)]
-    others = [*map(_shape, alike[count:])]
-    wanted = shapes * (len(others) // count)
-    if others != wanted:
-        bad.update(i % count for i in range(len(others)) if others[i] != wanted[i])
-    try:
-        contiguous = [*map(Tensor.is_contiguous, alike)]
-    except RuntimeError:  # a tensor without strides, such as a sparse one
-        contiguous = [x.layout == torch.strided and x.is_contiguous() for x in alike]
-    if not all(contiguous):
-        strided = {i % count for i, is_contiguous in enumerate(contiguous) if not is_contiguous}
-        bad.update(i for i in strided - bad if not _same_layout(alike[i::count]))
-    return bad
-
-
-@functools.cache
-def _accelerated() -> bool:
-    """Return whether there is an accelerator; asked once, as asking takes longer than a row."""
-    return torch.accelerator.is_available()
-
-
-def _same_layout(tensors: list[Tensor]) -> bool:
-    """Return whether tensors of one shape are dense and laid out alike in memory."""
-    if any(tensor.layout != torch.strided for tensor in tensors):
-        return False
-    shape = tuple(tensors[0].shape)
-    # The stride of a dimension of size 1 says nothing.
-    strides = {
-        tuple(s for n, s in zip(shape, tensor.stride(), strict=True) if n != 1)
-        for tensor in tensors
+    expected = {
+        "master_param": torch.float32,
+        "step": torch.float64 if wide_steps else torch.float32,
+        **dict.fromkeys(SCALARS[1:], torch.float64),
     }
-    return len(strides) == 1 and _dense(tuple(n for n in shape if n != 1), strides.pop())
-
-
-@functools.lru_cache(maxsize=1024)
-def _dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Return whether the elements fill a piece of memory without gaps, in whichever order."""
-    expected = 1
-    for step, size in sorted(zip(stride, shape, strict=True)):
-        if step != expected:
-            return False
-        expected *= size
-    return True
+    table, rows = look(
+        [params, grads, *state.values()],
+        (1, 2, *(_COLUMNS[key] for key in keys)),
+        (dtype, dtype, *(expected.get(key, averages) for key in keys)),
+        len(SCALARS),
+        _WIDTH,
+        scalars_on_device,
+    )
+    return Batch(params, grads, state, dtype, averages, table), rows

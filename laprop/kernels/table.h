@@ -1,0 +1,18 @@
+// The table of addresses, which tensors.cpp fills and a kernel reads.
+
+#pragma once
+
+#include <cstdint>
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#else
+#error "no function multi-versioning here: the package works without its kernels"
+#endif
+
+// Its columns; each holds one number for each parameter. The first is the number of elements, the
+// others are addresses, 0 where a column is not in use. rows.py has the same order.
+enum Column {
+  kNumel, kParam, kGrad, kExpAvg, kExpAvgSq, kMaximum, kMean, kMaster, kStep, kWeight, kSqWeight,
+  kColumns
+};

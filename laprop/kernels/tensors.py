@@ -1,0 +1,182 @@
+"""Ask torch for the type, dtype, device, sizes, strides and address of many tensors at once.
+
+Torch answers through DLPack to ``tensors.cpp``, which is built with the package where there is a
+C++ compiler. Since torch 2.10 it answers from C to C; an older torch makes a capsule for each
+tensor, which takes longer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from array import array
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+__all__ = ["library", "look"]
+
+# A dtype as DLPack numbers it: 256 times its kind (2 float, 4 bfloat) plus its bits.
+_CODES = {
+    torch.float64: 2 * 256 + 64,
+    torch.float32: 2 * 256 + 32,
+    torch.float16: 2 * 256 + 16,
+    torch.bfloat16: 4 * 256 + 16,
+}
+
+
+@functools.cache
+def library() -> str | None:
+    """Return the file of what was built from the C++ sources, None where nothing was."""
+    built = importlib.util.find_spec("laprop.kernels._native")
+    return None if built is None else built.origin
+
+
+class _Api(ctypes.Structure):
+    """``DLPackExchangeAPI`` of DLPack 1.3."""
+
+
+_Api._fields_ = (
+    ("major", ctypes.c_uint32),
+    ("minor", ctypes.c_uint32),
+    ("previous", ctypes.POINTER(_Api)),
+    ("managed_tensor_allocator", ctypes.c_void_p),
+    ("managed_tensor_from_py_object", ctypes.c_void_p),
+    ("managed_tensor_to_py_object", ctypes.c_void_p),
+    ("dltensor_from_py_object", ctypes.c_void_p),
+    ("current_work_stream", ctypes.c_void_p),
+)
+
+
+class _Exchange(ctypes.Structure):
+    """``Exchange`` in tensors.cpp."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_void_p) for name in ("item", "describe", "open", "forget", "none")
+    )
+
+
+_open_capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def _describe() -> int | None:
+    """Return the address of torch's ``DLPackDLTensorFromPyObjectNoSync``, None without one."""
+    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        return None
+    address = _open_capsule(capsule, b"dlpack_exchange_api")
+    api = ctypes.cast(address, ctypes.POINTER(_Api))
+    while api and api.contents.major != 1:
+        api = api.contents.previous
+    return cast("int | None", api.contents.dltensor_from_py_object) if api else None
+
+
+@functools.cache
+def _exchange() -> _Exchange:
+    """Return how this version of torch is asked."""
+    python = ctypes.pythonapi
+    needed = (python.PyList_GetItem, python.PyCapsule_GetPointer, python.PyErr_Clear)
+    item, opens, forgets = (ctypes.cast(function, ctypes.c_void_p) for function in needed)
+    return _Exchange(item, _describe(), opens, forgets, id(None))
+
+
+@functools.cache
+def _function() -> Any:
+    """Return ``laprop_look`` of tensors.cpp, which keeps Python's lock."""
+    function = ctypes.PyDLL(library()).laprop_look
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    function.argtypes = (
+        pointer,
+        ctypes.py_object,
+        pointer,
+        pointer,
+        number,
+        number,
+        ctypes.c_int32,
+        pointer,
+        pointer,
+    )
+    function.restype = number
+    return function
+
+
+@functools.lru_cache(maxsize=256)
+def _wanted(columns: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> tuple[Any, Any]:
+    array_of = ctypes.c_int32 * len(columns)
+    return array_of(*columns), array_of(*(_CODES.get(dtype, 0) for dtype in dtypes))
+
+
+def look(
+    tensors: Sequence[Sequence[Tensor]],
+    columns: tuple[int, ...],
+    dtypes: tuple[torch.dtype, ...],
+    scalars: int,
+    width: int,
+    scalars_on_device: bool,
+) -> tuple[array[int], list[int] | None]:
+    """Look at the rows of a step.
+
+    Args:
+        tensors: The columns of the rows: the parameters, their gradients, the tensors of their
+            state. The caller holds them.
+        columns: The column of the table (see table.h) that each of these is.
+        dtypes: The dtype that each has to have.
+        scalars: Number of the last columns that are scalars.
+        width: Number of columns of the table.
+        scalars_on_device: Whether the scalars have to be where the first parameter is, else on the
+            CPU.
+
+    Returns:
+        The table of addresses, and the indices of the rows that a kernel can take, None for all.
+        It cannot take tensors of subclasses, on another device than the first parameter, of
+        another dtype, not dense, not laid out as their parameter, or with a lazy negation.
+    """
+    count = len(tensors[0])
+    every = [*chain(*tensors)]
+    objects: list[Any] = every
+    # A kernel on the CPU looks at the scalars' values, none of which may be negative.
+    negatable = count * (len(columns) if scalars_on_device else len(columns) - scalars)
+    if not _plain(every, count, negatable):
+        objects = [
+            x if _plain([x], i < count, i < negatable) else None for i, x in enumerate(every)
+        ]
+    exchange = _exchange()
+    if exchange.describe is None:
+        objects = [*map(_capsule, objects)]
+    table, fits = array("q", bytes(8 * width * count)), array("b", bytes(count))
+    fitting = _function()(
+        ctypes.byref(exchange),
+        objects,
+        *_wanted(columns, dtypes),
+        *(len(columns), count, scalars_on_device),
+        *(table.buffer_info()[0], fits.buffer_info()[0]),
+    )
+    return table, None if fitting == count else [i for i in range(count) if fits[i]]
+
+
+def _plain(tensors: list[Any], parameters: int, negatable: int) -> bool:
+    """Return whether none is of a subclass, but Parameter, or lazily negated.
+
+    Args:
+        tensors: What to look at.
+        parameters: How many of them, from the first on, may be of the class Parameter.
+        negatable: How many of them, from the first on, could be negated.
+    """
+    types = [*map(type, tensors)]
+    if types.count(Tensor) + types[:parameters].count(Parameter) < len(types):
+        return False
+    return not any(map(Tensor.is_neg, tensors[:negatable]))
+
+
+def _capsule(tensor: Tensor | None) -> Any:
+    try:
+        return None if tensor is None else torch.utils.dlpack.to_dlpack(tensor)  # type: ignore[attr-defined]
+    except (RuntimeError, BufferError):  # such as a sparse tensor
+        return None
