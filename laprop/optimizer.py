@@ -7,6 +7,7 @@ state and its loading), :mod:`laprop.arithmetic` (the step on tensors) and :mod:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Literal, TypeVar, cast, overload
@@ -36,7 +37,14 @@ def _traced(step: Step) -> Step:
     major, minor = (int(number) for number in torch.__version__.split(".")[:2])
     if (major, minor) >= (2, 14):
         return step
-    return cast(Step, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
+    disabled = torch.compiler.disable(step)  # type: ignore[no-untyped-call]
+
+    # Of a bound method that was disabled itself, older versions of torch compile what is not bound.
+    @functools.wraps(step)
+    def untraced(*args: Any, **kwargs: Any) -> Any:
+        return disabled(*args, **kwargs)
+
+    return cast(Step, untraced)
 
 
 class LaProp(Optimizer):
