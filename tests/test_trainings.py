@@ -147,6 +147,24 @@ def test_one_cell_where_one_optimizer_alone_is_stuck_suffices(
     assert adam.text.count("layers: Adam") == len(cells)
 
 
+@pytest.mark.parametrize(
+    ("adam", "free", "alike"),
+    [(5.0, True, True), (5.3, True, True), (7.0, True, False), (9.6, False, False)],
+)
+def test_what_the_appendix_says_of_two_learning_rates(
+    tmp_path: Path, adam: float, free: bool, alike: bool
+) -> None:
+    """Only the deepest net counts; a learning rate that was not run has no answer."""
+    found = iwslt_map(tmp_path, {(1e-4, 2): (9.7, 5), (1e-4, 6): (adam, 5)})
+    stuck = map_.not_stuck_at(found, "adam", 1e-4)
+    gap = map_.alike_at(found, 1e-4)
+    assert stuck is not None
+    assert gap is not None
+    assert (stuck.held, gap.held) == (free, alike), stuck.text + gap.text
+    assert map_.not_stuck_at(found, "adam", 1e-3) is None
+    assert map_.alike_at(found, 1e-3) is None
+
+
 def roberta(tmp_path: Path, scale: str, gain: float, exception: float | None = None) -> Results:
     """LaProp is ahead by ``gain``, but at nu 0.9 with warmup by ``exception``."""
     rng = np.random.default_rng(0)

@@ -1,10 +1,11 @@
 """Where the loss gets stuck on IWSLT14 without warmup: learning rates and depths."""
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import decide, everywhere, mean, somewhere
+from experiments.common.stats import decide, equivalent, everywhere, mean, paired, somewhere
 from scripts.figures import style
 from scripts.figures.fig05 import MARGIN
 from scripts.paper import NAMES, Measured
@@ -74,3 +75,39 @@ def alone_stuck(results: Results, optimizer: str, nowhere: bool) -> Measured:
         held,
         f"by the means {NAMES[optimizer]} alone is stuck in {count} of {len(text)} cells",
     )
+
+
+def not_stuck_at(results: Results, optimizer: str, lr: float) -> Measured | None:
+    """An optimizer is not stuck at a learning rate, in the deepest net; None where it was not run.
+
+    Stuck is as in Figure 5, of the final loss; a run that diverged is stuck.
+    """
+    runs = _deepest(results, lr)
+    runs = runs[runs.optimizer == optimizer]
+    if runs.empty:
+        return None
+    line = runs.unigram_loss.mean() - MARGIN
+    loss = mean(runs.final_loss.fillna(line + MARGIN))
+    return Measured(
+        f"final loss of {NAMES[optimizer]} at lr {lr:g}, bits: {loss:.2f}; stuck above {line:.2f}",
+        decide(loss.below(line), loss.above(line)),
+        f"{loss.centre - line:+.2f} bits from the line",
+    )
+
+
+def alike_at(results: Results, lr: float) -> Measured | None:
+    """Adam and LaProp end within MARGIN of each other at a learning rate, in the deepest net."""
+    loss = _deepest(results, lr).pivot(index="seed", columns="optimizer", values="final_loss")
+    if loss.empty:
+        return None
+    gap = paired(loss.adam, loss.laprop)
+    return Measured(
+        f"final loss at lr {lr:g}, Adam minus LaProp, bits: {gap:+.2f}; margin {MARGIN:g}",
+        equivalent(gap, MARGIN),
+        f"{gap.centre:+.2f} bits",
+    )
+
+
+def _deepest(results: Results, lr: float) -> pd.DataFrame:
+    runs = results.runs
+    return runs[(runs.lr == lr) & (runs.layers == runs.layers.max())]
