@@ -1,6 +1,7 @@
 """The one-pass CPU kernel: LaProp(fused=True) against the loop over tensors."""
 
 import copy
+import datetime
 import math
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import Parameter
 
 from laprop import LaProp, kernels
+from laprop.kernels import tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -311,6 +313,13 @@ def test_what_falls_back(how, case):
                 assert fused.taken_by_the_kernel(optimizer) == 0
     for a, b in zip(params, expected, strict=True):
         assert torch.equal(a.detach(), b.detach())
+
+
+@pytest.mark.parametrize("found", [None, 3, datetime.datetime_CAPI])
+def test_a_torch_that_answers_otherwise_is_asked_by_capsules(found, monkeypatch):
+    """``found`` is what stands where the functions should: nothing, or something of another kind."""
+    monkeypatch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", found, raising=False)
+    assert tensors._describe() is None
 
 
 MEMORY = """

@@ -68,10 +68,10 @@ _open_capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_ch
 
 def _describe() -> int | None:
     """Return the address of torch's ``DLPackDLTensorFromPyObjectNoSync``, None without one."""
-    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None:
+    try:
+        address = _open_capsule(Tensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api")
+    except (AttributeError, ValueError):  # none there, or one of another kind
         return None
-    address = _open_capsule(capsule, b"dlpack_exchange_api")
     api = ctypes.cast(address, ctypes.POINTER(_Api))
     while api and api.contents.major != 1:
         api = api.contents.previous
