@@ -317,7 +317,7 @@ def test_what_falls_back(how, case):
 
 @pytest.mark.parametrize("found", [None, 3, datetime.datetime_CAPI])
 def test_a_torch_that_answers_otherwise_is_asked_by_capsules(found, monkeypatch):
-    """``found`` is what stands where the functions should: nothing, or something of another kind."""
+    """``found`` stands where the functions should: nothing, or something of another kind."""
     monkeypatch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", found, raising=False)
     assert tensors._describe() is None
 
