@@ -13,8 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
@@ -101,7 +99,9 @@ def index_file() -> dict[Path, bytes]:
 def files(names: list[str], folder: Path = PICTURES) -> dict[Path, bytes]:
     """Draw these figures; return each picture with its path in ``folder``."""
     found = {}
-    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1)) as pool:
+    workers = min(len(names), os.cpu_count() or 1)
+    # In the workers alone: in this process another backend may be in use, as in a notebook.
+    with ProcessPoolExecutor(workers, initializer=mpl.use, initargs=("Agg",)) as pool:
         for name, png in zip(names, pool.map(picture, names), strict=True):
             print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
             if png is not None:
