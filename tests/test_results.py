@@ -8,14 +8,17 @@ import types
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from experiments.common import ROOT
 from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
 from scripts import build, check_claims, make_discrepancies, make_figures, paper, readme
+from scripts.figures import fig03, fig06, fig07, style
 
 KEYS = ("of", "section", "says", "reports", "rule", "decided_by", "with", "logs")
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/*/manifest.json"))
@@ -37,6 +40,33 @@ def test_every_figure_says_in_a_line_what_was_found(name: str) -> None:
     assert 20 < len(finding) < 200
     assert "nan" not in finding
     assert "\n" not in finding
+
+
+@pytest.mark.parametrize(
+    ("figure", "claim", "numbers"),
+    [
+        ("fig03", "style_best_nu", [fig03.BEST]),
+        ("fig04", "deep_nothing_above", []),
+        ("fig06", "rainbow_breakout", list(fig06.REPORTED.values())),
+        ("fig07", "imdb_ten_points", [fig07.GAIN]),
+        ("imdb_tuned", "imdb_ten_points_tuned", [fig07.GAIN]),
+        ("fig13", "cifar_test_loss_adam", []),
+        ("epsilon", "epsilon_free", []),
+        ("propositions", "adam_update_bounded", []),
+    ],
+)
+def test_what_the_paper_reports_is_in_the_picture(
+    figure: str, claim: str, numbers: list[float]
+) -> None:
+    reports = paper.claims()[claim]["reports"]
+    assert all(f"{number:g}" in reports for number in numbers)
+    style.use()
+    drawn = paper.script(figure).draw(paper.results_of(figure))
+    texts = [text.get_text() for text in drawn.findobj(Text)]
+    plt.close(drawn)
+    marks = " ".join(text for text in texts if "paper: " in text)
+    assert marks
+    assert all(f"{number:.3g}" in marks for number in numbers)
 
 
 def test_one_command_names_all_that_is_stale(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -16,10 +17,10 @@ from PIL import Image, ImageColor
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from experiments.common import ROOT
 from experiments.common.config import CONFIGS
 from experiments.rosenbrock import gradient, loss
 from laprop.functional import ALGORITHMS
-from scripts import report
 
 RULES = ("adam", "amsgrad", "laprop")
 NAMES = ("Adam", "AMSGrad", "LaProp")
@@ -35,7 +36,12 @@ FRAME = """<!DOCTYPE html>
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page that holds nothing but the simulator."""
     path = tmp_path_factory.mktemp("simulator") / "page.html"
-    path.write_text(report.environment(path.parent, "..").from_string(FRAME).render())
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "scripts" / "site"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    path.write_text(templates.from_string(FRAME).render())
     return path
 
 

@@ -54,6 +54,8 @@ def draw(results: Results) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="ε", title=f"ν = {nu:g}")
         style.digits(axis)
         axis.set_xticks([1e-20, 1e-16, 1e-12, 1e-8, 1e-4], minor=False)
+        style.paper(axis, "any ε up to here\nis as good", x=1e-8, at=0.75, before=True)
+        style.paper(axis, "slows\nLaProp", x=1e-4, at=0.75, before=True)
     axes[0].set_ylabel("final training loss")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2)

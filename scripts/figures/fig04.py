@@ -27,6 +27,7 @@ from scripts.paper import NAMES, Measured
 
 GUESSING = float(np.log(10))
 LEARNED_BELOW = 0.9 * GUESSING
+ABOVE = 1e-4  # the learning rate above which, as the paper says, no deep net learns (5.3)
 OPTIMIZERS = ("laprop", "adam", "amsgrad")
 
 
@@ -82,6 +83,9 @@ def draw(results: Results) -> Figure:
         axis.set(title=style.NAME[optimizer], xlabel="hidden layers")
         axis.set_xticks(range(len(table.columns)), table.columns)
         axis.set_yticks(range(len(table.index)), [style.short(lr) for lr in table.index])
+        if optimizer != "amsgrad":  # of which the paper says nothing here
+            edge = np.searchsorted(table.index, ABOVE * (1 + 1e-9)) - 0.5
+            style.paper(axis, "none\nlearns above", y=edge, at=0.5, before=True)
     maps[0].set_ylabel("lr")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
@@ -109,11 +113,11 @@ def shares(results: Results) -> pd.Series:
 
 
 def deep_nothing_above(results: Results) -> Measured:
-    """Whether neither Adam nor LaProp learns at the greatest depth and any lr above 1e-4."""
+    """Whether neither Adam nor LaProp learns at the greatest depth and any lr above ABOVE."""
     runs = results.runs
     depth = runs.depth.max()
     chosen = runs[runs.optimizer.isin(["adam", "laprop"]) & (runs.depth == depth)]
-    chosen = chosen[chosen.lr > 1e-4 * (1 + 1e-9)]
+    chosen = chosen[chosen.lr > ABOVE * (1 + 1e-9)]
     # A loss that was never a number counts as guessing.
     by_setting = chosen.lowest_loss.fillna(GUESSING).groupby([chosen.optimizer, chosen.lr])
     cells = {key: mean(loss) for key, loss in by_setting}

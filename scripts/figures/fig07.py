@@ -14,6 +14,8 @@ from experiments.common.stats import every_above, mean, paired
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
+GAIN = 10  # points by which, as the paper says, LaProp at nu 0 is better without noise (C.1)
+
 
 def finding(results: Results) -> str:
     """The title."""
@@ -23,7 +25,7 @@ def finding(results: Results) -> str:
     optimizer, nu = best.idxmin()
     return (
         f"Without label noise LaProp at ν 0 has {zero:.1f} % wrong, the best of the others "
-        f"{best.min():.1f} % ({NAMES[optimizer]} at ν {nu:g}); the paper: 10 points more"
+        f"{best.min():.1f} % ({NAMES[optimizer]} at ν {nu:g}); paper: LaProp {GAIN} points lower"
     )
 
 
@@ -37,6 +39,8 @@ def draw(results: Results) -> Figure:
             line(axis, optimizer, errors[flip][optimizer])
         axis.set_title(f"{flip:.0%} of the labels wrong")
         axis.set_xlabel("ν")
+    if 0.0 in flips:
+        line_of_the_paper(axes[0], errors[0.0])
     axes[0].set_ylabel("error on clean test reviews, %")
     axes[0].legend()
     style.provenance(figure, results, "lr 0.002, µ 0.9; mean of the last 3 epochs, 95 % intervals")
@@ -51,6 +55,13 @@ def line(axis: Axes, optimizer: str, errors: pd.DataFrame) -> None:
     axis.plot(places, centre, marker=".", markersize=4, **style.line(optimizer))
     axis.fill_between(places, low, high, color=style.COLOUR[optimizer], alpha=0.2, linewidth=0)
     axis.set_xticks(places, [f"{value:g}" for value in errors], rotation=45, fontsize=7)
+
+
+def line_of_the_paper(axis: Axes, errors: pd.DataFrame) -> None:
+    """The error that LaProp would have at nu 0 with the gain over the others that it is said."""
+    best = errors[["adam", "amsgrad"]].mean().min()
+    axis.set_ylim(bottom=0)
+    style.paper(axis, f"LaProp at ν 0,\n{GAIN} points below", y=best - GAIN, before=True)
 
 
 # Claims -------------------------------------------------------------------------------------------
@@ -80,7 +91,7 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
 
 
 def imdb_ten_points(results: Results) -> Measured:
-    """Whether without noise Adam and AMSGrad are at every nu 10 points above LaProp at nu 0."""
+    """Whether without noise Adam and AMSGrad are at every nu GAIN points above LaProp at nu 0."""
     errors = cells(results)[0.0]
     others = errors[["adam", "amsgrad"]]
     gains = {other: paired(others[other], errors["laprop", 0.0]) for other in others}
@@ -89,8 +100,8 @@ def imdb_ten_points(results: Results) -> Measured:
         f"without noise: LaProp at nu 0 {errors['laprop', 0.0].mean():.1f} % wrong, lowest of the "
         f"others {others[best].mean():.1f} % ({NAMES[best[0]]}, nu {best[1]:g}); gain "
         f"{gains[best]:+.1f} points",
-        every_above(gains.values(), 10),
-        f"{gains[best].centre - 10:+.1f} points from the paper's gain of 10",
+        every_above(gains.values(), GAIN),
+        f"{gains[best].centre - GAIN:+.1f} points from the paper's gain of {GAIN}",
     )
 
 

@@ -37,7 +37,7 @@ def finding(results: Results) -> str:
     """The title."""
     table = areas(results)
     return (
-        f"Area under Rainbow's training curve, {results.runs.game.nunique()} games: LaProp less "
+        f"Area under Rainbow's training curve, {results.runs.game.nunique()} games: LaProp minus "
         f"Adam, each with its own ε, {gap(table, *PAPER):+.3f}"
     )
 

@@ -17,10 +17,14 @@ def finding(results: Results) -> str:
     if epochs.empty:
         return "No training loss goes above that of guessing"
     early = epochs.groupby("optimizer").median()
-    return "Median epoch at which a diverging run leaves: " + ", ".join(
-        f"{style.NAME[o]} {early[o]:.0f}" if o in early else f"{style.NAME[o]} none does"
+    parts = [
+        f"half of {style.NAME[o]}'s diverging runs leave within {early[o]:.0f} epochs"
+        if o in early
+        else f"no run of {style.NAME[o]} diverges"
         for o in OPTIMIZERS
-    )
+    ]
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:]
 
 
 def draw(results: Results) -> Figure:

@@ -37,7 +37,7 @@ def draw(results: Results) -> Figure:
     style.provenance(
         figure,
         results,
-        "maps: the lowest over all sizes of the exploding gradient; boxed: recommended",
+        "maps: the lowest over all sizes of the exploding gradient; box: the paper's advice",
     )
     return figure
 

@@ -68,7 +68,7 @@ def _reached(axis: Axes, results: Results, optimizer: str, sequence: str) -> Non
 def _laprop(axis: Axes, results: Results) -> None:
     nu = 1 - np.logspace(0, -3, 100)
     bound = [bounds.proposition1(n) for n in nu]
-    axis.plot(1 / (1 - nu), bound, color="black", label="1/√(1−ν)", linewidth=1)
+    axis.plot(1 / (1 - nu), bound, color="black", label="paper: 1/√(1−ν)", linewidth=1)
     _reached(axis, results, "laprop", "laprop_worst")
     axis.set(title="LaProp and Proposition 1", ylabel="largest update / λ", ylim=(0.7, 50))
     axis.legend(fontsize=7.5)
@@ -83,8 +83,15 @@ def _adam(axis: Axes, results: Results) -> None:
         proved = [bounds.proposition2(mu, n) for n in nu]
         axis.plot(x, printed, color=shade, linestyle=(0, (4, 2)), linewidth=1)
         axis.plot(x, proved, color=shade, linewidth=1)
-    axis.plot([], [], color="black", linewidth=1, label="1/((1−γ)√(1−ν)), as proved")
-    axis.plot([], [], color="black", linewidth=1, linestyle=(0, (4, 2)), label="1/(1−γ), printed")
+    axis.plot([], [], color="black", linewidth=1, label="paper: 1/((1−γ)√(1−ν)), proof")
+    axis.plot(
+        [],
+        [],
+        color="black",
+        linewidth=1,
+        linestyle=(0, (4, 2)),
+        label="paper: 1/(1−γ), as printed",
+    )
     _reached(axis, results, "adam", "adam_worst")
     axis.set(title="Adam, µ < √ν, and Proposition 2", ylim=(0.7, 2e5))
     axis.legend(fontsize=7.5, ncols=2, loc="upper left", frameon=True, edgecolor="none")

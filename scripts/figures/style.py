@@ -1,6 +1,7 @@
 """One look for all figures: colours by optimizer, sizes, and the line that says what was run."""
 
 import textwrap
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -27,6 +28,9 @@ COLOUR = {
 OTHER = ("#444444", "#6A3D9A", "#8C510A", "#5F7F00", "#01665E")
 DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
         "sgd": (0, (3, 1, 1, 1)), "lbfgs": (0, (1, 1))}  # fmt: skip
+
+# For what the paper itself reports.
+PAPER: dict[str, Any] = {"color": "#666666", "linewidth": 1, "linestyle": (0, (4, 2))}
 
 # To an inch: characters of the line below a figure, and of its title.
 CHARACTERS, BOLD = 17, 11
@@ -84,6 +88,47 @@ def plain(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def paper(
+    axis: Axes,
+    text: str,
+    *,
+    x: float | None = None,
+    y: float | None = None,
+    at: float = 0.98,
+    before: bool = False,
+) -> None:
+    """What the paper itself reports: a dashed grey line at x or at y, with words beside it.
+
+    Args:
+        axis: to draw on.
+        text: the words, before which "paper: " is put.
+        x: where the line stands upright, in data; the words are on its right.
+        y: or where it lies, in data; the words are above it and end at ``at``.
+        at: where along the line the words are, as a share of the axes.
+        before: the words are on the left, or below.
+    """
+    look = {**PAPER, "zorder": 1.5}
+    words = {"fontsize": 7, "color": PAPER["color"], "textcoords": "offset points"}
+    words["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+    if x is not None:
+        axis.axvline(x, **look)
+        where, along = (x, at), axis.get_xaxis_transform()
+        words |= {
+            "xytext": (-4 if before else 4, 0),
+            "ha": "right" if before else "left",
+            "va": "top",
+        }
+    else:
+        axis.axhline(y, **look)
+        where, along = (at, y), axis.get_yaxis_transform()
+        words |= {
+            "xytext": (0, -4 if before else 4),
+            "ha": "right",
+            "va": "top" if before else "bottom",
+        }
+    axis.annotate(f"paper: {text}", where, xycoords=along, **words)
 
 
 def below(figure: Figure, text: str) -> None:

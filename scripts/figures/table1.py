@@ -31,7 +31,7 @@ def finding(results: Results) -> str:
     """The title."""
     limits = set(results.runs.limit) - {"nu_0", "nu_1_other"}
     reached = [become(results, limit, _run(results, limit)).held for limit in sorted(limits)]
-    largest = adam_nu_to_zero(results).text.rsplit(" ", 2)[1]
+    largest = adam_nu_to_zero(results).text.rsplit(" ", 2)[1].replace("+", "")
     return (
         f"{sum(reached)} of {len(reached)} limits are reached; at ν → 0 Adam leaves every bound, "
         f"with updates of {largest} lr"
@@ -61,6 +61,9 @@ def draw(results: Results) -> Figure:
             axis.plot(x, by.median(), marker="o", markersize=3.5, **look)
             axis.fill_between(x, by.min(), by.max(), color=look["color"], alpha=0.2, linewidth=0)
         axis.set(xscale="log", yscale="log", title=title, xlabel=symbol)
+        low, high = axis.get_ylim()
+        if high < 10 * low:
+            style.digits(axis)
         axis.invert_xaxis()
     diverging = axes.flat[limits.index("nu_0")]
     diverging.axhline(1, color="#999999", linewidth=0.8)

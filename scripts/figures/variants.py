@@ -21,7 +21,7 @@ ADVANTAGE = 0.98
 
 def finding(results: Results) -> str:
     """The title."""
-    return "Tuned alike, over LaProp's loss: " + ", ".join(
+    return "Final loss over LaProp's, both tuned alike: " + ", ".join(
         f"{NAMES[v]} {times(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
     )
 
