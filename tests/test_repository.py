@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +84,18 @@ def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_badges_say_what_the_project_file_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = re.findall(r"\[!\[([^]]+)\]\(https://img.shields.io/badge/([^)]+)-0072B2\)\]", README)
+    known = "Programming Language :: Python :: "
+    versions = [c.removeprefix(known) for c in project["classifiers"] if c.startswith(known)]
+    expected = [f"licence {project['license']}", f"Python {' | '.join(versions)}"]
+    assert [alt for alt, _ in texts] == [*expected, "tests: make test"]
+    for alt, path in texts:
+        assert path.replace("-", " ", 1).replace("_", " ") == alt.replace(":", "")
+    assert "\ntest:" in (ROOT / "Makefile").read_text()
 
 
 def test_laprop_imports_torch_alone() -> None:

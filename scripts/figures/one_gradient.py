@@ -51,7 +51,13 @@ def _map(axis: Axes, table: pd.DataFrame) -> AxesImage:
     for (i, j), value in np.ndenumerate(table.to_numpy()):
         colour = "white" if abs(value) > 0.6 else "black"
         axis.text(
-            j, i, f"{round(value, 3):.2g}", ha="center", va="center", fontsize=6.5, color=colour
+            j,
+            i,
+            f"{round(value, 3) + 0.0:.2g}",
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            color=colour,
         )
     boxed = _recommended(table.stack()).unstack("mu")
     left, low = list(table.columns).index(boxed.columns[0]), list(table.index).index(boxed.index[0])
@@ -78,7 +84,7 @@ def _curves(axis: Axes, results: Results) -> None:
     size = curves["size"].max()
     axis.set(
         xscale="log", xlabel="updates after the exploding gradient", ylabel="update / lr",
-        title=f"one gradient of −{size:g} among 1; µ {MU:g}",
+        title=f"one gradient −10$^{{{np.log10(size):.0f}}}$, the rest 1; µ {MU:g}",
     )  # fmt: skip
     axis.legend(fontsize=7.5)
 

@@ -148,8 +148,12 @@ def headline(width: float, finding: str, verdicts: str) -> Figure:
         finding: a sentence.
         verdicts: a line, or nothing.
     """
-    title = textwrap.fill(finding, int(BOLD * width))
-    lines = title.count("\n") + 1
+    widest = int(BOLD * width)
+    lines = len(textwrap.wrap(finding, widest))
+    # The narrowest lines of that number: the last one is then not a word alone.
+    narrow = range(len(finding) // lines, widest)
+    balanced = next((w for w in narrow if len(textwrap.wrap(finding, w)) == lines), widest)
+    title = textwrap.fill(finding, balanced)
     height = 0.12 + 0.18 * (lines + bool(verdicts))
     strip = Figure((width, height))
     top = 1 - 0.06 / height
