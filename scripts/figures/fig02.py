@@ -32,10 +32,14 @@ READING = {
 
 def finding(results: Results) -> str:
     """The title: at sigma 0.1, by the reading of the text."""
-    by = {o: steps_by_nu(results, o, "halfwidth", "sigma", 0.1) for o in ("laprop", *OTHERS)}
+    by_reach: dict[str, list[str]] = {}
+    for optimizer in ("laprop", *OTHERS):
+        steps = steps_by_nu(results, optimizer, "halfwidth", "sigma", 0.1)
+        where = reach(medians(steps)).replace("nu", "ν")
+        by_reach.setdefault(where, []).append(NAMES[optimizer])
     return "With noise of σ 0.10, as stated, " + ", ".join(
-        f"{NAMES[o]} converges {reach(medians(steps)).replace('nu', 'ν')}"
-        for o, steps in by.items()
+        f"{' and '.join(names)} converge{'s' * (len(names) == 1)} {where}"
+        for where, names in by_reach.items()
     )
 
 

@@ -12,12 +12,16 @@ from scripts.paper import NAMES, Measured
 def finding(results: Results) -> str:
     """The title."""
     rates = sorted(results.runs.lr.unique())
-    text = []
+    counts = []
     for optimizer in ("laprop", *OTHERS):
         cells = [medians(steps_by_nu(results, optimizer, "halfwidth", "lr", lr)) for lr in rates]
         count = sum(np.isfinite(steps).any() for steps in cells)
-        text.append(f"{NAMES[optimizer]} at {count} of {len(rates)} learning rates")
-    return f"With noise σ 0.10, as stated, some ν converges: {', '.join(text)}"
+        counts.append(f"{NAMES[optimizer]} at {count}")
+    laprop, *others = counts
+    return (
+        f"With noise of σ 0.10, as stated, some ν converges: with {laprop} of {len(rates)} "
+        f"learning rates, with {', with '.join(others)}"
+    )
 
 
 def draw(results: Results) -> Figure:

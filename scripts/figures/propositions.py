@@ -25,8 +25,8 @@ def finding(results: Results) -> str:
     reached = (laprop["update"] / laprop.bound).max()
     largest = f"{adam['update'].max():.0e}".replace("+", "")
     return (
-        f"LaProp's update comes to {reached:.2%} of its bound, Adam's, where µ > √ν, to {largest} "
-        "learning rates"
+        f"LaProp's largest update is {reached:.2%} of its bound; Adam's, where µ > √ν, is "
+        f"{largest} learning rates"
     )
 
 

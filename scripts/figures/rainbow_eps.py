@@ -28,8 +28,8 @@ def finding(results: Results) -> str:
         gap(table, *pair).centre for pair in (PAPER, same_epsilon, same_optimizer)
     )
     return (
-        f"Of the difference of {whole:+.3f} between the paper's arms the optimizer alone makes "
-        f"{optimizer:+.3f}, its ε {epsilon:+.3f}"
+        f"The paper's arms differ by {whole:+.3f}, of which the optimizer alone makes "
+        f"{optimizer:+.3f} and its ε {epsilon:+.3f}"
     )
 
 

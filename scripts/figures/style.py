@@ -148,6 +148,7 @@ def headline(width: float, finding: str, verdicts: str) -> Figure:
         finding: a sentence.
         verdicts: a line, or nothing.
     """
+    finding = finding.replace(" = ", "\u00a0=\u00a0")  # no line ends within
     widest = int(BOLD * width)
     lines = len(textwrap.wrap(finding, widest))
     # The narrowest lines of that number: the last one is then not a word alone.
