@@ -19,9 +19,7 @@ def finding(results: Results) -> str:
     """The title."""
     needs = {True: "needs no clipping", False: "needs clipping", None: "may need clipping"}
     ordinary, exploding = (no_clipping(results, exploding).held for exploding in (False, True))
-    return (
-        f"LaProp {needs[ordinary]} on ordinary gradients and {needs[exploding]} on exploding ones"
-    )
+    return f"LaProp {needs[ordinary]} on ordinary gradients, {needs[exploding]} on exploding ones"
 
 
 def draw(results: Results) -> Figure:
