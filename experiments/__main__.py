@@ -35,7 +35,11 @@ def main() -> int:
     if not flags <= {"-m", "--multirun"}:  # --help, --hydra-help, --info and the like
         import hydra
 
-        hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(id)()
+        try:
+            hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(id)()
+        finally:  # Hydra's help leaves by SystemExit
+            if flags & {"-h", "--help"}:
+                show_times()
         return 0
     overrides = [argument for argument in arguments if argument not in flags]
     from experiments.common.config import ConfigError
@@ -73,6 +77,16 @@ def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], Dict
     else:
         every = [config.compose_settings(overrides)]
     return every, hydra_settings, plans[-1:] == ["plan=true"]
+
+
+def show_times() -> None:
+    """The end of ``--help``: how long each figure takes at each scale."""
+    from experiments.common.timings import times
+
+    say("Time that all runs of a figure took on two threads, by the manifests in results/:\n")
+    for file in sorted(Path(CONFIGS, "figure").glob("*.yaml")):
+        scales = "; ".join(f"{scale} {time}" for scale, time in times(file.stem).items())
+        say(f"  {file.stem:20} {scales}")
 
 
 def show_settings(every: Sequence[Settings]) -> None:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from experiments.common.config import ConfigError, Settings, Tracking, expand
 from experiments.common.execution import FINAL, execute, read_manifest
 from experiments.common.run import Run
+from experiments.common.terminal import lasting_streams
 
 SERVER = multiprocessing.get_context("forkserver")
 # Imported once, before the processes fork; torch.optim imports the second at its first use.
@@ -248,4 +249,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    lasting_streams()
     sys.exit(main(sys.argv[1:]))

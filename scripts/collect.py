@@ -9,8 +9,10 @@ import sys
 
 from experiments.common.collect import collect
 from experiments.common.config import ConfigError
+from experiments.common.terminal import lasting_streams
 
 if __name__ == "__main__":
+    lasting_streams()
     parser = argparse.ArgumentParser(description=__doc__.split(chr(10))[0], prog="scripts.collect")
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
     parser.add_argument("--partial", action="store_true", help="take what is finished so far")

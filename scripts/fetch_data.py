@@ -7,6 +7,7 @@ import logging
 import sys
 
 from experiments.common import data
+from experiments.common.terminal import lasting_streams
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,4 +41,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    lasting_streams()
     sys.exit(main())

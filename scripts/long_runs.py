@@ -27,6 +27,7 @@ from experiments.common.collect import collect, finished
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute, outcome
 from experiments.common.run import Interrupted
+from experiments.common.terminal import lasting_streams
 
 # Figure, scale and some with a seed, in the order of the runs.
 QUEUE = (
@@ -171,4 +172,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    lasting_streams()
     sys.exit(main())

@@ -17,13 +17,16 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.common import ROOT
 from experiments.common.records import RESULTS
+from experiments.common.timings import times
 from scripts import check_claims
 from scripts.figures import style
 from scripts.generated import settle
 from scripts.paper import drawable, drawn, figures, results_of, script
 
 PICTURES = RESULTS / "figures"
+GRIDS = {file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml")}
 
 
 def picture(name: str) -> bytes | None:
@@ -69,12 +72,17 @@ def index() -> str:
         "",
         "Written by `make figures`. Scale `paper` is what the paper ran, `short` its setting cut",
         "short, `small` a smaller model; each says what it reduces. What nobody ran yet says so.",
+        "Time is what all runs of a scale took on two threads; each run's is in the manifest.json",
+        "of results/FIGURE/SCALE.",
         "",
-        "| figure | what it shows | paper | task | status | run it |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| figure | what it shows | paper | task | status | time | run it |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, entry in figures().items():
         results = results_of(name)
+        own = entry.get("results", name)
+        scales = times(own) if own in GRIDS else {}
+        time = "; ".join(f"{scale}: {took}" for scale, took in scales.items())
         if results is None:
             status, command = "not run", ""
             if drawable(name):
@@ -86,7 +94,7 @@ def index() -> str:
             command = f"`python -m experiments figure={results.figure} scale={results.scale}`"
         lines.append(
             f"| {name} | {entry['shows']} | {entry['section']} | {entry['task']} | {status} "
-            f"| {command} |"
+            f"| {time} | {command} |"
         )
     return "\n".join(lines) + "\n"
 

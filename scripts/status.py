@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from experiments.common.status import State, Sweep, how_far, lives, overview, sweeps
+from experiments.common.terminal import lasting_streams
 
 
 def whole(sweep: Sweep, states: list[State]) -> str:
@@ -51,4 +52,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    lasting_streams()
     sys.exit(main())

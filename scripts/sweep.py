@@ -33,6 +33,7 @@ from experiments.common import records, stats
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
 from experiments.common.tables import Sweep, read
+from experiments.common.terminal import lasting_streams
 from scripts import charts
 from scripts.report import HERE, environment, number
 
@@ -357,4 +358,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    lasting_streams()
     sys.exit(main(sys.argv[1:]))

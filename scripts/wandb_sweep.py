@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from experiments.common.config import ConfigError, choices, command_lines, compose_settings, expand
+from experiments.common.terminal import lasting_streams
 
 
 def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
@@ -83,4 +84,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    lasting_streams()
     sys.exit(main(sys.argv[1:]))

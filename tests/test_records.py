@@ -13,7 +13,7 @@ import pytest
 from conftest import files
 
 from experiments.common import collect as collecting
-from experiments.common import config, records
+from experiments.common import config, records, timings
 from experiments.common.collect import collect
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
@@ -235,6 +235,21 @@ def test_a_long_log_of_one_run(figure, tmp_path: Path):
     write_run(settings, [{"step": s, "loss": s / 2} for s in range(100_000)], {"x": 1.0}, None)
     curves = collect(overrides, tmp_path / "results" / "smoke").curves
     assert (curves.loss == np.arange(100_000, dtype=np.float32) / 2).all()
+
+
+def test_a_figures_time_counts_every_run_on_two_threads(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(timings, "RESULTS", tmp_path)
+    environments = [{"hardware": {"threads": n}} for n in (1, 4)]
+    runs = [
+        {"wall_time_s": 7200, "environments": [1, 0]},
+        {"wall_time_s": 3600, "environments": [1]},
+    ]
+    manifest = {"runs": runs, "environments": environments, "unfinished_seeds": [3]}
+    (tmp_path / "fig12" / "small").mkdir(parents=True)
+    (tmp_path / "fig12" / "small" / "manifest.json").write_text(json.dumps(manifest))
+    assert timings.times("fig12") == {
+        "paper": "not run", "short": "not run", "small": "3.0 h so far"
+    }  # fmt: skip
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import TASKS, Maker
+from conftest import ROOT, TASKS, Maker
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -124,3 +127,24 @@ def test_runs_alike_differ_in_what_costs_nothing(make: Maker):
     assert plan.alike(make("task=rosenbrock", "seed=3", "optimizer.lr=0.5")) == base
     for other in ("seed=[0,1]", "task.updates=200", "optimizer=adam", "threads=2"):
         assert plan.alike(make("task=rosenbrock", other)) != base
+
+
+def test_a_command_whose_reader_is_gone_ends_without_a_traceback(tmp_path: Path):
+    runs = [{"folder": f"toy/{i}", "label": f"laprop seed {i}", "result": None} for i in range(9)]
+    record = {"command": "python -m experiments", "processes": 1, "runs": runs}
+    (tmp_path / ".sweep").mkdir()
+    text = json.dumps(record | {"parent": progress.process()})
+    (tmp_path / ".sweep" / "one.json").write_text(text)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.status", str(tmp_path), "--runs"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -24,10 +24,10 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.common import ROOT
+from experiments.common import RESULTS
+from experiments.common.timings import SCALES
 
-RESULTS = ROOT / "results"
-SCALES = ("paper", "short", "small")  # of results, from the largest
+__all__ = ["RESULTS", "SCALES", "Results", "load"]
 
 
 @dataclass(frozen=True)

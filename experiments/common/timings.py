@@ -1,0 +1,40 @@
+"""How long the figures took, by the committed manifests. Nothing here needs torch or pandas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from experiments.common import RESULTS, ROOT
+from experiments.common.status import duration
+
+SCALES = ("paper", "short", "small")  # of results, from the largest
+
+
+def times(figure: str) -> dict[str, str]:
+    """How long all runs of a figure take on two threads, for each scale that it has.
+
+    The time is the sum over the runs in the committed manifest, where each run counts its wall time
+    times its threads. The smoke scale has no results and is left out.
+
+    Returns:
+        scale -> ``1.4 h``; ``1.4 h so far`` where seeds are unfinished; ``not run``.
+    """
+    file = ROOT / "configs" / "figure" / f"{figure}.yaml"
+    grids = yaml.safe_load(file.read_text())["grids"]
+    folders = {scale: RESULTS / figure / scale for scale in SCALES}
+    return {scale: _time(f) for scale, f in folders.items() if scale in grids or f.exists()}
+
+
+def _time(folder: Path) -> str:
+    path = folder / "manifest.json"
+    if not path.exists():
+        return "not run"
+    manifest = json.loads(path.read_text())
+    seconds = 0.0
+    for run in manifest["runs"]:
+        last = manifest["environments"][run["environments"][-1]]
+        seconds += run["wall_time_s"] * last["hardware"]["threads"] / 2
+    return duration(seconds) + " so far" * bool(manifest.get("unfinished_seeds"))
