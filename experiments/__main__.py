@@ -14,7 +14,7 @@ from experiments.common.terminal import lasting_streams, say
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from experiments.common.config import Settings
+    from experiments.common.settings import Settings
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 MANY = 200  # runs from which on checking them takes long enough for a line that says so
@@ -93,7 +93,7 @@ def show_settings(every: Sequence[Settings]) -> None:
     """``--cfg job``: what a run is given, its scale's values in place."""
     import yaml
 
-    from experiments.common.config import plain_settings
+    from experiments.common.settings import plain_settings
 
     if len(every) > 1:
         say(f"# the first of {len(every)} runs")
@@ -125,7 +125,7 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     broken = False
     try:
         with ending.heeded(), Watch(sweep, ending.follow) as watch:
-            for _ in every:  # anew for each worker that was killed, at most one a run
+            for _ in every:  # again after each killed worker, at most once for each run
                 try:
                     launch.launch(todo, hydra_settings, sweep)
                     break

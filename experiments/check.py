@@ -1,7 +1,7 @@
 """Whether a task resumes to the same numbers: ``python -m experiments.check task=NAME``.
 
 Runs the task at its smoke scale, once undisturbed and once killed (SIGKILL) and resumed several
-times, and compares every number that the two left: each logged record, the summary, the tables.
+times, and compares all that the two left: each logged record, the summary, tables and pictures.
 They differ where the loop carries something from one step to the next that ``run.track`` does not
 name. Takes the overrides of a run, so ``task=a,b`` checks two tasks and ``task.epochs=3`` lasts
 longer.
@@ -12,6 +12,7 @@ Exit status: 0 where all numbers are the same, 1 where one differs or a run fail
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import multiprocessing
@@ -133,6 +134,8 @@ def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
     for path in sorted(folder.glob("*.csv")):
         for row, line in enumerate(path.read_text().splitlines()):
             yield path.name, f"in row {row}", line
+    for path in sorted(folder.glob("*.jpg")):
+        yield path.name, "in its bytes", hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     for name, value in json.loads((folder / "summary.json").read_text()).items():
         yield name, "in the summary", value
     manifest = read_manifest(folder) or {}

@@ -166,7 +166,7 @@ class Logistic:
     def best(self, t: int) -> Tensor:
         """Offline: L-BFGS-B on the rounds so far, one solution per stream.
 
-        It ends within some 3e-4 of the smallest loss, above it: the regret is not overstated.
+        It ends at most some 3e-4 above the smallest loss, so that no regret is overstated.
         """
         values = [self._solve(self.signed[rows].numpy()) for rows in self.order[:t].cpu().T]
         return torch.tensor(values, dtype=self.signed.dtype)[self.stream]

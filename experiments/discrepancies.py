@@ -47,11 +47,11 @@ class Rule:
         decay_first: decay before the step, as their fairseq file, not after it.
         epsilon_first: epsilon is added to the root of n before the bias correction, as in their
             fairseq file; that is epsilon/sqrt(c_n) after it.
-        moves_at_zero_lr: at lr = 0 their files take the bias correction for 1, and so the
-            momentum, in which older learning rates are, is applied whole.
+        moves_at_zero_lr: at lr = 0 their files divide by 1 for the bias correction. The momentum
+            holds older learning rates, so that the weights still move.
         centered_warmup: uncentered steps, for centered algorithms.
-        options: keyword arguments that make laprop.LaProp this rule, but for steps with lr = 0,
-            at which it never moves; None where it offers none.
+        options: keyword arguments with which laprop.LaProp is this rule, except that it never
+            moves at lr = 0; None where no arguments make it so.
     """
 
     algorithm: Algorithm = CODE
@@ -252,7 +252,7 @@ def train(cfg: Config, run: Run) -> None:
             g = gradient(old, images[batch], labels[batch])
             new, carry["state"][i] = rule.step(old, g, carry["state"][i], step + 1, lr=lr, **hyper)
             carry["theta"][i] = new
-        # Of the other rule, the last of the two: the default does not move at lr = 0.
+        # `new` and `old` are of the other rule, the last in the loop; the default never moves then.
         moved = torch.where(lr == 0, (new - old).abs().amax(1), 0.0)
         carry["zero_lr_step"] = torch.maximum(carry["zero_lr_step"], moved)
         if step + 1 in logged:

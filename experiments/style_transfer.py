@@ -129,16 +129,17 @@ def torchvision_weights() -> VGG:
     )
 
 
-# Grey levels, a round number: in the tutorial's own run, L-BFGS from the content image at 512
-# pixels, 50 evaluations reach style 0.70 and content 5.5, where it documents 4.2 and 4.2.
+# Grey levels; a round number that brings the losses near the tutorial's. Its run (L-BFGS from the
+# content image at 512 pixels, 50 evaluations) ends here at style 0.70 and content 5.5; the tutorial
+# documents 4.2 and 4.2.
 CAFFE_UNIT = 100.0
 
 
 def caffe_weights() -> VGG:
     """The weights of Simonyan and Zisserman, made to take RGB in [0, 1].
 
-    They expect blue, green, red from 0 to 255 less the mean colour, and their features are of that
-    size: in the tens and hundreds. At style weight 1e6 the content would then not count, since the
+    They expect blue, green, red from 0 to 255 less the mean colour, so that their features are in
+    the tens and hundreds. At style weight 1e6 the content would then not count, since the
     style loss is of fourth order in the features and the content loss of second. The input and all
     biases divided by ``CAFFE_UNIT`` divide all features by it, and change nothing else.
 

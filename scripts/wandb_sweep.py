@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from experiments.common.config import ConfigError, choices, command_lines, compose_settings, expand
+from experiments.common.config import ConfigError, command_lines, compose_settings, expand
+from experiments.common.overrides import choices
 from experiments.common.terminal import lasting_streams
 
 

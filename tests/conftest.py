@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import experiments
-from experiments.common import config
+from experiments.common import config, overrides
 from experiments.common.data import DataError
 from experiments.common.execution import execute
 from experiments.common.run import Run
@@ -128,6 +128,37 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
 
 
 @pytest.fixture
+def toy_configs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The project's configs with the toy tasks among them, and a figure that sweeps one."""
+    folder = tmp_path / "configs"
+    for group in ROOT.glob("configs/*"):
+        if group.is_dir():
+            (folder / group.name).mkdir(parents=True)
+            for file in group.glob("*.yaml"):
+                (folder / group.name / file.name).symlink_to(file)
+    (folder / "config.yaml").symlink_to(ROOT / "configs" / "config.yaml")
+    for toy in TOYS.glob("*.yaml"):
+        (folder / "task" / toy.name).symlink_to(toy)
+    (folder / "figure" / "toys.yaml").write_text(
+        "# @package _global_\ndefaults: [override /task: toy]\nfigure: { name: toys }\n"
+        "grids:\n  paper: { optimizer: 'adam,laprop', seed: '1,2' }\n"
+        "  smoke: { optimizer.nu: '0.5,0.6', task.steps: 4, seed: 3 }\n"
+    )
+    for module in config, overrides:
+        monkeypatch.setattr(module, "CONFIGS", folder)
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(TOYS)])
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """What was composed of other files."""
+    for cached in (config.composed, config._base, config._references, config._resolved):
+        cached.cache_clear()
+
+
+@pytest.fixture
 def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``cli("task=...", env={...})`` runs ``python -m experiments`` in the test's own folder."""
 
@@ -188,7 +219,7 @@ def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     import swept
 
     sweep = swept.Sweep(checkout, tmp_path_factory.mktemp("alone"))
-    sweep.to_its_end()
+    sweep.to_its_end(**swept.AT_ONCE)
     numbers = sweep.numbers()
     assert len(numbers) == len(swept.SEEDS)
     return numbers
@@ -254,6 +285,15 @@ def records(settings: config.Settings) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (settings.folder / "metrics.jsonl").open()]
 
 
+def assert_refused(make: Maker, *overrides: str, allowed: str) -> None:
+    """The last override is refused in one line, which names its key and says what is allowed."""
+    with pytest.raises(config.ConfigError) as caught:
+        make(*overrides)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(overrides[-1].split("=")[0])
+    assert allowed in line
+
+
 def interrupt(settings: config.Settings, after: int) -> None:
     """Execute a run in this process, and send it SIGTERM when it has logged so many records."""
     real, count = Run.log, 0
@@ -269,16 +309,6 @@ def interrupt(settings: config.Settings, after: int) -> None:
         patch.setattr(Run, "log", log)
         with pytest.raises(SystemExit):
             execute(settings)
-
-
-def assert_ends_alike(whole: config.Settings, stopped: config.Settings, after: int) -> None:
-    """A run that was stopped after so many records, and resumed, writes what a whole one does."""
-    execute(whole)
-    interrupt(stopped, after)
-    assert len(records(stopped)) == after
-    assert execute(stopped) == "finished"
-    for name in ("metrics.jsonl", "summary.json"):
-        assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def statuses(output: Path) -> dict[str, dict[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, for seconds
@@ -12,7 +15,8 @@ from conftest import TOYS
 
 import experiments
 from experiments import __main__ as entry
-from experiments.common.config import Settings
+from experiments.check import Kill, attempt
+from experiments.common.config import Optimizer, Settings, Tracking
 from experiments.common.execution import execute
 
 experiments.__path__ = [*experiments.__path__, str(TOYS)]
@@ -38,3 +42,36 @@ def child(settings: Settings, limit: int | None = None) -> None:
         execute(settings)
     except Exception:
         sys.exit(1)
+
+
+def tracked(
+    folder: Path, tracker: str, runs: Sequence[dict[str, int]], killed_after: int | None
+) -> None:
+    """Run the toy task with a tracker below a folder, one run after another as in a sweep.
+
+    Args:
+        folder: the current folder and the home of the process.
+        tracker: its name.
+        runs: settings of the toy task for each run; one that fails is followed by the next.
+        killed_after: the step after whose checkpoint the process dies.
+    """
+    from experiments import toy  # in a folder that was added to experiments above
+
+    os.chdir(folder)
+    os.environ["HOME"] = str(folder)
+    optimizer = Optimizer(name="laprop", lr=0.01, mu=0.9, nu=0.99, epsilon=1e-15)
+    shared = {
+        "task_name": "toy",
+        "optimizer": optimizer,
+        "seed": 0,
+        "scale": "paper",
+        "figure": None,
+        "device": "cpu",
+        "threads": 1,
+        "output": Path("outputs"),
+        "checkpoint_every": 0.0,
+        "tracking": Tracking(name=tracker, mode="offline"),
+    }
+    kills = [] if killed_after is None else [Kill(killed_after, False)]
+    for run in runs:
+        attempt(Settings(task=toy.Config(**run), **shared), kills, SimpleNamespace(value=0))

@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.common.config import ConfigError, compose_settings, tasks
+from experiments.common.config import ConfigError, compose_settings
 from experiments.common.execution import execute
+from experiments.common.overrides import options
 from experiments.common.versions import versions
 
 FILE = Path(__file__).with_suffix(".json")
@@ -62,6 +63,24 @@ def _close(one: list[float | None] | None, other: list[float | None] | None) -> 
     )
 
 
+def compare(task: str, output: Path) -> None:
+    """Fail where a task gives other numbers than the committed ones at the same version.
+
+    Args:
+        task: its name.
+        output: a folder for the runs; those that are finished there count.
+    """
+    committed, now = json.loads(FILE.read_text()), versions(task)
+    assert isinstance(now["task"], int), f"experiments/{task}.py declares no VERSION"
+    again = f"then: python tests/golden.py {task}"
+    assert task in committed, f"the numbers of {task} are not committed; {again}"
+    assert now == committed[task]["versions"], f"the version of {task} changed; {again}"
+    assert committed[task]["runs"]
+    for optimizer, wanted in committed[task]["runs"].items():
+        changed = differences(wanted, numbers(task, optimizer, output))
+        assert not changed, f"{task} gives other numbers at the same VERSION: raise it; {again}"
+
+
 def main(tasks: list[str]) -> None:
     """Write the numbers of the named tasks."""
     golden = json.loads(FILE.read_text()) if FILE.exists() else {}
@@ -76,4 +95,4 @@ def main(tasks: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or tasks())
+    main(sys.argv[1:] or options("task"))

@@ -14,6 +14,7 @@ import pytest
 from conftest import statuses
 
 SEEDS, STEPS, PAUSE = range(4), 30, 0.05
+AT_ONCE = {"TOY_PAUSE": "0"}  # where nothing has to happen in the midst of a cell
 LAUNCHERS = {
     "basic": (),
     "joblib": ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),

@@ -123,15 +123,15 @@ def test_bad_input_is_one_line(main, tmp_path: Path, arguments: tuple[str, ...])
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("optimizer.nu=0.5",), ("task=rosenbrock", "-m", "seed=0,-1")],
-    ids=["no task", "last of a sweep"],
-)
-def test_bad_input_is_one_line_from_a_process(cli: CLI, tmp_path: Path, arguments):
-    done = cli(*arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(("error: task=null: one is needed", "error: seed=-1: must be"))
+def test_a_command_without_a_task_is_told_which_there_are(main):
+    code, out, err = main("optimizer.nu=0.5")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: task=null: one is needed; allowed are ")
+
+
+def test_the_last_run_of_a_sweep_is_refused_by_a_process_before_the_first(cli: CLI, tmp_path: Path):
+    done = cli("task=rosenbrock", "-m", "seed=0,-1")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: seed=-1: must be")
     assert list(tmp_path.iterdir()) == []

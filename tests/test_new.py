@@ -38,8 +38,12 @@ def python(copy: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_new_task_runs_at_once_and_resumes(copy: Path):
-    said = python(copy, "experiments.new", "mine")
+def test_a_new_task_runs_at_once_and_resumes(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mine"])
+    assert new.main(copy) == 0
+    said = capsys.readouterr().out
     assert said.startswith("experiments/mine.py and configs/task/mine.yaml are written; next:")
     assert "NAME" not in said
     assert "NAME" not in (copy / "experiments" / "mine.py").read_text()

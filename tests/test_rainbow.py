@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -12,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SERVER, Maker, records, trained, wait_for
-from forked import child
+from conftest import Maker, records, trained
 from torch import Tensor
 
 from experiments import rainbow
 from experiments.common.config import CONFIGS, expand
-from experiments.common.execution import execute, status
 from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared
 from experiments.rainbow.network import Network, losses, projected
@@ -437,38 +432,6 @@ def records_of(make: Maker, *overrides: str) -> list[dict[str, Any]]:
     settings = make(*overrides)
     trained(settings)
     return records(settings)
-
-
-@pytest.mark.usefixtures("forkserver")
-@pytest.mark.parametrize("suite", ["minatar", "atari"])
-def test_a_killed_run_ends_with_the_same_bytes(make: Maker, tmp_path: Path, suite: str) -> None:
-    """The run is killed twice after a checkpoint, with a full memory in which slots are reused."""
-    overrides = (*TINY, "task.steps=600", "checkpoint_every=0.05")
-    if suite == "atari":
-        overrides = ("task=rainbow", "scale=smoke", "task.steps=250", "task.replay=100",
-                     "task.n_step=3", "task.authors=true", "checkpoint_every=0.05")  # fmt: skip
-    alone = make(*overrides, output=tmp_path / "alone")
-    assert execute(alone) == "finished"
-    settings, kills = make(*overrides), 0
-    log, checkpoint = settings.folder / "metrics.jsonl", settings.folder / "checkpoint.old.pt"
-
-    def reached(count: int) -> bool:
-        return checkpoint.exists() and log.read_bytes().count(b"\n") >= count
-
-    for count in (1, 2, None):
-        process = SERVER.Process(target=child, args=(settings,))
-        process.start()
-        if count is not None:
-            wait_for(partial(reached, count))
-            process.kill()
-        process.join()
-        kills += process.exitcode == -signal.SIGKILL
-    assert kills == 2
-    assert status(settings) == "finished"
-    for name in ("summary.json", "metrics.jsonl"):
-        assert (settings.folder / name).read_bytes() == (alone.folder / name).read_bytes()
-    films = [list(s.folder.glob("*.jpg")) for s in (settings, alone)]
-    assert films[0][0].read_bytes() == films[1][0].read_bytes()
 
 
 def test_it_learns_breakout_of_minatar(make: Maker) -> None:

@@ -13,7 +13,8 @@ import pytest
 from conftest import files
 
 from experiments.common import collect as collecting
-from experiments.common import config, records, timings
+from experiments.common import records, timings
+from experiments.common import settings as of_runs
 from experiments.common.collect import collect
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
@@ -367,14 +368,14 @@ def test_a_run_stays_collectable_when_a_task_without_a_version_is_edited(
 ):
     """The table's manifest names the programs of its runs."""
     overrides = figure("seed=0,1", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
-    monkeypatch.setattr(config, "versions", lambda task: {"task": "before", "laprop": 1})
+    monkeypatch.setattr(of_runs, "versions", lambda task: {"task": "before", "laprop": 1})
     first, _ = expand(overrides)
     write_run(first, [{"step": 1}], {"x": 1.0}, None)
     manifest = json.loads((first.folder / "manifest.json").read_text())
     manifest |= {"versions": {"task": "before", "laprop": 1}}
     manifest["environments"] = [{"program": "before"}]
     (first.folder / "manifest.json").write_text(json.dumps(manifest))
-    for module in (config, collecting):
+    for module in (of_runs, collecting):
         monkeypatch.setattr(module, "versions", lambda task: {"task": "after", "laprop": 1})
     again, second = expand(overrides)
     assert again.key != first.key

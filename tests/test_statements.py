@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import matplotlib as mpl
@@ -34,6 +35,14 @@ from scripts.paper import NAMES
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+
+
+def drawn(figure: ModuleType, found: Results) -> str:
+    """The finding of a figure whose picture can be drawn from these results."""
+    style.use()
+    plt.close(figure.draw(found))
+    return str(figure.finding(found))
+
 
 # Theory -------------------------------------------------------------------------------------------
 
@@ -197,8 +206,7 @@ def test_epsilon_is_free_where_the_loss_stays(tmp_path: Path, change: float, fre
     assert epsilon.epsilon_free(found).held is free
     assert epsilon.epsilon_slows(found).held is True
     assert epsilon.small_epsilon_hurts_adam(found).held is (None if free else False)
-    style.use()
-    plt.close(epsilon.draw(found))
+    drawn(epsilon, found)
 
 
 def test_losses_that_are_equal_to_the_last_bit_need_no_test(tmp_path: Path) -> None:
@@ -228,11 +236,8 @@ def test_clipping_is_needed_where_the_loss_is_higher_without_it(tmp_path: Path) 
     found = small_net(tmp_path, "clipping", cells)
     assert clipping.no_clipping(found, exploding=False).held is True
     assert clipping.no_clipping(found, exploding=True).held is False
-    style.use()
-    plt.close(clipping.draw(found))
-    assert (
-        clipping.finding(found)
-        == "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones"
+    assert drawn(clipping, found) == (
+        "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones"
     )
 
 
@@ -258,11 +263,8 @@ def test_a_schedule_of_nu_is_best_where_its_control_is_not(
     assert nu_schedule.small_then_large(found).held is held
     assert nu_schedule.nu_over_time(found, last=False).held is True
     assert nu_schedule.nu_over_time(found, last=True).held is True
-    style.use()
-    plt.close(nu_schedule.draw(found))
-    assert (
-        nu_schedule.finding(found)
-        == f"LaProp: a small ν first and a larger one later is {'' if held else 'not '}best"
+    assert drawn(nu_schedule, found) == (
+        f"LaProp: a small ν first and a larger one later is {'' if held else 'not '}best"
     )
 
 
@@ -280,9 +282,7 @@ def test_a_range_is_wider_where_more_settings_work(tmp_path: Path, wide: str, wi
     found = small_net(tmp_path, "tuning_range", cells)
     assert tuning_range.range_wider(found).held is wider
     assert tuning_range.adam_settings_work(found).held is wider
-    style.use()
-    plt.close(tuning_range.draw(found))
-    share = dict(re.findall(r"(\w+) (\d+)%", tuning_range.finding(found)))
+    share = dict(re.findall(r"(\w+) (\d+)%", drawn(tuning_range, found)))
     assert int(share[NAMES[wide]]) > min(map(int, share.values()))
 
 

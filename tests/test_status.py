@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from experiments.common import plan, progress, status
-from experiments.common.config import compose_settings, expand, plain_settings, restored
+from experiments.common.config import compose_settings, expand
 from experiments.common.launch import Jobs
+from experiments.common.settings import plain_settings, restored
 from experiments.common.status import Cell, State
 
 WITH = [

@@ -6,17 +6,17 @@ import base64
 import hashlib
 import itertools
 import json
-import os
+import signal
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import yaml
-from conftest import ROOT, files, statuses
+from conftest import SERVER, files, statuses
 
 from experiments.common import config
 from scripts import wandb_sweep
@@ -42,103 +42,71 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def toy(folder: Path, tracking: str, body: str) -> None:
-    """Run a program that has ``settings(**fields)`` of the toy task with a tracker."""
-    program = f"""
-import forked
-from types import SimpleNamespace
-from experiments import toy
-from experiments.check import Kill, attempt
-from experiments.common import config
-from experiments.common.execution import execute
-
-
-def settings(**fields):
-    optimizer = config.Optimizer(name="laprop", lr=0.01, mu=0.9, nu=0.99, epsilon=1e-15)
-    return config.Settings(
-        task_name="toy", task=toy.Config(**fields), optimizer=optimizer, seed=0, scale="paper",
-        figure=None, device="cpu", threads=1, output="outputs", checkpoint_every=0,
-        tracking=config.Tracking(name="{tracking}", mode="offline"),
-    )
-
-
-{body}
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=folder,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode in (0, -9), done.stderr
-
-
-KILLED = "attempt(settings(steps=8), [Kill(4, False)], SimpleNamespace(value=0))"
+def toy(folder: Path, tracking: str, *runs: dict[str, int], killed_after: int | None = None):
+    """A process that runs the toy task with a tracker, see ``forked.tracked``."""
+    process = SERVER.Process(target=forked.tracked, args=(folder, tracking, runs, killed_after))
+    process.start()
+    process.join(120)
+    assert process.exitcode == (0 if killed_after is None else -signal.SIGKILL)
 
 
 # Weights & Biases ---------------------------------------------------------------------------------
 
 
 def test_wandb_offline_holds_all_and_stays_in_the_output_folder(cli: CLI, tmp_path: Path):
+    """Of a batch it gets histograms; of one member scalars, from the vectorised task too."""
     home = tmp_path / "home"
     home.mkdir()
     done = cli(
-        "task=mnist_divergence", "figure=fig01", "scale=smoke", "optimizer=laprop",
-        "optimizer.lr=[0.001,0.003]", "seed=0", "tracking=wandb", "tracking.mode=offline",
-        HOME=str(home), LAPROP_DATA=os.environ.get("LAPROP_DATA", str(data_folder())),
+        "-m", "task=mnist_divergence", "figure=fig01", "scale=smoke", "optimizer=laprop",
+        "optimizer.lr=[0.001,0.003],0.001", "seed=0", "tracking=wandb", "tracking.mode=offline",
+        HOME=str(home), LAPROP_DATA=str(data_folder()),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "finished: 1, diverged: 0, busy: 0, failed: 0"
+    assert done.stdout.splitlines()[-1] == "finished: 2, diverged: 0, busy: 0, failed: 0"
     assert {name.split("/")[0] for name in files(tmp_path)} == {"outputs"}
-    (key,) = statuses(tmp_path / "outputs")
-    (log,) = (tmp_path / "outputs").rglob("*.wandb")
-    settings, history, summary, run = read_wandb(log)
+    output = tmp_path / "outputs"
+    found = {}
+    for log in output.rglob("*.wandb"):
+        settings, *rest = read_wandb(log)
+        found[json.dumps(settings["optimizer"]["lr"])] = log, settings, *rest
+    assert found.keys() == {"[0.001, 0.003]", "0.001"}
+
+    log, settings, history, summary, run = found["[0.001, 0.003]"]
+    folder = output / "mnist_divergence" / run.run_id
     (artifact,) = wandb_artifacts(log)
-    assert (artifact.name, artifact.type) == (f"mnist_divergence-{key}", "run")
-    folder = tmp_path / "outputs" / "mnist_divergence" / key
+    assert (artifact.name, artifact.type) == (f"mnist_divergence-{run.run_id}", "run")
     assert {entry.path: entry.digest for entry in artifact.manifest.contents} == {
         name: base64.b64encode(hashlib.md5((folder / name).read_bytes()).digest()).decode()
         for name in ("config.yaml", "manifest.json", "metrics.jsonl", "summary.json")
     }
-    assert settings["optimizer"]["lr"] == [0.001, 0.003]
     assert settings["seed"] == 0
-    assert (run.run_id, run.run_group, run.job_type) == (key, "fig01", "smoke")
-    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in history] == [row["step"] for row in logged]
-    for row, record in zip(history, logged, strict=True):
+    assert run.run_id in statuses(output)
+    assert (run.run_group, run.job_type) == ("fig01", "smoke")
+    records = logged(folder)
+    assert [row["step"] for row in history] == [record["step"] for record in records]
+    for row, record in zip(history, records, strict=True):
         assert row["train_loss/_type"] == "histogram"
         assert sum(row["train_loss/values"]) == len(record["train_loss"]) == 2
         bins, losses = row["train_loss/bins"], record["train_loss"]
         assert (bins[0], bins[-1]) == pytest.approx((min(losses), max(losses)))
-    assert (summary["step"], summary["train_loss/_type"]) == (logged[-1]["step"], "histogram")
+    assert (summary["step"], summary["train_loss/_type"]) == (records[-1]["step"], "histogram")
 
-
-def test_wandb_gets_the_scalars_of_a_vectorised_task_with_one_member(cli: CLI, tmp_path: Path):
-    done = cli(
-        "task=mnist_divergence", "scale=smoke", "tracking=wandb", "tracking.mode=offline",
-        LAPROP_DATA=os.environ.get("LAPROP_DATA", str(data_folder())),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (key,) = statuses(tmp_path / "outputs")
-    (log,) = (tmp_path / "outputs").rglob("*.wandb")
-    _, history, summary, _ = read_wandb(log)
-    folder = tmp_path / "outputs" / "mnist_divergence" / key
-    records = logged(folder)
-    assert [row["train_loss"] for row in history] == [r["train_loss"][0] for r in records]
+    _, _, history, summary, run = found["0.001"]
+    folder = output / "mnist_divergence" / run.run_id
+    losses = [record["train_loss"] for record in logged(folder)]
+    assert [[row["train_loss"]] for row in history] == losses
     final = json.loads((folder / "summary.json").read_text())
     assert len(final) == 3
     for name, values in final.items():
         assert [summary[name]] == values
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_an_offline_run_of_wandb_that_was_killed_begins_at_its_beginning(tmp_path: Path):
     """Syncing puts the second file in the place of the first."""
-    toy(tmp_path, "wandb", KILLED)
-    toy(tmp_path, "wandb", "execute(settings(steps=8))")
+    toy(tmp_path, "wandb", {"steps": 8}, killed_after=4)
+    toy(tmp_path, "wandb", {"steps": 8})
     logs = sorted((tmp_path / "outputs").rglob("*.wandb"), key=lambda p: p.stat().st_mtime_ns)
     assert len(logs) == 2
     _, history, summary, run = read_wandb(logs[-1])
@@ -151,16 +119,11 @@ def test_an_offline_run_of_wandb_that_was_killed_begins_at_its_beginning(tmp_pat
     assert summary["loss"] == records[-1]["loss"]
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_wandb_takes_scalars_and_closes_a_failed_run(tmp_path: Path):
     """One process, one run after another, as a sweep has them; the second fails."""
-    body = """
-for fail_at in (-1, 3):
-    try:
-        execute(settings(steps=6, explode_at=4, fail_at=fail_at))
-    except RuntimeError:
-        pass
-"""
-    toy(tmp_path, "wandb", body)
+    diverges = {"steps": 6, "explode_at": 4}
+    toy(tmp_path, "wandb", diverges, diverges | {"fail_at": 3})
     logs = sorted((tmp_path / "outputs").rglob("*.wandb"), key=lambda p: p.stat().st_mtime_ns)
     (settings, history, summary, run), (_, short, _, _) = map(read_wandb, logs)
     assert [len(wandb_artifacts(log)) for log in logs] == [1, 0]  # none of the run that failed
@@ -230,10 +193,10 @@ def events(folder: Path) -> Any:
     return EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0}).Reload()
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_tensorboard_has_every_record_once_after_a_kill(tmp_path: Path):
-    toy(tmp_path, "tensorboard", KILLED)
-    toy(tmp_path, "tensorboard", "execute(settings(steps=8, explode_at=6))")
-    toy(tmp_path, "tensorboard", "execute(settings(steps=8))")
+    toy(tmp_path, "tensorboard", {"steps": 8}, killed_after=4)
+    toy(tmp_path, "tensorboard", {"steps": 8, "explode_at": 6}, {"steps": 8})
     ((key, manifest),) = (
         (k, m) for k, m in statuses(tmp_path / "outputs").items() if m["status"] == "finished"
     )

@@ -8,16 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import ROOT, files, statuses, wait_for
-from swept import LAUNCHERS, SEEDS, Sweep
-
-CLI = Callable[..., "subprocess.CompletedProcess[str]"]
-
+from swept import AT_ONCE, LAUNCHERS, SEEDS, Sweep
 
 # Signals ------------------------------------------------------------------------------------------
 
@@ -47,7 +43,7 @@ def test_a_signal_ends_the_workers_too(sweep: Sweep, alone: dict[str, list[bytes
     assert first == "runs under way stop after their step; again to stop now"
     assert last.endswith(f"{len(cut)} interrupted; the same command goes on")
     begun = len(sweep.starts())
-    sweep.to_its_end()
+    sweep.to_its_end(**AT_ONCE)
     assert sweep.numbers() == alone
     assert len(sweep.starts()) - begun == len(SEEDS) - len(runs) + len(cut)
 
@@ -75,13 +71,20 @@ def test_a_second_signal_does_not_wait_for_a_long_step(sweep: Sweep, launcher: s
 # Readers that are gone ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-@pytest.mark.parametrize("gone", ["| head -1", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    ("launcher", "gone"),
+    [
+        ("basic", "| head -1"),
+        ("basic", "2>&-"),
+        ("joblib", "| head -1"),
+        ("joblib", ">&- 2>&-"),
+    ],
+)
 def test_a_sweep_outlives_its_readers(
     sweep: Sweep, alone: dict[str, list[bytes]], launcher: str, gone: str
 ):
     sweep.before = ["sh", "-c", f'"$@" {gone}', "sh"]
-    assert sweep.start(*LAUNCHERS[launcher]).wait(200) == 0, sweep.said()
+    assert sweep.start(*LAUNCHERS[launcher], **AT_ONCE).wait(200) == 0, sweep.said()
     assert sweep.numbers() == alone
 
 
@@ -111,16 +114,17 @@ def test_ctrl_c_ends_a_sweep_whose_reader_it_ends(sweep: Sweep):
         ),
     ],
 )
+@pytest.mark.usefixtures("toy_configs")
 def test_what_one_run_refuses_stops_the_sweep_before_it_begins(
-    cli: CLI, checkout: Path, tmp_path: Path, arguments: tuple[str, ...], line: str
+    main, tmp_path: Path, arguments: tuple[str, ...], line: str
 ):
-    done = cli("-m", *arguments, PYTHONPATH=str(checkout), PYTHONWARNINGS="ignore")
-    assert done.returncode == 2
-    assert re.fullmatch(line, done.stderr.strip())
+    code, _, err = main("-m", *arguments)
+    assert code == 2
+    assert re.fullmatch(line, err.strip())
     assert not statuses(tmp_path / "outputs")
 
 
-def test_status_from_another_terminal(cli: CLI, sweep: Sweep, checkout: Path):
+def test_status_from_another_terminal(sweep: Sweep):
     def status(*arguments: str) -> list[str]:
         done = subprocess.run(
             [sys.executable, "-m", "scripts.status", f"output={sweep.output}", *arguments],
@@ -150,14 +154,15 @@ def test_status_from_another_terminal(cli: CLI, sweep: Sweep, checkout: Path):
 
 def test_a_plan_starts_nothing(sweep: Sweep):
     """By a timed beginning first; then by what a finished run of the same task cost."""
-    assert sweep.start("plan=true", "task.steps=2000", "task.starts=''").wait(200) == 0
+    planned = sweep.start("plan=true", "task.steps=2000", "task.starts=''", **AT_ONCE)
+    assert planned.wait(200) == 0
     lines = (sweep.folder / "out").read_text().splitlines()
     assert lines[0] == "runs: 4 of toy; finished before: 0"
     assert re.fullmatch(r"4 x laprop: each .*, by a beginning of .*", lines[2])
     assert lines[-1] == "nothing was started"
     assert not sweep.output.exists()
 
-    assert sweep.start(seeds=SEEDS[:1]).wait(200) == 0
+    assert sweep.start(seeds=SEEDS[:1], **AT_ONCE).wait(200) == 0
     before = files(sweep.output)
     assert (
         sweep.start("plan=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2").wait(200) == 0
@@ -169,8 +174,8 @@ def test_a_plan_starts_nothing(sweep: Sweep):
     assert files(sweep.output) == before
 
 
-def test_output_folders_are_taken_as_typed(cli: CLI, tmp_path: Path):
+def test_output_folders_are_taken_as_typed(main, tmp_path: Path):
     for name in ("runs of é", "ünï (1)", "it's {here}"):
-        done = cli("task=rosenbrock", "scale=smoke", "threads=1", f"output={name}")
-        assert done.returncode == 0, done.stderr
+        code, _, err = main("task=rosenbrock", "scale=smoke", "threads=1", f"output={name}")
+        assert code == 0, err
         assert len(statuses(tmp_path / name)) == 1

@@ -95,7 +95,10 @@ def restore_into(thing: Any, state: Any, device: torch.device) -> None:
 
 
 def _placed(state: Any, like: Any, device: torch.device) -> Any:
-    """``state`` with its tensors where those of ``like`` are; where it has none, on ``device``."""
+    """``state`` with each tensor on the device of the one in its place in ``like``.
+
+    A tensor that has none in its place goes to ``device``.
+    """
     if isinstance(state, Tensor):
         return state.to(like.device if isinstance(like, Tensor) else device)
     if isinstance(state, dict):

@@ -22,10 +22,12 @@ import pandas as pd
 
 from experiments.common import records
 from experiments.common.checkpoint import write_json
-from experiments.common.config import Settings, composed, decides, expand
+from experiments.common.config import composed, expand
 from experiments.common.execution import FINAL, read_manifest
 from experiments.common.messages import ConfigError
+from experiments.common.overrides import decides
 from experiments.common.records import Results
+from experiments.common.settings import Settings
 from experiments.common.tables import described, logged, rows, varying, with_summary
 from experiments.common.versions import versions
 

@@ -8,27 +8,17 @@ chosen optimizer (``optimizers.<name>``), the task's block for the chosen scale
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib
 import itertools
-import json
 import math
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields, is_dataclass
-from functools import cache, cached_property
-from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from functools import cache
+from typing import Any
 
-from annotated_types import Ge, Interval
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator
 
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.optimizers import (
@@ -38,13 +28,13 @@ from experiments.common.optimizers import (
     checked_optimizer,
     hyperparameters,
 )
-from experiments.common.schedules import Schedule, checked_schedule
+from experiments.common.overrides import choices, names_a_file, of_hydra, options, parsed
+from experiments.common.schedules import checked_schedule
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
-from experiments.common.versions import versions
+from experiments.common.settings import SCALES, Settings, Tracking, lookup, task_module
 
-__all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]  # for tasks, tests
-
-GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
+# What a task's file imports from here besides ConfigError and Settings.
+__all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]
 
 OmegaConf.register_new_resolver(
     "range", lambda start, stop, step=1: list(range(start, stop, step)), replace=True
@@ -55,126 +45,6 @@ OmegaConf.register_new_resolver(
     replace=True,
 )
 
-SCALES = ("paper", "short", "small", "smoke")  # from the largest
-
-
-@settings
-class Tracking:
-    """Where metrics go besides the run's own folder (``configs/tracking``)."""
-
-    name: Literal["none", "tensorboard", "wandb"] = "none"
-    project: str = "laprop"
-    entity: str | None = None
-    mode: Literal["auto", "online", "offline"] = "auto"  # auto: online where an API key is known
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError("must be auto, cpu, cuda or cuda:<index>")
-    return name
-
-
-@settings
-class Settings:
-    """Everything that ``python -m experiments`` takes. ``task`` is the task's own ``Config``."""
-
-    task_name: str
-    task: Any
-    optimizer: Optimizer
-    seed: Axis[Annotated[int, Interval(ge=0, lt=2**63)]]
-    scale: Literal[SCALES]  # type: ignore[valid-type]
-    figure: str | None
-    device: Annotated[str, AfterValidator(_device)]
-    threads: Annotated[int, Ge(1)] | None
-    output: Path
-    checkpoint_every: Nonnegative  # seconds
-    tracking: Tracking
-    schedule: Schedule = Schedule()
-
-    def decisive(self) -> dict[str, Any]:
-        """All settings that decide the result, as plain nested data.
-
-        Fields that stand at a default which their dataclass declares are left out, so that a new
-        field with a default keeps the keys of old runs. An axis of one value is that value.
-        """
-        plain = {
-            "task": {"name": self.task_name, **_plain(self.task)},
-            "optimizer": _plain(self.optimizer),
-            "seed": _plain(self.seed),
-        }
-        if schedule := _plain(self.schedule):
-            plain["schedule"] = schedule
-        for axis in getattr(task_module(self.task_name), "AXES", ()):
-            *group, name = axis.split(".")
-            place = plain[group[0]] if group else plain
-            if isinstance(value := place.get(name), list) and len(value) == 1:
-                place[name] = value[0]
-        return plain
-
-    @cached_property
-    def key(self) -> str:
-        """Sixteen hex digits that name this run; equal settings and versions give equal keys."""
-        identity = {"settings": self.decisive(), "versions": versions(self.task_name)}
-        text = json.dumps(identity, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def folder(self) -> Path:
-        """``<output>/<task>/<key>``."""
-        return self.output / self.task_name / self.key
-
-    def axes(self) -> dict[str, list[Any]]:
-        """The batch axes in the order of the task's ``AXES``, each as a list of values."""
-        values = {}
-        for name in getattr(task_module(self.task_name), "AXES", ()):
-            value = lookup(self, name)
-            values[name] = list(value) if isinstance(value, list | tuple) else [value]
-        return values
-
-    def members(self) -> Iterator[tuple[Any, ...]]:
-        """The product of ``axes()``: one tuple per member of the batch, last axis fastest."""
-        return itertools.product(*self.axes().values())
-
-
-def lookup(settings: Any, dotted: str) -> Any:
-    """``lookup(s, "optimizer.nu")`` is ``s.optimizer.nu``."""
-    for name in dotted.split("."):
-        settings = getattr(settings, name)
-    return settings
-
-
-def tasks() -> list[str]:
-    """Names of all tasks: there is no registry, ``configs/task`` is the list."""
-    return _options("task")
-
-
-def _options(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
-
-
-def task_module(name: str) -> ModuleType:
-    """The module ``experiments.<name>``, imported when first asked for."""
-    return importlib.import_module(f"experiments.{name}")
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries without the fields at their defaults; -0.0 as 0.0."""
-    if is_dataclass(value):
-        plain = {}
-        for field in fields(value):
-            given = getattr(value, field.name)
-            if given != field.default:
-                plain[field.name] = _plain(given)
-        return plain
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value + 0.0 if isinstance(value, float) else value
-
-
-# Composition ------------------------------------------------------------------------------------
-
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
     """Compose the YAML files with ``overrides`` (Hydra's grammar) and validate the result.
@@ -182,7 +52,7 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
     Raises:
         ConfigError: with one line that names the key, the value and what is allowed.
     """
-    for override in map(_parsed, overrides):
+    for override in map(parsed, overrides):
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: several values are a sweep: add -m")
     return _settings(overrides)
@@ -197,11 +67,11 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
     Raises:
         ConfigError: where the figure has no grid at that scale.
     """
-    given = {_parsed(text).key_or_group: text for text in overrides}
+    given = {parsed(text).key_or_group: text for text in overrides}
     if "figure" not in given:
         return [list(overrides)]
     for key in {"figure", "scale"} & given.keys():
-        if _parsed(given[key]).is_sweep_override():
+        if parsed(given[key]).is_sweep_override():
             raise ConfigError(f"{given[key]}: one {key} at a time has a grid")
     base = composed(*(given[key] for key in ("figure", "scale") if key in given))
     if not base.get("figure"):
@@ -242,22 +112,23 @@ def expand(overrides: Sequence[str]) -> list[Settings]:
 def _settings(overrides: Sequence[str]) -> Settings:
     """The settings of one run: those of the files that it names, then the values that it gives.
 
-    Hydra composes the files once for each choice of files, and OmegaConf resolves the references
-    in them once for each choice of what they refer to; the runs of a sweep share both.
+    Composing files and resolving references takes long, so that the runs of a sweep share both:
+    files are composed once for each choice of files, references (``${...}``) are resolved once for
+    each choice of the values that they concern.
     """
-    files = tuple(text for text in overrides if _names_a_file(text))
+    files = tuple(text for text in overrides if names_a_file(text))
     name = _base(*files)["optimizer"]["name"]
     known = hyperparameters(name)
-    values = [text for text in overrides if not (_names_a_file(text) or _of_hydra(text))]
+    values = [text for text in overrides if not (names_a_file(text) or of_hydra(text))]
     for text in values:
-        group, _, field = _parsed(text).key_or_group.partition(".")
+        group, _, field = parsed(text).key_or_group.partition(".")
         if group == "optimizer" and field in HYPERPARAMETERS and field not in known:
             raise ConfigError(f"{text}: {name} has {', '.join(known)} alone")
     first = tuple(text for text in values if _concerns_references(text, files))
     plain = copy.deepcopy(_resolved(files, first))
     for text in values:
         if text not in first:
-            _put(plain, _parsed(text).key_or_group, _parsed(text).value())
+            _put(plain, parsed(text).key_or_group, parsed(text).value())
     for group, inner in plain.items():
         for key, value in (inner if isinstance(inner, dict) else {group: inner}).items():
             if value == "???":
@@ -280,8 +151,8 @@ def _references(*files: str) -> str:
 
 
 def _concerns_references(text: str, files: tuple[str, ...]) -> bool:
-    """Whether a value refers to others, or may be referred to by one of the files."""
-    override = _parsed(text)
+    """Whether a value has a reference in it, or a file may have a reference to it."""
+    override = parsed(text)
     name = override.key_or_group.rpartition(".")[2]
     return "${" in text or isinstance(override.value(), dict) or name in _references(*files)
 
@@ -291,7 +162,7 @@ def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]
     """Composed files and these values without references, ``${...}``; not to be changed."""
     plain = copy.deepcopy(_base(*files))
     for text in values:
-        _put(plain, _parsed(text).key_or_group, _parsed(text).value())
+        _put(plain, parsed(text).key_or_group, parsed(text).value())
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except OmegaConfBaseException as error:
@@ -311,7 +182,7 @@ def _base(*files: str) -> dict[str, Any]:
     OmegaConf.set_struct(config, False)
     for group in ("task", "optimizer", "tracking"):
         if not config.get(group):
-            allowed = ", ".join(_options(group))
+            allowed = ", ".join(options(group))
             raise ConfigError(f"{group}=null: one is needed; allowed are {allowed}")
     name, scale = config.task.name, config.scale
     scales = config.get("scales") or {}
@@ -366,7 +237,8 @@ def _validated(plain: dict[str, Any]) -> Settings:
         "figure": (plain.get("figure") or {}).get("name"),
     }
     result = checked(Settings, values, "")
-    # A list among the task's own settings may be just a list; an optimizer's field or the seed not.
+    # A task's own setting may be a list by nature. A list of seeds or of an optimizer's
+    # hyper-parameter is always a batch, which only a vectorised task can train.
     for key in ("seed", *(f"optimizer.{field.name}" for field in fields(Optimizer))):
         value = lookup(result, key)
         if isinstance(value, list) and key not in getattr(module, "AXES", ()):
@@ -376,18 +248,6 @@ def _validated(plain: dict[str, Any]) -> Settings:
                 f"sweep with -m {key}={','.join(map(shown, value))}"
             )
     return result
-
-
-def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON and YAML hold them; :func:`restored` makes them settings again."""
-    return dict(json.loads(json.dumps(asdict(settings), default=str)))  # paths as text
-
-
-def restored(plain: dict[str, Any]) -> Settings:
-    """The settings that :func:`plain_settings` wrote down, in another process or later."""
-    config = task_module(plain["task_name"]).Config
-    parts = {"task": config, "optimizer": Optimizer, "tracking": Tracking}
-    return Settings(**plain | {name: part(**plain[name]) for name, part in parts.items()})
 
 
 @cache
@@ -413,86 +273,10 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
         raise ConfigError(one_line(error)) from error
 
 
-@cache
-def _parsed(text: str) -> Override:
-    """One override, its grammar and its top-level key checked."""
-    override = _in_grammar(text)
-    key = override.key_or_group
-    first = re.split("[./]", key)[0]
-    known = [field.name for field in fields(Settings) if field.name != "task_name"]
-    value = text.partition("=")[2]
-    if first in HYPERPARAMETERS:
-        raise ConfigError(f"{text}: unknown (did you mean optimizer.{text}?)")
-    if first not in (*known, "hydra"):
-        raise unknown(key, value, first, known)
-    if override.is_delete():
-        raise ConfigError(f"{text}: a setting cannot be taken away, only given another value")
-    if key in GROUPS and not (override.is_sweep_override() or isinstance(override.value(), str)):
-        raise ConfigError(f"{text}: must be one of {', '.join(_options(key))}")
-    if key in [f"{group}.name" for group in GROUPS]:
-        raise ConfigError(f"{key}={value}: is chosen by {key.removesuffix('.name')}={value}")
-    return override
-
-
-def _in_grammar(text: str) -> Override:
-    """One override by Hydra's grammar, which knows no letters beyond ASCII outside of quotes.
-
-    Where it cannot read a path or such letters, they are taken as they were typed.
-    """
-    try:
-        return OverridesParser.create().parse_overrides([text])[0]
-    except OverrideParseException as error:
-        key, equals, value = text.partition("=")
-        if equals and key.isascii() and (key == "output" or not value.isascii()):
-            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            return OverridesParser.create().parse_overrides([f"{key}='{quoted}'"])[0]
-        raise ConfigError(
-            f"{text}: not key=value in Hydra's grammar ({str(error).splitlines()[0]}); "
-            "quote a value that has = , or brackets in it"
-        ) from None
-
-
-def choices(text: str) -> list[str]:
-    """The overrides of a single value that an override stands for: one, or those of its sweep.
-
-    Raises:
-        ConfigError: for a sweep that has no list of values.
-    """
-    override = _parsed(text)
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [text]
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-        names = override.value().filter(_options(override.key_or_group))  # type: ignore[union-attr]
-        return [f"{key}={name}" for name in names]
-    if not override.is_discrete_sweep():
-        raise ConfigError(
-            f"{text}: an interval has no list of values; allowed are a,b,c and range()"
-        )
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
-def decides(override: str) -> bool:
-    """Whether an override changes which runs there are, beyond naming the figure and the scale."""
-    return re.split("[./=]", _parsed(override).key_or_group)[0] in (
-        *("task", "optimizer", "schedule", "seed"),
-    )
-
-
-def _names_a_file(override: str) -> bool:
-    """Whether it chooses a file of ``configs``, or the scale, which chooses a block of one."""
-    return _parsed(override).key_or_group in (*GROUPS, "scale")
-
-
-def _of_hydra(override: str) -> bool:
-    """Whether it is a setting of Hydra itself, ``hydra/launcher=joblib``."""
-    return _parsed(override).key_or_group.startswith("hydra")
-
-
 def hydra_settings(overrides: Sequence[str]) -> DictConfig:
     """Hydra's own settings of a command line, for its launchers.
 
     Raises:
         ConfigError: for a launcher that is not there.
     """
-    return composed(*(o for o in overrides if _of_hydra(o)), with_hydra=True)
+    return composed(*(o for o in overrides if of_hydra(o)), with_hydra=True)

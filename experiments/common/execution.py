@@ -19,10 +19,11 @@ from filelock import FileLock, Timeout
 
 from experiments.common import progress
 from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
-from experiments.common.config import ConfigError, Settings, plain_settings, task_module
+from experiments.common.messages import ConfigError
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
+from experiments.common.settings import Settings, plain_settings, task_module
 from experiments.common.status import FINAL, read_manifest
 from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions

@@ -35,9 +35,9 @@ from filelock import FileLock
 
 import laprop
 from experiments.common import ROOT
-from experiments.common.config import ConfigError, Settings
-from experiments.common.messages import shown
+from experiments.common.messages import ConfigError, shown
 from experiments.common.run import Run
+from experiments.common.settings import Settings
 from experiments.common.versions import versions
 
 PLUGIN = Path(str(laprop.__file__)).parent / "fairseq_plugin"
@@ -146,7 +146,7 @@ def optimizer(settings: Settings) -> list[str]:
     """The optimizer of the settings on fairseq's command line.
 
     Raises:
-        ConfigError: for an option of adam's.
+        ConfigError: for an option with adam, since fairseq's adam has none.
     """
     h = settings.optimizer
     options = {"amsgrad": h.name == "amsprop"} | (h.options or {})
@@ -305,9 +305,9 @@ class _Training:
 def _whole(folder: Path, saved: int) -> list[Path]:
     """fairseq's checkpoints, oldest first, without those that a kill cut off: they are deleted.
 
-    fairseq writes the first of two, whose name ends in its update, under another name, but copies
-    ``checkpoint_last.pt`` in place; at the end of an epoch it writes that one alone. Files have
-    no time that could be trusted: clocks jump.
+    fairseq writes ``checkpoint_<epoch>_<update>.pt`` under another name and renames it, but then
+    copies it to ``checkpoint_last.pt`` in place, which a kill can cut off. At the end of an epoch
+    it writes ``checkpoint_last.pt`` alone. The times of files are not used, since clocks jump.
 
     Args:
         folder: where they are.

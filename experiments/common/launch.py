@@ -1,8 +1,8 @@
-"""Handing runs to Hydra's launchers (one process, joblib, submitit, Ray), and ending them.
+"""Hand runs to Hydra's launchers (one process, joblib, submitit, Ray), and end them.
 
-The runs are composed and validated already. A job carries the settings of one run as JSON, and
-nothing in it is composed again: the launchers ask :class:`Jobs` for a job's configuration, where
-else Hydra's own loader would compose the YAML files once more.
+The settings of every run are complete before a launcher starts. A job is one run's settings as
+JSON. Launchers ask a loader for the configuration of each job; :class:`Jobs` takes the place of
+Hydra's own loader, which would read and compose the YAML files again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiments.common.config import Settings, plain_settings, restored
 from experiments.common.execution import execute, failure
 from experiments.common.progress import process
 from experiments.common.run import Interrupted
+from experiments.common.settings import Settings, plain_settings, restored
 from experiments.common.status import State, Sweep, read_manifest
 from experiments.common.terminal import lasting_streams, say
 
@@ -38,7 +38,7 @@ PATIENCE = 5.0  # seconds that runs have to write down that they were ended at o
 
 
 class Jobs:
-    """What a launcher takes for Hydra's loader: a job's override is the job itself."""
+    """Takes the place of Hydra's loader: the one override of a job is the job itself, as JSON."""
 
     def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
         """The launcher's configuration with the job in it."""
@@ -55,7 +55,7 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
     Args:
         every: the runs.
         hydra: see :func:`config.hydra_settings`.
-        sweep: of which they are a part.
+        sweep: the sweep that the runs belong to.
     """
     if not every:
         return
@@ -78,7 +78,7 @@ def run_job(config: DictConfig) -> None:
     job: dict[str, Any] = json.loads(config.job)
     if worker := process() != job["parent"]:
         lasting_streams()
-        with suppress(ValueError):  # Ctrl-C is for the parent, which tells us by SIGTERM
+        with suppress(ValueError):  # Ctrl-C is for the parent, which ends workers by SIGTERM
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = restored(job["settings"])
     cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sees to it by itself

@@ -61,9 +61,9 @@ class Optimizer:
     """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
 
     An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
-    ``options`` are further arguments of its class, where they depart from what the optimizer's rule
-    or else the class has. ``definition`` is what the file says of the class. It is None for an
-    optimizer with a rule in ``laprop.functional``, which is what its name says.
+    ``options`` are further arguments of its class, without those at their default. ``definition``
+    is what the file says of the class (``_target_``, ``names``, ``decay``). It is None for an
+    optimizer with a rule in ``laprop.functional``, since the name alone says which rule that is.
     """
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
@@ -79,7 +79,7 @@ class Optimizer:
 
 @settings
 class Name:
-    """The name alone, which says what else there may be."""
+    """The name alone; it is checked first, because it decides which other settings there are."""
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
 
@@ -221,7 +221,7 @@ class _Class:
         return value if index is None else value[index]
 
     def implied(self) -> dict[str, Any]:
-        """Options that an optimizer has by its name: the variant of its rule."""
+        """Options that make the class follow the rule of this name: ``amsgrad`` for amsprop."""
         rule = ALGORITHMS.get(self.name)
         if rule is None:
             return {}
@@ -299,9 +299,9 @@ def rule(of: Optimizer, lr_changes: bool) -> tuple[Algorithm, dict[str, Any]]:
 
     Args:
         of: an optimizer that has a rule.
-        lr_changes: whether the learning rate is scheduled. Then a rule of LaProp's family has it
-            inside the momentum, as the class has by default; as long as it is constant that makes
-            no difference but rounding.
+        lr_changes: whether the learning rate is scheduled. If so, the rules of LaProp's family
+            multiply by it inside the momentum, as the class does by default. For a constant rate
+            both ways differ by rounding alone.
 
     Returns:
         the rule, and what its ``step`` takes besides the hyper-parameters.
@@ -421,7 +421,7 @@ def _refuse_options(of: Optimizer, kind: _Class, task: ModuleType, task_name: st
 
 
 def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_name: str) -> None:
-    """Refuse a weight decay that would not be made, or not as the settings say."""
+    """Refuse a weight decay that the optimizer would leave out, or scale against the settings."""
     if not of.weight_decay or getattr(task, "OWN_DECAY", False):
         return
     if getattr(task, "OPTIONS", None) == ():
@@ -463,5 +463,5 @@ def _construct(of: Optimizer, kind: _Class) -> None:
 
 
 def _first(value: Any) -> Any:
-    """The value, or the first of an axis."""
+    """The value itself, or the first one of a list."""
     return value[0] if isinstance(value, list) else value

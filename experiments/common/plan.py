@@ -24,9 +24,9 @@ from typing import Any
 import psutil
 
 from experiments.common import data, progress
-from experiments.common.config import Settings, Tracking, plain_settings, restored
 from experiments.common.launch import run_one
 from experiments.common.records import RESULTS
+from experiments.common.settings import Settings, Tracking, plain_settings, restored
 from experiments.common.status import FINAL, duration, read_manifest
 from experiments.common.terminal import say
 from experiments.common.versions import sources
@@ -215,7 +215,7 @@ def weight(folder: Path) -> int:
 
 
 def needed(task: str) -> set[str]:
-    """The artefacts that a task's program names; which of them it takes, its settings may say."""
+    """The artefacts that a task's program names; a run's settings may need only some of them."""
     text = " ".join(
         file.read_text() for name, file in sources(task).items() if ".common." not in name
     )

@@ -50,10 +50,10 @@ from experiments.common.checkpoint import (
     state_of,
     write_json,
 )
-from experiments.common.config import HYPERPARAMETERS, Settings, task_module
-from experiments.common.optimizers import by_rule, rule, torch_optimizer
+from experiments.common.optimizers import HYPERPARAMETERS, by_rule, rule, torch_optimizer
 from experiments.common.progress import Progress
 from experiments.common.schedules import Course, Follower, own_schedule, updates
+from experiments.common.settings import Settings, task_module
 from experiments.common.tracking import tracker
 from laprop.functional import Algorithm
 
@@ -145,7 +145,7 @@ class Run:
         self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
         self._metrics.seek(0, os.SEEK_END)
         self._tracker = tracker(settings, _records(self.folder / "metrics.jsonl"))
-        self._seed_globals()  # after the tracker: what it draws is its own affair
+        self._seed_globals()  # after the tracker, which may draw random numbers
 
     # Randomness and optimizer
 
@@ -304,7 +304,7 @@ class Run:
         self._summary, self._best = saved["summary"], saved.get("best", {})
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
-        if "updates" not in saved:  # of before runs counted them: it was at the end of a step
+        if "updates" not in saved:  # of an older program; it stood at the end of a step
             saved["updates"] = [self._step * (self._updates or 0) // total] * len(self._followers)
         for follower, update in zip(self._followers, saved["updates"], strict=True):
             follower.update = update
@@ -320,7 +320,7 @@ class Run:
         random.setstate(saved["python"])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """In the loop the next step boundary answers; elsewhere, and if asked again, at once."""
+        """Stop after this step; outside the loop, and at a second signal, stop at once."""
         if not self._looping or self._signal is not None:
             raise Interrupted(128 + number)
         self._signal = number

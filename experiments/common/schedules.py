@@ -1,7 +1,7 @@
 """How lr, mu and nu change in the course of a training: ``schedule.lr``, ``.mu``, ``.nu``.
 
 All times are numbers of updates, that is of steps of the optimizer. An update's values depend on
-its number alone, so that a resumed run and one member of a batch have those of an undisturbed one.
+its number alone, so that a resumed run and one member of a batch get those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ USES = {
 
 @settings
 class LrSchedule:
-    """``optimizer.lr`` times a factor that begins at 1, or at the end of the warm-up is 1.
+    """A factor of ``optimizer.lr``: it begins at 1, or rises to 1 in a warm-up.
 
-    A weight decay that the settings do not scale by lr has the same factor (B.3).
+    A weight decay that the settings do not scale by lr is multiplied by the same factor (B.3).
 
     Attributes:
         shape: ``linear`` and ``cosine`` change from 1 to ``end``, ``steps`` at each milestone.
@@ -192,7 +192,7 @@ class Follower:
             {name: self._get(group, name) for name in course.changing}
             for group in optimizer.param_groups
         ]
-        # A class with the option does as the paper where the option is off.
+        # A class that has the option decay_by_lr makes the paper's decay where it is off.
         unscaled = "decay_by_lr" in optimizer.defaults and not settings.decay_by_lr
         self._decays = [
             group["weight_decay"] if unscaled else None for group in optimizer.param_groups
@@ -265,9 +265,12 @@ def checked_schedule(
             else (f"schedule.{name}.warmup={part.warmup}")
         )
         if not getattr(task, "SCHEDULED", True) or (vectorised(task) and total is None):
-            raise ConfigError(f"{setting}: {task_name} has a schedule of its own or none")
+            raise ConfigError(
+                f"{setting}: {task_name} does not follow schedule.*; its hyper-parameters are "
+                "constant or have a schedule of their own"
+            )
         if vectorised(task) and not by_rule(optimizer, task):
-            raise ConfigError(f"{setting}: {task_name} follows none with {optimizer}")
+            raise ConfigError(f"{setting}: {task_name} does not follow schedule.* with {optimizer}")
         if name not in (known := hyperparameters(optimizer)):
             raise ConfigError(f"{setting}: {optimizer} has {', '.join(known)} alone")
         if "over" in USES[part.shape] and part.over is None and total is None:

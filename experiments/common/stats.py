@@ -1,12 +1,13 @@
 """Intervals and tests that figures and claims share. All intervals are 95 %, two-sided.
 
-Each function says below how many seeds its method no longer covers; there it gives no interval, and
-nothing can be decided. ``tests/test_stats.py`` simulates the coverage of each.
+Each function says how many seeds its method needs. With fewer it gives no interval, and nothing can
+be decided. ``tests/test_stats.py`` simulates the coverage of each.
 
-A verdict rests on p-values. A test of one interval has half of :data:`ALPHA` on either side: it
-decides where the printed interval does. A claim about all of several cells is true where every cell
-is (their tests need no correction, since all must reject), and false where some cell is false,
-which takes Holm's correction; a claim that there is such a cell is the other way round.
+A verdict rests on p-values. A test of one interval has half of :data:`ALPHA` on either side, so
+that it decides where the printed interval does. A claim about all of several cells holds where the
+test of every cell says so; this needs no correction. It fails where the test of some cell says so,
+with Holm's correction for the number of cells. For a claim that there is such a cell it is the
+reverse.
 """
 
 from __future__ import annotations
@@ -225,11 +226,11 @@ def maxima_by_chance(
 ) -> float:
     """How often chance alone puts the maxima of two noisy curves as far apart: a p-value.
 
-    A maximum of many values is high by luck too, the more so the more they scatter. Under the null
-    hypothesis both curves are the mean of the two after smoothing; what each scatters around its
-    own smoothing, at that time, is drawn anew with a random sign (wild bootstrap), for either curve
-    from both. A value that takes part in its own smoothing hides the share h of its scatter, which
-    dividing by (1-h)^1.5 makes up for: the test then keeps its level at 30 points a curve.
+    A maximum of many values is high by luck too, the more so the more they scatter. The null
+    hypothesis is that both curves scatter around the mean of their smoothed versions. A resampled
+    curve is that mean plus, at each time, the residual of one of the two curves with a random sign
+    (wild bootstrap). A value has a share h in its own smoothed value, which makes its residual too
+    small; it is divided by (1-h)^1.5, with which the test keeps its level at 30 points a curve.
 
     Args:
         a, b: values at the same times.

@@ -1,4 +1,4 @@
-"""What has become of a sweep's runs, by what they wrote; the same for every launcher and node.
+"""How the runs of a sweep stand, by the files that they write; alike for every launcher and node.
 
 A sweep leaves a record of its runs in ``<output>/.sweep/<name>.json``. Everything else is read
 from the runs' own folders, so that any process that sees the output folder can say how it stands.
@@ -23,7 +23,7 @@ from experiments.common import progress
 from experiments.common.messages import shown
 
 if TYPE_CHECKING:
-    from experiments.common.config import Settings
+    from experiments.common.settings import Settings
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 RECORDS = ".sweep"  # folder of the records below the output folder
@@ -96,7 +96,7 @@ def _result(folder: Path, name: str | None) -> str:
 
 
 def lives(process: dict[str, Any]) -> bool:
-    """Whether the process of a run is there; of another machine's nobody knows, so it is."""
+    """Whether the process of a run is alive; one on another machine counts as alive."""
     return process["host"] != socket.gethostname() or psutil.pid_exists(process["pid"])
 
 
@@ -138,7 +138,9 @@ class Sweep:
 
 def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
     """The sweep of these runs, its record written for others to read."""
-    from experiments.common.config import task_module  # imports torch, which reading does not need
+    from experiments.common.settings import (
+        task_module,  # imports torch, which reading does not need
+    )
 
     output = every[0].output
     name = hashlib.sha256(" ".join(s.key for s in every).encode()).hexdigest()[:12]
@@ -181,8 +183,8 @@ def sweeps(output: Path) -> list[Sweep]:
 def labels(every: Sequence[Settings]) -> list[str]:
     """For each run its optimizer and the settings that vary among them: ``laprop nu 0.9 seed 1``.
 
-    What follows from the task and the optimizer, as an epsilon that each has, is left out. Where
-    there are several tasks, a run's stands in front.
+    A setting that is the same in all runs of one task and one optimizer, as each optimizer's own
+    epsilon, is left out. Where there are several tasks, each label begins with the run's.
     """
     flats = []
     for settings in every:

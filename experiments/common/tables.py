@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from experiments.common.config import Settings, lookup
 from experiments.common.execution import FINAL, read_manifest
 from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.optimizers import option_default
 from experiments.common.schedules import Schedule
+from experiments.common.settings import Settings, lookup
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def varying(every: Sequence[Described]) -> dict[str, str]:
     keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in every))
     chosen = []
     for key in keys:
-        known = key.startswith(("optimizer.", "schedule."))  # others are of another version
+        known = key.startswith(
+            ("optimizer.", "schedule.")
+        )  # a task's keys may be of another version of it
         values = {
             json.dumps(_setting(run, key), sort_keys=True)
             for run in every
@@ -110,7 +112,7 @@ def rows(run: Described, axes: Mapping[str, str]) -> pd.DataFrame:
         for name, key in axes.items()
     }
     frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
-    # An optimizer that has no nu, say, is one row of a column of numbers.
+    # An empty column, as the nu of an optimizer that has none, is one of numbers.
     return frame.apply(lambda column: pd.to_numeric(column) if column.isna().all() else column)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import progress
-from experiments.common.config import Settings
+from experiments.common.settings import Settings
 
 FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # of a run's folder, what wandb takes along
 PACKAGES = ("wandb", "tensorboard")  # each tracker is named after the package that it needs
@@ -59,9 +59,9 @@ class Wandb(Tracker):
 
     Runs of one figure form a group; a run's id is its key, so that a resumed run continues the
     same curve (in a sweep of wandb's it is the agent's). A completed run's files go along as an
-    artifact. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later; there
-    a resumed run is a file of its own, which takes the place of the one before and so has to hold
-    the records of both.
+    artifact. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later. There
+    a resumed run writes a new file. Syncing puts it in the place of the old one, so that it has to
+    hold the records of both.
     """
 
     def __init__(self, settings: Settings, records: Iterable[dict[str, Any]]) -> None:
@@ -97,7 +97,8 @@ class Wandb(Tracker):
     def log(self, record: dict[str, Any]) -> None:
         """Send one record.
 
-        Its step is wandb's own, which takes no step twice: what a resumed run repeats is dropped.
+        wandb counts by the record's step and takes each step once, so that what a resumed run
+        repeats is dropped.
         """
         import wandb
 

@@ -57,7 +57,11 @@ class Watch:
             self.look()
 
     def look(self) -> list[State]:
-        """Look once, and say what is new; how each run stands, those not begun anew as waiting."""
+        """Print what is new.
+
+        Returns:
+            how each run stands; one that this sweep has not begun counts as waiting.
+        """
         with self._one_at_a_time:
             self._look()
             return list(self._states)

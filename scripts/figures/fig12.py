@@ -74,7 +74,7 @@ def maps(
     for row, (column, name) in zip(axes, columns.items(), strict=True):
         stable = runs[~runs.diverged]
         mean = stable.groupby(["optimizer", "mu", "nu"])[column].mean() * scale
-        # The worst cells would leave one colour for all the others.
+        # Else the worst cells would leave one colour for all the others.
         low, high = np.nanquantile(mean, [0.05, 0.95])
         for axis, optimizer in zip(row, OPTIMIZERS, strict=True):
             cells = runs[runs.optimizer == optimizer].groupby(["nu", "mu"])

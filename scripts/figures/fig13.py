@@ -57,7 +57,7 @@ def rise(results: Results, optimizer: str) -> Estimate:
 
 
 def cifar_test_loss(results: Results, optimizer: str, margin: float) -> Measured:
-    """Adam's rises; LaProp's does not, that is by less than the ``margin``."""
+    """Adam's final test loss rises with nu; LaProp's rises by less than ``margin``."""
     found = rise(results, optimizer)
     held = decide(found.below(margin), found.above(margin)) if margin else every_above([found])
     return Measured(

@@ -65,7 +65,7 @@ def final(results: Results, first: float, later: float | None) -> pd.Series:
 
 
 def small_then_large(results: Results) -> Measured:
-    """Better than either nu all along, and than the two exchanged."""
+    """A small nu and then a large one is better than either all along, and than the reverse."""
     found = {
         f"nu {SMALL:g}": log_ratio(final(results, SMALL, LARGE), final(results, SMALL, None)),
         f"nu {LARGE:g}": log_ratio(final(results, SMALL, LARGE), final(results, LARGE, None)),

@@ -131,12 +131,12 @@ def direction_kept(results: Results) -> Measured:
 
 
 def recommended_adam(results: Results) -> pd.Series:
-    """The same of Adam."""
+    """Adam's update with the exception at the pairs that section 3.2 recommends."""
     return _recommended(after(results, "adam"))
 
 
 def direction_closed_form(results: Results) -> Measured:
-    """The largest exception against the limit of an infinite one."""
+    """The update at the largest exception agrees with the limit of an infinite one."""
     runs = results.runs[results.runs["size"] == results.runs["size"].max()]
     gap = (runs.update_after - runs.update_closed).abs().max()
     size = runs["size"].max()

@@ -141,7 +141,7 @@ def _largest(results: Results, optimizer: str) -> pd.DataFrame:
 
 
 def laprop_update_bounded(results: Results) -> Measured:
-    """Proposition 1."""
+    """Proposition 1: no update of LaProp is above the bound."""
     cells = _largest(results, "laprop")
     share = cells["update"] / cells.bound
     passed = int((share > MARGIN).sum())

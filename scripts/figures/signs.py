@@ -75,7 +75,7 @@ def furthest(results: Results) -> float:
 
 
 def signed_alike(results: Results) -> Measured:
-    """An equivalence at every sigma."""
+    """Both methods take as many steps at every sigma, by equivalence tests."""
     ratios = ratios_of(results)
     margin = math.log(MARGIN)
     inside = [p for r in ratios.values() for p in (r.above(-margin), r.below(margin))]

@@ -94,7 +94,7 @@ def distances(results: Results, optimizer: str, limit: str) -> pd.DataFrame:
 
 
 def become(results: Results, limit: str, optimizers: list[str]) -> Measured:
-    """Each optimizer becomes what stands at the limit."""
+    """Each optimizer becomes the method that Table 1 has at this limit."""
     text, held, worst = [], True, 0.0
     for optimizer in optimizers:
         table = distances(results, optimizer, limit)

@@ -69,7 +69,7 @@ def range_wider(results: Results) -> Measured:
 
 
 def adam_settings_work(results: Results) -> Measured:
-    """At each setting that is good for Adam LaProp is as good, by the means over seeds."""
+    """At each setting that is good for Adam, LaProp is as good, by the means over seeds."""
     table = means(results)
     good = table[table["adam"] <= WITHIN * table["adam"].min()]
     ratio = good["laprop"] / good["adam"]

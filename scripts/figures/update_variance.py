@@ -67,7 +67,7 @@ def rises(results: Results) -> pd.DataFrame:
 
 
 def adam_variance_unbounded(results: Results) -> Measured:
-    """It rises about as 1/sqrt(nu)."""
+    """Adam's variance rises about as 1/sqrt(nu) as nu falls."""
     found = rises(results)
     largest = means(results, "adam").max(axis=None)
     text = ", ".join(
@@ -82,7 +82,7 @@ def adam_variance_unbounded(results: Results) -> Measured:
 
 
 def laprop_variance_bounded(results: Results) -> Measured:
-    """The two smallest nu agree, and nothing is above the bound."""
+    """LaProp's variance agrees at the two smallest nu, and is nowhere above the bound."""
     table = means(results, "laprop")
     change = (table.iloc[:, 0] / table.iloc[:, 1] - 1).abs().max()
     mu, nu = table.index.to_numpy()[:, None], table.columns.to_numpy()
@@ -96,7 +96,7 @@ def laprop_variance_bounded(results: Results) -> Measured:
 
 
 def variance_formula(results: Results) -> Measured:
-    """Mean over seeds against the derived value."""
+    """The mean variance over seeds agrees with the derived value."""
     runs = results.runs[results.runs.nu >= EXACT_FROM * (1 - 1e-9)]
     by = runs.groupby(["optimizer", "mu", "nu"])
     gap = (by.variance.mean() / by.variance_exact.first() - 1).abs()

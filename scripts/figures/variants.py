@@ -85,7 +85,7 @@ def _told(results: Results, variant: str, plain: str) -> str:
 
 
 def no_advantage(results: Results, variant: str) -> Measured:
-    """The interval of its loss over LaProp's is not wholly below the margin."""
+    """The interval of the variant's loss over LaProp's is not wholly below the margin."""
     ratio = against(results, variant, "laprop")
     return Measured(
         f"{NAMES[variant]}'s final loss over LaProp's: {_told(results, variant, 'laprop')}",
@@ -95,7 +95,7 @@ def no_advantage(results: Results, variant: str) -> Measured:
 
 
 def repair_harms(results: Results, repaired: str, plain: str) -> Measured:
-    """Its loss is above that of the plain one."""
+    """The loss of the variant is above that of the optimizer that it changes."""
     ratio = against(results, repaired, plain)
     return Measured(
         f"{NAMES[repaired]}'s final loss over {NAMES[plain]}'s: {_told(results, repaired, plain)}",

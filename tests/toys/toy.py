@@ -1,5 +1,6 @@
 """A small torch.nn task for the tests: every kind of state that a resumed run must get back."""
 
+import os
 import random
 import time
 from typing import Annotated
@@ -21,7 +22,8 @@ class Config:
         steps: of training.
         explode_at: step whose loss is NaN; -1: none.
         fail_at: step that raises unless the file ``mended`` lies in the run's folder; -1: none.
-        pause: seconds that a step takes besides.
+        pause: seconds that a step takes besides; TOY_PAUSE in the environment takes its place, and
+            leaves the run's key as it is.
         starts: file to which each start of a training adds its key; empty: none.
     """
 
@@ -71,6 +73,6 @@ def train(cfg: Config, run: Run) -> None:
             raise RuntimeError("this step fails\nas it was told to")
         if run.diverged(loss, step):
             break
-        time.sleep(cfg.pause)
+        time.sleep(float(os.environ.get("TOY_PAUSE", cfg.pause)))
     run.summary(weights=best["nested"]["weights"][0].sum())
     run.table("layers", pd.DataFrame({"layer": [0, 3], "size": [8, 1]}))

@@ -1,0 +1,99 @@
+"""One override of the command line, ``optimizer.nu=0.9``: its grammar, which is Hydra's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from functools import cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import OverrideParseException
+
+from experiments.common.messages import ConfigError, unknown
+from experiments.common.optimizers import HYPERPARAMETERS
+from experiments.common.schema import CONFIGS
+from experiments.common.settings import Settings
+
+GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
+
+
+def options(group: str) -> list[str]:
+    """Names of the files in a folder of ``configs``; there is no other registry."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+
+
+@cache
+def parsed(text: str) -> Override:
+    """One override, its grammar and its top-level key checked."""
+    override = _in_grammar(text)
+    key = override.key_or_group
+    first = re.split("[./]", key)[0]
+    known = [field.name for field in fields(Settings) if field.name != "task_name"]
+    value = text.partition("=")[2]
+    if first in HYPERPARAMETERS:
+        raise ConfigError(f"{text}: unknown (did you mean optimizer.{text}?)")
+    if first not in (*known, "hydra"):
+        raise unknown(key, value, first, known)
+    if override.is_delete():
+        raise ConfigError(f"{text}: a setting cannot be taken away, only given another value")
+    if key in GROUPS and not (override.is_sweep_override() or isinstance(override.value(), str)):
+        raise ConfigError(f"{text}: must be one of {', '.join(options(key))}")
+    if key in [f"{group}.name" for group in GROUPS]:
+        raise ConfigError(f"{key}={value}: is chosen by {key.removesuffix('.name')}={value}")
+    return override
+
+
+def _in_grammar(text: str) -> Override:
+    """One override by Hydra's grammar, which knows no letters beyond ASCII outside of quotes.
+
+    A path, or a value with such letters, that the grammar cannot read is taken as it was typed.
+    """
+    try:
+        return OverridesParser.create().parse_overrides([text])[0]
+    except OverrideParseException as error:
+        key, equals, value = text.partition("=")
+        if equals and key.isascii() and (key == "output" or not value.isascii()):
+            quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+            return OverridesParser.create().parse_overrides([f"{key}='{quoted}'"])[0]
+        raise ConfigError(
+            f"{text}: not key=value in Hydra's grammar ({str(error).splitlines()[0]}); "
+            "quote a value that has = , or brackets in it"
+        ) from None
+
+
+def choices(text: str) -> list[str]:
+    """The overrides with one value each that an override stands for: itself, or one per value.
+
+    Raises:
+        ConfigError: for a sweep that has no list of values.
+    """
+    override = parsed(text)
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [text]
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        names = override.value().filter(options(override.key_or_group))  # type: ignore[union-attr]
+        return [f"{key}={name}" for name in names]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{text}: an interval has no list of values; allowed are a,b,c and range()"
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def decides(override: str) -> bool:
+    """Whether an override changes which runs there are, beyond naming the figure and the scale."""
+    return re.split("[./=]", parsed(override).key_or_group)[0] in (
+        *("task", "optimizer", "schedule", "seed"),
+    )
+
+
+def names_a_file(override: str) -> bool:
+    """Whether an override chooses a file of ``configs``, or the scale, a block within a file."""
+    return parsed(override).key_or_group in (*GROUPS, "scale")
+
+
+def of_hydra(override: str) -> bool:
+    """Whether an override is a setting of Hydra itself, ``hydra/launcher=joblib``."""
+    return parsed(override).key_or_group.startswith("hydra")

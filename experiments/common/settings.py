@@ -1,0 +1,146 @@
+"""The settings of a run: what ``python -m experiments`` takes, and the key that they make.
+
+``experiments.common.config`` makes them from YAML files and the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Interval
+from pydantic import AfterValidator
+
+from experiments.common.optimizers import Optimizer
+from experiments.common.schedules import Schedule
+from experiments.common.schema import Axis, Nonnegative, settings
+from experiments.common.versions import versions
+
+SCALES = ("paper", "short", "small", "smoke")  # from the largest
+
+
+@settings
+class Tracking:
+    """Where metrics go besides the run's own folder (``configs/tracking``)."""
+
+    name: Literal["none", "tensorboard", "wandb"] = "none"
+    project: str = "laprop"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"  # auto: online where an API key is known
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("must be auto, cpu, cuda or cuda:<index>")
+    return name
+
+
+@settings
+class Settings:
+    """Everything that ``python -m experiments`` takes. ``task`` is the task's own ``Config``."""
+
+    task_name: str
+    task: Any
+    optimizer: Optimizer
+    seed: Axis[Annotated[int, Interval(ge=0, lt=2**63)]]
+    scale: Literal[SCALES]  # type: ignore[valid-type]
+    figure: str | None
+    device: Annotated[str, AfterValidator(_device)]
+    threads: Annotated[int, Ge(1)] | None
+    output: Path
+    checkpoint_every: Nonnegative  # seconds
+    tracking: Tracking
+    schedule: Schedule = Schedule()
+
+    def decisive(self) -> dict[str, Any]:
+        """All settings that decide the result, as plain nested data.
+
+        Fields at the default of their dataclass are left out, so that a new field with a default
+        keeps the keys of old runs. A batch axis that is a list of one value counts as that value.
+        """
+        plain = {
+            "task": {"name": self.task_name, **_plain(self.task)},
+            "optimizer": _plain(self.optimizer),
+            "seed": _plain(self.seed),
+        }
+        if schedule := _plain(self.schedule):
+            plain["schedule"] = schedule
+        for axis in getattr(task_module(self.task_name), "AXES", ()):
+            *group, name = axis.split(".")
+            place = plain[group[0]] if group else plain
+            if isinstance(value := place.get(name), list) and len(value) == 1:
+                place[name] = value[0]
+        return plain
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hex digits that name this run; equal settings and versions give equal keys."""
+        identity = {"settings": self.decisive(), "versions": versions(self.task_name)}
+        text = json.dumps(identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> Path:
+        """``<output>/<task>/<key>``."""
+        return self.output / self.task_name / self.key
+
+    def axes(self) -> dict[str, list[Any]]:
+        """The batch axes in the order of the task's ``AXES``, each as a list of values."""
+        values = {}
+        for name in getattr(task_module(self.task_name), "AXES", ()):
+            value = lookup(self, name)
+            values[name] = list(value) if isinstance(value, list | tuple) else [value]
+        return values
+
+    def members(self) -> Iterator[tuple[Any, ...]]:
+        """The product of ``axes()``: one tuple per member of the batch, last axis fastest."""
+        return itertools.product(*self.axes().values())
+
+
+def lookup(settings: Any, dotted: str) -> Any:
+    """``lookup(s, "optimizer.nu")`` is ``s.optimizer.nu``."""
+    for name in dotted.split("."):
+        settings = getattr(settings, name)
+    return settings
+
+
+def task_module(name: str) -> ModuleType:
+    """The module ``experiments.<name>``, imported when first asked for."""
+    return importlib.import_module(f"experiments.{name}")
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries without the fields at their defaults; -0.0 as 0.0."""
+    if is_dataclass(value):
+        plain = {}
+        for field in fields(value):
+            given = getattr(value, field.name)
+            if given != field.default:
+                plain[field.name] = _plain(given)
+        return plain
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value + 0.0 if isinstance(value, float) else value
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as JSON and YAML hold them; :func:`restored` makes them settings again."""
+    return dict(json.loads(json.dumps(asdict(settings), default=str)))  # paths as text
+
+
+def restored(plain: dict[str, Any]) -> Settings:
+    """The settings that :func:`plain_settings` wrote down, in another process or later."""
+    config = task_module(plain["task_name"]).Config
+    parts = {"task": config, "optimizer": Optimizer, "tracking": Tracking}
+    return Settings(**plain | {name: part(**plain[name]) for name, part in parts.items()})
