@@ -214,15 +214,20 @@ def sweep(checkout: Path, tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def alone(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
-    """The numbers of a sweep that nothing befell."""
+def undisturbed(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished sweep that nothing befell."""
     import swept
 
     sweep = swept.Sweep(checkout, tmp_path_factory.mktemp("alone"))
     sweep.to_its_end(**swept.AT_ONCE)
-    numbers = sweep.numbers()
-    assert len(numbers) == len(swept.SEEDS)
-    return numbers
+    assert len(sweep.finished()) == len(swept.SEEDS)
+    return sweep
+
+
+@pytest.fixture(scope="session")
+def alone(undisturbed: Any) -> dict[str, list[bytes]]:
+    """The numbers of that sweep."""
+    return dict(undisturbed.numbers())
 
 
 SWITCHES = (

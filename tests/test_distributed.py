@@ -3,7 +3,6 @@
 import copy
 import os
 
-import pytest
 import torch
 import torch.distributed as dist
 from conftest import documented
@@ -48,58 +47,63 @@ def assert_close(model, reference):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
-def worker(rank, file, options):
+OPTIONS = (
+    {"lr": 0.01, "weight_decay": 0.01, "amsgrad": True, "centered": True, "centered_warmup": 2},
+    {"lr": torch.tensor(0.01), "weight_decay": 0.01, "foreach": False},
+)
+
+
+def worker(rank, file):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the README's line takes a GPU where there is one
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
     try:
-        reference = build()
-        optimizer = LaProp(reference.parameters(), **options)
-        train(reference, optimizer, lambda step: batch(step).flatten(0, 1))
-
-        replicated = DistributedDataParallel(build())
-        optimizer = LaProp(replicated.parameters(), **options)
-        train(replicated, optimizer, lambda step: batch(step)[rank])
-        assert_close(replicated, reference)
-
-        def shard():
-            model = build()
-            fully_shard(model, mesh=init_device_mesh("cpu", (WORLD,)))
-            return model, LaProp(model.parameters(), **options)
-
-        sharded, optimizer = shard()
-        train(sharded, optimizer, lambda step: batch(step)[rank])
-        assert_close(sharded, reference)
-        state = optimizer.state[next(sharded.parameters())]
-        assert isinstance(state["exp_avg_sq"], DTensor)
-
-        # A checkpoint after step 3, loaded into a new model, goes on as the run that never stopped.
-        first, optimizer = shard()
-        train(first, optimizer, lambda step: batch(step)[rank], range(3))
-        saved = copy.deepcopy(checkpoint.get_state_dict(first, optimizer))
-        second, optimizer = shard()
-        checkpoint.set_state_dict(
-            second, optimizer, model_state_dict=saved[0], optim_state_dict=saved[1]
-        )
-        train(second, optimizer, lambda step: batch(step)[rank], range(3, 6))
-        for a, b in zip(weights(second), weights(sharded), strict=True):
-            assert torch.equal(a, b)
-
-        names = {"model": build()}
-        exec(documented("fully_shard"), names)
-        train(names["model"], names["optimizer"], lambda step: batch(step)[rank], range(1))
-        states = names["optimizer"].state.values()
-        assert len(states) == 4
-        assert all(isinstance(state["exp_avg_sq"], DTensor) for state in states)
+        for options in OPTIONS:
+            trains_alike(rank, options)
     finally:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"lr": 0.01, "weight_decay": 0.01, "amsgrad": True, "centered": True, "centered_warmup": 2},
-        {"lr": torch.tensor(0.01), "weight_decay": 0.01, "foreach": False},
-    ],
-)
-def test_ddp_fsdp_and_checkpoints(options, tmp_path):
-    multiprocessing.spawn(worker, (str(tmp_path / "store"), options), nprocs=WORLD)
+def trains_alike(rank, options):
+    """Every way to train on two processes gives what one process gives."""
+    reference = build()
+    optimizer = LaProp(reference.parameters(), **options)
+    train(reference, optimizer, lambda step: batch(step).flatten(0, 1))
+
+    replicated = DistributedDataParallel(build())
+    optimizer = LaProp(replicated.parameters(), **options)
+    train(replicated, optimizer, lambda step: batch(step)[rank])
+    assert_close(replicated, reference)
+
+    def shard():
+        model = build()
+        fully_shard(model, mesh=init_device_mesh("cpu", (WORLD,)))
+        return model, LaProp(model.parameters(), **options)
+
+    sharded, optimizer = shard()
+    train(sharded, optimizer, lambda step: batch(step)[rank])
+    assert_close(sharded, reference)
+    state = optimizer.state[next(sharded.parameters())]
+    assert isinstance(state["exp_avg_sq"], DTensor)
+
+    # A checkpoint after step 3, loaded into a new model, goes on as the run that never stopped.
+    first, optimizer = shard()
+    train(first, optimizer, lambda step: batch(step)[rank], range(3))
+    saved = copy.deepcopy(checkpoint.get_state_dict(first, optimizer))
+    second, optimizer = shard()
+    checkpoint.set_state_dict(
+        second, optimizer, model_state_dict=saved[0], optim_state_dict=saved[1]
+    )
+    train(second, optimizer, lambda step: batch(step)[rank], range(3, 6))
+    for a, b in zip(weights(second), weights(sharded), strict=True):
+        assert torch.equal(a, b)
+
+    names = {"model": build()}
+    exec(documented("fully_shard"), names)
+    train(names["model"], names["optimizer"], lambda step: batch(step)[rank], range(1))
+    states = names["optimizer"].state.values()
+    assert len(states) == 4
+    assert all(isinstance(state["exp_avg_sq"], DTensor) for state in states)
+
+
+def test_ddp_fsdp_and_checkpoints(tmp_path):
+    multiprocessing.spawn(worker, (str(tmp_path / "store"),), nprocs=WORLD)

@@ -135,7 +135,7 @@ def test_hydra_train_takes_the_plugin_to_the_same_losses(smoke: Settings, tmp_pa
 # Kill and resume ---------------------------------------------------------------------------------
 
 LONG = (
-    *SMOKE, "task.test_pairs=0", "task.updates=240", "task.decay_until=240", "task.save_every=30",
+    *SMOKE, "task.test_pairs=0", "task.updates=120", "task.decay_until=120", "task.save_every=15",
 )  # fmt: skip
 
 
@@ -177,9 +177,9 @@ def test_killed_at_any_end_it_goes_on_to_the_same_numbers(smoke: Settings, tmp_p
         return path.exists() and f'"step": {update},' in path.read_text()
 
     for victim, number, update in (
-        ("ours", signal.SIGKILL, 50),
-        ("fairseq", signal.SIGKILL, 110),
-        ("ours", signal.SIGTERM, 170),
+        ("ours", signal.SIGKILL, 25),
+        ("fairseq", signal.SIGKILL, 55),
+        ("ours", signal.SIGTERM, 85),
     ):
         ours = start()
         wait_for(lambda update=update: logged(update))
@@ -194,7 +194,7 @@ def test_killed_at_any_end_it_goes_on_to_the_same_numbers(smoke: Settings, tmp_p
             assert manifest(settings)["status"] == "failed"
         else:
             assert ours.returncode in (-signal.SIGKILL, 128 + signal.SIGTERM)
-        assert not logged(240), "it was too fast to be killed"
+        assert not logged(120), "it was too fast to be killed"
     assert execute(settings) == "finished"
     for name in ("metrics.jsonl", "summary.json"):
         assert (settings.folder / name).read_bytes() == (whole.folder / name).read_bytes()

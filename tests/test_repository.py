@@ -56,10 +56,6 @@ def test_the_documented_task_runs_sweeps_records_and_is_found(copy: Path) -> Non
     assert set(table.nu) == {0.9, 0.999}
     assert (table.test_accuracy > 0.5).all()
 
-    wrong = run("python -m experiments task=softmax task.update=3", copy)
-    assert wrong.returncode == 2
-    assert "task.update" in wrong.stderr
-    assert "updates, batch_size" in wrong.stderr
     assert "softmax" in run("python -m experiments --help", copy).stdout
 
 

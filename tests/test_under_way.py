@@ -152,7 +152,7 @@ def test_status_from_another_terminal(sweep: Sweep):
     assert sum(run.endswith("interrupted") for run in runs) == 1
 
 
-def test_a_plan_starts_nothing(sweep: Sweep):
+def test_a_plan_starts_nothing(sweep: Sweep, undisturbed: Sweep):
     """By a timed beginning first; then by what a finished run of the same task cost."""
     planned = sweep.start("plan=true", "task.steps=2000", "task.starts=''", **AT_ONCE)
     assert planned.wait(200) == 0
@@ -162,7 +162,7 @@ def test_a_plan_starts_nothing(sweep: Sweep):
     assert lines[-1] == "nothing was started"
     assert not sweep.output.exists()
 
-    assert sweep.start(seeds=SEEDS[:1], **AT_ONCE).wait(200) == 0
+    sweep.take_one(undisturbed)
     before = files(sweep.output)
     assert (
         sweep.start("plan=true", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2").wait(200) == 0

@@ -164,7 +164,8 @@ def _mean(costs: Sequence[Cost], by: str) -> Cost:
 
 def by_a_beginning(settings: Settings) -> Cost | None:
     """Begin a run in a temporary folder, and reckon from its first steps; None where none ended."""
-    say(f"timing the beginning of a run of {settings.task_name}", sys.stderr)
+    wait = f"at most {duration(PATIENCE)}"
+    say(f"timing the beginning of a run of {settings.task_name}, {wait}", sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         tried = replace(settings, output=Path(folder), tracking=Tracking())
         process = multiprocessing.get_context("spawn").Process(

@@ -34,7 +34,6 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.common.config import Settings, Unit, settings
-from experiments.common.optimizers import torch_optimizer
 from experiments.common.run import Run
 from experiments.rainbow.environments import MINATAR, SUITES, Atari, MinAtar
 from experiments.rainbow.network import CONVOLUTIONS, Network, Noise, best_actions, losses
@@ -283,10 +282,9 @@ class Tally:
 
 
 def check(settings: Settings) -> None:
-    """Refuse a game of Atari that there is not, and what torch's optimizers refuse."""
+    """Refuse a game of Atari that there is not."""
     if settings.task.suite == "atari":
         Atari.check(settings.task.game)
-    torch_optimizer(settings.optimizer, [torch.nn.Parameter(torch.zeros(1))])
 
 
 def train(cfg: Config, run: Run) -> None:
