@@ -273,12 +273,12 @@ def test_tables_and_labels_have_columns_for_options_and_schedules():
         ]
     )  # fmt: skip
     axes = varying([described(settings) for settings in every])
-    assert {"centered": "optimizer.centered", "end": "schedule.nu.end"}.items() <= axes.items()
+    assert {"centered": "optimizer.centered", "nu_end": "schedule.nu.end"}.items() <= axes.items()
     frame = pd.concat([rows(described(settings), axes) for settings in every])
-    assert frame.end.tolist() == [0.99, 0.999, 0.99, 0.999]
+    assert frame.nu_end.tolist() == [0.99, 0.999, 0.99, 0.999]
     assert [str(value).lower() for value in frame.centered] == ["true", "true", "false", "false"]
     assert len(set(labels(every))) == 4
-    assert all("end 0.99" in label for label in labels(every))
+    assert all("nu_end 0.99" in label for label in labels(every))
 
 
 @pytest.mark.parametrize(

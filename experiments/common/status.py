@@ -180,6 +180,12 @@ def sweeps(output: Path) -> list[Sweep]:
     return found
 
 
+def short_name(key: str) -> str:
+    """A setting's name in tables and labels: ``optimizer.nu`` is nu, ``schedule.nu.end`` nu_end."""
+    group, _, name = key.partition(".")
+    return name.replace(".", "_") if group == "schedule" else name.rpartition(".")[2] or key
+
+
 def labels(every: Sequence[Settings]) -> list[str]:
     """For each run its optimizer and the settings that vary among them: ``laprop nu 0.9 seed 1``.
 
@@ -212,7 +218,7 @@ def labels(every: Sequence[Settings]) -> list[str]:
         words.append(settings.optimizer.name)
         for key in varying:
             if flat.get(key) is not None:
-                words.append(f"{key.rpartition('.')[2]} {shown(flat[key])}")
+                words.append(f"{short_name(key)} {shown(flat[key])}")
         lines.append(" ".join(words))
     return lines
 

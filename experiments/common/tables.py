@@ -26,6 +26,7 @@ from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.optimizers import option_default
 from experiments.common.schedules import Schedule
 from experiments.common.settings import Settings, lookup
+from experiments.common.status import short_name
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def varying(every: Sequence[Described]) -> dict[str, str]:
         batched = any(len(run.batch.get(key, ())) > 1 for run in every)
         if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
             chosen.append(key)
-    short = [key.split(".")[-1] for key in chosen]
+    short = [short_name(key) for key in chosen]
     names = [
         "optimizer"
         if key == "optimizer.name"
@@ -293,9 +294,9 @@ def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
 
 def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
     """The dotted key that a name stands for: itself, or its last part where there is one such."""
-    ends = Counter(key.split(".")[-1] for key in keys)
-    short = {"optimizer" if key == "optimizer.name" else key.split(".")[-1]: key for key in keys}
-    names = {end: key for end, key in short.items() if ends[key.split(".")[-1]] == 1}
+    ends = Counter(map(short_name, keys))
+    short = {"optimizer" if key == "optimizer.name" else short_name(key): key for key in keys}
+    names = {end: key for end, key in short.items() if ends[short_name(key)] == 1}
     if name in keys:
         return name
     if name not in names:
