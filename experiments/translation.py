@@ -82,7 +82,10 @@ class Config:
 
 
 def clean(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Pairs of 1 to 175 tokens a side of which neither is more than 1.5 times as long."""
+    """Keep pairs of 1 to 175 tokens on each side.
+
+    The longer side may have at most 1.5 times as many as the shorter one.
+    """
     for pair in pairs:
         short, long = sorted(len(side.split()) for side in pair)
         if short >= 1 and long <= 175 and long <= 1.5 * short:
@@ -108,7 +111,8 @@ def mirrored() -> dict[str, list[Pair]]:
 def official(archive: Path) -> dict[str, list[Pair]]:
     """The whole set from ``de-en.tgz``, as fairseq's prepare-iwslt14.sh makes it.
 
-    Punctuation is not turned into ``&apos;`` and the like, as in the data folder's training text.
+    Only punctuation is left as it is, as in the data folder's training text; the script writes
+    ``&apos;`` and the like.
 
     Raises:
         ConfigError: the file is missing, or it is not the official one.

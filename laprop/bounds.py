@@ -238,7 +238,7 @@ def steady_direction_nu(mu: float) -> float:
         mu: decay of the momentum, in [0, 1).
 
     Returns:
-        That ν; 0 for μ ≤ 1/2, where it can at every ν.
+        That ν; 0 for μ ≤ 1/2, where one gradient can turn the direction at every ν.
 
     Raises:
         ValueError: if `mu` is out of range.
@@ -344,9 +344,9 @@ def theorem1_uniform(
 
 
 def theorem1_factor(nu: float) -> float:
-    """What μ and ν make of Theorem 1's term in λ, in the paper's form (equation 9): 1/(1-ν).
+    """The factor of μ and ν in Theorem 1's term in λ, in the paper's form (equation 9): 1/(1-ν).
 
-    The paper calls its bound smaller than AMSGrad's; :func:`amsgrad_factor` is what stands there.
+    The paper calls its bound smaller than AMSGrad's, whose factor is :func:`amsgrad_factor`.
     At μ = 0.9 the quotient of the two is 0.95 for ν = 0.99, but 9.95 for ν = 0.999.
 
     Args:
@@ -363,7 +363,7 @@ def theorem1_factor(nu: float) -> float:
 
 
 def amsgrad_factor(mu: float, nu: float) -> float:
-    """What stands in AMSGrad's bound for :func:`theorem1_factor` (equation 9): 1/((1-μ)(1-γ)).
+    """AMSGrad's counterpart of :func:`theorem1_factor` (equation 9): 1/((1-μ)(1-γ)).
 
     Args:
         mu: decay of the momentum, in [0, 1).
@@ -440,7 +440,8 @@ def amsgrad_regret_uniform(
     """Bound on AMSGrad's regret before the run (Reddi et al. 2018, Corollary 1).
 
     It is :func:`amsgrad_regret` with v̂ ≤ G², Σ_t g_{t,i}² ≤ T G² and, for the momentum μ ζ^(t-1),
-    Σ_t μ_t √t ≤ μ/(1-ζ)²; the dimension d and 1/λ, which belong to that term, are kept.
+    Σ_t μ_t √t ≤ μ/(1-ζ)². Unlike the printed corollary it keeps the dimension d and 1/λ in the
+    term of the momentum.
 
     Args:
         steps: T, from 1.

@@ -6,8 +6,9 @@ from typing import Any
 
 from scripts.paper import figures, results_of, script
 
-FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")  # whose findings it tells
-EXPERIMENTS = {  # by the tasks of the figures
+# The figures whose findings the README tells.
+FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")
+EXPERIMENTS = {  # name -> the `task` of its figures in paper.yaml
     "Noisy Rosenbrock function": ("rosenbrock",),
     "Small nets on MNIST": ("mnist_divergence",),
     "Style transfer": ("style_transfer",),
@@ -30,7 +31,7 @@ SIGNS = {  # a claim that held, one that did not, one that cannot be decided, on
 
 
 def filled(text: str, table: list[dict[str, Any]]) -> str:
-    """The README with both parts anew.
+    """The README with both parts written anew.
 
     Args:
         text: of the README, with a pair of comments around each part.
