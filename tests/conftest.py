@@ -32,8 +32,10 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
 
 
-# `make check` leaves out modules that train or build, and tests that start the command line.
+# `make check` leaves out modules that train or build, tests that start the command line, and
+# those that take many seconds.
 SLOW = {
+    "test_batches",
     "test_check",
     "test_cifar10",
     "test_deep_fc",
@@ -42,6 +44,7 @@ SLOW = {
     "test_fairseq",
     "test_golden",
     "test_imdb",
+    "test_mnist_options",
     "test_packaging",
     "test_rainbow",
     "test_report",
@@ -52,6 +55,12 @@ SLOW = {
     "test_under_way",
     "test_tracking",
     "test_every_figure_at_every_scale_it_has",
+    "test_every_task_with_every_optimizer_at_every_scale",
+    "test_every_picture_is_what_its_script_draws",
+    "test_a_file_of_ones_own_is_all_that_an_optimizer_needs",
+    "test_compiled_to_machine_code_is_eager",
+    "test_the_kernel",
+    "test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart",
 }
 SLOW_FIXTURES = {"browser", "cli", "forkserver"}
 
