@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import experiments
@@ -23,6 +24,10 @@ from experiments.common import config, overrides
 from experiments.common.data import DataError
 from experiments.common.execution import execute
 from experiments.common.run import Run
+
+# A busy machine is no failure, so that an example may take as long as it does.
+hypothesis.settings.register_profile("laprop", max_examples=50, deadline=None)
+hypothesis.settings.load_profile("laprop")
 
 ROOT = Path(__file__).resolve().parents[1]
 TOYS = ROOT / "tests" / "toys"
