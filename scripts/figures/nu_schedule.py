@@ -8,7 +8,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
+from experiments.common.stats import (
+    Estimate,
+    decide,
+    everywhere,
+    log_ratio,
+    mean,
+    somewhere,
+    times,
+)
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -18,8 +26,14 @@ FIRST = 195  # updates, and as many last ones
 
 def finding(results: Results) -> str:
     """The title."""
-    best = {True: "is best", False: "is not best", None: "may be best"}
-    return f"LaProp: a small ν first and a larger one later {best[small_then_large(results).held]}"
+    raised = final(results, SMALL, LARGE)
+    small, large = (
+        math.exp(log_ratio(raised, final(results, nu, None)).centre) for nu in (SMALL, LARGE)
+    )
+    return (
+        f"LaProp at ν {SMALL:g}, then {LARGE:g}: {small:.3f} of the final loss at ν {SMALL:g}, "
+        f"{large:.3f} of that at {LARGE:g}"
+    )
 
 
 def draw(results: Results) -> Figure:
@@ -32,9 +46,14 @@ def draw(results: Results) -> Figure:
             continue
         base = _losses(curves, optimizer, LARGE, None)
         for (first, later), colour in zip(courses, style.OTHER[1:4], strict=True):
-            ratio = np.log(_losses(curves, optimizer, first, later) / base).groupby("step").mean()
+            ratio = np.log(_losses(curves, optimizer, first, later) / base)
+            ratio = ratio.groupby("step").apply(lambda seeds: mean(seeds.to_numpy()))
             label = f"ν {first:g}" + (f", then {later:g}" if later else "")
-            axis.plot(np.exp(ratio), color=colour, label=label)
+            centre, low, high = (
+                np.exp([getattr(x, part) for x in ratio]) for part in ("centre", "low", "high")
+            )
+            axis.plot(ratio.index, centre, color=colour, label=label)
+            axis.fill_between(ratio.index, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.axhline(1, color="#999999", linewidth=1, label=f"ν {LARGE:g}")
         later_from = results.manifest["settings"]["task.later_from"]
         axis.axvline(later_from, color="#999999", linewidth=0.8, linestyle=":")
@@ -42,7 +61,7 @@ def draw(results: Results) -> Figure:
     axes[0].set_ylabel(f"training loss / that at ν {LARGE:g}")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
-    style.provenance(figure, results, "geometric mean over seeds")
+    style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
     return figure
 
 
