@@ -28,7 +28,8 @@ WRAPPED = 5  # panels of one axis from which they are broken into several lines
 # Plain digits where people write them; labels that the axis leaves out stay out.
 DIGITS = (
     "datum.label == '' ? '' : datum.value != 0 && (abs(datum.value) < 1e-3 || "
-    "abs(datum.value) >= 1e6) ? format(datum.value, '.2~e') : format(datum.value, ',.4~r')"
+    "abs(datum.value) >= 1e6) ? replace(format(datum.value, '.2~e'), 'e+', 'e') : "
+    "format(datum.value, ',.4~r')"
 )
 LOOK = {
     "axis": alt.AxisConfig(labelFontSize=11, titleFontSize=12, titleFontWeight="normal"),
@@ -90,7 +91,7 @@ class Plot:
         self.facets: dict[str, object] = {}
         wrapped = len(others) == 1 and columns > WRAPPED
         if wrapped:
-            self.width = PAGE // WRAPPED - 50
+            self.width = PAGE // (WRAPPED - 1) - 40
         for place, names in (("across", others[:1]), ("down", others[1:])):
             if not names:
                 continue
@@ -210,6 +211,7 @@ def lines(
     by: str | None,
     others: Sequence[str],
     size: tuple[int, int] | None = None,
+    within: Sequence[float] | None = None,
 ) -> alt.Chart:
     """The average against one axis with its interval, a line for each value of ``by``.
 
@@ -223,13 +225,14 @@ def lines(
         by: the axis of the colours.
         others: axes whose values have panels of their own.
         size: width and height of a panel in pixels; default: as there is room.
+        within: the ends of the vertical scale; default: those of the numbers.
     """
     plot = Plot(frame, [x, by] if by else [x], others)
     width, height = size or (plot.width, 260)
     apart = frame["apart"] if "apart" in frame else pd.Series(False, frame.index)
     lost = ~np.isfinite(frame["mean"])
     drawn = frame.assign(mean=frame["mean"].where(~lost))
-    mean, low, high = _heights(plot.frame, drawn, title, 2)
+    mean, low, high = _heights(plot.frame, drawn, title, 2, within)
     plot.frame["solid"] = plot.frame["whole"] & ~apart
     plot.frame["line"] = plot.frame["at"].where(~apart)
     ranks = frame[by].map(value, na_action=None).map(plot.order[by].index) if by else 0
@@ -244,9 +247,11 @@ def lines(
     joined = mean.copy()
     joined.field = "line"
     line = base.mark_line().encode(joined)
+    filled = base.encoding.color.copy()
+    if by:
+        filled.legend = None  # the colour's is enough
     mark = base.mark_point(size=36, opacity=1).encode(
-        mean,
-        fill=alt.when("datum.solid").then(bars.encoding.color).otherwise(alt.value("white")),
+        mean, fill=alt.when("datum.solid").then(filled).otherwise(alt.value("white"))
     )
     place = alt.Y(field="row", type="quantitative", scale=None)
     cross = base.mark_text(text="×", fontSize=11).encode(place).transform_filter("datum.lost")
@@ -263,6 +268,7 @@ def curves(
     others: Sequence[str],
     step: str = "step",
     size: tuple[int, int] | None = None,
+    log: bool = False,
 ) -> alt.Chart:
     """A metric against ``step``: a curve for each value of ``by``, its interval as a band.
 
@@ -276,6 +282,7 @@ def curves(
         others: axes whose values have panels of their own.
         step: what a step is called.
         size: width and height of a panel in pixels; default: as there is room.
+        log: whether the steps stand on a logarithmic scale.
     """
     plot = Plot(frame, [by] if by else [], others)
     width, height = size or (plot.width, 220)
@@ -284,7 +291,7 @@ def curves(
         alt.X(
             field="step",
             type="quantitative",
-            scale=alt.Scale(nice=False, zero=False),
+            scale=alt.Scale(type="log" if log else "linear", nice=False, zero=False),
             axis=across,
         ),
         color=_colour(plot, frame, by),
@@ -327,7 +334,11 @@ def spanned(means: pd.Series) -> tuple[float, float, bool]:
 
 
 def _heights(
-    into: pd.DataFrame, frame: pd.DataFrame, title: str, beyond: float
+    into: pd.DataFrame,
+    frame: pd.DataFrame,
+    title: str,
+    beyond: float,
+    within: Sequence[float] | None = None,
 ) -> tuple[alt.Y, alt.Y, alt.Y2]:
     """Encodings of the average and of the two ends of its band, which it adds as columns.
 
@@ -338,16 +349,17 @@ def _heights(
         frame: the averages and bands.
         title: of the axis.
         beyond: how far bands may widen the scale, by the length that the averages take of it.
+        within: the ends of the scale, where they are given.
     """
-    least, most, log = spanned(frame["mean"])
+    least, most, log = spanned(pd.Series(within) if within else frame["mean"])
     level, back = (np.log, np.exp) if log else (float, float)
     ends = [level(least), level(most)]
     length = ends[1] - ends[0] or (1.0 if log else abs(most) or 1.0)
     bands = [frame[end][np.isfinite(frame[end])] for end in ("low", "high")]
     lowest, highest = (x[x > 0] if log else x for x in bands)
-    if len(lowest):
+    if len(lowest) and not within:
         ends[0] = max(min(ends[0], level(lowest.min())), ends[0] - beyond * length)
-    if len(highest):
+    if len(highest) and not within:
         ends[1] = min(max(ends[1], level(highest.max())), ends[1] + beyond * length)
     room = 0.06 * length
     scale = alt.Scale(
@@ -372,7 +384,9 @@ def _colour(plot: Plot, frame: pd.DataFrame, by: str | None) -> alt.Color | dict
         return alt.value(COLOUR["laprop"])
     order = plot.order[by]
     few = sum(map(len, order)) < 40  # letters: they have room above the panels
-    legend = alt.Legend(symbolOpacity=1, orient="top" if few else "right")
+    legend = alt.Legend(
+        symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3, orient="top" if few else "right"
+    )
     if by == "optimizer":
         own = {NAMES.get(word, word): colour for word, colour in COLOUR.items()}
         range_ = [own.get(word, SPARE[i % len(SPARE)]) for i, word in enumerate(order)]

@@ -161,8 +161,9 @@ def _drawn(
     if draw == "grid":
         return charts.grid(table, title, entry["x"], entry["y"], panels)
     if draw == "lines":
-        return charts.lines(table, title, entry["x"], entry.get("by"), panels, size)
-    return charts.curves(table, title, entry["by"], panels, step, size)
+        within = entry.get("within")
+        return charts.lines(table, title, entry["x"], entry.get("by"), panels, size, within)
+    return charts.curves(table, title, entry["by"], panels, step, size, entry.get("log", False))
 
 
 def _said(entry: Entry) -> str:

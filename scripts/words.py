@@ -32,7 +32,7 @@ def never(column: str) -> bool:
 def value(x: object) -> str:
     """The value of an axis; a dash for an optimizer that has no such setting."""
     if isinstance(x, float | np.floating):
-        return "–" if math.isnan(x) else f"{x:.7g}"
+        return "–" if math.isnan(x) else _exponent(f"{x:.7g}")
     word = str(x)
     return str(NAMES.get(word) or _table("values").get(word, word.replace("_", " ")))
 
@@ -45,6 +45,11 @@ def listed(column: pd.Series) -> str:
     return f"{len(texts)} values, {texts[0]} to {texts[-1]}" if many else ", ".join(texts)
 
 
+def _exponent(digits: str) -> str:
+    """``1e-05`` and ``1e+10`` as people write them, ``1e-5`` and ``1e10``."""
+    return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", digits)
+
+
 def number(x: Any) -> str:
     """A measurement rounded for a reader, or a dash where there is none."""
     if pd.isna(x):
@@ -52,13 +57,13 @@ def number(x: Any) -> str:
     if math.isinf(x):
         return "∞" if x > 0 else "−∞"
     if abs(x) >= 10_000:
-        return f"{x:,.0f}" if abs(x) < 1e9 else f"{x:.3g}"
-    return f"{x:.4g}"
+        return f"{x:,.0f}" if abs(x) < 1e9 else _exponent(f"{x:.3g}")
+    return _exponent(f"{x:.4g}")
 
 
 def deviation(x: float) -> str:
     """Half an interval with two digits."""
-    return f"{x:.2g}" if x < 100 else f"{x:,.0f}" if x < 1e9 else f"{x:.1e}"
+    return f"{x:.2g}" if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
 
 
 def duration(seconds: float) -> str:

@@ -139,7 +139,7 @@ def test_every_chart_is_of_what_its_figure_has() -> None:
     assert set(explore.entries("figures")) <= set(ENTRIES)
     assert set(explore.entries("findings")) == set(readme.FOUND)
     allowed = {"draw", "of", "x", "y", "by", "panels", "average", "band", "where", "until",
-               "times", "smooth", "step", "title", "apart", "authors", "table"}  # fmt: skip
+               "times", "smooth", "step", "title", "apart", "authors", "table", "log", "within"}  # fmt: skip
     lists = [*explore.entries("figures").values(), [*explore.entries("findings").values()]]
     for one in [one for some in lists for one in some]:
         assert set(one) <= allowed
@@ -163,7 +163,14 @@ def test_a_long_table_says_how_much_of_it_is_shown(tmp_path: Path, monkeypatch) 
 
 @pytest.mark.parametrize(
     ("x", "shown"),
-    [(np.nan, "–"), (np.inf, "∞"), (1234.5, "1234"), (12870, "12,870"), (3e-9, "3e-09")],
+    [
+        (np.nan, "–"),
+        (np.inf, "∞"),
+        (1234.5, "1234"),
+        (12870, "12,870"),
+        (3e-9, "3e-9"),
+        (2e298, "2e298"),
+    ],
 )
 def test_numbers_for_the_eye(x: float, shown: str) -> None:
     assert words.number(x) == shown
