@@ -133,8 +133,7 @@ class Plot:
             ticks = alt.Axis(labelAngle=0, title=name(axis))
             return alt.X(field=axis, type="ordinal", sort=self.order[axis], axis=ticks)
         self.frame["x"] = original
-        kind = "log" if spanned(original)[2] else "linear"
-        scale = alt.Scale(type=kind, nice=False, zero=False)
+        scale = _across(spanned(original)[2])
         ticks = alt.Axis(
             title=name(axis), labelFlush=False, tickCount=max(3, width // 45), labelExpr=DIGITS
         )
@@ -247,17 +246,20 @@ def lines(
     joined = mean.copy()
     joined.field = "line"
     line = base.mark_line().encode(joined)
-    filled = base.encoding.color.copy()
-    if by:
-        filled.legend = None  # the colour's is enough
-    mark = base.mark_point(size=36, opacity=1).encode(
-        mean, fill=alt.when("datum.solid").then(filled).otherwise(alt.value("white"))
-    )
+    marks = base.encode(mean).transform_filter("isValid(datum.at)")
+    full = marks.mark_point(size=36, opacity=1, filled=True).transform_filter("datum.solid")
+    hollow = marks.mark_point(size=36, opacity=1, fill="white").transform_filter("!datum.solid")
     place = alt.Y(field="row", type="quantitative", scale=None)
     cross = base.mark_text(text="×", fontSize=11).encode(place).transform_filter("datum.lost")
-    mark = mark.transform_filter("isValid(datum.at)")
-    known = plot.frame["bottom"].notna().any()  # a layer without a row would have no scale
-    layers = [*[bars] * bool(known), line, mark, *[cross] * bool(lost.any())]
+    known, solid = plot.frame["at"].notna(), plot.frame["solid"]
+    rows = [  # a layer without a row would have no scale
+        (bars, plot.frame["bottom"].notna()),
+        (line, known),
+        (full, known & solid),
+        (hollow, known & ~solid),
+        (cross, lost),
+    ]
+    layers = [layer for layer, shown in rows if shown.any()]
     return plot.chart(title, *layers, width=width, height=height)
 
 
@@ -291,7 +293,7 @@ def curves(
         alt.X(
             field="step",
             type="quantitative",
-            scale=alt.Scale(type="log" if log else "linear", nice=False, zero=False),
+            scale=_across(log),
             axis=across,
         ),
         color=_colour(plot, frame, by),
@@ -331,6 +333,11 @@ def spanned(means: pd.Series) -> tuple[float, float, bool]:
     if least >= 0 and most > SPAN * usual:
         most = usual
     return least, most, bool(least > 0 and most > SPAN * least)
+
+
+def _across(log: bool) -> alt.Scale:
+    """A horizontal scale of numbers, from the first to the last."""
+    return alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False, zero=False)
 
 
 def _heights(

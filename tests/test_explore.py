@@ -139,7 +139,8 @@ def test_every_chart_is_of_what_its_figure_has() -> None:
     assert set(explore.entries("figures")) <= set(ENTRIES)
     assert set(explore.entries("findings")) == set(readme.FOUND)
     allowed = {"draw", "of", "x", "y", "by", "panels", "average", "band", "where", "until",
-               "times", "smooth", "step", "title", "apart", "authors", "table", "log", "within"}  # fmt: skip
+               "times", "smooth", "step", "title", "apart", "authors", "table", "log",
+               "within"}  # fmt: skip
     lists = [*explore.entries("figures").values(), [*explore.entries("findings").values()]]
     for one in [one for some in lists for one in some]:
         assert set(one) <= allowed
