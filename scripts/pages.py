@@ -79,8 +79,12 @@ def markdown(text: str, base: Path, target: Path, inline: bool = False) -> Marku
 
 
 def readme(title: str = "") -> str:
-    """A section of the README without its heading; by default what stands before the first."""
-    parts = re.split(r"^##? (.+)\n", README.read_text(), flags=re.MULTILINE)[1:]
+    """A section of the README without its heading; by default what stands before the first.
+
+    Badges are left out, because they come from the network.
+    """
+    text = re.sub(r"^\[!\[.*\n", "", README.read_text(), flags=re.MULTILINE)
+    parts = re.split(r"^##? (.+)\n", text, flags=re.MULTILINE)[1:]
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
     return sections[title or next(iter(sections))].strip()
 
