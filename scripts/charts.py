@@ -173,7 +173,12 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
         alt.X(
             field=x, type="ordinal", sort=plot.order[x], axis=alt.Axis(labelAngle=0, title=name(x))
         ),
-        alt.Y(field=y, type="ordinal", sort=plot.order[y][::-1], title=name(y)),
+        alt.Y(
+            field=y,
+            type="ordinal",
+            sort=plot.order[y][::-1],
+            axis=alt.Axis(labelLimit=320, title=name(y)),
+        ),
         tooltip=plot.tooltip("mean", "low", "high", "diverged"),
     )
     kind = "log" if log else "linear"

@@ -140,6 +140,8 @@ def _drawn(
     if frame.duplicated([*run, *["step"] * curve]).any():
         text = f"rows differ in more than {', '.join(run)}; name the other axes, too"
         raise ValueError(f"scripts/site/charts.yaml, {figure}: {text}")
+    for axis, constant in entry.get("names", {}).items():
+        frame = frame.assign(**{axis: frame[axis].map(getattr(script(figure), constant))})
     frame = frame.assign(**{metric: frame[metric] * entry.get("times", 1)})
     if not curve:
         diverged = frame.diverged if "diverged" in frame else None

@@ -14,19 +14,19 @@ from scripts.paper import NAMES
 
 
 @cache
-def _table(part: str) -> Any:
+def table(part: str) -> Any:
     """``columns``, ``values`` or ``never`` of ``words.yaml``."""
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())[part]
 
 
 def name(column: str) -> str:
     """The words for a column: ``test_accuracy`` -> ``test accuracy``, ``nu`` -> ``ν``."""
-    return str(_table("columns").get(column, column.replace("_", " ")))
+    return str(table("columns").get(column, column.replace("_", " ")))
 
 
 def never(column: str) -> bool:
     """Whether a run without this number never got there."""
-    return column in _table("never")
+    return column in table("never")
 
 
 def value(x: object) -> str:
@@ -34,7 +34,7 @@ def value(x: object) -> str:
     if isinstance(x, float | np.floating):
         return "–" if math.isnan(x) else _exponent(f"{x:.7g}")
     word = str(x)
-    return str(NAMES.get(word) or _table("values").get(word, word.replace("_", " ")))
+    return str(NAMES.get(word) or table("values").get(word, word.replace("_", " ")))
 
 
 def listed(column: pd.Series) -> str:
@@ -63,7 +63,7 @@ def number(x: Any) -> str:
 
 def deviation(x: float) -> str:
     """Half an interval with two digits."""
-    return f"{x:.2g}" if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
+    return _exponent(f"{x:.2g}") if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
 
 
 def duration(seconds: float) -> str:

@@ -140,7 +140,7 @@ def test_every_chart_is_of_what_its_figure_has() -> None:
     assert set(explore.entries("findings")) == set(readme.FOUND)
     allowed = {"draw", "of", "x", "y", "by", "panels", "average", "band", "where", "until",
                "times", "smooth", "step", "title", "apart", "authors", "table", "log",
-               "within"}  # fmt: skip
+               "within", "names"}  # fmt: skip
     lists = [*explore.entries("figures").values(), [*explore.entries("findings").values()]]
     for one in [one for some in lists for one in some]:
         assert set(one) <= allowed
@@ -178,7 +178,7 @@ def test_numbers_for_the_eye(x: float, shown: str) -> None:
 
 
 def test_columns_are_shown_in_words() -> None:
-    known = set(words._table("columns")) | {"optimizer", "updates", "limit", "game", "seed"}
+    known = set(words.table("columns")) | {"optimizer", "updates", "limit", "game", "seed"}
     for name in MEASURED:
         results = ENTRIES[name]["runs"]
         frames = [results.runs]
