@@ -127,17 +127,19 @@ class Plot:
         ]
         return found
 
+    def places(self, axis: str) -> alt.X:
+        """A setting across, with a place for each value."""
+        ticks, order = alt.Axis(labelAngle=0), self.order[axis]
+        return alt.X(field=axis, type="ordinal", sort=order, axis=ticks, title=name(axis))
+
     def x(self, axis: str, original: pd.Series, width: int) -> alt.X:
         """A setting across: a place for each value, or a scale where these are many numbers."""
         if original.dtype == object or len(self.order[axis]) <= WIDE:
-            ticks = alt.Axis(labelAngle=0, title=name(axis))
-            return alt.X(field=axis, type="ordinal", sort=self.order[axis], axis=ticks)
+            return self.places(axis)
         self.frame["x"] = original
         scale = _across(spanned(original)[2])
-        ticks = alt.Axis(
-            title=name(axis), labelFlush=False, tickCount=max(3, width // 45), labelExpr=DIGITS
-        )
-        return alt.X(field="x", type="quantitative", scale=scale, axis=ticks)
+        ticks = alt.Axis(labelFlush=False, tickCount=max(3, width // 45), labelExpr=DIGITS)
+        return alt.X(field="x", type="quantitative", scale=scale, axis=ticks, title=name(axis))
 
     def chart(self, title: str, *layers: alt.Chart, **size: object) -> alt.Chart:
         """The layers in their panels, under their title, with numbers of five digits."""
@@ -170,14 +172,13 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
     plot.frame["label"] = [_label(cell, wide) for cell in frame.to_dict("records")]
 
     base = alt.Chart(plot.frame).encode(
-        alt.X(
-            field=x, type="ordinal", sort=plot.order[x], axis=alt.Axis(labelAngle=0, title=name(x))
-        ),
+        plot.places(x),
         alt.Y(
             field=y,
             type="ordinal",
             sort=plot.order[y][::-1],
-            axis=alt.Axis(labelLimit=320, title=name(y)),
+            title=name(y),
+            axis=alt.Axis(labelLimit=320),
         ),
         tooltip=plot.tooltip("mean", "low", "high", "diverged"),
     )

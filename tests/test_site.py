@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 from scripts import check_claims, report, words
 
 ENTRIES = report.entries()
+DRAWN = """return [...document.querySelectorAll('.charts:not([hidden])')]
+    .every((box) => box.querySelector('svg.marks'))"""
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +31,18 @@ def view(browser: Any, site: Path) -> Iterator[Any]:
         for log in ("browser", "performance"):
             browser.get_log(log)  # of the page before
         browser.get((site / f"{name}.html").as_uri())
+        wait(browser, lambda: browser.execute_script(DRAWN))
         return browser
 
     yield open_page
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def wait(driver: Any, condition: Callable[[], bool]) -> None:
+    """Wait for what a page does after it is loaded: charts, a new address."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, 30).until(lambda _: condition())
 
 
 def find(driver: Any, css: str) -> list[Any]:
@@ -102,8 +112,6 @@ def test_claims_are_filtered_and_the_address_keeps_it(view, claims) -> None:
 
 
 def test_claims_are_searched_and_counts_lead_to_them(view, claims) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
     driver = view("index")
     find(driver, "[name=q]")[0].send_keys("roberta warmup")
     found = visible_claims(driver)
@@ -114,7 +122,7 @@ def test_claims_are_searched_and_counts_lead_to_them(view, claims) -> None:
     count.click()
     both = {"of": "paper", "verdict": "small model: not seen"}
     expected = [c["claim"] for c in claims if both.items() <= c.items()]
-    WebDriverWait(driver, 20).until(lambda _: visible_claims(driver) == expected)
+    wait(driver, lambda: visible_claims(driver) == expected)
 
 
 def test_a_link_to_a_claim_marks_it(view, site: Path, claims) -> None:
@@ -132,7 +140,7 @@ def test_pointing_at_a_cell_shows_its_numbers(view) -> None:
     from selenium.webdriver import ActionChains
 
     driver = view("fig12")
-    label = "[aria-label*='µ: 0.5; optimizer: LaProp'][aria-label*='ν: 0.4;']"
+    label = "[aria-label^='µ: 0.5; ν: 0.4;'][aria-label*='optimizer: LaProp;']"
     cell = find(driver, f".drawing path{label}")[0]
     ActionChains(driver).move_to_element_with_offset(cell, 20, 0).perform()
     tip = find(driver, "#vg-tooltip-element.visible")[0].text
@@ -150,9 +158,9 @@ def test_the_quantity_of_a_chart_is_chosen_and_kept(view) -> None:
     driver = view("fig13")
     assert title(driver) == "training loss"
     select(driver, ".charts select", "test loss over µ and ν")
-    assert title(driver) == "test loss"
+    wait(driver, lambda: title(driver) == "test loss")
     driver.refresh()
-    assert title(driver) == "test loss"
+    wait(driver, lambda: find(driver, ".drawing svg.marks") and title(driver) == "test loss")
     assert driver.get_log("browser") == []
 
 
