@@ -1,8 +1,8 @@
-"""Maps, lines and curves of a sweep as Altair charts, for a PNG or for a page.
+"""Maps, lines and curves as Altair charts, for a PNG or for a page.
 
-Each function takes a long table whose axes are columns, with ``mean``, ``low``, ``high`` (the
-interval, NaN where there is none) and ``count`` (seeds with a number); a table of cells has
-``seeds`` and ``diverged`` besides.
+Each function takes a long table of :mod:`scripts.cells` with one metric: axes as columns, with
+``mean`` (or another average), ``low``, ``high`` and ``count``; a table of cells has ``seeds`` and
+``diverged`` besides. A column ``apart`` marks numbers that are no part of their line.
 """
 
 import math
@@ -11,35 +11,50 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 import pandas as pd
+import vl_convert
 
-from scripts.figures.style import COLOUR, NAME
-from scripts.report import deviation, number
+from scripts.figures.style import COLOUR
+from scripts.paper import NAMES
+from scripts.words import deviation, name, number, value
 
 SPAN = 20  # numbers whose largest is more than so many times the smallest get a logarithmic scale
-WIDE = 12  # columns of a map at most whose cells have room for the interval
+WIDE = 12  # columns of a map at most whose cells have room for the interval; ticks on an axis
 GREY = "#cfcfcf"  # a cell without a number
 SPARE = ("#117733", "#882255", "#44AA99", "#999933", "#AA4499", "#332288")  # of other optimizers
 BRIGHT = 0.55  # of the colour scale; above it black letters are read better than white ones
+PAGE = 1_060  # pixels that all panels of a row share
+PANEL = (150, 420)  # narrowest and widest panel
+WRAPPED = 5  # panels of one axis from which they are broken into several lines
+# Plain digits where people write them; labels that the axis leaves out stay out.
+DIGITS = (
+    "datum.label == '' ? '' : datum.value != 0 && (abs(datum.value) < 1e-3 || "
+    "abs(datum.value) >= 1e6) ? replace(format(datum.value, '.2~e'), 'e+', 'e') : "
+    "format(datum.value, ',.4~r')"
+)
+LOOK = {
+    "axis": alt.AxisConfig(labelFontSize=11, titleFontSize=12, titleFontWeight="normal"),
+    "legend": alt.LegendConfig(labelFontSize=12, titleFontSize=12),
+    "view": alt.ViewConfig(stroke="#dddddd"),
+}
+TITLES = {"mean": "average", "low": "from", "high": "to", "of": "seeds with a number"}
 
 
-def text(x: object) -> str:
-    """The value of an axis; a dash for an optimizer that has no such setting."""
-    if isinstance(x, float):
-        return "–" if math.isnan(x) else f"{x:.7g}"
-    return NAME.get(str(x), str(x))
+def library() -> str:
+    """The JavaScript that draws the charts of a page."""
+    return vl_convert.javascript_bundle()
 
 
 def rank(column: pd.Series) -> pd.Series:
     """What the values of an axis are sorted by: numbers, or words; optimizers as in the paper."""
     if column.dtype != object:
         return column
-    known = {name: f" {place:03}" for place, name in enumerate(NAME)}  # before all other words
+    known = {word: f" {place:03}" for place, word in enumerate(NAMES)}  # before all other words
     return column.map(lambda word: known.get(word, str(word)))
 
 
 def values(column: pd.Series) -> list[str]:
     """The values of an axis as text, sorted."""
-    return [text(x) for x in column.drop_duplicates().sort_values(key=rank)]
+    return [value(x) for x in column.drop_duplicates().sort_values(key=rank)]
 
 
 class Plot:
@@ -55,56 +70,93 @@ class Plot:
         frame: the table with its axes as text; ``across`` and ``down`` name a row's panel.
         order: of each axis the values as text, in order.
         facets: the encodings of the panels.
+        width: of a panel in pixels.
     """
 
     def __init__(self, frame: pd.DataFrame, axes: Sequence[str], others: Sequence[str]) -> None:
-        self.order = {name: values(frame[name]) for name in (*axes, *others)}
-        self.frame = frame.copy()
-        for name in self.order:
-            self.frame[name] = frame[name].map(text, na_action=None)
-        self.facets: dict[str, alt.Row | alt.Column] = {}
+        self.order = {axis: values(frame[axis]) for axis in (*axes, *others)}
+        self.frame = frame.drop(columns=["metric", "count", "seeds"], errors="ignore")
+        for axis in self.order:
+            self.frame[axis] = frame[axis].map(value, na_action=None)
+        count = frame["count"]
+        if "seeds" in frame:
+            seeds = frame["seeds"]
+        else:  # of curves: as many as are logged where the cell has most
+            by = [self.frame[axis] for axis in self.order]
+            seeds = count.groupby(by).transform("max") if by else 0 * count + count.max()
+        self.frame["of"] = [f"{n} of {m}" for n, m in zip(count, seeds, strict=True)]
+        self.frame["whole"] = count == seeds
+        columns = len(self.order[others[0]]) if others else 1
+        self.width = min(max(PAGE // columns - 20, PANEL[0]), PANEL[1])
+        self.facets: dict[str, object] = {}
+        wrapped = len(others) == 1 and columns > WRAPPED
+        if wrapped:
+            self.width = PAGE // (WRAPPED - 1) - 40
         for place, names in (("across", others[:1]), ("down", others[1:])):
             if not names:
                 continue
             words = [
-                self.frame[name] if name == "optimizer" else name + " " + self.frame[name]
-                for name in names
+                self.frame[axis] if axis == "optimizer" else name(axis) + " " + self.frame[axis]
+                for axis in names
             ]
             self.frame[place] = pd.concat(words, axis=1).agg(", ".join, axis=1)
             ranks = self.frame[list(names)].apply(lambda c: c.map(self.order[c.name].index))
             places = self.frame.loc[ranks.sort_values(list(names)).index, place]
             across = place == "across"
-            header = alt.Header(title=None, labelOrient="top", labelFontWeight="bold")
+            header = alt.Header(
+                title=None, labelOrient="top", labelFontWeight="bold", labelFontSize=12
+            )
             if not across:
                 header.labelAnchor = "start"
-            encoding = alt.Column if across else alt.Row
-            self.facets["column" if across else "row"] = encoding(
+            kind = "facet" if wrapped else "column" if across else "row"
+            encoding = {"facet": alt.Facet, "column": alt.Column, "row": alt.Row}[kind]
+            self.facets[kind] = encoding(
                 field=place, type="nominal", sort=list(dict.fromkeys(places)), header=header
             )
+        if wrapped:
+            self.facets["columns"] = WRAPPED - 1
 
     def tooltip(self, *numbers: str) -> list[alt.Tooltip]:
-        """What the pointer shows: the axes, and numbers with five digits."""
-        names = {"low": "interval from", "high": "interval to", "count": "seeds with a number"}
-        return [alt.Tooltip(field=name, type="nominal") for name in self.order] + [
-            alt.Tooltip(field=name, type="quantitative", format=".5~g", title=names.get(name, name))
-            for name in numbers
+        """What the pointer shows: the axes, numbers with five digits, and how many seeds."""
+        texts = [(axis, name(axis)) for axis in self.order] + [("of", TITLES["of"])]
+        found = [alt.Tooltip(field=f, type="nominal", title=title) for f, title in texts]
+        found[-1:-1] = [
+            alt.Tooltip(field=f, type="quantitative", format=".5~g", title=TITLES.get(f, name(f)))
+            for f in numbers
+            if f in self.frame
         ]
+        return found
 
-    def chart(self, metric: str, *layers: alt.Chart, **size: object) -> alt.TopLevelMixin:
-        """The layers in their panels, under the name of what is shown."""
+    def places(self, axis: str) -> alt.X:
+        """A setting across, with a place for each value."""
+        ticks, order = alt.Axis(labelAngle=0), self.order[axis]
+        return alt.X(field=axis, type="ordinal", sort=order, axis=ticks, title=name(axis))
+
+    def x(self, axis: str, original: pd.Series, width: int) -> alt.X:
+        """A setting across: a place for each value, or a scale where these are many numbers."""
+        if original.dtype == object or len(self.order[axis]) <= WIDE:
+            return self.places(axis)
+        self.frame["x"] = original
+        scale = _across(spanned(original)[2])
+        ticks = alt.Axis(labelFlush=False, tickCount=max(3, width // 45), labelExpr=DIGITS)
+        return alt.X(field="x", type="quantitative", scale=scale, axis=ticks, title=name(axis))
+
+    def chart(self, title: str, *layers: alt.Chart, **size: object) -> alt.Chart:
+        """The layers in their panels, under their title, with numbers of five digits."""
+        for column in self.frame.select_dtypes("float"):
+            self.frame[column] = [float(f"{x:.5g}") for x in self.frame[column]]
         layered = alt.layer(*layers).properties(**size)
         whole = layered.facet(**self.facets, spacing=16) if self.facets else layered
-        return whole.properties(title=alt.Title(metric, anchor="start", fontSize=14, offset=12))
+        heading = alt.Title(title, anchor="start", fontSize=14, offset=12)
+        return whole.properties(title=heading).configure(**LOOK)
 
 
-def grid(
-    frame: pd.DataFrame, metric: str, x: str, y: str, others: Sequence[str]
-) -> alt.TopLevelMixin:
-    """A map: the mean of each cell as a colour and in digits.
+def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str]) -> alt.Chart:
+    """A map: the average of each cell as a colour and in digits.
 
     Args:
         frame: one row per cell.
-        metric: its name.
+        title: what is shown.
         x, y: the axes of the map.
         others: axes whose values have panels of their own.
     """
@@ -116,16 +168,22 @@ def grid(
         shades, ends = np.log(shades), np.log(ends)
     share = (shades - ends[0]) / (ends[1] - ends[0] or 1)
     plot.frame["bright"] = ~(share < BRIGHT)
-    plot.frame["known"] = frame["mean"].notna()
+    plot.frame["known"] = np.isfinite(frame["mean"])
     plot.frame["label"] = [_label(cell, wide) for cell in frame.to_dict("records")]
 
     base = alt.Chart(plot.frame).encode(
-        alt.X(field=x, type="ordinal", sort=plot.order[x], axis=alt.Axis(labelAngle=0, title=x)),
-        alt.Y(field=y, type="ordinal", sort=plot.order[y][::-1], title=y),
-        tooltip=plot.tooltip("mean", "low", "high", "count", "seeds", "diverged"),
+        plot.places(x),
+        alt.Y(
+            field=y,
+            type="ordinal",
+            sort=plot.order[y][::-1],
+            title=name(y),
+            axis=alt.Axis(labelLimit=320),
+        ),
+        tooltip=plot.tooltip("mean", "low", "high", "diverged"),
     )
     kind = "log" if log else "linear"
-    scale = alt.Scale(type=kind, scheme="viridis", domain=[least, most], clamp=True, nice=False)
+    scale = alt.Scale(type=kind, scheme="cividis", domain=[least, most], clamp=True, nice=False)
     shade = alt.Color(field="mean", type="quantitative", scale=scale, title=None)
     tiles = base.mark_rect(stroke="white").encode(color=shade).transform_filter("datum.known")
     blank = base.mark_rect(stroke="white", color=GREY).transform_filter("!datum.known")
@@ -135,59 +193,138 @@ def grid(
         color=alt.when("datum.bright").then(alt.value("black")).otherwise(alt.value("white")),
     )
     size = {"width": alt.Step(60 if wide else 40), "height": alt.Step(34 if wide else 22)}
-    return plot.chart(metric, blank, tiles, digits, **size)
+    return plot.chart(title, blank, tiles, digits, **size)
 
 
 def _label(cell: dict[str, float], wide: bool) -> list[str]:
-    """What stands in a cell of a map, as lines; a star where not all seeds have a number."""
-    if math.isnan(cell["mean"]):
-        return ["diverged" if cell["diverged"] else "none"]
-    first = number(cell["mean"]) + "*" * (cell["count"] < cell["seeds"])
+    """What stands in a cell of a map, as lines: a number of not all seeds says of how many."""
+    if not math.isfinite(cell["mean"]):
+        return ["diverged" if cell["diverged"] else "never" if cell["mean"] > 0 else "none"]
+    first, whole = number(cell["mean"]), cell["count"] == cell["seeds"]
+    if not wide:
+        return [first if whole else f"{first}*"]
     half = (cell["high"] - cell["low"]) / 2
-    return [first, f"±{deviation(half)}"] if wide and not math.isnan(half) else [first]
+    if not whole:
+        return [first, f"{cell['count']:.0f} of {cell['seeds']:.0f}"]
+    return [first, f"±{deviation(half)}"] if math.isfinite(half) else [first]
 
 
 def lines(
-    frame: pd.DataFrame, metric: str, x: str, by: str | None, others: Sequence[str]
-) -> alt.TopLevelMixin:
-    """The mean against one axis with its interval, a line for each value of ``by``."""
+    frame: pd.DataFrame,
+    title: str,
+    x: str,
+    by: str | None,
+    others: Sequence[str],
+    size: tuple[int, int] | None = None,
+    within: Sequence[float] | None = None,
+) -> alt.Chart:
+    """The average against one axis with its interval, a line for each value of ``by``.
+
+    A mark is hollow where it is not of all seeds or stands apart, and no line leads to one that
+    stands apart. A cross at the top is a cell whose average is infinite or missing.
+
+    Args:
+        frame: one row per cell.
+        title: what is shown; the vertical axis has it, too.
+        x: the axis across.
+        by: the axis of the colours.
+        others: axes whose values have panels of their own.
+        size: width and height of a panel in pixels; default: as there is room.
+        within: the ends of the vertical scale; default: those of the numbers.
+    """
     plot = Plot(frame, [x, by] if by else [x], others)
+    width, height = size or (plot.width, 260)
+    apart = frame["apart"] if "apart" in frame else pd.Series(False, frame.index)
+    lost = ~np.isfinite(frame["mean"])
+    drawn = frame.assign(mean=frame["mean"].where(~lost))
+    mean, low, high = _heights(plot.frame, drawn, title, 2, within)
+    plot.frame["solid"] = plot.frame["whole"] & ~apart
+    plot.frame["line"] = plot.frame["at"].where(~apart)
+    ranks = frame[by].map(value, na_action=None).map(plot.order[by].index) if by else 0
+    plot.frame["row"] = 6 + 8 * ranks  # pixels from the top
+    plot.frame["lost"] = lost
     base = alt.Chart(plot.frame).encode(
-        alt.X(field=x, type="ordinal", sort=plot.order[x], axis=alt.Axis(labelAngle=0, title=x)),
+        plot.x(x, frame[x], width),
         color=_colour(plot, frame, by),
-        tooltip=plot.tooltip("mean", "low", "high", "count", "seeds", "diverged"),
+        tooltip=plot.tooltip("mean", "low", "high", "diverged"),
     )
-    mean, low, high = _heights(plot.frame, metric)
     bars = base.mark_rule(clip=True).encode(low, high).transform_filter("isValid(datum.low)")
-    line = base.mark_line(point=alt.OverlayMarkDef(size=50)).encode(mean)
-    return plot.chart(metric, bars, line, width=max(260, 48 * len(plot.order[x])), height=260)
+    joined = mean.copy()
+    joined.field = "line"
+    line = base.mark_line().encode(joined)
+    marks = base.encode(mean).transform_filter("isValid(datum.at)")
+    full = marks.mark_point(size=36, opacity=1, filled=True).transform_filter("datum.solid")
+    hollow = marks.mark_point(size=36, opacity=1, fill="white").transform_filter("!datum.solid")
+    place = alt.Y(field="row", type="quantitative", scale=None)
+    cross = base.mark_text(text="×", fontSize=11).encode(place).transform_filter("datum.lost")
+    known, solid = plot.frame["at"].notna(), plot.frame["solid"]
+    rows = [  # a layer without a row would have no scale
+        (bars, plot.frame["bottom"].notna()),
+        (line, known),
+        (full, known & solid),
+        (hollow, known & ~solid),
+        (cross, lost),
+    ]
+    layers = [layer for layer, shown in rows if shown.any()]
+    return plot.chart(title, *layers, width=width, height=height)
 
 
 def curves(
-    frame: pd.DataFrame, metric: str, by: str | None, others: Sequence[str]
-) -> alt.TopLevelMixin:
+    frame: pd.DataFrame,
+    title: str,
+    by: str | None,
+    others: Sequence[str],
+    step: str = "step",
+    size: tuple[int, int] | None = None,
+    log: bool = False,
+) -> alt.Chart:
     """A metric against ``step``: a curve for each value of ``by``, its interval as a band.
 
-    On a page a click on the legend brings one curve forward.
+    A curve is dashed where not all seeds of its cell have a number. On a page a click on the
+    legend brings one curve forward.
+
+    Args:
+        frame: one row per cell and step; with a column ``seed``, one per run and step.
+        title: what is shown; the vertical axis has it, too.
+        by: the axis of the colours.
+        others: axes whose values have panels of their own.
+        step: what a step is called.
+        size: width and height of a panel in pixels; default: as there is room.
+        log: whether the steps stand on a logarithmic scale.
     """
     plot = Plot(frame, [by] if by else [], others)
-    step = alt.Scale(nice=False, zero=False)
+    width, height = size or (plot.width, 220)
+    across = alt.Axis(format="~s", title=step, tickCount=max(3, width // 60))
     base = alt.Chart(plot.frame).encode(
-        alt.X(field="step", type="quantitative", scale=step, axis=alt.Axis(format="~s")),
+        alt.X(
+            field="step",
+            type="quantitative",
+            scale=_across(log),
+            axis=across,
+        ),
         color=_colour(plot, frame, by),
     )
-    mean, low, high = _heights(plot.frame, metric)
+    if "seed" in frame:
+        base = base.encode(detail=alt.Detail(field="seed", type="nominal"))
+    mean, low, high = _heights(plot.frame, frame, title, 0.3)
     band = base.mark_area(clip=True, opacity=0.18).encode(low, high)
-    line = base.mark_line(clip=True, strokeWidth=1.6).encode(mean)
+    part = base.mark_line(clip=True, strokeWidth=1.2, strokeDash=[3, 3]).encode(mean)
+    plot.frame["line"] = plot.frame["at"].where(plot.frame["whole"])
+    solid = mean.copy()
+    solid.field = "line"
+    whole = base.mark_line(clip=True, strokeWidth=1.8).encode(solid)
     if by:
         picked = alt.selection_point(fields=[by], bind="legend")
         forward = alt.when(picked).then(alt.value(1)).otherwise(alt.value(0.08))
-        line = line.encode(opacity=forward).add_params(picked)
+        part = part.encode(opacity=forward)
+        whole = whole.encode(opacity=forward).add_params(picked)
     points = base.mark_point(opacity=0, size=120, clip=True).encode(
-        mean, tooltip=[*plot.tooltip("step", "mean", "low", "high", "count")]
+        mean, tooltip=plot.tooltip("step", "mean", "low", "high")
     )
     band = band.transform_filter("isValid(datum.low)")
-    return plot.chart(metric, band, line, points, width=300, height=220)
+    bands = [band] * bool(plot.frame["bottom"].notna().any())
+    broken = [part] * bool(not plot.frame["whole"].all())
+    return plot.chart(title, *bands, *broken, whole, points, width=width, height=height)
 
 
 def spanned(means: pd.Series) -> tuple[float, float, bool]:
@@ -196,6 +333,7 @@ def spanned(means: pd.Series) -> tuple[float, float, bool]:
     Where less than a twentieth of the numbers is far above all others, as of runs that exploded,
     the scale ends at these others.
     """
+    means = means[np.isfinite(means)]
     least, most = means.min(), means.max()
     usual = means.quantile(0.95)
     if least >= 0 and most > SPAN * usual:
@@ -203,22 +341,49 @@ def spanned(means: pd.Series) -> tuple[float, float, bool]:
     return least, most, bool(least > 0 and most > SPAN * least)
 
 
-def _heights(frame: pd.DataFrame, metric: str) -> tuple[alt.Y, alt.Y, alt.Y2]:
-    """Encodings of the mean and of the two ends of its interval.
+def _across(log: bool) -> alt.Scale:
+    """A horizontal scale of numbers, from the first to the last."""
+    return alt.Scale(type="log", nice=False) if log else alt.Scale(nice=False, zero=False)
+
+
+def _heights(
+    into: pd.DataFrame,
+    frame: pd.DataFrame,
+    title: str,
+    beyond: float,
+    within: Sequence[float] | None = None,
+) -> tuple[alt.Y, alt.Y, alt.Y2]:
+    """Encodings of the average and of the two ends of its band, which it adds as columns.
 
     What reaches far beyond the scale is drawn to just outside of it; the pointer shows the number.
+
+    Args:
+        into: the table that is drawn.
+        frame: the averages and bands.
+        title: of the axis.
+        beyond: how far bands may widen the scale, by the length that the averages take of it.
+        within: the ends of the scale, where they are given.
     """
-    least, most, log = spanned(frame["mean"])
-    if log:
-        ends, outside = [least / 1.2, most * 1.2], [least / 2, most * 2]
-        scale = alt.Scale(type="log", domain=ends, nice=False)
-    else:
-        room = 0.1 * (most - least or abs(most) or 1)
-        ends, outside = [least - room, most + room], [least - 2 * room, most + 2 * room]
-        scale = alt.Scale(domain=ends, nice=False)
-    for drawn, name in (("at", "mean"), ("bottom", "low"), ("top", "high")):
-        frame[drawn] = frame[name].clip(*outside)
-    axis = alt.Axis(title=metric, format="~g" if most < 1e5 else ".3~g")
+    least, most, log = spanned(pd.Series(within) if within else frame["mean"])
+    level, back = (np.log, np.exp) if log else (float, float)
+    ends = [level(least), level(most)]
+    length = ends[1] - ends[0] or (1.0 if log else abs(most) or 1.0)
+    bands = [frame[end][np.isfinite(frame[end])] for end in ("low", "high")]
+    lowest, highest = (x[x > 0] if log else x for x in bands)
+    if len(lowest) and not within:
+        ends[0] = max(min(ends[0], level(lowest.min())), ends[0] - beyond * length)
+    if len(highest) and not within:
+        ends[1] = min(max(ends[1], level(highest.max())), ends[1] + beyond * length)
+    room = 0.06 * length
+    scale = alt.Scale(
+        type="log" if log else "linear",
+        domain=[float(back(ends[0] - room)), float(back(ends[1] + room))],
+        nice=False,
+    )
+    outside = float(back(ends[0] - 2 * room)), float(back(ends[1] + 2 * room))
+    for drawn, column in (("at", "mean"), ("bottom", "low"), ("top", "high")):
+        into[drawn] = frame[column].clip(*outside)
+    axis = alt.Axis(title=title, titleLimit=280, labelExpr=DIGITS)
     middle, bottom = (
         alt.Y(field=field, type="quantitative", scale=scale, axis=axis)
         for field in ("at", "bottom")
@@ -230,13 +395,17 @@ def _colour(plot: Plot, frame: pd.DataFrame, by: str | None) -> alt.Color | dict
     """One colour for each value: the optimizers' own, numbers along a scale."""
     if by is None:
         return alt.value(COLOUR["laprop"])
-    order, legend = plot.order[by], alt.Legend(symbolOpacity=1)
+    order = plot.order[by]
+    few = sum(map(len, order)) < 40  # letters: they have room above the panels
+    legend = alt.Legend(
+        symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3, orient="top" if few else "right"
+    )
     if by == "optimizer":
-        own = {NAME.get(name, name): colour for name, colour in COLOUR.items()}
-        range_ = [own.get(name, SPARE[i % len(SPARE)]) for i, name in enumerate(order)]
+        own = {NAMES.get(word, word): colour for word, colour in COLOUR.items()}
+        range_ = [own.get(word, SPARE[i % len(SPARE)]) for i, word in enumerate(order)]
         scale = alt.Scale(domain=order, range=range_)
         return alt.Color(field=by, type="nominal", scale=scale, title=None, legend=legend)
     numbers = pd.api.types.is_numeric_dtype(frame[by])
     scale = alt.Scale(scheme="viridis" if numbers else "tableau10")
     kind = "ordinal" if numbers else "nominal"
-    return alt.Color(field=by, type=kind, sort=order, scale=scale, title=by, legend=legend)
+    return alt.Color(field=by, type=kind, sort=order, scale=scale, title=name(by), legend=legend)

@@ -1,256 +1,62 @@
 """Write the results as a static site that opens from disk: ``python -m scripts.report``.
 
-``results/site/`` is made from the committed results: an overview with every verdict, a page for
-each figure with its data and its commands, the ledger of disagreements, and the benchmarks. The
-pages link to the pictures and tables of ``results/`` and copy none.
+``results/site/`` is made from the committed results: a front page with every verdict, a page for
+each figure with its charts, its data and its commands, the ledger of disagreements, the benchmarks,
+the texts of ``docs/``, and in ``api/`` the reference of the package. The pages link to the pictures
+and tables of ``results/`` and copy none.
 """
 
 import argparse
-import math
-import os
-import re
 import shutil
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import numpy as np
 import pandas as pd
 import yaml
-from markupsafe import Markup, escape
 
 from experiments.common import ROOT
 from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
-from scripts import check_claims, make_discrepancies
-from scripts.figures import style
+from scripts import (
+    cells,
+    charts,
+    check_claims,
+    explore,
+    forest,
+    make_discrepancies,
+    readme,
+    reference,
+    words,
+)
 from scripts.make_figures import PICTURES
+from scripts.pages import HERE, environment, guides, heading, markdown
+from scripts.pages import readme as section_of_readme
 from scripts.paper import drawable, figures, results_of, script
 
-HERE = Path(__file__).parent / "site"
 OF = check_claims.OF
 SITE = RESULTS / "site"
-MAIN = "fig02"  # the overview shows this figure's picture
-POINTS = 60  # largest number of points of a curve in a page
-NUMBERS = 90_000  # largest number of numbers in all curves of a page, about 600 kB
 ROWS = 1_500  # largest number of rows of a table in a page
 
 
-# Seeds taken together -----------------------------------------------------------------------------
+# What a page shows --------------------------------------------------------------------------------
 
 
-def outcomes(results: Results) -> pd.DataFrame:
-    """The runs with a column ``diverged``.
-
-    The figure's script may have a rule for it. Otherwise a run has diverged if it was ended early.
-    """
-    if hasattr(script(results.figure), "outcomes"):
-        return script(results.figure).outcomes(results)
-    runs = results.runs
-    ended = runs.diverged_at.notna() if "diverged_at" in runs else False
-    return runs.assign(diverged=ended)
-
-
-def axes_of(results: Results) -> list[str]:
-    """The axes of the grid without the seed, the optimizer first; their values name a cell."""
-    names = [name for name in results.manifest["axes"] if name not in ("optimizer", "seed")]
-    return ["optimizer", *names]
-
-
-def cells(results: Results) -> pd.DataFrame:
-    """A row for each cell, indexed by its axes: ``seeds``, ``diverged``, and each metric.
-
-    A metric has the columns ``(metric, "mean")``, ``"std"`` and ``"count"``, over those seeds that
-    did not diverge and have a number: a run that never converged has no time of convergence.
-    """
-    runs, axes = outcomes(results), axes_of(results)
-    metrics = [
-        name
-        for name in results.manifest["summary"]
-        if name != "diverged_at" and pd.api.types.is_numeric_dtype(runs[name])
-    ]
-    # Diverged runs are counted in a column of their own, so their numbers are left out here.
-    numbers = runs[metrics].mask(runs.diverged, axis=0)
-    by = pd.concat([runs[axes], numbers], axis=1).groupby(axes, sort=False, dropna=False)
-    with np.errstate(invalid="ignore"):  # where a bound is infinite, it has no deviation
-        table = by[metrics].agg(["mean", "std", "count"])
-    groups = runs.groupby(axes, sort=False, dropna=False).diverged
-    table["seeds", ""], table["diverged", ""] = groups.size(), groups.sum()
-    return table
-
-
-def metrics_of(table: pd.DataFrame) -> list[str]:
-    """The names of the metrics in :func:`cells`, in their order."""
-    return [name for name, part in table.columns if part == "mean"]
-
-
-def value(x: Any) -> str:
-    """An axis value as text, which is the same for ``runs.csv`` and for ``curves.parquet``."""
-    return f"{x:.7g}" if isinstance(x, float | np.floating) else str(x)
-
-
-def values_of(column: pd.Series) -> list[str]:
-    """The values of an axis as text: numbers are sorted, words stay in the order of the runs."""
-    found = column.drop_duplicates()
-    return [value(x) for x in (found if column.dtype == object else found.sort_values())]
-
-
-def keys_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """The axis values of each row of :func:`cells`, as text."""
-    return [tuple(map(value, key)) for key in table.index.to_frame().itertuples(index=False)]
-
-
-def number(x: Any) -> str:
-    """A measurement rounded for a reader, or a dash where there is none."""
-    if pd.isna(x):
-        return "–"
-    if math.isinf(x):
-        return "∞" if x > 0 else "−∞"
-    if abs(x) >= 10_000:
-        return f"{x:,.0f}" if abs(x) < 1e9 else f"{x:.3g}"
-    return f"{x:.4g}"
-
-
-def deviation(x: float) -> str:
-    """A standard deviation with two digits."""
-    return f"{x:.2g}" if x < 100 else f"{x:,.0f}" if x < 1e9 else f"{x:.1e}"
-
-
-def spread(cell: pd.Series, metric: str) -> str:
-    """Mean and standard deviation, and the number of seeds where it is not all of them."""
-    mean, std, count = (cell[metric, part] for part in ("mean", "std", "count"))
-    text = number(mean) + (f" ± {deviation(std)}" if np.isfinite(std) else "")
-    seeds = cell["seeds", ""]
-    return text if count == seeds else f"{text} ({count:.0f} of {seeds:.0f})"
-
-
-def cell_table(table: pd.DataFrame) -> dict[str, Any]:
-    """:func:`cells` as headings and rows of text, and the number of all rows."""
-    metrics, axes = metrics_of(table), list(table.index.names)
-    counts = ["seeds", "diverged"] if table["diverged", ""].any() else ["seeds"]
-    rows = [
-        [*key, *(f"{cell[count, '']:.0f}" for count in counts)]
-        + [spread(cell, metric) for metric in metrics]
-        for key, (_, cell) in zip(keys_of(table.head(ROWS)), table.iterrows(), strict=False)
-    ]
-    heads = [*axes, *counts, *metrics]
-    return {"heads": heads, "rows": rows, "total": len(table), "leading": len(axes)}
-
-
-# The grid that answers to pointer and keyboard ----------------------------------------------------
-
-
-def plain(x: Any) -> float | str | None:
-    """A number for JSON with four digits; infinity becomes text and NaN becomes None."""
-    if pd.isna(x):
-        return None
-    return number(x) if math.isinf(x) else float(f"{x:.4g}")
-
-
-def curves(results: Results, axes: list[str], known: set[tuple[str, ...]]) -> dict[str, Any]:
-    """The curves of each cell: mean, lowest and highest over its seeds, at POINTS steps at most.
-
-    Args:
-        results: of one figure.
-        axes: whose values name a cell.
-        known: the names of all cells.
-
-    Returns:
-        ``metrics`` and ``cells``: key -> {"steps": [...], metric: [means, lowest, highest]}. Empty
-        where no curves were kept, or where they do not have the axes.
-    """
-    if not (results.folder / "curves.parquet").exists():
-        return {}
-    frame = results.curves
-    metrics = [c for c in frame if c not in results.manifest["axes"] and c != "step"]
-    by_cell = frame.groupby(axes, sort=False, dropna=False)
-    groups = {tuple(map(value, key)): cell for key, cell in by_cell}
-    if not metrics or not groups.keys() <= known:
-        return {}
-    points = min(POINTS, max(2, NUMBERS // (3 * len(groups) * len(metrics))))
-    found = {}
-    for key, cell in groups.items():
-        steps = np.sort(cell.step.unique())
-        chosen = steps[np.unique(np.linspace(0, len(steps) - 1, points).round().astype(int))]
-        by = cell[cell.step.isin(chosen)].groupby("step")[metrics]
-        parts = [by.mean(), by.min(), by.max()]
-        found[key] = {"steps": [plain(x) for x in chosen]} | {
-            metric: [[plain(x) for x in part[metric]] for part in parts] for metric in metrics
-        }
-    return {"metrics": metrics, "cells": found}
-
-
-def grid(results: Results, table: pd.DataFrame) -> dict[str, Any] | None:
-    """The data from which ``site.js`` draws a map and its curves; None where nothing varies."""
-    axes, keys = list(table.index.names), keys_of(table)
-    places = table.index.to_frame(index=False)
-    values = {axis: values_of(places[axis]) for axis in axes}
-    by = places.groupby("optimizer")
-    free = [  # an axis on which each optimizer has one value is left out of the map
-        axis
-        for axis in axes
-        if axis == "optimizer" or (len(values[axis]) > 1 and by[axis].nunique().max() > 1)
-    ]
-    others = sorted(free[1:], key=lambda axis: (axis == "nu", len(values[axis])))
-    metrics = metrics_of(table)
-    if not others or not metrics:
-        return None
-    drawn = curves(results, axes, set(keys))
-    entered = []
-    for key, (_, cell) in zip(keys, table.iterrows(), strict=True):
-        entry = {
-            "at": [values[axis].index(key[axes.index(axis)]) for axis in free],
-            "seeds": int(cell["seeds", ""]),
-            "diverged": int(cell["diverged", ""]),
-            "values": [
-                [plain(cell[m, "mean"]), plain(cell[m, "std"]), int(cell[m, "count"])]
-                for m in metrics
-            ],
-        }
-        if drawn:
-            entry["curves"] = drawn["cells"].get(key)
-        entered.append(entry)
+def cell_table(results: Results) -> dict[str, Any]:
+    """All metrics of every cell as headings and rows of text, and the number of all rows."""
+    runs = explore.outcomes(results)
+    by = cells.free(runs, list(results.manifest["axes"]))
+    measured = [name for name in results.manifest["summary"] if name != "diverged_at"]
+    names = [name for name in measured if pd.api.types.is_numeric_dtype(runs[name])]
+    table = cells.readable(cells.cells(runs, by, names, runs.diverged), by)
     return {
-        "axes": {axis: values[axis] for axis in free},
-        "down": others[-1],
-        "across": "mu" if "mu" in others[:-1] else others[-2] if others[1:] else "optimizer",
-        "metrics": metrics,
-        "curves": drawn.get("metrics", []),
-        "cells": entered,
-        "names": {name: style.NAME[name] for name in values["optimizer"]},
-        "colours": {name: style.COLOUR[name] for name in values["optimizer"]},
+        "heads": [words.name(column) for column in table],
+        "rows": table.head(ROWS).to_numpy().tolist(),
+        "total": len(table),
+        "leading": len(by),
+        "medians": [words.name(name) for name in names if cells.usual(name) == "median"],
     }
-
-
-# Pages --------------------------------------------------------------------------------------------
-
-
-def prose(text: str, root: str = "") -> Markup:
-    """HTML from the Markdown of claims and ledger: code, bold, links (relative to results/)."""
-    html = str(escape(text))
-    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
-    html = re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", html)
-    html = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", rf'<a href="{root}/\2">\1</a>', html)
-    return Markup(html)
-
-
-def label(name: str) -> str:
-    """``fig02`` -> ``Figure 2``, ``rosenbrock_bias`` -> ``rosenbrock bias``."""
-    text = re.sub(r"(\d+)$", lambda match: f" {int(match[1])}", name.replace("_", " "))
-    return re.sub(r"^fig ", "Figure ", text)
-
-
-def section(text: str) -> str:
-    """Where in the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``."""
-    return re.sub(r"^(beyond )?(?=[A-Z]?\.?\d)", r"\1§ ", text)
-
-
-def listed(texts: list[str]) -> str:
-    """The values of an axis: all of them if they are few, else the first and the last."""
-    many = len(texts) > 12
-    return f"{len(texts)} values, {texts[0]} to {texts[-1]}" if many else ", ".join(texts)
 
 
 def frame_table(path: Path) -> dict[str, Any]:
@@ -259,18 +65,18 @@ def frame_table(path: Path) -> dict[str, Any]:
     same = [c for c in frame if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
     shown = frame.drop(columns=same)
     rows = [
-        [x if isinstance(x, str) else number(x) for x in row]
+        [x if isinstance(x, str) else words.number(x) for x in row]
         for row in shown.head(ROWS).itertuples(index=False)
     ]
-    words = [f"{name} {value(frame[name].iloc[0])}" for name in same]
+    constant = [f"{words.name(name)} {words.value(frame[name].iloc[0])}" for name in same]
     return {
         "path": path,
-        "heads": list(shown),
+        "heads": [words.name(column) for column in shown],
         "rows": rows,
         "total": len(frame),
         "leading": 1
         + (list(shown).index("way") if "way" in shown else 0),  # the table of a benchmark
-        "same": ", ".join(words),
+        "same": ", ".join(constant),
     }
 
 
@@ -293,7 +99,7 @@ def provenance(results: Results) -> dict[str, Any]:
         for name in manifest["summary"]
         if results.runs[name].dtype == object and results.runs[name].nunique() == 1
     }
-    axes = {key: listed(values_of(results.runs[name])) for name, key in manifest["axes"].items()}
+    axes = {key: words.listed(results.runs[name]) for name, key in manifest["axes"].items()}
     places = [
         place | {"runs": sum(i in places for places in runs.environments)}
         for i, place in enumerate(manifest["environments"])
@@ -312,19 +118,27 @@ def provenance(results: Results) -> dict[str, Any]:
     }
 
 
-def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours, whichever reads best."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def pictures(results: Results) -> list[tuple[Path, str]]:
+    """The pictures that runs left, each with the run's own settings: ``breakout of Adam, ε 1e-8``.
 
-
-def size(path: Path) -> str:
-    """The size of a file in kB or MB."""
-    kilobytes = path.stat().st_size / 1000
-    if kilobytes >= 1000:
-        return f"{kilobytes / 1000:.1f} MB"
-    return f"{kilobytes:.0f} kB" if kilobytes >= 10 else f"{kilobytes:.1f} kB"
+    A manifest names the runs in the order of the table, in which each has as many rows.
+    """
+    runs, table = results.manifest["runs"], results.runs
+    keys, rows = [run["key"] for run in runs], len(table) // len(runs)
+    found = []
+    for path in sorted(results.folder.glob("*.jpg")):
+        key, _, what = path.stem.partition("-")
+        place = keys.index(key)
+        own = table[place * rows : (place + 1) * rows]
+        whole = rows * len(runs) == len(table) and set(own.optimizer) == {runs[place]["optimizer"]}
+        names = ["optimizer", *cells.free(table, list(results.manifest["axes"])), "seed"]
+        settings = [words.value(runs[place]["optimizer"])] + [
+            f"{words.name(axis)} {words.value(own[axis].iloc[0])}"
+            for axis in dict.fromkeys(names)
+            if whole and axis != "optimizer" and own[axis].nunique() == 1
+        ]
+        found.append((path, f"{words.value(what)} of {', '.join(settings)}"))
+    return found
 
 
 def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
@@ -339,6 +153,18 @@ def legend(claims: list[dict[str, Any]]) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The claims of the paper on which nothing is decided, by the reason."""
+    open_ = [claim for claim in claims if claim["of"] == "paper"]
+    reasons = {
+        "Nothing was run yet": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
+        "What was run allows both": [
+            c for c in open_ if c["verdict"].endswith(("undecided", "underpowered"))
+        ],
+    }
+    return {reason: found for reason, found in reasons.items() if found}
+
+
 def entries() -> dict[str, dict[str, Any]]:
     """Every figure of ``paper.yaml``, with its results and its picture where there are any."""
     found = {}
@@ -347,11 +173,11 @@ def entries() -> dict[str, dict[str, Any]]:
         tables = "tables" in row
         status = "not run" if results is None else "measured" if tables else results.label
         found[name] = (
-            dict.fromkeys(("authors", "command", "results", "tables"))
+            dict.fromkeys(("authors", "beside", "command", "results", "tables"))
             | row
             | {
                 "name": name,
-                "label": label(name),
+                "label": words.label(name),
                 "runs": None if tables else results,
                 "status": status,
                 "scale": "not run" if results is None else "-" if tables else results.scale,
@@ -361,62 +187,73 @@ def entries() -> dict[str, dict[str, Any]]:
     return found
 
 
-def details(entry: dict[str, Any]) -> dict[str, Any]:
-    """What the page of a figure shows beyond its entry."""
-    results: Results | None = entry["runs"]
-    name = entry["name"]
-    more: dict[str, Any] = {"grids": grids_of(name), "config": entry["results"], "tables": []}
-    if entry["tables"]:  # tables that no run made: all that lie in the folder
-        folder = (RESULTS / entry["tables"]).parent
-        more["tables"] = [frame_table(path) for path in sorted(folder.glob("*.csv"))]
-    if results is not None:
-        table = cells(results)
-        files = sorted(p for p in results.folder.iterdir() if p.is_file())
-        more |= {
-            "table": cell_table(table),
-            "grid": grid(results, table),
-            "how": provenance(results),
-            "files": [p for p in files if p.suffix != ".jpg"],
-            "pictures": [p for p in files if p.suffix == ".jpg"],
-        }
-    return more
-
-
-def environment(target: Path, root: str) -> jinja2.Environment:
-    """The templates of pages in ``target``, from which ``root`` leads to ``results/``."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    templates.filters |= {
-        "prose": lambda text: prose(text, root),
-        "link": lambda path: Path(os.path.relpath(path, target)).as_posix(),
-        "duration": duration,
-        "size": size,
-        "section": section,
+def part(results: Results, figure: str) -> dict[str, Any]:
+    """What a page shows of the runs of one figure."""
+    return {
+        "figure": figure,
+        "results": results,
+        "charts": explore.of(results, figure),
+        "table": cell_table(results),
+        "how": provenance(results),
+        "files": sorted(p for p in results.folder.iterdir() if p.is_file() and p.suffix != ".jpg"),
+        "pictures": pictures(results),
     }
-    return templates
+
+
+def details(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a figure shows beyond its entry: ``parts``, one for each set of runs."""
+    shown = [entry["name"], *[entry["beside"]] * bool(entry["beside"])]
+    tables = []
+    if entry["tables"]:  # tables that no run made: all that lie in the folder
+        tables = [frame_table(p) for p in sorted((RESULTS / entry["tables"]).parent.glob("*.csv"))]
+    found = {name: results_of(name) for name in shown if not entry["tables"]}
+    return {
+        "grids": {name: grids_of(name) for name in shown},
+        "config": entry["results"],
+        "tables": tables,
+        "parts": [part(results, name) for name, results in found.items() if results is not None],
+    }
+
+
+# Pages --------------------------------------------------------------------------------------------
+
+
+def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the front page shows beyond what all pages share."""
+    findings = [
+        {
+            "figure": every[name],
+            "says": script(name).finding(results_of(name)),
+            "chart": explore.finding(name),
+        }
+        for name in readme.FOUND
+    ]
+    return {
+        "introduction": markdown(section_of_readme(), ROOT, target),
+        "advice": markdown(section_of_readme("Should I use it?"), ROOT, target),
+        "findings": findings,
+        "by_figure": [(name, list(rows)) for name, rows in groupby(claims, lambda c: c["figure"])],
+        "counts": counted(claims),
+        "titles": OF,
+        "legend": legend(claims),
+        "untested": untested(claims),
+        "repository": ROOT,
+        "guides": {name: heading(path) for name, path in guides().items()},
+    }
 
 
 def pages(target: Path) -> dict[str, str]:
     """File name -> HTML of every page, with links as they are from ``target``."""
-    root = Path(os.path.relpath(RESULTS, target)).as_posix()
-    templates = environment(target, root)
+    templates = environment(target)
     every, claims = entries(), check_claims.rows()
     for claim in claims:
         claim["scale"] = every[claim["figure"]]["scale"]
-    shared = {"figures": every, "claims": claims, "root": root}
+        claim["effects"] = forest.effects(claim["measured"])
+    ledger = make_discrepancies.rows()
+    shared = {"figures": every, "claims": claims, "ledger": ledger, "results_folder": RESULTS}
     written = {
         "index.html": templates.get_template("index.html").render(
-            shared,
-            main=every[MAIN],
-            counts=counted(claims),
-            titles=check_claims.OF,
-            legend=legend(claims),
+            shared, **front(target, every, claims)
         )
     }
     introduction = make_discrepancies.INTRODUCTION.format(
@@ -425,11 +262,12 @@ def pages(target: Path) -> dict[str, str]:
     written["ledger.html"] = templates.get_template("ledger.html").render(
         shared,
         introduction=introduction.split("\n\n")[1:],
-        groups=[
-            (group, list(rows))
-            for group, rows in groupby(make_discrepancies.rows(), key=lambda row: row["group"])
-        ],
+        groups=[(g, list(rows)) for g, rows in groupby(ledger, key=lambda row: row["group"])],
     )
+    template = templates.get_template("guide.html")
+    for name, path in guides().items():
+        text = markdown(path.read_text(), path.parent, target)
+        written[name] = template.render(shared, title=heading(path), text=text)
     template = templates.get_template("figure.html")
     for name, entry in every.items():
         written[f"{name}.html"] = template.render(shared, figure=entry, **details(entry))
@@ -445,9 +283,11 @@ def build(target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     for name in ("site.css", "site.js"):
         shutil.copy(HERE / name, target / name)
+    (target / "vega.js").write_text(charts.library(), encoding="utf-8")
     written = {target / name: html for name, html in pages(target).items()}
     for path, html in written.items():
         path.write_text(html, encoding="utf-8")
+    reference.write(target / "api")
     return list(written)
 
 

@@ -11,8 +11,9 @@ Reads what the runs of a folder wrote, also while the sweep is under way, and wr
 ``curves-<metric>.png`` what was logged at every step
 ======================  ==========================================================================
 
-Intervals are Student's t over seeds, 95 %. A metric that is logged but has no place in the summary
-stands in tables and maps with its last value.
+A number is the mean over seeds with Student's t interval, 95 %; where a run may never get there, as
+in steps to converge, it is the median of all seeds. A metric that is logged but has no place in the
+summary stands in tables and maps with its last value.
 """
 
 import argparse
@@ -26,19 +27,17 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
-import vl_convert
 import yaml
 
-from experiments.common import records, stats
+from experiments.common import records
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
 from experiments.common.tables import Sweep, read
 from experiments.common.terminal import lasting_streams
-from scripts import charts
-from scripts.report import HERE, environment, number
+from scripts import charts, words
+from scripts.cells import cells, free, metrics, readable, summarised, thinned
+from scripts.pages import environment
 
-POINTS = 150  # of a curve, at most
-DRAWN = 6_000  # points of all curves of a metric, at most, so that drawing takes seconds
 ROWS = 40  # of the table on the terminal, at most
 
 
@@ -96,18 +95,6 @@ def axis(name: str, axes: dict[str, str]) -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def free(sweep: Sweep) -> list[str]:
-    """Axes that tell cells apart, the optimizer first; not one that the optimizer decides."""
-    runs = sweep.runs if len(sweep.runs) else sweep.curves
-    by = runs.groupby("optimizer")
-    return [
-        name
-        for name in sorted(sweep.axes, key=lambda name: name != "optimizer")
-        if name != "seed"
-        and (runs.optimizer.nunique() > 1 if name == "optimizer" else by[name].nunique().max() > 1)
-    ]
-
-
 def last(sweep: Sweep) -> pd.DataFrame:
     """The finished runs, with the last value of what is only logged beside their summary."""
     runs, curves, axes = sweep.runs, sweep.curves, list(sweep.axes)
@@ -118,79 +105,16 @@ def last(sweep: Sweep) -> pd.DataFrame:
     return runs.merge(ends, on=axes, how="left")
 
 
-def metrics(frame: pd.DataFrame, axes: dict[str, str]) -> list[str]:
-    """The columns of a table that are measured numbers."""
-    return [
-        name
-        for name in frame
-        if name not in axes
-        and name not in ("step", "diverged_at")
-        and pd.api.types.is_numeric_dtype(frame[name])
-    ]
+def varied(sweep: Sweep) -> list[str]:
+    """Axes that tell cells apart, the optimizer first."""
+    return free(sweep.runs if len(sweep.runs) else sweep.curves, list(sweep.axes))
 
 
-def summarised(frame: pd.DataFrame, by: list[str], names: list[str]) -> pd.DataFrame:
-    """One row per group and metric: mean, interval, and how many seeds have a number."""
-    rows = []
-    grouped = frame.groupby(by, sort=False, dropna=False) if by else [((), frame)]
-    for key, group in grouped:
-        place = dict(zip(by, key, strict=True))
-        for name in names:
-            values = group[name].dropna().to_numpy(float)
-            estimate = stats.mean(values)
-            rows.append(
-                place
-                | {"metric": name, "mean": estimate.centre, "count": len(values)}
-                | {"low": estimate.low, "high": estimate.high}
-            )
-    return pd.DataFrame(rows)
-
-
-def cells(sweep: Sweep, by: list[str]) -> pd.DataFrame:
-    """One row per cell and metric, with the seeds of the cell and how many diverged.
-
-    Divergence is a result of its own: such a run's numbers are left out of the means.
-    """
+def summary(sweep: Sweep, by: list[str]) -> pd.DataFrame:
+    """The cells of the finished runs, see :func:`scripts.cells.cells`, sorted by their axes."""
     runs = last(sweep)
-    names = metrics(runs, sweep.axes)
-    ended = runs["diverged_at"].notna() if "diverged_at" in runs else pd.Series(False, runs.index)
-    counts = runs[by].assign(seeds=1, diverged=ended.astype(int))
-    numbers = pd.concat([runs[by], runs[names].mask(ended, axis=0)], axis=1)
-    table = summarised(numbers, by, names)
-    if not by:
-        return table.assign(seeds=len(runs), diverged=int(ended.sum()))
-    sums = counts.groupby(by, sort=False, dropna=False).sum().reset_index()
-    return table.merge(sums, on=by, how="left").sort_values(by, key=charts.rank, kind="stable")
-
-
-def thinned(curves: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Curves at no more than ``POINTS`` steps, at fewer where there are many cells."""
-    steps = np.sort(curves.step.unique())
-    most = min(POINTS, max(2, DRAWN // len(curves[by].drop_duplicates() if by else [1])))
-    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
-    return curves[curves.step.isin(steps[places])]
-
-
-def shown(row: Any) -> str:
-    """A cell's number as text: mean and interval, and of how many seeds where not of all."""
-    text = number(row.mean)
-    if np.isfinite(row.low):
-        text += f" [{number(row.low)}, {number(row.high)}]"
-    return text if row.count_ == row.seeds else f"{text} ({row.count_} of {row.seeds})"
-
-
-def readable(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """One row per cell as text: its axes, seeds, how many diverged, and each metric."""
-    frame = table.rename(columns={"count": "count_"})
-    frame = frame.assign(text=[shown(row) for row in frame.itertuples()])
-    order = list(dict.fromkeys(frame.metric))
-    for name in by:
-        frame[name] = frame[name].map(charts.text, na_action=None)
-    counts = ["seeds", "diverged"] if frame.diverged.any() else ["seeds"]
-    wide = frame.pivot_table(
-        index=[*by, *counts], columns="metric", values="text", aggfunc="first", sort=False
-    )
-    return wide[order].reset_index().rename_axis(columns=None)
+    table = cells(runs, by, metrics(runs, list(sweep.axes)))
+    return table.sort_values(by, key=charts.rank, kind="stable") if by else table
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -215,33 +139,33 @@ def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict[str, Any]:
     """Every chart by the name of its file: maps of the table, and curves."""
-    by = free(sweep)
-    settings = [name for name in by if name != "optimizer"]
+    by = varied(sweep)
+    settings = [setting for setting in by if setting != "optimizer"]
     usual = sorted(settings, key=lambda n: ({"mu": 0, "nu": 1}.get(n, 2), settings.index(n)))
     x = axis(chosen.x, sweep.axes) if chosen.x else None
     y = axis(chosen.y, sweep.axes) if chosen.y else None
-    x = x or next((name for name in usual if name != y), "optimizer")
-    y = y or next((name for name in usual if name != x), None)
+    x = x or next((setting for setting in usual if setting != y), "optimizer")
+    y = y or next((setting for setting in usual if setting != x), None)
     colour = axis(chosen.by, sweep.axes) if chosen.by else y or x
     found: dict[str, Any] = {}
     table = table.replace([np.inf, -np.inf], np.nan)  # no scale has a place for them
     for metric in dict.fromkeys(table[table["mean"].notna()].metric):
         part = table[table.metric == metric]
         if y is not None:
-            others = [name for name in by if name not in (x, y)]
-            found[f"map-{metric}"] = charts.grid(part, metric, x, y, others)
+            others = [setting for setting in by if setting not in (x, y)]
+            found[f"map-{metric}"] = charts.grid(part, words.name(metric), x, y, others)
         else:
             line = "optimizer" if "optimizer" in by and x != "optimizer" else None
-            found[f"map-{metric}"] = charts.lines(part, metric, x, line, [])
-    names = [name for name in metrics(sweep.curves, sweep.axes) if wanted(name, chosen)]
+            found[f"map-{metric}"] = charts.lines(part, words.name(metric), x, line, [])
+    names = [metric for metric in metrics(sweep.curves, sweep.axes) if wanted(metric, chosen)]
     if len(sweep.curves) and names:
         long = summarised(thinned(sweep.curves, by), [*by, "step"], names)
-        others = [name for name in by if name != colour]
+        others = [setting for setting in by if setting != colour]
         for metric in names:
             part = long[(long.metric == metric) & long["mean"].notna()]
             if part.step.nunique() > 1:
                 found[f"curves-{metric}"] = charts.curves(
-                    part, metric, colour if colour in by else None, others
+                    part, words.name(metric), colour if colour in by else None, others
                 )
     return found
 
@@ -262,15 +186,14 @@ def page(
         "leading": len(by),
     }
     return (
-        environment(Path(), "")
+        environment(Path())
         .get_template("sweep.html")
         .render(
             title=title,
             facts=facts,
             table=data,
-            charts={name: chart.to_dict() for name, chart in drawings.items()},
-            css=(HERE / "site.css").read_text(),
-            library=vl_convert.javascript_bundle(),
+            charts=list(drawings.values()),
+            library=charts.library(),
         )
     )
 
@@ -295,16 +218,16 @@ def _value(text: str) -> Any:
 
 def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) -> list[str]:
     """Write everything into a folder; returns the lines to be said about it."""
-    by = free(sweep)
+    by = varied(sweep)
     facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
     if sweep.versions > 1:
         facts.append(f"made by {sweep.versions} versions of the task's program")
-    table = cells(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric", "mean"])
+    table = summary(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric", "mean"])
     every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
-    for name in chosen.metric or ():
-        if name not in every:
-            raise unknown("--metric", name, name, every)
-    table = table[table.metric.isin([name for name in every if wanted(name, chosen)])]
+    for metric in chosen.metric or ():
+        if metric not in every:
+            raise unknown("--metric", metric, metric, every)
+    table = table[table.metric.isin([metric for metric in every if wanted(metric, chosen)])]
     if table.empty and sweep.curves.empty:
         raise ConfigError(f"{title}: nothing is finished or logged yet ({facts[0]})")
     alt.data_transformers.disable_max_rows()
@@ -316,8 +239,8 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     if len(table):
         (target / "table.md").write_text(markdown(text))
         spread(table, by).to_csv(target / "table.csv", index=False, float_format="%.7g")
-    for name, chart in drawings.items():
-        chart.save(target / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png", scale_factor=2)
+    for file, chart in drawings.items():
+        chart.save(target / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', file)}.png", scale_factor=2)
     (target / "index.html").write_text(page(title, facts, text, by, drawings))
     lines = [f"{title}: {'; '.join(facts)}"]
     if len(text) > ROWS:

@@ -52,7 +52,6 @@ SLOW = {
     "test_mnist_options",
     "test_packaging",
     "test_rainbow",
-    "test_report",
     "test_repository",
     "test_run",
     "test_style_transfer",
@@ -67,7 +66,7 @@ SLOW = {
     "test_the_kernel",
     "test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart",
 }
-SLOW_FIXTURES = {"browser", "cli", "forkserver"}
+SLOW_FIXTURES = {"browser", "cli", "forkserver", "site"}
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:
@@ -269,6 +268,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[Any, None, No
     driver = webdriver.Chrome(options=options, service=Service(chromedriver))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole site, written as ``make report`` writes it."""
+    from scripts import report
+
+    folder = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["report", "--to", str(folder)])
+        report.main()
+    return folder
 
 
 def blocks(language: str, text: str = "") -> list[str]:

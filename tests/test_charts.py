@@ -196,9 +196,9 @@ def test_cells_have_the_mean_and_interval_of_their_seeds(toy: Maker, runs, folde
         toy(_optimizer={"mu": 0.0, "nu": 0.5}, _seed=4), [], {"final_loss": 1e9}, status="diverged"
     )
     sweep = read(folder, {})
-    by = command.free(sweep)
+    by = command.varied(sweep)
     assert by == ["optimizer", "mu", "nu"]
-    table = command.cells(sweep, by)
+    table = command.summary(sweep, by)
     assert list(dict.fromkeys(table.metric)) == ["final_loss", "train_loss"]
     table = table[table.metric == "final_loss"].set_index(by)
     assert len(table) == 12
@@ -209,7 +209,7 @@ def test_cells_have_the_mean_and_interval_of_their_seeds(toy: Maker, runs, folde
         assert got == pytest.approx((expected.centre, expected.low, expected.high))
         odd = (optimizer, mu, nu) == ("laprop", 0.0, 0.5)
         assert (cell["count"], cell.seeds, cell.diverged) == ((3, 5, 1) if odd else (3, 3, 0))
-    text = command.readable(command.cells(sweep, by), by)
+    text = command.readable(command.summary(sweep, by), by)
     assert text.columns.tolist() == [*by, "seeds", "diverged", "final_loss", "train_loss"]
     (odd,) = text[text.seeds == 5].final_loss
     assert re.fullmatch(r"1\.05 \[1\.025, 1\.075\] \(3 of 5\)", odd)
@@ -235,7 +235,7 @@ def test_an_axis_that_the_optimizer_decides_is_none(toy: Maker) -> None:
             pretend(toy(_optimizer={"name": name, "epsilon": epsilon, "nu": nu}), [], {"x": nu})
     sweep = read(toy().folder.parent, {})
     assert "epsilon" in sweep.axes
-    assert command.free(sweep) == ["optimizer", "nu"]
+    assert command.varied(sweep) == ["optimizer", "nu"]
 
 
 def test_all_is_written_and_said(folder: Path, monkeypatch, capsys) -> None:
@@ -321,7 +321,7 @@ def test_a_map_has_a_cell_for_each_and_a_panel_for_each_optimizer() -> None:
     assert encoding["y"]["sort"] == ["0.99", "0.9", "0.5"]
     (rows,) = spec["datasets"].values()
     assert len(rows) == 12
-    assert [rows[i]["label"] for i in (3, 4, 5)] == [["3", "±0.1"], ["diverged"], ["5*", "±0.1"]]
+    assert [rows[i]["label"] for i in (3, 4, 5)] == [["3", "±0.1"], ["diverged"], ["5", "2 of 3"]]
     assert [i for i in range(12) if not rows[i]["known"]] == [4]
     assert (rows[0]["optimizer"], rows[0]["mu"], rows[0]["nu"]) == ("LaProp", "0.5", "0.99")
 
@@ -359,14 +359,15 @@ def test_the_page_opens_from_disk_and_shows_numbers_under_the_pointer(
     browser.set_window_size(1400, 1000)
     browser.get((tmp_path / "page" / "index.html").as_uri())
     browser.implicitly_wait(20)
-    drawn = browser.find_elements("css selector", "figure.drawing svg.marks")
+    drawn = browser.find_elements("css selector", ".drawing svg.marks")
     assert len(drawn) == 3  # two maps and the curves
-    label = "mu: 0.9; nu: 0.5; mean: 2.95; optimizer: Adam; "
-    (cell,) = browser.find_elements("css selector", f"path[aria-label^='{label}']")
+    parts = ("µ: 0.9", "ν: 0.5", "optimizer: Adam", "average: 2.95")
+    label = "".join(f"[aria-label*='{part};']" for part in parts)
+    (cell,) = drawn[0].find_elements("css selector", f"path{label}")
     ActionChains(browser).move_to_element_with_offset(cell, 20, 0).perform()
     tip = browser.find_element("css selector", "#vg-tooltip-element.visible").text
     assert re.search(r"optimizer\W+Adam", tip)
-    assert re.search(r"interval from\W+2.9252\W+interval to\W+2.9748", tip)
+    assert re.search(r"from\W+2.9252\W+to\W+2.9748", tip)
     assert browser.get_log("browser") == []
     sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [

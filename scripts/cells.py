@@ -1,0 +1,173 @@
+"""Seeds taken together: a number with its interval for each cell and metric, and curves likewise.
+
+A cell is a combination of settings; its runs differ in their seeds alone. Tables are long: a row
+for each cell and metric, with ``mean`` (or another average), ``low`` and ``high`` (NaN where there
+is no interval), and ``count``, the seeds that have a number.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter1d
+
+from experiments.common import stats
+from scripts import words
+
+POINTS = 150  # of a curve, at most
+DRAWN = 6_000  # points of all curves of a metric, at most, so that drawing takes seconds
+AVERAGES = ("mean", "geometric mean", "median")
+BANDS = ("interval", "range")
+
+
+def free(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Axes that tell cells apart, the optimizer first; not one that the optimizer decides."""
+    by = runs.groupby("optimizer")
+    return [
+        name
+        for name in sorted(axes, key=lambda name: name != "optimizer")
+        if name != "seed"
+        and (runs.optimizer.nunique() > 1 if name == "optimizer" else by[name].nunique().max() > 1)
+    ]
+
+
+def metrics(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """The columns of a table that are measured numbers."""
+    return [
+        name
+        for name in frame
+        if name not in axes
+        and name not in ("step", "diverged_at", "diverged")
+        and pd.api.types.is_numeric_dtype(frame[name])
+    ]
+
+
+def usual(metric: str) -> str:
+    """The average of a metric: the median where a run without a number never got there."""
+    return "median" if words.never(metric) else "mean"
+
+
+def estimate(values: pd.Series, average: str, band: str) -> tuple[float, float, float]:
+    """The average of the seeds of a cell, and the ends of its band.
+
+    Args:
+        values: one per seed; NaN where a seed has no number.
+        average: one of AVERAGES. The median counts NaN as infinite, the others leave it out.
+        band: one of BANDS: the 95 % interval, or the lowest and the highest seed.
+    """
+    found = values.dropna().to_numpy(float)
+    if average == "median":
+        centre, low, high = stats.median(values)
+    else:
+        logs = average == "geometric mean"
+        mean = stats.mean(np.log(found) if logs else found)
+        ends = (mean.centre, mean.low, mean.high)
+        centre, low, high = (math.exp(x) for x in ends) if logs else ends
+    if band == "range":
+        low, high = (found.min(), found.max()) if len(found) > 1 else (math.nan, math.nan)
+    return centre, low, high
+
+
+def summarised(
+    frame: pd.DataFrame,
+    by: list[str],
+    names: Sequence[str],
+    average: str | None = None,
+    band: str = "interval",
+) -> pd.DataFrame:
+    """One row per group and metric: average, band, and how many seeds have a number.
+
+    Args:
+        frame: a row per run, or per run and step.
+        by: the columns whose values make a group.
+        names: the metrics.
+        average: one of AVERAGES; default: the usual one of each metric.
+        band: one of BANDS.
+    """
+    rows = []
+    grouped = frame.groupby(by, sort=False, dropna=False) if by else [((), frame)]
+    for key, group in grouped:
+        place = dict(zip(by, key, strict=True))
+        for name in names:
+            centre, low, high = estimate(group[name], average or usual(name), band)
+            ends = {"mean": centre, "low": low, "high": high, "count": group[name].count()}
+            rows.append(place | {"metric": name} | ends)
+    return pd.DataFrame(rows)
+
+
+def ended(runs: pd.DataFrame) -> pd.Series:
+    """Which runs were ended because they had diverged."""
+    return runs.diverged_at.notna() if "diverged_at" in runs else pd.Series(False, runs.index)
+
+
+def cells(
+    runs: pd.DataFrame,
+    by: list[str],
+    names: Sequence[str],
+    diverged: pd.Series | None = None,
+    average: str | None = None,
+) -> pd.DataFrame:
+    """One row per cell and metric, with the seeds of the cell and how many diverged.
+
+    Divergence is a result of its own: such a run's numbers are left out.
+
+    Args:
+        runs: a row per run.
+        by: the axes whose values make a cell.
+        names: the metrics.
+        diverged: which runs have diverged; default: those that were ended.
+        average: one of AVERAGES; default: the usual one of each metric.
+    """
+    diverged = ended(runs) if diverged is None else diverged
+    numbers = pd.concat([runs[by], runs[list(names)].mask(diverged, axis=0)], axis=1)
+    table = summarised(numbers, by, names, average)
+    if not by:
+        return table.assign(seeds=len(runs), diverged=int(diverged.sum()))
+    counts = runs[by].assign(seeds=1, diverged=diverged.astype(int))
+    sums = counts.groupby(by, sort=False, dropna=False).sum().reset_index()
+    return table.merge(sums, on=by, how="left")
+
+
+def thinned(curves: pd.DataFrame, by: list[str], points: int = POINTS) -> pd.DataFrame:
+    """Curves at no more than so many steps, at fewer where there are many cells."""
+    steps = np.sort(curves.step.unique())
+    most = min(points, max(2, DRAWN // len(curves[by].drop_duplicates() if by else [1])))
+    places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
+    return curves[curves.step.isin(steps[places])]
+
+
+def smoothed(curves: pd.DataFrame, metric: str, run: list[str], sigma: float) -> pd.DataFrame:
+    """Curves in which a Gaussian of so many points smooths the metric of each run.
+
+    Args:
+        curves: in order of their steps.
+        metric: the column to smooth.
+        run: the columns whose values make a run.
+        sigma: of the Gaussian.
+    """
+    by = curves.groupby(run, sort=False, dropna=False)[metric]
+    smooth = by.transform(lambda values: gaussian_filter1d(values.to_numpy(float), sigma))
+    return curves.assign(**{metric: smooth})
+
+
+def shown(row: pd.Series) -> str:
+    """A cell's number as text: average and band, and of how many seeds where not of all."""
+    text = words.number(row["mean"])
+    if np.isfinite(row["low"]):
+        text += f" [{words.number(row['low'])}, {words.number(row['high'])}]"
+    whole = row["count"] == row["seeds"]
+    return text if whole else f"{text} ({row['count']} of {row['seeds']})"
+
+
+def readable(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """One row per cell as text: its axes, seeds, how many diverged, and each metric."""
+    frame = table.assign(text=[shown(row) for row in table.to_dict("records")])
+    order = list(dict.fromkeys(frame.metric))
+    for name in by:
+        frame[name] = frame[name].map(words.value, na_action=None)
+    counts = ["seeds", "diverged"] if frame.diverged.any() else ["seeds"]
+    wide = frame.pivot_table(
+        index=[*by, *counts], columns="metric", values="text", aggfunc="first", sort=False
+    )
+    return wide[order].reset_index().rename_axis(columns=None)

@@ -1,0 +1,188 @@
+"""The charts of the pages: what ``scripts/site/charts.yaml`` names, drawn from the results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import yaml
+
+from experiments.common.records import Results
+from scripts import cells, charts, make_authors, words
+from scripts.paper import HERE, results_of, script
+
+SMALL = (250, 150)  # pixels of a finding's plot
+POINTS = 60  # of a curve on a page, at most
+AVERAGE = {
+    "mean": "Mean over seeds",
+    "geometric mean": "Geometric mean over seeds",
+    "median": "Median over all seeds",
+    "every seed": "A line for every run",
+}
+BAND = {"interval": "95 % interval", "range": "range of the seeds"}
+Entry = Mapping[str, Any]
+
+
+@cache
+def entries(part: str) -> dict[str, Any]:
+    """``figures`` or ``findings`` of the file."""
+    return dict(yaml.safe_load((HERE / "site" / "charts.yaml").read_text())[part])
+
+
+def outcomes(results: Results) -> pd.DataFrame:
+    """The runs with a column ``diverged``.
+
+    The figure's script may have a rule for it. Otherwise a run has diverged if it was ended early.
+    """
+    if hasattr(script(results.figure), "outcomes"):
+        return script(results.figure).outcomes(results)
+    return results.runs.assign(diverged=cells.ended(results.runs))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart, what a list of charts calls it, and how its seeds were taken together."""
+
+    name: str
+    chart: alt.Chart
+    said: str
+
+
+def of(results: Results, figure: str) -> list[Drawing]:
+    """The charts of a figure's page; the first one is its picture's.
+
+    Raises:
+        ValueError: for an entry that would take more than seeds together.
+    """
+    return [
+        Drawing(_name(entry), _drawn(_rows(results, entry), entry, figure), _said(entry))
+        for entry in entries("figures").get(figure) or usual(results)
+    ]
+
+
+def finding(figure: str) -> alt.Chart:
+    """The small plot of a finding on the front page."""
+    entry, results = entries("findings")[figure], results_of(figure)
+    if "authors" in entry:
+        frame = make_authors.load(entry["authors"]).rename(columns={"update": "step"})
+        frame = frame.query(entry["where"]).assign(seed=0)
+    elif "table" in entry:
+        seeds = getattr(script(figure), entry["table"])(results)
+        frame = pd.concat(
+            pd.DataFrame({"optimizer": optimizer, "seed": errors.index, entry["of"]: errors})
+            for optimizer, (_, errors) in seeds.items()
+        )
+    else:
+        assert results is not None, figure
+        frame = _rows(results, entry)
+    return _drawn(frame, entry, figure, SMALL).properties(title="")
+
+
+def usual(results: Results) -> list[dict[str, Any]]:
+    """What is drawn of a figure without an entry: its first metric, and its first curve."""
+    axes = list(results.manifest["axes"])
+    free = cells.free(results.runs, axes)
+    settings = sorted(free, key=lambda axis: {"mu": -2, "nu": -1, "optimizer": 1}.get(axis, 0))
+    across, colour = settings[0], "optimizer" if "optimizer" in free else settings[-1]
+    panels = [axis for axis in free if axis not in (across, colour)]
+    by = None if colour == across else colour
+    first = [name for name in cells.metrics(results.runs, axes) if name != "diverged"][:1]
+    chosen = [{"draw": "lines", "of": name, "x": across, "by": by, "panels": panels}
+              for name in first]  # fmt: skip
+    if (results.folder / "curves.parquet").exists():
+        panels = [axis for axis in free if axis != colour]
+        chosen += [
+            {"draw": "curves", "of": name, "by": colour, "panels": panels}
+            for name in cells.metrics(results.curves, axes)[:1]
+        ]
+    return chosen
+
+
+def _name(entry: Entry) -> str:
+    """What a list of charts calls it: ``test accuracy, % over µ and ν``."""
+    title = entry.get("title", words.name(entry["of"]))
+    if entry["draw"] == "curves":
+        return f"{title} against {entry.get('step', 'step')}"
+    if entry["draw"] == "lines":
+        return f"{title} against {words.name(entry['x'])}"
+    return f"{title} over {words.name(entry['x'])} and {words.name(entry['y'])}"
+
+
+def _rows(results: Results, entry: Entry) -> pd.DataFrame:
+    """The rows of runs.csv or curves.parquet that an entry speaks of."""
+    frame = results.curves if entry["draw"] == "curves" else outcomes(results)
+    if "where" in entry:
+        frame = frame.query(entry["where"])
+    if "until" in entry:
+        frame = frame[frame.step <= entry["until"]]
+    return frame
+
+
+def _drawn(
+    frame: pd.DataFrame, entry: Entry, figure: str, size: tuple[int, int] | None = None
+) -> alt.Chart:
+    """Take the seeds together and draw.
+
+    Args:
+        frame: the rows.
+        entry: what to draw of them.
+        figure: its name, for a message.
+        size: of a panel; default: as there is room.
+    """
+    metric, draw = entry["of"], entry["draw"]
+    curve, average = draw == "curves", entry.get("average", cells.usual(entry["of"]))
+    panels = entry.get("panels", [])
+    by = [*panels, *(entry[k] for k in ("x", "y", "by") if entry.get(k))]
+    by = list(dict.fromkeys(by))
+    run = [*by, "seed"]
+    if frame.duplicated([*run, *["step"] * curve]).any():
+        text = f"rows differ in more than {', '.join(run)}; name the other axes, too"
+        raise ValueError(f"scripts/site/charts.yaml, {figure}: {text}")
+    for axis, constant in entry.get("names", {}).items():
+        frame = frame.assign(**{axis: frame[axis].map(getattr(script(figure), constant))})
+    frame = frame.assign(**{metric: frame[metric] * entry.get("times", 1)})
+    if not curve:
+        diverged = frame.diverged if "diverged" in frame else None
+        table = cells.cells(frame, by, [metric], diverged, average)
+    else:
+        frame = frame[frame[metric].notna()].sort_values("step")
+        if "smooth" in entry:
+            frame = cells.smoothed(frame, metric, run, entry["smooth"])
+        if average == "every seed":
+            shown = cells.thinned(frame, run, POINTS)
+            ends = {"low": float("nan"), "high": float("nan"), "count": 1}
+            table = shown[[*run, "step"]].assign(mean=shown[metric], **ends)
+        else:
+            shown, band = cells.thinned(frame, by, POINTS), entry.get("band", "interval")
+            table = cells.summarised(shown, [*by, "step"], [metric], average, band)
+    if "apart" in entry:
+        table["apart"] = table.index.isin(table.query(entry["apart"]["where"]).index)
+    title, step = entry.get("title", words.name(metric)), entry.get("step", "step")
+    if draw == "grid":
+        return charts.grid(table, title, entry["x"], entry["y"], panels)
+    if draw == "lines":
+        within = entry.get("within")
+        return charts.lines(table, title, entry["x"], entry.get("by"), panels, size, within)
+    return charts.curves(table, title, entry["by"], panels, step, size, entry.get("log", False))
+
+
+def _said(entry: Entry) -> str:
+    """How seeds were taken together, and what the marks mean."""
+    average = entry.get("average", cells.usual(entry["of"]))
+    parts = [AVERAGE[average]]
+    if average != "every seed":
+        parts.append(BAND[entry.get("band", "interval")])
+    if average == "median":
+        parts.append("a seed without a number counts as infinite")
+    if "smooth" in entry:
+        parts.append(f"smoothed over {entry['smooth']} points")
+    if entry["draw"] == "lines":
+        parts.append("× at the top: no finite value")
+    if average != "every seed":
+        marked = {"grid": "“2 of 3” in a cell", "lines": "hollow", "curves": "dashed"}
+        parts.append(f"{marked[entry['draw']]}: not all seeds have a number")
+    if "apart" in entry:
+        parts.append(entry["apart"]["why"])
+    return "; ".join(parts) + "."

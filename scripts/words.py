@@ -1,0 +1,92 @@
+"""Names, numbers and times as a reader sees them."""
+
+import math
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from scripts.paper import NAMES
+
+
+@cache
+def table(part: str) -> Any:
+    """``columns``, ``values`` or ``never`` of ``words.yaml``."""
+    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())[part]
+
+
+def name(column: str) -> str:
+    """The words for a column: ``test_accuracy`` -> ``test accuracy``, ``nu`` -> ``ν``."""
+    return str(table("columns").get(column, column.replace("_", " ")))
+
+
+def never(column: str) -> bool:
+    """Whether a run without this number never got there."""
+    return column in table("never")
+
+
+def value(x: object) -> str:
+    """The value of an axis; a dash for an optimizer that has no such setting."""
+    if isinstance(x, float | np.floating):
+        return "–" if math.isnan(x) else _exponent(f"{x:.7g}")
+    word = str(x)
+    return str(NAMES.get(word) or table("values").get(word, word.replace("_", " ")))
+
+
+def listed(column: pd.Series) -> str:
+    """The values of an axis: all of them if they are few, else the first and the last."""
+    found = column.drop_duplicates()
+    texts = [value(x) for x in (found if column.dtype == object else found.sort_values())]
+    many = len(texts) > 12
+    return f"{len(texts)} values, {texts[0]} to {texts[-1]}" if many else ", ".join(texts)
+
+
+def _exponent(digits: str) -> str:
+    """``1e-05`` and ``1e+10`` as people write them, ``1e-5`` and ``1e10``."""
+    return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", digits)
+
+
+def number(x: Any) -> str:
+    """A measurement rounded for a reader, or a dash where there is none."""
+    if pd.isna(x):
+        return "–"
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    if abs(x) >= 10_000:
+        return f"{x:,.0f}" if abs(x) < 1e9 else _exponent(f"{x:.3g}")
+    return _exponent(f"{x:.4g}")
+
+
+def deviation(x: float) -> str:
+    """Half an interval with two digits."""
+    return _exponent(f"{x:.2g}") if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
+
+
+def duration(seconds: float) -> str:
+    """A time in seconds, minutes or hours, whichever reads best."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(path: Path) -> str:
+    """The size of a file in kB or MB."""
+    kilobytes = path.stat().st_size / 1000
+    if kilobytes >= 1000:
+        return f"{kilobytes / 1000:.1f} MB"
+    return f"{kilobytes:.0f} kB" if kilobytes >= 10 else f"{kilobytes:.1f} kB"
+
+
+def label(figure: str) -> str:
+    """``fig02`` -> ``Figure 2``, ``rosenbrock_bias`` -> ``rosenbrock bias``."""
+    text = re.sub(r"(\d+)$", lambda match: f" {int(match[1])}", figure.replace("_", " "))
+    return re.sub(r"^fig ", "Figure ", text)
+
+
+def section(text: str) -> str:
+    """Where in the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``."""
+    return re.sub(r"^(beyond )?(?=[A-Z]?\.?\d)", r"\1§ ", text)

@@ -1,0 +1,247 @@
+"""The charts, tables, effects and formulas of the site, before they stand in a page."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.common.records import Results
+from scripts import cells, check_claims, explore, forest, readme, reference, report, words
+
+ENTRIES = report.entries()
+MEASURED = [name for name, entry in ENTRIES.items() if entry["runs"] is not None]
+
+
+# Seeds taken together -----------------------------------------------------------------------------
+
+
+def cifar10(folder: Path) -> Results:
+    """Tables in the format of Figure 12: Adam's two runs at mu 0.9, nu 0.1 diverge, each its way.
+
+    One was ended in epoch 150; one was not, and its loss is worse than guessing.
+    """
+    rows, curves = [], []
+    epochs = np.arange(1, 165)
+    for optimizer, epsilon in (("adam", 1e-8), ("laprop", 1e-15)):
+        for mu in (0.5, 0.9):
+            for nu in (0.1, 0.1 + 0.2):
+                for seed in (0, 1):
+                    lost = (optimizer, mu, nu) == ("adam", 0.9, 0.1)
+                    ended = lost and seed == 0
+                    row = {"optimizer": optimizer, "mu": mu, "nu": nu, "epsilon": epsilon}
+                    row["seed"] = seed
+                    loss = np.linspace(2, 3 if lost else 0.2, 164) + 0.1 * seed
+                    logged = epochs[:150] if ended else epochs
+                    curves.append(
+                        pd.DataFrame(row | {"step": logged, "train_loss": loss[: len(logged)]})
+                    )
+                    row |= {"train_loss": np.nan if ended else loss[-1], "test_accuracy": 0.9}
+                    rows.append(row | {"diverged_at": 150.0 if ended else np.nan})
+    folder = folder / "fig12" / "paper"
+    folder.mkdir(parents=True)
+    runs = pd.DataFrame(rows)
+    runs.to_csv(folder / "runs.csv", index=False, float_format="%.7g")
+    pd.concat(curves).to_parquet(folder / "curves.parquet", index=False)
+    axes = {name: f"optimizer.{name}" for name in ("mu", "nu", "epsilon")}
+    manifest = {
+        "figure": "fig12",
+        "axes": {"optimizer": "optimizer.name", **axes, "seed": "seed"},
+        "summary": ["train_loss", "test_accuracy", "diverged_at"],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Results(folder)
+
+
+def test_diverged_runs_are_counted_and_not_averaged(tmp_path: Path) -> None:
+    results = cifar10(tmp_path)
+    table = report.cell_table(results)
+    assert table["heads"][:5] == ["optimizer", "µ", "ν", "seeds", "diverged"]
+    rows = {tuple(row[:3]): row[3:] for row in table["rows"]}
+    assert rows["Adam", "0.9", "0.1"] == [2, 2, "– (0 of 2)", "– (0 of 2)"]
+    seeds, diverged, loss, _ = rows["LaProp", "0.9", "0.1"]
+    assert (seeds, diverged) == (2, 0)
+    assert re.fullmatch(r"0\.25 \[-0\.38\d*, 0\.88\d*\]", loss)  # Student's t of 0.2 and 0.3
+
+
+def rows_of(chart: Any) -> list[dict[str, Any]]:
+    """The rows that a chart draws."""
+    (data,) = chart.to_dict()["datasets"].values()
+    return list(data)
+
+
+def entry(monkeypatch: pytest.MonkeyPatch, **keys: Any) -> None:
+    """Let these be the only chart of Figure 12."""
+    monkeypatch.setattr(explore, "entries", lambda part: {"fig12": [keys]})
+
+
+def test_a_map_has_the_average_of_each_cell_and_says_where_seeds_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = cifar10(tmp_path)
+    entry(monkeypatch, draw="grid", of="test_accuracy", x="mu", y="nu", panels=["optimizer"],
+          times=100, title="test accuracy, %")  # fmt: skip
+    (drawing,) = explore.of(results, "fig12")
+    assert drawing.name == "test accuracy, % over µ and ν"
+    cell = {(r["optimizer"], r["mu"], r["nu"]): r for r in rows_of(drawing.chart)}
+    assert len(cell) == 8
+    assert cell["Adam", "0.9", "0.1"]["label"] == ["diverged"]
+    assert cell["Adam", "0.9", "0.1"]["of"] == "0 of 2"
+    assert cell["LaProp", "0.5", "0.3"]["mean"] == 90
+    results.runs.loc[0, "test_accuracy"] = np.nan
+    (drawing,) = explore.of(results, "fig12")
+    cell = {(r["optimizer"], r["mu"], r["nu"]): r for r in rows_of(drawing.chart)}
+    assert cell["Adam", "0.5", "0.1"]["label"] == ["90", "1 of 2"]
+
+
+def test_curves_are_dashed_where_seeds_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = cifar10(tmp_path)
+    entry(monkeypatch, draw="curves", of="train_loss", by="nu", panels=["mu", "optimizer"],
+          step="epochs")  # fmt: skip
+    (drawing,) = explore.of(results, "fig12")
+    where = {"optimizer": "Adam", "mu": "0.9", "nu": "0.1"}
+    curve = [r for r in rows_of(drawing.chart) if where.items() <= r.items()]
+    assert len(curve) == explore.POINTS
+    assert (curve[0]["step"], curve[-1]["step"]) == (1, 164)
+    assert curve[0]["mean"] == 2.05
+    assert curve[0]["whole"]
+    assert curve[-1]["mean"] == 3.1  # of the seed that is left
+    assert curve[-1]["of"] == "1 of 2"
+    assert curve[-1]["line"] is None  # which the solid line leaves out
+    assert any("strokeDash" in str(layer) for layer in drawing.chart.to_dict()["spec"]["layer"])
+
+
+def test_seeds_that_never_arrive_make_a_median_infinite() -> None:
+    """Adam at nu 0 would look faster than LaProp, were they left out."""
+    (drawing,) = explore.of(ENTRIES["fig02"]["runs"], "fig02")
+    rows = rows_of(drawing.chart)
+    for row in rows:
+        arrived, seeds = map(int, row["of"].split(" of "))
+        assert row["lost"] == (arrived < seeds / 2 or arrived == 0), row
+        assert row["solid"] <= (arrived == seeds)
+    at_zero = [r for r in rows if r["nu"] == "0" and r["optimizer"] == "Adam" and not r["lost"]]
+    assert at_zero
+    assert all(not r["solid"] and r["line"] is None for r in at_zero)  # hollow, on no line
+
+
+def test_a_chart_averages_nothing_but_seeds(tmp_path: Path, monkeypatch) -> None:
+    entry(monkeypatch, draw="lines", of="test_accuracy", x="nu", by="optimizer")
+    with pytest.raises(ValueError, match=r"fig12: rows differ in more than nu, optimizer, seed"):
+        explore.of(cifar10(tmp_path), "fig12")
+
+
+def test_every_chart_is_of_what_its_figure_has() -> None:
+    assert set(explore.entries("figures")) <= set(ENTRIES)
+    assert set(explore.entries("findings")) == set(readme.FOUND)
+    allowed = {"draw", "of", "x", "y", "by", "panels", "average", "band", "where", "until",
+               "times", "smooth", "step", "title", "apart", "authors", "table", "log",
+               "within", "names"}  # fmt: skip
+    lists = [*explore.entries("figures").values(), [*explore.entries("findings").values()]]
+    for one in [one for some in lists for one in some]:
+        assert set(one) <= allowed
+        assert one["draw"] in ("grid", "lines", "curves")
+        assert one.get("average", "mean") in explore.AVERAGE
+        assert one.get("band", "interval") in explore.BAND
+
+
+def test_a_figure_without_an_entry_has_charts_too(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(explore, "entries", lambda part: {})
+    names = [drawing.name for drawing in explore.of(cifar10(tmp_path), "fig12")]
+    assert names == ["training loss against µ", "training loss against step"]
+
+
+def test_a_long_table_says_how_much_of_it_is_shown(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(report, "ROWS", 3)
+    table = report.cell_table(cifar10(tmp_path))
+    assert len(table["rows"]) == 3
+    assert table["total"] == 8
+
+
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [
+        (np.nan, "–"),
+        (np.inf, "∞"),
+        (1234.5, "1234"),
+        (12870, "12,870"),
+        (3e-9, "3e-9"),
+        (2e298, "2e298"),
+    ],
+)
+def test_numbers_for_the_eye(x: float, shown: str) -> None:
+    assert words.number(x) == shown
+
+
+def test_columns_are_shown_in_words() -> None:
+    known = set(words.table("columns")) | {"optimizer", "updates", "limit", "game", "seed"}
+    for name in MEASURED:
+        results = ENTRIES[name]["runs"]
+        frames = [results.runs]
+        if (results.folder / "curves.parquet").exists():
+            frames.append(results.curves)
+        for frame in frames:
+            missing = set(cells.metrics(frame, [])) - known
+            assert not missing, f"{name}: no words in scripts/words.yaml for {missing}"
+    assert words.name("test_accuracy") == "test accuracy"
+    assert words.name("a_metric_of_mine") == "a metric of mine"
+
+
+def test_pictures_say_which_run_left_them() -> None:
+    found = dict(report.pictures(ENTRIES["fig09"]["runs"]))
+    assert len(found) == 3
+    assert sorted(found.values()) == [
+        f"montage of {o}, seed 0" for o in ("AMSGrad", "Adam", "LaProp")
+    ]
+    breakout = sorted(dict(report.pictures(ENTRIES["fig06"]["runs"])).values())
+    assert breakout == [
+        f"breakout of {o}, ε {e}, seed 0" for o in ("Adam", "LaProp") for e in ("0.00015", "1e-15")
+    ]
+
+
+# Effects ------------------------------------------------------------------------------------------
+
+
+def test_effects_are_the_intervals_that_stand_in_a_measurement() -> None:
+    (one,) = forest.effects("mean loss, Adam minus LaProp, bits: +0.19 [-0.31, +0.68]")
+    assert (one.kind, one.centre, one.low, one.high) == ("difference", 0.19, -0.31, 0.68)
+    assert one.places == pytest.approx((0.5 - 0.31 / 1.36, 0.5 + 0.19 / 1.36, 1))
+    (ratio,) = forest.effects("regret at small nu over that at large nu 0.5 [0.25, 1]")
+    assert (ratio.kind, ratio.places) == ("ratio", pytest.approx((0, 0.25, 0.5)))
+    (near,) = forest.effects("final loss over LaProp's: 1.000 [1.000, 1.001]")
+    assert near.places == pytest.approx((0.5, 0.5, 0.5052), abs=1e-3)  # not blown up to the frame
+    first, second = forest.effects("lr 0.1: 100% of 20 seeds [84%, 100%]; 2 of 8 (25% [3%, 65%])")
+    assert (first.kind, first.places) == ("share", (0.84, 1.0, 1.0))
+    assert second.text == "25% [3%, 65%]"
+    assert forest.effects("loss 9.27 [8.88, 9.66], stuck above 9.00") == []  # no line to compare
+    assert forest.effects("difference +0.013 [no interval]") == []
+    steps = "lowest at 12,870 [12,402, 13,104], over those of Adam"
+    assert [(e.centre, e.low) for e in forest.effects(steps)] == [(12870, 12402)]
+
+
+def test_effects_of_all_claims_are_in_order_and_in_the_frame() -> None:
+    claims = check_claims.rows()
+    found = [effect for claim in claims for effect in forest.effects(claim["measured"])]
+    assert len(found) > 60
+    for effect in found:
+        assert effect.low <= effect.centre <= effect.high, effect.text
+        assert -1e-9 <= effect.places[0] <= effect.places[1] <= effect.places[2] <= 1 + 1e-9
+    signed = sum(len(re.findall(r"\[[+-][\d.]+%?, [+-]", claim["measured"])) for claim in claims)
+    assert sum(effect.kind == "difference" for effect in found) >= signed - 2
+
+
+# Formulas -----------------------------------------------------------------------------------------
+
+
+def test_formulas_and_tables_of_docstrings() -> None:
+    html = reference.to_html("By $$a &= b^2 \\\\\nc &= d$$ and \\\\( \\nu \\\\).\n")
+    assert html.count("<mtr>") == 2
+    assert html.count("<math") == 2
+    assert "ν" in html or "&#x003BD;" in html
+    html = reference.to_html("==  ===\n``a``  the first\nb  the second\n==  ===\n\nMore.\n")
+    assert re.search(r"<td[^>]*><code>a</code></td>\s*<td[^>]*>the first</td>", html)
+    assert "==" not in html
