@@ -1,6 +1,7 @@
 """What the benchmarks share: ways are measured in turn, and their table names the machine."""
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def seconds_per_call(function: Callable[[], object], at_least: float) -> float:
     """Mean time of a call, over as many calls as take ``at_least`` seconds together."""
     calls, elapsed = 1, 0.0
     while elapsed < at_least:
-        calls = max(calls, int(1.2 * calls * at_least / elapsed) if elapsed else 1)
+        calls = max(calls, math.ceil(1.2 * calls * at_least / elapsed) if elapsed else 1)
         start = time.perf_counter()
         for _ in range(calls):
             function()
