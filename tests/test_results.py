@@ -269,11 +269,13 @@ def test_the_ratios_in_the_guide_to_speed_are_the_measured_ones() -> None:
     }
     ours = {problem: steps[problem, 1, "LaProp, fused"] for problem in rows}
     cells = benchmark("grid", "way").cells_per_second
+    rainbow = benchmark("rainbow", ["what", "way"]).ratio
     sentences = [
         *(f"| {text} | {ours[problem]:.2f} |" for problem, text in rows.items()),
         f"that is {ours['10M'] / steps['10M', 1, 'stream']:.2f} of a loop in C",
         f"at {cells['batch'] / cells['loop']:,.0f} times the cells per second",
         f"at {benchmark('cifar10', 'way').times_the_better_plain['ours']:.2f} times the images",
+        f"at {rainbow['agent on Atari', 'ours, Adam']:.2f} times the steps of tianshou's",
         f"at {benchmark('fairseq', 'way').ratio['laprop']:.2f} times the tokens",
     ]
     text = " ".join((ROOT / "docs" / "speed.md").read_text().split())
