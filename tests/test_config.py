@@ -215,19 +215,22 @@ def program_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
     monkeypatch.syspath_prepend(str(tmp_path))
 
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.startswith("experiments.mine")]:
+            del sys.modules[name]
+        program.cache_clear()
+
     def write(**texts: str) -> str:
         for name, text in texts.items():
             file = tmp_path / f"{name}.py"
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)
         importlib.invalidate_caches()
-        for name in [name for name in sys.modules if name.startswith("experiments.mine")]:
-            del sys.modules[name]
-        program.cache_clear()
+        forget()
         return str(versions("mine")["task"])
 
     yield write
-    program.cache_clear()
+    forget()
 
 
 TASK = '''"""A task."""
