@@ -98,7 +98,8 @@ def compared(ours: Results, committed: Results, whole: bool) -> Compared:
             for results in (ours, committed)
         ]
         agree = sum(a == b for a, b in zip(*verdicts, strict=True))
-        text = f"same verdicts: {agree} of {len(verdicts[0])}; {text}"
+        if verdicts[0]:  # a figure may have no claims
+            text = f"same verdicts: {agree} of {len(verdicts[0])}; {text}"
         same &= agree == len(verdicts[0])
     else:
         text += f"; {ours.seeds}, too few for a verdict"
