@@ -65,8 +65,8 @@ STEPS = (
          ["scripts.benchmarks.optimizer --device cuda"],
          ["scripts.benchmarks.optimizer ResNet-20"]),
     Step("iwslt14", "benchmark", 9.0,
-         [f"experiments figure=fig05 scale=short task.warmup=0 seed={s} optimizer={o}"
-          for s, o in PAIRS],
+         [f"experiments figure=fig05 scale=short task.updates=2000 seed={s} "
+          f"optimizer={o}" for s, o in PAIRS],
          [f"experiments figure=fig05 scale=smoke task.warmup=0 seed=0 optimizer={o}"
           for o in ("adam", "laprop")]),
     Step("resnet20", "benchmark", 9.3,

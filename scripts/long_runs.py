@@ -37,12 +37,13 @@ QUEUE = (
     ("nu_schedule", "paper"),
     ("tuning_range", "paper"),
     # These take hours.
+    ("fig05", "short", "seed=0"),
     ("rainbow_authors", "small"),
     ("fig11", "small"),
     ("fig06", "small"),  # its runs are among those of fig11
     ("fig01", "paper"),
-    # These take days.
     ("fig05", "short"),
+    # These take days.
     ("fig12", "short", "seed=0"),
     ("resnet20", "paper"),
     ("fig04", "short"),
