@@ -22,7 +22,7 @@ FOLDER = RESULTS / "authors"
 POINTS = 40  # largest number of points of a curve
 SIGMA = {"iwslt": 70, "roberta": 6}  # updates; the smoothing of the paper's figures
 LAST = 1000  # updates over which the loss at the end of a training is averaged
-WINDOW, WINDOW_ENDS = 100, (1000, 2000)  # updates of a mean, and where it ends
+WINDOW, WINDOW_ENDS = 100, (500, 1000, 2000)  # updates of a mean, and where it ends
 BIN, WITHIN = 400_000, 12_000_000  # agent steps: of a bin, and the end of the shorter log
 README = """\
 # The authors' own runs
@@ -37,7 +37,7 @@ runs, one run a curve, no seeds; nothing here was run by us. The logs themselves
 | `iwslt.csv` | Figure 5a: training loss (base 2, label smoothing included) at 40 updates, the log of 60,000 smoothed by a Gaussian of sigma 70 |
 | `roberta.csv` | Figures 5b and 10: the same, 20,000 updates, sigma 6 |
 | `ends.csv` | of each of those logs: the mean loss of all updates and of the last 1,000 |
-| `apart.csv` | LaProp's log beside Adam's of the same setting, both smoothed by sigma 70: share of the updates at which it is lower, mean of the gap (LaProp less Adam), the lowest that Adam gets, the update from which on LaProp is below that; `gap_1000`: of the 100 updates up to 1,000, not smoothed |
+| `apart.csv` | LaProp's log beside Adam's of the same setting, both smoothed by sigma 70: share of the updates at which it is lower, mean of the gap (LaProp less Adam), the lowest that Adam gets, the update from which on LaProp is below that; `gap_500`: of the 100 updates up to 500, not smoothed |
 | `lead.csv` | RoBERTa with warmup: which nu of LaProp has the lowest loss, smoothed by sigma 70, from which update on |
 | `rainbow.csv` | Figure 6: Breakout score of a trained agent, by steps of the agent; mean over the `evaluations` of 20 games each that fall into a bin, with the standard error that the games make |
 | `rainbow_best.csv` | the best single evaluation, within the 12M steps that both logs hold and within the whole log |

@@ -160,13 +160,13 @@ def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
 
 
 def test_each_grid_of_a_figure_is_a_wandb_sweep():
-    overrides = ["figure=fig05", "scale=short"]
-    with pytest.raises(config.ConfigError, match=r"figure=fig05 scale=short: .* --grid 1 to 2"):
+    overrides = ["figure=fig12", "scale=short"]
+    with pytest.raises(config.ConfigError, match=r"figure=fig12 scale=short: .* --grid 1 to 3"):
         wandb_sweep.sweep(overrides)
-    keys = [cell.key for grid in (1, 2) for cell in cells(wandb_sweep.sweep(overrides, grid))]
+    keys = [cell.key for grid in (1, 2, 3) for cell in cells(wandb_sweep.sweep(overrides, grid))]
     assert sorted(keys) == sorted(settings.key for settings in config.expand(overrides))
-    with pytest.raises(config.ConfigError, match=r"--grid 3: .* has the grids 1 to 2"):
-        wandb_sweep.sweep(overrides, 3)
+    with pytest.raises(config.ConfigError, match=r"--grid 4: .* has the grids 1 to 3"):
+        wandb_sweep.sweep(overrides, 4)
 
 
 def test_a_sweep_of_ones_own_is_a_wandb_sweep_as_it_is_typed(capsys: pytest.CaptureFixture[str]):

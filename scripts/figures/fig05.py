@@ -6,6 +6,7 @@ token is, because every training reaches that loss at once.
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -159,7 +160,8 @@ def at_update(curves: pd.DataFrame, update: int) -> pd.DataFrame:
 def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
     """Whether the loss without warmup is above the line below which a training is not stuck.
 
-    Where the runs with warmup are above it at that update too, the runs are too short to tell.
+    Where the runs with warmup, or in their setting the authors' LaProp, are above it at that update
+    too, the runs are too short to tell.
     """
     line = results.runs.unigram_loss.mean() - MARGIN
     update = min(JUDGED_AT, int(results.curves.step.max()))
@@ -171,12 +173,23 @@ def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
     held = decide(here.above(line), here.below(line))
     held = held if stuck or held is None else not held
     text = f"loss at update {update:,}, bits: {NAMES[optimizer]} {here:.2f}"
+    too_short = False
     if True in arms:
         text += f", with warmup {arms[True]:.2f}"
-        if decide(arms[True].above(line), arms[True].below(line)) is True:
-            held, text = None, text + " (too short to tell)"
+        too_short = decide(arms[True].above(line), arms[True].below(line)) is True
+    if results.scale != "small" and (theirs := authors_laprop(update)) > line:
+        text += f", authors' LaProp {theirs:.2f}"
+        too_short = True
+    if too_short:
+        held, text = None, text + " (too short to tell)"
     return Measured(f"{text}; stuck above {line:.2f}", held, f"{here.centre - line:+.2f} bits from "
                     "the line")  # fmt: skip
+
+
+def authors_laprop(update: int) -> float:
+    """The smoothed loss, in bits, of the authors' LaProp without warmup at an update."""
+    runs = make_authors.load("iwslt").query("optimizer == 'laprop' and warmup == 0")
+    return float(np.interp(update, runs["update"], runs.loss))
 
 
 def iwslt_lower(results: Results, update: int) -> Measured | None:
