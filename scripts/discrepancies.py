@@ -8,6 +8,7 @@ import pandas as pd
 
 from experiments.common.records import Results
 from experiments.common.stats import mean
+from scripts.figures import cifar_schedule as schedule
 from scripts.figures import rainbow_authors as deviations
 from scripts.figures.fig02 import medians, reach, steps_by_nu
 from scripts.figures.fig10 import gains, told
@@ -108,6 +109,11 @@ def rosenbrock_sigma(results: Results) -> str:
             names = ", ".join(f"{o} {nu}" for o, nu in where.items())
             text.append(f"within {reading}, sigma {sigma:g}: {names}")
     return "converges (nu > 0) " + "; ".join(text)
+
+
+def cifar_schedule(results: Results) -> str:
+    """What the authors' epochs make of the end of a training, for both optimizers."""
+    return f"at the end: {'; '.join(schedule.told(results, o) for o in ('laprop', 'adam'))}"
 
 
 def iwslt_loss(results: Results) -> str:

@@ -38,6 +38,7 @@ QUEUE = (
     ("tuning_range", "paper"),
     # These take hours.
     ("rainbow_authors", "small"),
+    ("cifar_schedule", "small"),
     ("fig11", "small"),
     ("fig06", "small"),  # its runs are among those of fig11
     ("fig01", "paper"),

@@ -1,0 +1,68 @@
+"""Appendix C.7: what it changes if lr falls at epochs 81 and 122 in place of 80 and 120."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.common.records import Results
+from experiments.common.stats import Estimate, log_ratio, mean, times
+from scripts.figures import style
+
+PAPER, README = "[80, 120]", "[81, 122]"  # the column `milestones`
+
+
+def finding(results: Results) -> str:
+    """The title."""
+    found = {name: loss(results, name) for name in ("adam", "laprop")}
+    return "The fall at epochs 81 and 122 makes the final training loss " + ", ".join(
+        f"{style.NAME[name]}'s {math.exp(ratio.centre):.3f} times" for name, ratio in found.items()
+    )
+
+
+def draw(results: Results) -> Figure:
+    """By epoch, the training loss of one schedule over that of the other."""
+    figure, axis = plt.subplots(figsize=(6, 3.2))
+    for optimizer, curves in results.curves.groupby("optimizer"):
+        losses = curves.set_index(["milestones", "seed", "step"]).train_loss
+        ratio = np.log(losses[README] / losses[PAPER])
+        by_epoch = [mean(seeds.to_numpy()) for _, seeds in ratio.groupby("step")]
+        epochs = ratio.index.unique("step")
+        centre, low, high = (
+            np.exp([getattr(x, part) for x in by_epoch]) for part in ("centre", "low", "high")
+        )
+        look = style.line(str(optimizer))
+        axis.plot(epochs, centre, **look)
+        axis.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
+    axis.axhline(1, color="#999999", linewidth=0.8)
+    axis.set(xlabel="epochs", ylabel="training loss at 81 and 122\n/ that at 80 and 120")
+    axis.legend()
+    style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
+    return figure
+
+
+def loss(results: Results, optimizer: str) -> Estimate:
+    """Logarithm of the final training loss of the readme's schedule over the paper's."""
+    runs = _runs(results, optimizer).train_loss
+    return log_ratio(runs[README], runs[PAPER])
+
+
+def accuracy(results: Results, optimizer: str) -> Estimate:
+    """Final test accuracy, in percentage points, of the readme's schedule less the paper's."""
+    runs = 100 * _runs(results, optimizer).test_accuracy
+    return mean((runs[README] - runs[PAPER]).to_numpy())
+
+
+def told(results: Results, optimizer: str) -> str:
+    """Both in one line."""
+    return (
+        f"{style.NAME[optimizer]} training loss {times(loss(results, optimizer))} times, "
+        f"test accuracy {accuracy(results, optimizer):+.2f} points"
+    )
+
+
+def _runs(results: Results, optimizer: str) -> pd.DataFrame:
+    runs = results.runs[results.runs.optimizer == optimizer]
+    return runs.set_index(["milestones", "seed"]).sort_index()
