@@ -157,8 +157,12 @@ def rainbow_eps(results: Results) -> str:
 def rainbow_authors(results: Results, deviation: str) -> str:
     """What one of the authors' deviations makes of the area under Rainbow's training curve."""
     table = deviations.changes(results)
-    text = [
-        f"{NAMES[o]} {deviations.told(deviations.found(table, o, deviation))}"
-        for o in ("laprop", "adam")
-    ]
-    return f"area under the training curve: {', '.join(text)}"
+    games = deviations.games(table, deviation)
+    if not games:
+        return "changes no run"
+    text = ", ".join(
+        f"{NAMES[o]} {deviations.told(table, o, deviation)}" for o in ("laprop", "adam")
+    )
+    every = table.index.unique("game")
+    where = "" if len(games) == len(every) else f" in {' and '.join(games)}, nothing elsewhere"
+    return f"area under the training curve: {text}{where}"

@@ -13,7 +13,7 @@ from tables import written
 
 from experiments.common.records import Results
 from scripts import discrepancies, make_authors
-from scripts.figures import fig06, fig11, rainbow_atari, rainbow_eps, style
+from scripts.figures import fig06, fig11, rainbow_atari, rainbow_authors, rainbow_eps, style
 from scripts.figures.fig11 import LARGE, SMALL
 
 mpl.use("Agg")
@@ -182,3 +182,34 @@ def test_pictures_show_all_arms_and_the_authors_logs_whole(
     assert points[3] == pytest.approx(points[0], abs=0.03)
     assert abs(points[2]) < 0.03 < 0.1 < points[0]
     plt.close(figure)
+
+
+def authors(tmp_path: Path, changes: dict[str, dict[str, float]]) -> Results:
+    """Runs whose area each deviation multiplies by a factor that depends on the game."""
+    rows = [
+        {"optimizer": optimizer, "authors": deviation, "game": game, "seed": seed}
+        | {"area": (2 + 0.1 * seed) * changes[deviation].get(game, 1.0)}
+        for deviation, optimizer, game, seed in itertools.product(
+            changes, ("adam", "laprop"), ("asterix", "breakout"), range(5)
+        )
+    ]
+    manifest = {"task": "rainbow", "scale": "small", "reduced": "much", "seeds": 5}
+    return written(tmp_path / "authors", rows, **manifest)
+
+
+def test_a_deviation_is_averaged_over_the_games_that_it_changes(tmp_path: Path) -> None:
+    halved = {"asterix": 0.5}
+    found = authors(
+        tmp_path, {"false": {}, "[dueling]": halved, "[cutoff]": {}, "true": {"breakout": 1.2}}
+    )
+    table = rainbow_authors.changes(found)
+    assert rainbow_authors.found(table, "laprop", "[dueling]").centre == pytest.approx(-0.5)
+    text = discrepancies.rainbow_authors(found, "[dueling]")
+    assert text.startswith("area under the training curve: LaProp -50.0 % [")
+    assert text.endswith(" in asterix, nothing elsewhere")
+    assert discrepancies.rainbow_authors(found, "[cutoff]") == "changes no run"
+    assert "-50.0 %" in rainbow_authors.finding(found)
+    drawn = rainbow_authors.draw(found)
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    plt.close(drawn)
+    assert texts == ["changes no run"]

@@ -205,8 +205,20 @@ def test_epsilon_is_free_where_the_loss_stays(tmp_path: Path, change: float, fre
     found = small_net(tmp_path, "epsilon", cells)
     assert epsilon.epsilon_free(found).held is free
     assert epsilon.epsilon_slows(found).held is True
-    assert epsilon.small_epsilon_hurts_adam(found).held is (None if free else False)
+    assert epsilon.small_epsilon_hurts_adam(found).held is False
     drawn(epsilon, found)
+
+
+@pytest.mark.parametrize(("scatter", "held"), [(0.01, False), (0.2, None)])
+def test_a_rise_that_cannot_be_told_from_none_counts_only_where_it_may_be_large(
+    tmp_path: Path, scatter: float, held: bool | None
+) -> None:
+    rows = [
+        {"optimizer": "laprop", "epsilon": e, "nu": nu, "seed": seed}
+        | {"final_loss": 1 + scatter * (-1) ** seed * (e == 1e-4)}
+        for e, nu, seed in itertools.product((1e-15, 1e-4), (0.9, 0.999), range(10))
+    ]
+    assert epsilon.epsilon_slows(tables(tmp_path, "epsilon", rows)).held is held
 
 
 def test_losses_that_are_equal_to_the_last_bit_need_no_test(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 The area under the training curve, as in Figure 11, is divided by the mean area of the program
 without deviations, of the same optimizer in the same game; the change is averaged over the games.
+A game in which a deviation changes no run is left out: Breakout has neither dueling nor n-step
+returns, and in a short training no life may last until a cut-off.
 """
 
 import matplotlib.pyplot as plt
@@ -25,25 +27,30 @@ LABEL = {
 def finding(results: Results) -> str:
     """The title."""
     table = changes(results)
-    deviations = [d for d in LABEL if d in table.index.get_level_values("authors")]
-    largest = max(deviations, key=lambda d: abs(found(table, "laprop", d).centre))
+    acting = [d for d in present(table) if games(table, d)]
+    largest = max(acting, key=lambda d: abs(found(table, "laprop", d).centre))
     return (
         f"The largest change that a deviation makes for LaProp is "
-        f"{told(found(table, 'laprop', largest))}: {LABEL[largest]}"
+        f"{told(table, 'laprop', largest)}: {LABEL[largest]}"
     )
 
 
 def draw(results: Results) -> Figure:
-    """A row per deviation, its mean change and interval per optimizer, and a dot per game."""
+    """A row per deviation, its mean change and interval per optimizer, and a mark per game."""
     table = changes(results)
-    deviations = [d for d in LABEL if d in table.index.get_level_values("authors")]
+    deviations = present(table)
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.6 * len(deviations)))
+    axis.axvline(0, color="#999999", linewidth=0.8)
     for row, deviation in enumerate(deviations):
+        if not games(table, deviation):
+            words = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+            axis.annotate("changes no run", (0, row), (6, 0), **words)
+            continue
         for optimizer, shift in (("adam", -0.13), ("laprop", 0.13)):
             change = found(table, optimizer, deviation)
             look = {"color": style.COLOUR[optimizer]}
-            games = 100 * table.loc[optimizer, deviation].groupby("game").mean()
-            axis.plot(games, [row + shift] * len(games), "|", markersize=6, alpha=0.7, **look)
+            of_game = 100 * acted(table, optimizer, deviation).groupby("game").mean()
+            axis.plot(of_game, [row + shift] * len(of_game), "|", markersize=6, alpha=0.7, **look)
             axis.errorbar(
                 100 * change.centre,
                 row + shift,
@@ -54,13 +61,13 @@ def draw(results: Results) -> Figure:
                 label=style.NAME[optimizer] if row == 0 else None,
                 **look,
             )
-    axis.axvline(0, color="#999999", linewidth=0.8)
     axis.set(yticks=range(len(deviations)), yticklabels=[LABEL[d] for d in deviations])
     axis.set_xlabel("change of the area under the training curve, %")
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.legend()
-    style.provenance(figure, results, "mean over games, 95 % interval over seeds; | one game")
+    note = "mean over the games that change, 95 % interval over seeds; | one game"
+    style.provenance(figure, results, note)
     return figure
 
 
@@ -72,11 +79,29 @@ def changes(results: Results) -> pd.Series:
     return ((area - text) / scale).reorder_levels(area.index.names).sort_index()
 
 
+def present(table: pd.Series) -> list[str]:
+    """The deviations that were run."""
+    return [d for d in LABEL if d in table.index.get_level_values("authors")]
+
+
+def games(table: pd.Series, deviation: str) -> list[str]:
+    """The games in which a deviation changes a run of either optimizer."""
+    every = table.xs(deviation, level="authors")
+    return sorted(set(every[every != 0].index.get_level_values("game")))
+
+
+def acted(table: pd.Series, optimizer: str, deviation: str) -> pd.Series:
+    """The changes that a deviation makes in the games in which it makes any, by game and seed."""
+    of_runs = table.loc[optimizer, deviation]
+    return of_runs[of_runs.index.get_level_values("game").isin(games(table, deviation))]
+
+
 def found(table: pd.Series, optimizer: str, deviation: str) -> Estimate:
-    """The mean change over games, with its interval over seeds."""
-    return mean(table.loc[optimizer, deviation].groupby("seed").mean().to_numpy())
+    """The mean change over those games, with its interval over seeds."""
+    return mean(acted(table, optimizer, deviation).groupby("seed").mean().to_numpy())
 
 
-def told(change: Estimate) -> str:
+def told(table: pd.Series, optimizer: str, deviation: str) -> str:
     """``+3.1 % [-1.0, +7.2]``."""
+    change = found(table, optimizer, deviation)
     return f"{100 * change.centre:+.1f} % [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
