@@ -68,8 +68,8 @@ def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measu
 def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[str, Any]]:
     """A row for each claim of ``paper.yaml``, in its order, with what was measured.
 
-    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart`` and ``where`` (the
-    scale), which are empty where nothing was run.
+    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart``, ``effects`` and
+    ``where`` (the scale), which are empty where nothing was run.
 
     Args:
         figure: whose claims; default all.
@@ -82,7 +82,8 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
     for name, claim in claims().items():
         if figure not in (None, claim["figure"]):
             continue
-        row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""} | claim
+        row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""}
+        row |= {"effects": ()} | claim
         table.append(row)
         results, logs = judged or results_of(claim["figure"]), claim.get("logs", False)
         if results is None and not logs:
@@ -100,7 +101,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
             measured = alone(measured, entry, results)
             # A figure without a section of the paper has no setting of the paper either.
             scale = OWN if entry["section"] == "-" else results.scale
-        row |= {"measured": measured.text, "apart": measured.apart}
+        row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
         row |= {"verdict": verdict(measured, scale)}
         row |= {"where": LOGS if logs else results.label}
     return table

@@ -1,6 +1,7 @@
 """Read ``paper.yaml``, which lists the figures and claims, and find the results of each."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from experiments.common.records import RESULTS, Results, load
+from scripts.effects import Effect
 
 HERE = Path(__file__).parent
 NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp", "amsprop": "AmsProp",
@@ -27,11 +29,13 @@ class Measured:
         text: what was measured, with its interval; Markdown without line breaks.
         held: whether the claim held; None where that cannot be decided.
         apart: how far the measurement is from what the paper reports, or from the rule's limit.
+        effects: the numbers in the text that a page draws beside it.
     """
 
     text: str
     held: bool | None
     apart: str
+    effects: Sequence[Effect] = ()
 
 
 @cache

@@ -23,8 +23,8 @@ from scripts import (
     cells,
     charts,
     check_claims,
+    effects,
     explore,
-    forest,
     make_discrepancies,
     readme,
     reference,
@@ -248,7 +248,7 @@ def pages(target: Path) -> dict[str, str]:
     every, claims = entries(), check_claims.rows()
     for claim in claims:
         claim["scale"] = every[claim["figure"]]["scale"]
-        claim["effects"] = forest.effects(claim["measured"])
+        claim["effects"] = effects.placed(claim["effects"])
     ledger = make_discrepancies.rows()
     shared = {"figures": every, "claims": claims, "ledger": ledger, "results_folder": RESULTS}
     written = {

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from experiments.common.records import Results
-from scripts import cells, check_claims, explore, forest, readme, reference, report, words
+from experiments.common.stats import Estimate, log_ratio
+from scripts import cells, check_claims, effects, explore, readme, reference, report, words
 
 ENTRIES = report.entries()
 MEASURED = [name for name, entry in ENTRIES.items() if entry["runs"] is not None]
@@ -206,32 +207,46 @@ def test_pictures_say_which_run_left_them() -> None:
 # Effects ------------------------------------------------------------------------------------------
 
 
-def test_effects_are_the_intervals_that_stand_in_a_measurement() -> None:
-    (one,) = forest.effects("mean loss, Adam minus LaProp, bits: +0.19 [-0.31, +0.68]")
-    assert (one.kind, one.centre, one.low, one.high) == ("difference", 0.19, -0.31, 0.68)
-    assert one.places == pytest.approx((0.5 - 0.31 / 1.36, 0.5 + 0.19 / 1.36, 1))
-    (ratio,) = forest.effects("regret at small nu over that at large nu 0.5 [0.25, 1]")
-    assert (ratio.kind, ratio.places) == ("ratio", pytest.approx((0, 0.25, 0.5)))
-    (near,) = forest.effects("final loss over LaProp's: 1.000 [1.000, 1.001]")
-    assert near.places == pytest.approx((0.5, 0.5, 0.5052), abs=1e-3)  # not blown up to the frame
-    first, second = forest.effects("lr 0.1: 100% of 20 seeds [84%, 100%]; 2 of 8 (25% [3%, 65%])")
-    assert (first.kind, first.places) == ("share", (0.84, 1.0, 1.0))
-    assert second.text == "25% [3%, 65%]"
-    assert forest.effects("loss 9.27 [8.88, 9.66], stuck above 9.00") == []  # no line to compare
-    assert forest.effects("difference +0.013 [no interval]") == []
-    steps = "lowest at 12,870 [12,402, 13,104], over those of Adam"
-    assert [(e.centre, e.low) for e in forest.effects(steps)] == [(12870, 12402)]
+def test_an_effect_is_printed_with_its_interval_and_drawn_beside_its_line() -> None:
+    gap = effects.difference(Estimate(0.19, 0.05, 9), "+.2f")
+    assert str(gap) == "+0.19 [+0.08, +0.30]"
+    ((_, places),) = effects.placed([gap])
+    assert places == pytest.approx(
+        [0.5 + x / 2 / gap.high for x in (gap.low, gap.centre, gap.high)]
+    )
+    halved = effects.ratio(log_ratio(pd.Series([0.25, 1.0]), pd.Series([1.0, 1.0])))
+    assert halved.text.startswith("0.500 [")
+    ((_, places),) = effects.placed([halved])
+    furthest = max(abs(np.log(halved.low)), abs(np.log(halved.high)))
+    assert places[1] == pytest.approx(0.5 + np.log(0.5) / 2 / furthest)
+    (_, near), _ = effects.placed([effects.ratio(Estimate(0.001, 0.001, 9)) for _ in range(2)])
+    assert near == pytest.approx((0.5, 0.5, 0.5), abs=0.02)  # not blown up to the frame
+    ((turned, places),) = effects.placed([effects.share(20, 20)])
+    assert str(turned) == "100% [84%, 100%]"
+    assert places == pytest.approx((0.84, 1, 1), abs=0.005)
+    assert str(effects.percentage(Estimate(np.log(1.057), 0))) == "+5.7% [+5.7%, +5.7%]"
 
 
-def test_effects_of_all_claims_are_in_order_and_in_the_frame() -> None:
+def test_what_has_no_interval_or_another_unit_is_not_drawn() -> None:
+    none = effects.difference(Estimate(0.013))
+    assert str(none) == "+0.01 [no interval]"
+    assert effects.placed([none, effects.ratio(Estimate(0.0))]) == []
+    ratios = [effects.ratio(Estimate(0.1, 0.01, 9))] * 2
+    mixed = [effects.difference(Estimate(-1, 0.1, 9)), *ratios, none]
+    assert [effect for effect, _ in effects.placed(mixed)] == ratios
+
+
+def test_effects_of_all_claims_are_in_order_in_the_frame_and_in_the_text() -> None:
     claims = check_claims.rows()
-    found = [effect for claim in claims for effect in forest.effects(claim["measured"])]
+    found = [effect for claim in claims for effect in effects.placed(claim["effects"])]
     assert len(found) > 60
-    for effect in found:
+    for effect, (low, centre, high) in found:
         assert effect.low <= effect.centre <= effect.high, effect.text
-        assert -1e-9 <= effect.places[0] <= effect.places[1] <= effect.places[2] <= 1 + 1e-9
-    signed = sum(len(re.findall(r"\[[+-][\d.]+%?, [+-]", claim["measured"])) for claim in claims)
-    assert sum(effect.kind == "difference" for effect in found) >= signed - 2
+        assert -1e-9 <= low <= centre <= high <= 1 + 1e-9
+    for claim in claims:
+        assert all(effect.text in claim["measured"] for effect in claim["effects"]), claim["claim"]
+        signed = re.findall(r"\[[+-][\d.]+%?, [+-]", claim["measured"])
+        assert len(signed) <= len(claim["effects"]), claim["claim"]
 
 
 # Formulas -----------------------------------------------------------------------------------------

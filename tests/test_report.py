@@ -13,7 +13,7 @@ import pytest
 from experiments.common.records import RESULTS
 from scripts import (
     check_claims,
-    forest,
+    effects,
     make_discrepancies,
     pages,
     paper,
@@ -111,7 +111,7 @@ def test_every_claim_stands_in_the_table_and_on_its_figure(parsed, claims) -> No
             assert plain(claim[key]) in text(row)
         for key in ("says", "reports", "rule", "measured", "apart", "verdict"):
             assert plain(claim[key]) in text(article), key
-        shown = forest.effects(claim["measured"])
+        shown = effects.placed(claim["effects"])
         assert len(by_class(row, "forest")) == len(by_class(article, "forest")) == bool(shown)
 
 

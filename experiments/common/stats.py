@@ -103,14 +103,6 @@ def log_ratio(a: pd.Series, b: pd.Series) -> Estimate:
     return mean((np.log(a) - np.log(b)).to_numpy())
 
 
-def times(ratio: Estimate) -> str:
-    """A logarithm of a ratio as the ratio, ``0.97 [0.95, 0.99]``."""
-    if math.isnan(ratio.error):
-        return f"{math.exp(ratio.centre):.3f} [no interval]"
-    centre, low, high = (math.exp(end) for end in (ratio.centre, ratio.low, ratio.high))
-    return f"{centre:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def jackknife(statistic: Callable[..., float], *tables: ArrayLike) -> Estimate:
     """A statistic over runs and tasks, with Student's t over the jackknife's pseudo-values.
 
@@ -168,7 +160,8 @@ def proportion(
     p = k / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return p, np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+    # An end at the share itself, at 0 or at 1, is otherwise a rounding error beyond it.
+    return p, np.clip(centre - half, 0, p), np.clip(centre + half, p, 1)
 
 
 def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float, float, float]:

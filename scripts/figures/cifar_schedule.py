@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, log_ratio, mean, times
+from experiments.common.stats import Estimate, log_ratio, mean
+from scripts.effects import ratio
 from scripts.figures import style
 
 PAPER, README = "[80, 120]", "[81, 122]"  # the column `milestones`
@@ -18,7 +19,7 @@ def finding(results: Results) -> str:
     """The title."""
     found = {name: loss(results, name) for name in ("adam", "laprop")}
     return "The fall at epochs 81 and 122 makes the final training loss " + ", ".join(
-        f"{style.NAME[name]}'s {math.exp(ratio.centre):.3f} times" for name, ratio in found.items()
+        f"{style.NAME[name]}'s {math.exp(log.centre):.3f} times" for name, log in found.items()
     )
 
 
@@ -27,9 +28,9 @@ def draw(results: Results) -> Figure:
     figure, axis = plt.subplots(figsize=(6, 3.2))
     for optimizer, curves in results.curves.groupby("optimizer"):
         losses = curves.set_index(["milestones", "seed", "step"]).train_loss
-        ratio = np.log(losses[README] / losses[PAPER])
-        by_epoch = [mean(seeds.to_numpy()) for _, seeds in ratio.groupby("step")]
-        epochs = ratio.index.unique("step")
+        logs = np.log(losses[README] / losses[PAPER])
+        by_epoch = [mean(seeds.to_numpy()) for _, seeds in logs.groupby("step")]
+        epochs = logs.index.unique("step")
         centre, low, high = (
             np.exp([getattr(x, part) for x in by_epoch]) for part in ("centre", "low", "high")
         )
@@ -58,7 +59,7 @@ def accuracy(results: Results, optimizer: str) -> Estimate:
 def told(results: Results, optimizer: str) -> str:
     """Both in one line."""
     return (
-        f"{style.NAME[optimizer]} training loss {times(loss(results, optimizer))} times, "
+        f"{style.NAME[optimizer]} training loss {ratio(loss(results, optimizer))} times, "
         f"test accuracy {accuracy(results, optimizer):+.2f} points"
     )
 

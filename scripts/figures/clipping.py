@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
+from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere
+from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -74,7 +75,7 @@ def no_clipping(results: Results, exploding: bool) -> Measured:
     by = {o: ratios(results, o, share) for o in ("laprop", "adam")}
     cells, margin = list(by["laprop"].values()), math.log(MARGIN)
     text = "; ".join(
-        f"{NAMES[o]} " + ", ".join(f"{times(r)} at nu {nu:g}" for nu, r in found.items())
+        f"{NAMES[o]} " + ", ".join(f"{ratio(r)} at nu {nu:g}" for nu, r in found.items())
         for o, found in by.items()
     )
     worst = math.exp(max(cell.centre for cell in cells))
@@ -85,4 +86,5 @@ def no_clipping(results: Results, exploding: bool) -> Measured:
             somewhere(cell.above(margin) for cell in cells),
         ),
         f"{worst:.3f} times at most, against the margin of {MARGIN:g}",
+        [ratio(r) for found in by.values() for r in found.values()],
     )

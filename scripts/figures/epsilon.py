@@ -16,8 +16,8 @@ from experiments.common.stats import (
     log_ratio,
     mean,
     somewhere,
-    times,
 )
+from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import Measured
 
@@ -85,16 +85,14 @@ def ratios(results: Results, optimizer: str, epsilon: float, base: float) -> dic
     }
 
 
-def same(ratio: Estimate) -> bool:
+def same(log: Estimate) -> bool:
     """Whether the two losses are equal to the last bit for every seed; then no test is needed."""
-    return ratio.centre == 0 and math.isnan(ratio.error)
+    return log.centre == 0 and math.isnan(log.error)
 
 
 def told(found: dict[float, Estimate]) -> str:
     """The ratios for each nu, in words."""
-    return ", ".join(
-        f"{'equal' if same(ratio) else times(ratio)} at nu {nu:g}" for nu, ratio in found.items()
-    )
+    return ", ".join(f"{'equal' if same(r) else ratio(r)} at nu {nu:g}" for nu, r in found.items())
 
 
 def epsilon_free(results: Results) -> Measured:
@@ -111,6 +109,7 @@ def epsilon_free(results: Results) -> Measured:
         + "; ".join(f"{e:g} {told(by_nu)}" for e, by_nu in found.items()),
         held,
         f"{furthest:.3f} times at most, against 1.05",
+        [ratio(r) for r in differ],
     )
 
 
@@ -126,6 +125,7 @@ def higher(results: Results, optimizer: str, epsilon: float, base: float) -> Mea
         f"{told(found)}",
         held,
         f"{furthest:.3f} times at most, where the claim needs more than 1 at every nu",
+        [ratio(r) for r in found.values()],
     )
 
 

@@ -10,11 +10,11 @@ from experiments.common.stats import (
     decide,
     everywhere,
     median,
-    proportion,
     share_above,
     share_below,
     somewhere,
 )
+from scripts.effects import Effect, share
 from scripts.figures import style
 from scripts.paper import Measured
 
@@ -73,29 +73,33 @@ def endings(results: Results, optimizer: str) -> pd.DataFrame:
 
 def adam_turns(results: Results) -> Measured:
     """Whether Adam's loss rises again for most seeds at some learning rate."""
-    text, turned, seeds = _turned(results, "adam")
+    text, found, turned, seeds = _turned(results, "adam")
     held = decide(somewhere(share_above(turned, seeds)), everywhere(share_below(turned, seeds)))
-    return Measured(text, held, f"{turned.sum()} of {seeds.sum()} runs turn, as the paper's does")
+    apart = f"{turned.sum()} of {seeds.sum()} runs turn, as the paper's does"
+    return Measured(text, held, apart, found)
 
 
 def laprop_keeps_falling(results: Results) -> Measured:
     """Whether LaProp's loss rises again for less than a quarter of the seeds at every rate."""
-    text, turned, seeds = _turned(results, "laprop")
+    text, found, turned, seeds = _turned(results, "laprop")
     held = decide(
         everywhere(share_below(turned, seeds, 0.25)), somewhere(share_above(turned, seeds, 0.25))
     )
-    return Measured(text, held, f"{turned.sum()} of {seeds.sum()} runs turn, against the paper's 0")
+    apart = f"{turned.sum()} of {seeds.sum()} runs turn, against the paper's 0"
+    return Measured(text, held, apart, found)
 
 
-def _turned(results: Results, optimizer: str) -> tuple[str, pd.Series, pd.Series]:
-    text = []
+def _turned(results: Results, optimizer: str) -> tuple[str, list[Effect], pd.Series, pd.Series]:
+    """Of each lr the measurement as text, the share that turned, how many did, and of how many."""
+    text, found = [], []
     by_lr = endings(results, optimizer).groupby(level="lr")
     for lr, cell in by_lr:
-        share, low, high = proportion(cell.turned.sum(), len(cell))
-        line = f"lr {lr:g}: {share:.0%} of {len(cell)} seeds turned [{low:.0%}, {high:.0%}]"
+        turned = share(int(cell.turned.sum()), len(cell))
+        found.append(turned)
+        line = f"lr {lr:g}: turned {turned} of {len(cell)} seeds"
         if cell.turned.any():
             at, first, last = median(cell.step[cell.turned])
             rise = (cell["last"] / cell.lowest)[cell.turned].median()
             line += f", lowest at update {at:,.0f} [{first:,.0f}, {last:,.0f}], then {rise:.1f} x"
         text.append(line)
-    return "; ".join(text), by_lr.turned.sum(), by_lr.size()
+    return "; ".join(text), found, by_lr.turned.sum(), by_lr.size()

@@ -20,6 +20,7 @@ from experiments.common.stats import (
     share_below,
     somewhere,
 )
+from scripts.effects import Effect
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -168,15 +169,16 @@ def flat_at_small_noise(results: Results, noise: str, margin: float) -> Measured
     by_nu = steps_by_nu(results, "laprop", noise, "sigma", 0.04)
     ends = np.array([median(steps, ALPHA / len(by_nu))[1:] for _, steps in by_nu])
     least, most = (ends[:, i].max() / ends[:, 1 - i].min() for i in (0, 1))
-    text = (
-        f"slowest nu over fastest: LaProp {ratio['laprop']:.2f} [{max(least, 1):.2f}, {most:.2f}], "
-        + ", ".join(
-            f"{NAMES[o]} {ratio[o]:.2f}" if np.isfinite(ratio[o]) else f"{NAMES[o]} without end"
-            for o in OTHERS
-        )
+    least = max(least, 1.0)
+    found = f"{ratio['laprop']:.2f} [{least:.2f}, {most:.2f}]"
+    slower = Effect(found, "ratio", ratio["laprop"], least, most)
+    text = f"slowest nu over fastest: LaProp {slower}, " + ", ".join(
+        f"{NAMES[o]} {ratio[o]:.2f}" if np.isfinite(ratio[o]) else f"{NAMES[o]} without end"
+        for o in OTHERS
     )
     held = True if most <= margin else False if least > margin else None
-    return Measured(text, held, f"{ratio['laprop']:.2f} against the margin of {margin:g}")
+    apart = f"{ratio['laprop']:.2f} against the margin of {margin:g}"
+    return Measured(text, held, apart, [slower])
 
 
 def smooth_in_nu(results: Results, noise: str, margin: float) -> Measured:

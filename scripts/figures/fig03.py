@@ -17,6 +17,7 @@ from PIL import Image
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, mean, paired
+from scripts.effects import Effect, percentage, ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -177,11 +178,6 @@ def over_starts(a: pd.Series, b: pd.Series) -> Estimate:
     return mean(gap)
 
 
-def more(gap: Estimate) -> str:
-    """A mean of log ratios as a percentage with its interval."""
-    return "{:+.1%} [{:+.1%}, {:+.1%}]".format(*np.expm1([gap.centre, gap.low, gap.high]))
-
-
 def style_lowest(results: Results) -> Measured:
     """Whether LaProp's lowest regret over nu is below Adam's and AMSGrad's, paired by start."""
     lowest = {o: regrets(results, o).min(axis=1) for o in ("laprop", "adam", "amsgrad")}
@@ -190,9 +186,10 @@ def style_lowest(results: Results) -> Measured:
         f"{NAMES[o]} {values.mean():.4g} at nu {regrets(results, o).mean().idxmin():g}"
         for o, values in lowest.items()
     )
-    apart = ", ".join(f"{NAMES[o]} {more(gap)}" for o, gap in gaps.items())
+    found = {o: percentage(gap) for o, gap in gaps.items()}
+    apart = ", ".join(f"{NAMES[o]} {effect}" for o, effect in found.items())
     return Measured(f"lowest regret: {text}; against LaProp's: {apart}",
-                    every_above(gaps.values()), apart)  # fmt: skip
+                    every_above(gaps.values()), apart, [*found.values()])  # fmt: skip
 
 
 def style_across_nu(results: Results) -> Measured:
@@ -217,12 +214,13 @@ def style_best_nu(results: Results) -> Measured:
     table = regrets(results, "laprop")
     near = np.isclose(table.columns, BEST, atol=0.1 + 1e-9)
     gap = over_starts(table.loc[:, ~near].min(axis=1), table.loc[:, near].min(axis=1))
-    best = table.idxmin(axis=1)
+    best, higher = table.idxmin(axis=1), percentage(gap)
     return Measured(
         f"best nu {best.min():g} to {best.max():g} over starts; lowest regret at other nu "
-        f"against that at 0.3 to 0.5: {more(gap)}",
+        f"against that at 0.3 to 0.5: {higher}",
         every_above([gap]),
         f"best nu {table.mean().idxmin():g} against the paper's {BEST:g}",
+        [higher],
     )
 
 
@@ -236,13 +234,14 @@ def small_over_large(results: Results, optimizer: str) -> Estimate:
 
 def style_small_nu(results: Results, optimizer: str, helps: bool) -> Measured:
     """Whether the regret at small nu over that at large nu is below 1, or above where so asked."""
-    ratio = small_over_large(results, optimizer)
-    signed = Estimate(-ratio.centre if helps else ratio.centre, ratio.error, ratio.df)
-    centre, low, high = np.exp([ratio.centre, ratio.low, ratio.high])
+    log = small_over_large(results, optimizer)
+    signed = Estimate(-log.centre if helps else log.centre, log.error, log.df)
+    change = ratio(log, ".3g")
     return Measured(
-        f"regret at small nu over that at large nu {centre:.3g} [{low:.3g}, {high:.3g}]",
+        f"regret at small nu over that at large nu {change}",
         every_above([signed]),
-        f"{abs(centre - 1):.0%} {'lower' if centre < 1 else 'higher'} at small nu",
+        f"{abs(change.centre - 1):.0%} {'lower' if log.centre < 0 else 'higher'} at small nu",
+        [change],
     )
 
 
@@ -262,9 +261,11 @@ def style_adam_oscillates(results: Results) -> Measured:
     """Whether Adam's loss rises at more of the first updates than LaProp's and AMSGrad's."""
     share = {o: rises(results, o) for o in ("adam", "amsgrad", "laprop")}
     gaps = [paired(share["adam"], share[o]) for o in ("amsgrad", "laprop")]
-    text = ", ".join(f"{NAMES[o]} {mean(s):.1%}" for o, s in share.items())
+    means = {o: mean(s) for o, s in share.items()}
+    text = ", ".join(f"{NAMES[o]} {m:.1%}" for o, m in means.items())
     return Measured(
         f"share of the first {FIRST} updates at which the loss rises: {text}",
         every_above(gaps),
         f"{share['adam'].mean():.0%} of Adam's updates, {share['laprop'].mean():.0%} of LaProp's",
+        [Effect(f"{m:.1%}", "share", m.centre, m.low, m.high) for m in means.values()],
     )

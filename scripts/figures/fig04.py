@@ -20,8 +20,8 @@ from experiments.common.stats import (
     paired,
     share_above,
     somewhere,
-    times,
 )
+from scripts.effects import difference, ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -162,9 +162,10 @@ def deep_larger_lr(results: Results) -> Measured:
     )
     return Measured(
         f"largest lr at which a seed learns, geometric mean, {text}; LaProp's over Adam's, powers "
-        f"of ten: {gap:+.2f}",
+        f"of ten: {difference(gap)}",
         held,
         f"{10**gap.centre:.2g} times Adam's",
+        [difference(gap)],
     )
 
 
@@ -182,12 +183,14 @@ def deep_faster(results: Results) -> Measured:
     laprop, adam = (whole[o].unstack("seed")[either] for o in ("laprop", "adam"))
     by_run = (adam - laprop).groupby("depth").mean().stack()
     gap = mean(by_run)
+    higher = difference(gap, "+.3f")
     lower = int((laprop.mean(axis=1) < adam.mean(axis=1)).sum())
     return Measured(
-        f"mean training loss, Adam minus LaProp: {gap:+.3f} over the {either.sum()} settings at "
+        f"mean training loss, Adam minus LaProp: {higher} over the {either.sum()} settings at "
         "which either learns",
         every_above([gap]),
         f"lower with LaProp at {lower} of {either.sum()} settings",
+        [higher],
     )
 
 
@@ -206,10 +209,12 @@ def deep_small_lr(results: Results, margin: float) -> Measured:
         everywhere(cell.above(limit) for cell in cells.values()),
         somewhere(cell.below(limit) for cell in cells.values()),
     )
-    text = ", ".join(f"{NAMES[o]} at depth {depth} {times(r)}" for (o, depth), r in cells.items())
+    found = {cell: ratio(log) for cell, log in cells.items()}
+    text = ", ".join(f"{NAMES[o]} at depth {depth} {r}" for (o, depth), r in found.items())
     least = np.exp(min(cell.centre for cell in cells.values()))
     return Measured(
         f"final loss at lr {smallest:g} over that at the best lr: {text}",
         held,
         f"{least:.2f} times at least, against {margin:g}",
+        [*found.values()],
     )

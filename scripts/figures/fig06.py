@@ -15,6 +15,7 @@ from scipy.stats import norm
 from experiments.common.records import Results, load
 from experiments.common.stats import ALPHA, every_above, maxima_by_chance, paired
 from scripts import make_authors
+from scripts.effects import difference
 from scripts.figures import style
 from scripts.figures.fig05 import blank
 from scripts.figures.fig11 import (
@@ -126,14 +127,14 @@ def by_seed(results: Results, column: str) -> dict[Arm, pd.Series]:
 def _ahead(results: Results, column: str, what: str) -> Measured:
     """Whether LaProp's number is larger, each with its own epsilon; told also at equal ones."""
     found = by_seed(results, column)
-    text = []
+    text, gaps = [], []
     for a, b in (PAPER, *((("laprop", e), ("adam", e)) for e in (SMALL, LARGE))):
-        gap = paired(found[a], found[b])
+        gaps.append(paired(found[a], found[b]))
         text.append(f"{found[a].mean():.2f} ({name(a)}) against {found[b].mean():.2f} ({name(b)}), "
-                    f"difference {gap:+.2f}")  # fmt: skip
-    gap = paired(*(found[arm] for arm in PAPER))
+                    f"difference {difference(gaps[-1])}")  # fmt: skip
     return Measured(f"{what}: {text[0]}; not part of the claim: {'; '.join(text[1:])}",
-                    every_above([gap]), f"{gap.centre:+.2f} points")  # fmt: skip
+                    every_above(gaps[:1]), f"{gaps[0].centre:+.2f} points",
+                    [difference(gap) for gap in gaps])  # fmt: skip
 
 
 def rainbow_breakout(results: Results) -> Measured:

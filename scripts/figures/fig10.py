@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, paired
 from scripts import make_authors
+from scripts.effects import difference
 from scripts.figures.fig05 import AUTHORS, SIGMA, legend, note, own, panel
 from scripts.paper import Measured
 
@@ -85,7 +86,8 @@ def roberta_lower(results: Results, column: str) -> Measured:
     what = {"mean_loss": "mean training loss", "final_loss": "final training loss"}[column]
     won = sum(gain.centre > 0 for gain in cells.values())
     return Measured(f"{what}, Adam minus LaProp, bits: {told(cells)}", every_above(cells.values()),
-                    f"lower in {won} of {len(cells)} cells")  # fmt: skip
+                    f"lower in {won} of {len(cells)} cells",
+                    [difference(gain, "+.3f") for gain in cells.values()])  # fmt: skip
 
 
 def roberta_logs_lower() -> Measured:

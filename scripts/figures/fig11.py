@@ -23,6 +23,7 @@ from experiments.common.stats import (
     jackknife,
     probability_of_improvement,
 )
+from scripts.effects import difference
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -157,4 +158,5 @@ def rainbow_earlier(results: Results, epsilon: str) -> Measured:
     text = "; ".join(compared(table, *pair) for pair in pairs)
     apart = ", ".join(f"{found.centre:+.3f}" for found in gaps)
     return Measured(f"normalised area, interquartile mean: {text}", every_above(gaps),
-                    f"LaProp's area less Adam's: {apart}")  # fmt: skip
+                    f"LaProp's area less Adam's: {apart}",
+                    [difference(found, "+.3f") for found in gaps])  # fmt: skip

@@ -20,10 +20,10 @@ from experiments.common.stats import (
     every_above,
     mean,
     paired,
-    proportion,
     share_above,
     share_below,
 )
+from scripts.effects import Effect, difference, share
 from scripts.figures import style
 from scripts.figures.fig04 import GUESSING
 from scripts.paper import NAMES, Measured
@@ -153,19 +153,24 @@ def cifar_comparable(results: Results, margin: float) -> Measured:
     runs = common(results)
     by = runs.groupby(["optimizer", "seed"]).test_accuracy.mean() * 100
     gap = paired(by["laprop"], by["adam"])
+    higher = difference(gap)
     return Measured(
         f"test accuracy over the {runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: "
         f"LaProp {by['laprop'].mean():.2f} %, Adam {by['adam'].mean():.2f} %, "
-        f"difference {gap:+.2f} points",
+        f"difference {higher} points",
         equivalent(gap, margin),
         f"{abs(gap.centre):.2f} points against the margin of {margin:g}",
+        [higher],
     )
 
 
+def _share(diverged: pd.Series) -> Effect:
+    return share(int(diverged.sum()), len(diverged))
+
+
 def _told(optimizer: str, diverged: pd.Series) -> str:
-    k, n = int(diverged.sum()), len(diverged)
-    share, low, high = proportion(k, n)
-    return f"{NAMES[optimizer]} {k} of {n} runs ({share:.0%} [{low:.0%}, {high:.0%}])"
+    k, n = diverged.sum(), len(diverged)
+    return f"{NAMES[optimizer]} {k} of {n} runs ({_share(diverged)})"
 
 
 def cifar_adam_diverges(results: Results) -> Measured:
@@ -180,7 +185,8 @@ def cifar_adam_diverges(results: Results) -> Measured:
     held = decide(fisher_exact(table, alternative="greater").pvalue, share_below(k, n, 0.05))
     where = f"{_told('adam', adam.diverged[above])} with mu > nu, of the others "
     where += _told("adam", adam.diverged[~above])
-    return Measured(f"diverged: {where}", held, f"{k} of {n} runs with mu > nu diverge")
+    shares = [_share(adam.diverged[above]), _share(adam.diverged[~above])]
+    return Measured(f"diverged: {where}", held, f"{k} of {n} runs with mu > nu diverge", shares)
 
 
 def cifar_adam_earlier(results: Results) -> Measured:
@@ -195,15 +201,19 @@ def cifar_adam_earlier(results: Results) -> Measured:
         f"mu {mu:g}: " + ", ".join(f"{e:.0f} (nu {nu:g})" for nu, e in rows.mean().dropna().items())
         for mu, rows in table.groupby(level="mu")
     )
-    return Measured(f"mean epoch of the onset, {text}; later at the largest nu by {gap:.1f} epochs",
-                    every_above([gap]), f"{gap.centre:+.1f} epochs")  # fmt: skip
+    later_by = difference(gap, "+.1f")
+    return Measured(f"mean epoch of the onset, {text}; at the largest nu less the smallest: "
+                    f"{later_by} epochs", every_above([gap]), f"{gap.centre:+.1f} epochs",
+                    [later_by])  # fmt: skip
 
 
 def cifar_laprop_stable(results: Results) -> Measured:
     """No run of LaProp diverges, and there are so many that a share of a tenth would show."""
     runs = outcomes(results)
-    text = "; ".join(_told(o, runs.diverged[runs.optimizer == o]) for o in ("laprop", "adam"))
-    diverged = runs.diverged[runs.optimizer == "laprop"]
+    by = {o: runs.diverged[runs.optimizer == o] for o in ("laprop", "adam")}
+    text = "; ".join(_told(o, diverged) for o, diverged in by.items())
+    diverged = by["laprop"]
     k, n = int(diverged.sum()), len(diverged)
     held = False if k else decide(share_below(0, n, 0.1), share_above(0, n, 0.1))
-    return Measured(f"diverged: {text}", held, f"{k} of {n} runs, against the paper's 0")
+    return Measured(f"diverged: {text}", held, f"{k} of {n} runs, against the paper's 0",
+                    [_share(diverged) for diverged in by.values()])  # fmt: skip

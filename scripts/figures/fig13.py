@@ -17,6 +17,7 @@ from experiments.common.stats import (
     paired,
     somewhere,
 )
+from scripts.effects import difference
 from scripts.figures import style
 from scripts.figures.fig12 import OPTIMIZERS, common, maps, outcomes
 from scripts.paper import NAMES, Measured
@@ -62,9 +63,10 @@ def cifar_test_loss(results: Results, optimizer: str, margin: float) -> Measured
     held = decide(found.below(margin), found.above(margin)) if margin else every_above([found])
     return Measured(
         f"final test loss of stable runs of {NAMES[optimizer]}, nu up to {NU:g} less larger nu, "
-        f"mu up to {MU:g}: {found:+.3f}",
+        f"mu up to {MU:g}: {difference(found, '+.3f')}",
         held,
         f"{found.centre:+.3f} against {margin:g}",
+        [difference(found, "+.3f")],
     )
 
 

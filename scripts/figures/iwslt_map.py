@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import decide, equivalent, everywhere, mean, paired, somewhere
+from scripts.effects import difference
 from scripts.figures import style
 from scripts.figures.fig05 import MARGIN
 from scripts.paper import NAMES, Measured
@@ -102,9 +103,10 @@ def alike_at(results: Results, lr: float) -> Measured | None:
         return None
     gap = paired(loss.adam, loss.laprop)
     return Measured(
-        f"final loss at lr {lr:g}, Adam minus LaProp, bits: {gap:+.2f}; margin {MARGIN:g}",
+        f"final loss at lr {lr:g}, Adam minus LaProp, bits: {difference(gap)}; margin {MARGIN:g}",
         equivalent(gap, MARGIN),
         f"{gap.centre:+.2f} bits",
+        [difference(gap)],
     )
 
 

@@ -15,8 +15,8 @@ from experiments.common.stats import (
     log_ratio,
     mean,
     somewhere,
-    times,
 )
+from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -46,14 +46,14 @@ def draw(results: Results) -> Figure:
             continue
         base = _losses(curves, optimizer, LARGE, None)
         for (first, later), colour in zip(courses, style.OTHER[1:4], strict=True):
-            ratio = np.log(_losses(curves, optimizer, first, later) / base)
-            ratio = ratio.groupby("step").apply(lambda seeds: mean(seeds.to_numpy()))
+            logs = np.log(_losses(curves, optimizer, first, later) / base)
+            found = logs.groupby("step").apply(lambda seeds: mean(seeds.to_numpy()))
             label = f"ν {first:g}" + (f", then {later:g}" if later else "")
             centre, low, high = (
-                np.exp([getattr(x, part) for x in ratio]) for part in ("centre", "low", "high")
+                np.exp([getattr(x, part) for x in found]) for part in ("centre", "low", "high")
             )
-            axis.plot(ratio.index, centre, color=colour, label=label)
-            axis.fill_between(ratio.index, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.plot(found.index, centre, color=colour, label=label)
+            axis.fill_between(found.index, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.axhline(1, color="#999999", linewidth=1, label=f"ν {LARGE:g}")
         later_from = results.manifest["settings"]["task.later_from"]
         axis.axvline(later_from, color="#999999", linewidth=0.8, linestyle=":")
@@ -92,15 +92,16 @@ def small_then_large(results: Results) -> Measured:
             final(results, SMALL, LARGE), final(results, LARGE, SMALL)
         ),
     }
-    text = ", ".join(f"{times(ratio)} of {name}" for name, ratio in found.items())
+    text = ", ".join(f"{ratio(log)} of {name}" for name, log in found.items())
     return Measured(
         f"LaProp's final loss with nu {SMALL:g}, then {LARGE:g}: {text}",
         decide(
-            everywhere(ratio.below() for ratio in found.values()),
-            somewhere(ratio.above() for ratio in found.values()),
+            everywhere(log.below() for log in found.values()),
+            somewhere(log.above() for log in found.values()),
         ),
         f"{math.exp(max(r.centre for r in found.values())):.3f} at most, where the claim needs "
         "less than 1 of each",
+        [ratio(log) for log in found.values()],
     )
 
 
@@ -116,12 +117,13 @@ def _window(results: Results, last: bool) -> Estimate:
 
 def nu_over_time(results: Results, last: bool) -> Measured:
     """LaProp's mean loss at the small nu over that at the large one, at first or at last."""
-    ratio = _window(results, last)
-    true, false = (ratio.above(), ratio.below()) if last else (ratio.below(), ratio.above())
+    log = _window(results, last)
+    true, false = (log.above(), log.below()) if last else (log.below(), log.above())
     # Two comparisons rest on these runs: each has half of the error.
     return Measured(
         f"LaProp's training loss at nu {SMALL:g} over that at {LARGE:g}, "
-        f"{'last' if last else 'first'} {FIRST} updates: {times(ratio)}",
+        f"{'last' if last else 'first'} {FIRST} updates: {ratio(log)}",
         decide(2 * true, 2 * false),
-        f"{math.exp(ratio.centre):.3f} times",
+        f"{math.exp(log.centre):.3f} times",
+        [ratio(log)],
     )

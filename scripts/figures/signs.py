@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere, times
+from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere
+from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import Measured
 
@@ -35,12 +36,11 @@ def draw(results: Results) -> Figure:
             values = np.sort(chosen.steps_to_converge.dropna())
             share = np.arange(1, len(values) + 1) / len(chosen)
             axis.step(values, share, where="post", **style.line(optimizer))
-        ratio = ratios_of(results)[sigma]
         axis.set(
             xscale="log",
             ylim=(0, 1.02),
             xlabel="updates",
-            title=f"σ = {sigma:g}: {times(ratio)} times",
+            title=f"σ = {sigma:g}: {ratio(ratios_of(results)[sigma])} times",
         )
         style.plain(axis.xaxis)
     axes[0, 0].set_ylabel("share of seeds that have converged")
@@ -80,9 +80,10 @@ def signed_alike(results: Results) -> Measured:
     margin = math.log(MARGIN)
     inside = [p for r in ratios.values() for p in (r.above(-margin), r.below(margin))]
     outside = [p for r in ratios.values() for p in (r.above(margin), r.below(-margin))]
-    text = ", ".join(f"{times(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
+    text = ", ".join(f"{ratio(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
     return Measured(
         f"steps of the sign of the average over those of the average of signs {text}",
         decide(everywhere(inside), somewhere(outside)),
         f"{furthest(results):.2f} times at most, against the margin of {MARGIN:g}",
+        [ratio(r) for r in ratios.values()],
     )

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import every_above, paired
+from scripts.effects import difference
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -62,9 +63,10 @@ def range_wider(results: Results) -> Measured:
     text = ", ".join(f"{NAMES[o]} {share[o].mean():.1%}" for o in share)
     return Measured(
         f"share of {len(means(results))} settings within 5 % of the lowest mean loss: {text}; "
-        f"LaProp less Adam {gap:+.1f} points",
+        f"LaProp less Adam {difference(gap, '+.1f')} points",
         every_above([gap]),
         f"{gap.centre:+.1f} points",
+        [difference(gap, "+.1f")],
     )
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, every_above, log_ratio, mean, times
+from experiments.common.stats import Estimate, every_above, log_ratio, mean
+from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -22,7 +23,7 @@ ADVANTAGE = 0.98
 def finding(results: Results) -> str:
     """The title."""
     return "Final loss over LaProp's, both tuned alike: " + ", ".join(
-        f"{NAMES[v]} {times(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
+        f"{NAMES[v]} {ratio(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
     )
 
 
@@ -81,24 +82,26 @@ def _told(results: Results, variant: str, plain: str) -> str:
     settings = ", ".join(
         "{} lr {:g}, nu {:g}".format(NAMES[o], *chosen(results, o)) for o in (variant, plain)
     )
-    return f"{times(against(results, variant, plain))} ({settings})"
+    return f"{ratio(against(results, variant, plain))} ({settings})"
 
 
 def no_advantage(results: Results, variant: str) -> Measured:
     """The interval of the variant's loss over LaProp's is not wholly below the margin."""
-    ratio = against(results, variant, "laprop")
+    log = against(results, variant, "laprop")
     return Measured(
         f"{NAMES[variant]}'s final loss over LaProp's: {_told(results, variant, 'laprop')}",
-        None if math.isnan(ratio.error) else ratio.high >= math.log(ADVANTAGE),
-        f"{math.exp(ratio.centre):.3f} times, against {ADVANTAGE:g}",
+        None if math.isnan(log.error) else log.high >= math.log(ADVANTAGE),
+        f"{math.exp(log.centre):.3f} times, against {ADVANTAGE:g}",
+        [ratio(log)],
     )
 
 
 def repair_harms(results: Results, repaired: str, plain: str) -> Measured:
     """The loss of the variant is above that of the optimizer that it changes."""
-    ratio = against(results, repaired, plain)
+    log = against(results, repaired, plain)
     return Measured(
         f"{NAMES[repaired]}'s final loss over {NAMES[plain]}'s: {_told(results, repaired, plain)}",
-        every_above([ratio]),
-        f"{math.exp(ratio.centre):.3f} times",
+        every_above([log]),
+        f"{math.exp(log.centre):.3f} times",
+        [ratio(log)],
     )

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import log_ratio, median, share_difference, times
+from experiments.common.stats import log_ratio, median, share_difference
+from scripts.effects import Effect, ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -62,24 +63,28 @@ def best(results: Results, optimizer: str, sigma: float) -> tuple[float, pd.Seri
 
 def rosenbrock_no_advantage(results: Results, variant: str) -> Measured:
     """At no sigma does the variant converge more often than LaProp or, where both do, sooner."""
-    text, ahead, sigmas = [], [], sorted(results.runs.sigma.unique())
+    text, ahead, found, sigmas = [], [], [], sorted(results.runs.sigma.unique())
     for sigma in sigmas:
         nu, steps = best(results, variant, sigma)
         laprop_nu, laprop = best(results, "laprop", sigma)
         counts = (steps.count(), len(steps), laprop.count(), len(laprop))
         line = f"sigma {sigma:g} (nu {nu:g} and {laprop_nu:g}): "
         if counts[0] == counts[1] and counts[2] == counts[3]:
-            ratio = log_ratio(steps, laprop)
-            ahead.append(ratio.high < math.log(ADVANTAGE))
-            text.append(f"{line}steps {times(ratio)} of LaProp's")
+            log = log_ratio(steps, laprop)
+            ahead.append(log.high < math.log(ADVANTAGE))
+            found.append(ratio(log))
+            text.append(f"{line}steps {found[-1]} of LaProp's")
         else:
             gap, low, high = share_difference(*counts)
             ahead.append(low > 0)
-            text.append(f"{line}share of seeds {gap:+.0%} [{low:+.0%}, {high:+.0%}]")
+            more = f"{gap:+.0%} [{low:+.0%}, {high:+.0%}]"
+            found.append(Effect(more, "difference", gap, low, high))
+            text.append(f"{line}share of seeds {more}")
     return Measured(
         f"{NAMES[variant]} against LaProp, each at its best nu, {'; '.join(text)}",
         not any(ahead),
         f"an advantage at {sum(ahead)} of {len(sigmas)} sigmas",
+        found,
     )
 
 

@@ -1,0 +1,83 @@
+"""The effects that claims measure: numbers with an interval, which a claim prints and a page draws.
+
+Effects have different units, so each claim has a scale of its own: its line is at 0 for a
+difference and at 1 for a ratio, which is drawn logarithmically, and the furthest end of its
+intervals touches the frame; the frame of a ratio is never narrower than from 1 / 1.1 to 1.1. A
+share goes from 0 to 100 %.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.common.stats import Estimate, proportion
+
+KINDS = ("difference", "ratio", "share")
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number with its interval; as a string it is the text that stands in the measurement.
+
+    Attributes:
+        text: the number and its interval, as printed.
+        kind: one of KINDS.
+        centre, low, high: a ratio itself and not its logarithm, a share from 0 to 1; the ends are
+            NaN where there is no interval.
+    """
+
+    text: str
+    kind: str
+    centre: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def difference(gap: Estimate, spec: str = "+.2f") -> Effect:
+    """A difference, with 0 for none, as ``+0.12 [+0.05, +0.19]``."""
+    return Effect(f"{gap:{spec}}", "difference", gap.centre, gap.low, gap.high)
+
+
+def percentage(gap: Estimate) -> Effect:
+    """The logarithm of a ratio as what it adds in per cent, ``+5.7% [+3.3%, +8.2%]``."""
+    centre, low, high = (math.expm1(end) for end in (gap.centre, gap.low, gap.high))
+    return Effect(f"{centre:+.1%} [{low:+.1%}, {high:+.1%}]", "difference", centre, low, high)
+
+
+def ratio(log: Estimate, spec: str = ".3f") -> Effect:
+    """The logarithm of a ratio as the ratio, with 1 for none, ``0.973 [0.951, 0.995]``."""
+    centre, low, high = (math.exp(end) for end in (log.centre, log.low, log.high))
+    interval = "no interval" if math.isnan(low) else f"{low:{spec}}, {high:{spec}}"
+    return Effect(f"{centre:{spec}} [{interval}]", "ratio", centre, low, high)
+
+
+def share(successes: int, trials: int) -> Effect:
+    """A share with Wilson's interval, ``67% [44%, 84%]``."""
+    centre, low, high = (float(end) for end in proportion(successes, trials))
+    return Effect(f"{centre:.0%} [{low:.0%}, {high:.0%}]", "share", centre, low, high)
+
+
+def placed(effects: Sequence[Effect]) -> list[tuple[Effect, tuple[float, float, float]]]:
+    """The effects of a claim that can be drawn together, each with its places.
+
+    Those without an interval are left out, and so are those of a kind that fewer have.
+
+    Returns:
+        each with the places of low, centre and high, from the left edge, 0, to the right one, 1.
+    """
+    found = [effect for effect in effects if math.isfinite(effect.low + effect.high)]
+    if not found:
+        return []
+    kinds = [effect.kind for effect in found]
+    kind = max(KINDS, key=kinds.count)
+    found = [effect for effect in found if effect.kind == kind]
+    level = math.log if kind == "ratio" else float
+    ends = [[level(x) for x in (e.low, e.centre, e.high)] for e in found]
+    least = math.log(1.1) if kind == "ratio" else 1e-12
+    furthest = max(least, *(abs(x) for row in ends for x in row))
+    line, reach = (0.0, 1.0) if kind == "share" else (0.5, 2 * furthest)
+    places = [(line + a / reach, line + b / reach, line + c / reach) for a, b, c in ends]
+    return list(zip(found, places, strict=True))
