@@ -36,6 +36,7 @@ QUEUE = (
     ("clipping", "paper"),
     ("nu_schedule", "paper"),
     ("tuning_range", "paper"),
+    ("variants", "paper"),
     # These take hours.
     ("rainbow_authors", "small"),
     ("cifar_schedule", "small"),
