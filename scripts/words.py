@@ -88,5 +88,8 @@ def label(figure: str) -> str:
 
 
 def section(text: str) -> str:
-    """Where in the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``."""
-    return re.sub(r"^(beyond )?(?=[A-Z]?\.?\d)", r"\1§ ", text)
+    """Where in the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``.
+
+    No line ends after the sign.
+    """
+    return re.sub(r"^(beyond )?(?=[A-Z]?\.?\d)", "\\1§\u00a0", text)
