@@ -348,6 +348,25 @@ def test_committed_rows_stay_where_their_runs_are_gone(tmp_path: Path, results_f
     assert [runs[run["key"]] for run in before] == before
 
 
+def test_a_part_never_replaces_more_seeds_of_an_earlier_version(
+    tmp_path: Path, results_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for settings in expand(grid(tmp_path)):
+        pretend(settings)
+    before = collect(grid(tmp_path)).manifest
+    shutil.rmtree(tmp_path / "outputs")
+    monkeypatch.setattr(of_runs, "versions", lambda task: {"task": 99, "laprop": 1})
+    every = expand(grid(tmp_path))
+    for settings in every[:2]:
+        pretend(settings)
+    with pytest.raises(ConfigError, match="holds 3 seeds of an earlier version, and of this one"):
+        collect(grid(tmp_path), partial=True)
+    assert Results(results_folder / "fig05" / "short").manifest == before
+    for settings in every[2:]:
+        pretend(settings)
+    assert collect(grid(tmp_path)).manifest["seeds"] == 3
+
+
 def test_rows_with_other_columns_are_not_mixed(tmp_path: Path, results_folder: Path):
     every = expand(grid(tmp_path))
     for settings in every[:5]:

@@ -48,8 +48,8 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             are kept, but not shown, see :class:`Results`.
 
     Raises:
-        ConfigError: names how many runs are missing, or which tables stand in the way; nothing is
-            written then.
+        ConfigError: names how many runs are missing, or which tables stand in the way: those with
+            other columns, or with more seeds than are finished; nothing is written then.
     """
     every = expand(overrides)
     target = target or _home(every[0], overrides)
@@ -87,6 +87,11 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
     manifest = _manifest(every, axes, table, [found[s.key] for s in here], committed, there)
     manifest["unfinished_seeds"] = _seeds(missing)
     manifest["seeds"] = len(set(table.seed) - set(manifest["unfinished_seeds"]))
+    if missing and manifest["seeds"] < (before := committed.manifest.get("seeds", 0)):
+        raise ConfigError(
+            f"{target}: holds {before} seeds of an earlier version, and of this one "
+            f"{manifest['seeds']} are finished; finish the others, or move it away first"
+        )
     with _replaced(target) as build:
         table.to_csv(build / "runs.csv", index=False, float_format="%.7g")
         if len(long):
