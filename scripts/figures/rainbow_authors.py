@@ -22,6 +22,14 @@ LABEL = {
     "[cutoff]": "cut-off at 9,950 and 5,000 steps",
     "true": "all four",
 }
+SHORT = {
+    TEXT: "none",
+    "[noise]": "noise",
+    "[dueling]": "value stream",
+    "[multi_step]": "returns",
+    "[cutoff]": "cut-off",
+    "true": "all four",
+}
 
 
 def finding(results: Results) -> str:
@@ -43,8 +51,8 @@ def draw(results: Results) -> Figure:
     axis.axvline(0, color="#999999", linewidth=0.8)
     for row, deviation in enumerate(deviations):
         if not games(table, deviation):
-            words = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-            axis.annotate("changes no run", (0, row), (6, 0), **words)
+            words = {"textcoords": "offset points", "va": "center", "ha": "right", "fontsize": 8}
+            axis.annotate("changes no run", (0, row), (-6, 0), **words)
             continue
         for optimizer, shift in (("adam", -0.13), ("laprop", 0.13)):
             change = found(table, optimizer, deviation)
