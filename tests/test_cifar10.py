@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import Maker, assert_refused, records, summary
+from tables import written
 from torch import Tensor, nn
 
 from experiments import cifar10
+from experiments.common.config import expand
 from experiments.common.execution import execute
 from experiments.common.run import Run
+from experiments.common.tables import described, rows, varying
+from scripts import discrepancies
+from scripts.figures import cifar_schedule
 
 SMALL = ("task=cifar10", "scale=smoke", "task.train_images=64", "task.test_images=50")
 
@@ -272,3 +280,18 @@ def test_bfloat16_keeps_the_weights_in_float32_and_trains_alike(
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(make: Maker, wrong: str, allowed: str):
     assert_refused(make, *SMALL, f"task.{wrong}", allowed=allowed)
+
+
+def test_the_two_schedules_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    """The names of the schedules are those that the tables of the figure's own grid have."""
+    every = [described(settings) for settings in expand(["figure=cifar_schedule", "scale=small"])]
+    members = pd.concat([rows(run, varying(every)) for run in every], ignore_index=True)
+    assert set(members.milestones) == {cifar_schedule.PAPER, cifar_schedule.README}
+    later = members.milestones == cifar_schedule.README
+    loss = (1 + 0.1 * members.seed) * np.where(later, 0.9 + 0.001 * members.seed, 1)
+    runs = members.assign(train_loss=loss, test_accuracy=0.5 + 0.001 * members.seed * later)
+    manifest = {"scale": "small", "reduced": "much", "seeds": 5}
+    found = written(tmp_path / "small", runs.to_dict("records"), **manifest)
+    text = discrepancies.cifar_schedule(found)
+    assert "LaProp training loss 0.902 [0.900, 0.904] times, test accuracy +0.20 [" in text
+    assert cifar_schedule.finding(found).endswith("Adam 0.902, LaProp 0.902")

@@ -12,15 +12,16 @@ from experiments.common.stats import Estimate, log_ratio, mean
 from scripts.effects import ratio
 from scripts.figures import style
 
-PAPER, README = "[80, 120]", "[81, 122]"  # the column `milestones`
+PAPER, README = "[80,120]", "[81,122]"  # the column `milestones`
 
 
 def finding(results: Results) -> str:
     """The title."""
     found = {name: loss(results, name) for name in ("adam", "laprop")}
-    return "The fall at epochs 81 and 122 makes the final training loss " + ", ".join(
-        f"{style.NAME[name]}'s {math.exp(log.centre):.3f} times" for name, log in found.items()
+    text = ", ".join(
+        f"{style.NAME[name]} {math.exp(log.centre):.3f}" for name, log in found.items()
     )
+    return f"Final training loss where lr falls at epochs 81 and 122, over 80 and 120: {text}"
 
 
 def draw(results: Results) -> Figure:
