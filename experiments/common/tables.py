@@ -78,7 +78,11 @@ def _setting(run: Described, key: str) -> Any:
 
 
 def varying(every: Sequence[Described]) -> dict[str, str]:
-    """Column name -> dotted key, for the optimizer, the seed and whatever differs."""
+    """Column name -> dotted key, for the optimizer, the seed and whatever differs.
+
+    A column has the last part of its key, ``nu``. Where the task has a setting of the same name as
+    the optimizer, the task's column has its whole key, ``task_epsilon``.
+    """
     keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in every))
     chosen = []
     for key in keys:
@@ -98,7 +102,7 @@ def varying(every: Sequence[Described]) -> dict[str, str]:
         "optimizer"
         if key == "optimizer.name"
         else last
-        if short.count(last) == 1
+        if short.count(last) == 1 or key.startswith("optimizer.")
         else key.replace(".", "_")
         for key, last in zip(chosen, short, strict=True)
     ]
