@@ -42,6 +42,7 @@ QUEUE = (
     ("cifar_schedule", "small"),
     ("fig11", "small"),
     ("fig06", "small"),  # its runs are among those of fig11
+    ("fig05", "short", "seed=0"),
     ("fig01", "paper"),
     ("fig05", "short"),
     # These take days.
