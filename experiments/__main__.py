@@ -103,7 +103,7 @@ def show_settings(every: Sequence[Settings]) -> None:
 def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     """Run all that is not finished, and say what became of it; returns the exit status."""
     from experiments.common import execution, launch, status
-    from experiments.common.config import ConfigError
+    from experiments.common.messages import ConfigError, named
     from experiments.common.run import Interrupted
     from experiments.common.watch import Watch
 
@@ -132,7 +132,7 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
                 except Exception as error:
                     # joblib ends all its workers when one was killed.
                     broken = type(error).__name__ != "TerminatedWorkerError"
-                    say(f"failed: {launch.one_line(error)}", sys.stderr)
+                    say(f"failed: {named(error)}", sys.stderr)
                     if broken:
                         break
                     ended = (*status.FINAL, "failed")

@@ -243,5 +243,5 @@ def train(cfg: Config, run: Run) -> None:
         history[epoch] = numbers
         run.log(epoch + 1, **dict(zip(METRICS, numbers, strict=True)))
         run.diverged(numbers[0], epoch + 1, cfg.diverged_above)
-    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended in the first epoch
+    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended before
     run.summary(**dict(zip(METRICS, final, strict=True)))

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, MultipleOf
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -61,7 +61,7 @@ class Config:
     """
 
     problem: Literal["growing", "median", "rare", "mnist"]
-    rounds: Annotated[int, Gt(0)]
+    rounds: Annotated[int, Gt(0), MultipleOf(ROUNDS_PER_STEP)]
     zeta: Unit
     diameter: Annotated[float, Gt(0)]
     peak: Annotated[float, Gt(1)]

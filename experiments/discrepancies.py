@@ -123,7 +123,7 @@ PAIRS = {
     "printed_correction": Pair(
         Rule(ALGORITHMS["lapropw"], options={"lr_weighted_correction": False})
     ),
-    "algorithm_1": Pair(Rule(ALGORITHMS["laprop"])),
+    "algorithm_1": Pair(Rule(ALGORITHMS["laprop"], options={"lr_in_momentum": False})),
     "moves_at_zero_lr": Pair(Rule(moves_at_zero_lr=True)),
     "eps_in_sqrt": Pair(IN_ROOT),
     "eps_in_sqrt_adam": Pair(IN_ROOT, fixed=ADAM_EPSILON),

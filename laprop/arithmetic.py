@@ -195,6 +195,13 @@ def _clip_factor(grad: Tensor, param: Tensor, agc: float) -> Tensor:
     return (agc * size.clamp(min=1e-3) / norm).clamp(max=1.0)
 
 
+def _moved(update: Tensor, scale: Scalar) -> Tensor:
+    """Return update * scale, and 0 for a scale of 0, whatever the update."""
+    if isinstance(scale, Tensor):
+        return torch.where(scale != 0, update * scale, 0.0)
+    return update * scale if scale != 0 else torch.zeros_like(update)
+
+
 def _caution(exp_avg: Tensor, grad: Tensor) -> Tensor:
     """Return 0 where momentum and gradient differ in sign, and elsewhere one over their share."""
     agrees = (exp_avg.sign() * grad.sign()).clamp(min=0)
@@ -222,7 +229,7 @@ def _single_step(row: Row, common: _Common) -> None:
 
     grad = -row["grad"] if group["maximize"] else row["grad"]
     if group["agc"] is not None:
-        grad = grad * _clip_factor(grad, param, group["agc"])
+        grad = grad * _clip_factor(grad, param, group["agc"]).to(grad.dtype)
 
     if isinstance(nu, Tensor):
         exp_avg_sq.copy_(old(exp_avg_sq) * nu + grad * grad * (1 - nu))
@@ -253,7 +260,7 @@ def _single_step(row: Row, common: _Common) -> None:
         denom = root((second * own.correction).add_(group["eps"]))
     else:
         denom = (root(second) * own.correction).add_(group["eps"])
-    floor = _root_floor(denom.dtype)
+    floor = _root_floor(exp_avg_sq.dtype)
     if group["eps"] < floor:
         denom = denom.clamp(min=floor)
 
@@ -265,7 +272,7 @@ def _single_step(row: Row, common: _Common) -> None:
     if group["cautious"]:
         update = update * _caution(update, grad)
     if common.as_tensors:
-        param.copy_((old(param) - update * scale) * decay)
+        param.copy_((old(param) - _moved(update, scale)) * decay)
     else:
         if scale != 0:
             param.add_(update, alpha=cast(float, -scale))
@@ -376,7 +383,11 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
         masks = [_caution(m, g) for m, g in zip(exp_avgs, grads, strict=True)]
         updates = list(torch._foreach_mul(exp_avgs, masks))
     if common.as_tensors:
-        torch._foreach_sub_(params, torch._foreach_mul(updates, shared(common.scale)))
+        scale = local(common.scale)
+        if isinstance(scale, Tensor):
+            torch._foreach_sub_(params, [_moved(update, scale) for update in updates])
+        elif scale != 0:
+            torch._foreach_sub_(params, torch._foreach_mul(updates, scale))
     elif common.scale != 0:
         torch._foreach_add_(params, updates, alpha=cast(float, -common.scale))
     if isinstance(common.decay, Tensor) or common.decay != 1:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from operator import attrgetter
+from contextlib import suppress
+from operator import attrgetter, itemgetter
 from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
@@ -17,13 +18,16 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _use_grad_for_differentiable
 
 from laprop.arithmetic import Row, step_rows
-from laprop.kernels import Kernel, batches
+from laprop.kernels import Batch, Kernel, batches
 from laprop.options import checked, refuse_near_misses, warn_of_decay
 from laprop.state import Kept, check_dtype, complete, keep, kernel_of, placed, row_keys
 
 __all__ = ["LaProp"]
 
 Step = TypeVar("Step", bound=Callable[..., Any])
+# The options that decide what the state holds, beside its dtypes.
+_FORM = ("centered", "lr_in_momentum", "lr_weighted_correction")
+_form = itemgetter(*_FORM)
 
 _grad = attrgetter("grad")
 
@@ -60,7 +64,8 @@ class LaProp(Optimizer):
 
     It takes what torch.optim.AdamW takes. Give a ``weight_decay`` meant for AdamW together with
     ``decay_by_lr=True``. Every argument below is also an option of a param group, and may be
-    changed between steps.
+    changed between steps, except ``lr_in_momentum`` and ``lr_weighted_correction``, which say what
+    the momentum is an average of.
 
     .. math::
         n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \qquad
@@ -85,6 +90,7 @@ class LaProp(Optimizer):
         betas: :math:`(\mu, \nu)`, decay rates of momentum and second moment, each in [0, 1); both
             floats or both one-element tensors. Any pair is stable. ``nu = 0`` is signed SGD with
             momentum, to the last bit for \|g\| from 2**24 eps (1.7e-8) up to 1.8e19 in float32.
+            Above that the square overflows, as in Adam: the weight stays, or becomes NaN at 0.
         eps: Added to the root of the bias-corrected second moment, >= 0. The default is small
             enough not to matter where gradients do (\|g\| > 1e-8) and large enough that the
             underflow of g**2 in float32 (\|g\| < 1e-19) cannot be seen. With 0 the root itself is
@@ -225,6 +231,7 @@ class LaProp(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
         }
+        self._forms: dict[int, tuple[bool, ...]] = {}
         super().__init__(params, checked(defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -266,6 +273,7 @@ class LaProp(Optimizer):
                     self.state[param] = {
                         key: placed(key, value, param, group) for key, value in kept.state.items()
                     }
+        self._forms = {id(group): _form(group) for group in self.param_groups}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load a state_dict of LaProp, bit for bit, or one of Adam or AdamW (see the class).
@@ -283,6 +291,28 @@ class LaProp(Optimizer):
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+
+    def _follow_changes(self, group: dict[str, Any]) -> None:
+        """Drop what an option that was switched off would leave to grow stale.
+
+        Raises:
+            ValueError: An option was changed that says what the momentum is an average of.
+        """
+        form = _form(group)
+        before = self._forms.get(id(group))
+        if before == form:
+            return
+        states = [self.state[param] for param in group["params"] if param in self.state]
+        if before is not None and states:
+            for key, was, now in zip(_FORM, before, form, strict=True):
+                if key != "centered" and was != now:
+                    raise ValueError(
+                        f"{key}={now}: cannot be changed after a step (it was {was}), as the "
+                        "momentum then is an average of something else"
+                    )
+            for state in states if before[0] else ():
+                state.pop("exp_avg_grad", None)
+        self._forms[id(group)] = form
 
     def _init_group(
         self, group: dict[str, Any], tensors: list[Tensor], done: frozenset[int] = frozenset()
@@ -356,19 +386,21 @@ class LaProp(Optimizer):
 
     def _batches(
         self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], kernel: Kernel
-    ) -> Any:
+    ) -> list[Batch]:
+        """Return what the kernel takes; what it leaves is checked before anything is changed."""
         states = [self.state[param] for param in params]
-        try:
+        found: list[Batch] = []
+        with suppress(KeyError):  # some state is not there yet
             found = batches(params, grads, states, group, kernel)
-            taken = sum(len(batch.params) for batch in found)
-            # The scalars may be on the host still, from steps under other options.
-            if taken == len(params) or not kernel.scalars_on_device:
-                return found
-        except KeyError:
-            pass  # some state is not there yet
+        taken = {id(param) for batch in found for param in batch.params}
+        if len(taken) == len(params):
+            return found
+        # On a device the scalars may be on the host still, from steps under other options.
+        again = not found or kernel.scalars_on_device
         for param, grad, state in zip(params, grads, states, strict=True):
-            complete(param, grad, state, group)
-        return batches(params, grads, states, group, kernel)
+            if again or id(param) not in taken:
+                complete(param, grad, state, group)
+        return batches(params, grads, states, group, kernel) if again else found
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -404,6 +436,7 @@ class LaProp(Optimizer):
             if torch.compiler.is_compiling():
                 self._init_group(group, tensors)
             else:
+                self._follow_changes(group)
                 done = self._kernel_step(group, grad_scale, found_inf)
                 if done is None:
                     continue

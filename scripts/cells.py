@@ -22,14 +22,14 @@ BANDS = ("interval", "range")
 
 
 def free(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
-    """Axes that tell cells apart, the optimizer first; not one that the optimizer decides."""
+    """Axes that tell cells apart, the optimizer first; not one that the optimizer decides.
+
+    A setting that is null in some of an optimizer's runs tells them from the others.
+    """
     by = runs.groupby("optimizer")
-    return [
-        name
-        for name in sorted(axes, key=lambda name: name != "optimizer")
-        if name != "seed"
-        and (runs.optimizer.nunique() > 1 if name == "optimizer" else by[name].nunique().max() > 1)
-    ]
+    first = ["optimizer"] if "optimizer" in axes and runs.optimizer.nunique() > 1 else []
+    others = [name for name in axes if name not in ("optimizer", "seed")]
+    return first + [name for name in others if by[name].nunique(dropna=False).max() > 1]
 
 
 def metrics(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:

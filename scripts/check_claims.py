@@ -14,7 +14,7 @@ from experiments.common import ROOT
 from experiments.common.records import RESULTS, Results
 from scripts import readme
 from scripts.generated import only_checks, settle
-from scripts.paper import Measured, claims, figures, results_of, script
+from scripts.paper import Measured, claims, figures, label, results_of, script
 
 README = ROOT / "README.md"
 LOGS = "authors' logs"
@@ -31,13 +31,26 @@ VERDICTS = [*(word for words in WORDS.values() for word in words), NOT_RUN]
 LEGEND = """\
 | verdict | what it means |
 | --- | --- |
-| **reproduced**, **not reproduced**, **underpowered** | at the paper's scale: the claim held, it did not, or the intervals allow both |
+| **reproduced**, **not reproduced**, **underpowered** | at the paper's scale, or in a setting of ours where the paper has a statement and no experiment: the claim held, it did not, or the intervals allow both |
 | **short: supports**, **contradicts**, **undecided** | in the paper's own setting, stopped earlier or with fewer cells and seeds |
 | **small model: seen**, **not seen**, **undecided** | in a smaller model: whether the effect exists there; it decides nothing about the paper's setting |
 | **authors' logs: seen**, **not seen**, **undecided** | in the logs that the authors published, one run each: what happened once |
 | **not run** | nothing was run |"""  # noqa: E501
 LEGEND_OWN = """\
 | **own task: held**, **not held**, **undecided** | in a task that is not the paper's, whose default scale is called paper, too |"""  # noqa: E501
+INTRODUCTION = """\
+# Claims
+
+Written by `make claims` from the committed results and `scripts/paper.yaml`.
+
+- **Rule.** {fixed} of the {all} rules were written before their runs and say so. The others were
+  written or changed when results of the scales paper and small were known; for these results they
+  are no predictions. No rule was changed after a run of scale short had ended.
+- **By its interval.** 95 %, Student's t over seeds unless the rule names another, paired where two
+  optimizers share them. `tests/test_stats.py` shows by simulation that the intervals cover.
+- **Holm.** One of several comparisons refutes a claim only after Holm's correction for their
+  number.
+- **Apart.** How far the measurement is from what the paper reports, or from the rule's limit."""
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
@@ -103,7 +116,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
             scale = OWN if entry["section"] == "-" else results.scale
         row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
         row |= {"verdict": verdict(measured, scale)}
-        row |= {"where": LOGS if logs else results.label}
+        row |= {"where": LOGS if logs else label(results)}
     return table
 
 
@@ -123,11 +136,7 @@ def counts(table: list[dict[str, Any]]) -> str:
 def claims_page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/CLAIMS.md``."""
     parts = [
-        "# Claims\n\nWritten by `make claims` from the committed results and `scripts/paper.yaml`. "
-        "Intervals are 95 %, and\n`tests/test_stats.py` shows by simulation that they cover. The "
-        "rules were fixed before any run of the scale short had\nended, but many of them when "
-        "results of the scales paper and small were known already: for those they are rules\nafter "
-        "the fact.",
+        INTRODUCTION.format(fixed=sum(bool(row["fixed"]) for row in table), all=len(table)),
         legend(table),
         counts(table),
     ]
@@ -140,7 +149,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
                 f"**{row['says']}** `{row['verdict']}`\n",
                 f"- {row['figure']}, section {row['section']} (`{row['claim']}`)",
                 f"- paper: {row['reports']}",
-                f"- rule: {row['rule']}",
+                f"- rule{', fixed before the runs' * bool(row['fixed'])}: {row['rule']}",
             ]
             if row["measured"]:
                 lines += [f"- measured: {row['measured']}", f"- apart: {row['apart']}"]

@@ -46,9 +46,9 @@ def pairs(results: Results, pairs: dict[str, str]) -> str:
 
 
 def controls(results: Results) -> str:
-    """The two controls: other minibatches, and a start that differs in its last bit."""
+    """The two controls, a line each: other minibatches, and a start of other last bits."""
     batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
-    return f"on other minibatches {batches}; from weights changed in the last bit {bit}"
+    return f"- on other minibatches: {batches}\n- from weights changed in the last bit: {bit}"
 
 
 def moves_at_zero_lr(results: Results) -> str:
@@ -78,7 +78,7 @@ def proposition_2_condition(results: Results) -> str:
     largest = runs.groupby("optimizer")["update"].max()
     return (
         f"mu > sqrt(nu): updates up to {largest['adam']:.2g} lr found for Adam, as the range of "
-        f"float64 allows, {largest['laprop']:.3g} lr for LaProp"
+        f"float64 allows, {largest['laprop']:.3g} lr for LaProp, over all sequences"
     )
 
 
@@ -108,7 +108,7 @@ def rosenbrock_sigma(results: Results) -> str:
             }
             names = ", ".join(f"{o} {nu}" for o, nu in where.items())
             text.append(f"within {reading}, sigma {sigma:g}: {names}")
-    return "converges (nu > 0) " + "; ".join(text)
+    return "converges " + "; ".join(text)
 
 
 def cifar_schedule(results: Results) -> str:

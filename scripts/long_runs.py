@@ -1,4 +1,4 @@
-"""The queue of long runs, at the paper's own setting: many are cut short, a few are whole.
+"""The queue of long runs: most at the paper's own setting, whole or cut short.
 
 ``python -m scripts.long_runs`` starts or resumes the whole queue with two processes of one thread
 at the lowest priority, until all runs are finished or Ctrl-C stops it. Every run goes on from its
@@ -80,6 +80,7 @@ def first_seed(settings: Settings) -> int:
 
 def work(output: Path) -> int:
     """Execute, as one of the processes, each run that is not finished and not busy elsewhere."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for `start`, which ends its workers
     yield_to_others()
     failed = 0
     for settings in queue(output):
@@ -107,12 +108,13 @@ def start(output: Path, processes: int) -> int:
     """Run the queue in several processes until all runs are finished or Ctrl-C is pressed."""
     command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    workers = []
-    for _ in range(processes):
-        workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-        time.sleep(5)  # so that the first process has locked a run when the next one looks for one
+    workers: list[subprocess.Popen[bytes]] = []
     try:
-        return max(worker.wait() for worker in workers)
+        for _ in range(processes):
+            workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+            time.sleep(5)  # until the first process has locked a run
+        codes = [worker.wait() for worker in workers]
+        return 1 if any(codes) else 0
     except (KeyboardInterrupt, SystemExit):
         for worker in workers:
             worker.terminate()
@@ -124,13 +126,16 @@ def start(output: Path, processes: int) -> int:
 
 def signal_all(number: int) -> int:
     """Send a signal to the queue's processes and their children; return how many there are."""
-    count = 0
+    members: set[psutil.Process] = set()
     for process in psutil.process_iter(["cmdline"]):
         if "scripts.long_runs" in (process.info["cmdline"] or []) and process.pid != os.getpid():
-            for member in [process, *process.children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    member.send_signal(number)
-                    count += 1
+            with suppress(psutil.Error):
+                members |= {process, *process.children(recursive=True)}
+    count = 0
+    for member in members:
+        with suppress(psutil.Error):
+            member.send_signal(number)
+            count += 1
     return count
 
 
@@ -167,6 +172,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"default {OUTPUT}")
     parser.add_argument("--processes", type=int, default=2, help="default 2")
     arguments = parser.parse_args()
+    if arguments.processes < 1:
+        parser.error(f"--processes {arguments.processes}: must be at least 1")
     output = arguments.output.absolute()
     if arguments.what in ("pause", "resume"):
         number = signal.SIGSTOP if arguments.what == "pause" else signal.SIGCONT

@@ -25,17 +25,18 @@ INTRODUCTION = """\
 
 Written by `python -m scripts.make_discrepancies`. P is the paper, R the authors' repository
 (Z-T-WANG/LaProp-Optimizer). **here** is what we do by default, **otherwise** the option that gives
-the other reading. **not run**: nothing has measured it yet; where its experiment does not exist
-yet, **here** says how it is to be. **textual**: two texts or a log disagree, and nothing is to be
-measured. What is said of logs is read off the authors' files and is no
-measurement of ours. Intervals are 95 %.
+the other reading. **not run**: nothing has measured it yet. **textual**: two texts or a log
+disagree, and nothing is to be measured. What is said of logs is read off the authors' files and is
+no measurement of ours. Intervals are 95 %.
 
-For the optimizer two copies of a small ReLU net on MNIST start alike and see the same minibatches,
-one with the default, one with the other reading, under five schedules of lr. Measured is their
-distance after 100 and 1,000 updates, in per cent of how far the default has come from its start,
-for the schedule where it is largest ([all of them](figures/discrepancies.png)), and there the
-other's final training loss against the default's. Two controls give the scale, both the default
-twice: {control}."""
+How the rows about the optimizer are measured: two copies of a small ReLU net on MNIST start alike
+and see the same minibatches, one with our default and one with the other reading, under five
+schedules of lr. The table has the distance of their weights after 100 and 1,000 updates, in per
+cent of how far the default has come from its start, under the schedule with the largest distance
+([all of them](figures/discrepancies.png)). Behind it stands by how much the final training loss
+changes there, after 100 and after 1,000 updates. Two controls run the default twice:
+
+{controls}"""
 
 
 def ledger() -> dict[str, dict[str, Any]]:
@@ -65,7 +66,7 @@ def rows() -> list[dict[str, Any]]:
 
 def page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/DISCREPANCIES.md``."""
-    lines = [INTRODUCTION.format(control=measured("discrepancies.controls"))]
+    lines = [INTRODUCTION.format(controls=measured("discrepancies.controls"))]
     for group, members in groupby(table, key=lambda row: row["group"]):
         lines += [
             "",

@@ -14,19 +14,20 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.common import ROOT
-from experiments.common.records import RESULTS
+from experiments.common.records import RESULTS, Results
 from experiments.common.timings import times
 from scripts import check_claims
 from scripts.figures import style
 from scripts.generated import settle
-from scripts.paper import drawable, drawn, figures, results_of, script
+from scripts.paper import drawable, drawn, figures, label, results_of, script
 
 PICTURES = RESULTS / "figures"
-GRIDS = {file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml")}
+GRIDS = ROOT / "configs" / "figure"
 
 
 def picture(name: str) -> bytes | None:
@@ -70,10 +71,12 @@ def index() -> str:
     lines = [
         "# Figures",
         "",
-        "Written by `make figures`. Scale `paper` is what the paper ran, `short` its setting cut",
-        "short, `small` a smaller model; each says what it reduces. What nobody ran yet says so.",
-        "Time is what all runs of a scale took on two threads; each run's is in the manifest.json",
-        "of results/FIGURE/SCALE.",
+        "Written by `make figures`. Scale `paper` is what the paper ran or, where it has a",
+        "statement and no experiment, the setting of ours that is named. `short` is the paper's",
+        "setting cut short, `small` a smaller model; each says what it reduces. Time is what all",
+        "runs of a scale took on two threads; each run's is in the manifest.json of",
+        "results/FIGURE/SCALE. Where a grid was given up for that of a larger scale, the commit",
+        "that has it is named.",
         "",
         "| figure | what it shows | paper | task | status | time | run it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -81,7 +84,7 @@ def index() -> str:
     for name, entry in figures().items():
         results = results_of(name)
         own = entry.get("results", name)
-        scales = times(own) if own in GRIDS else {}
+        scales = times(own) if (GRIDS / f"{own}.yaml").exists() else {}
         time = "; ".join(f"{scale}: {took}" for scale, took in scales.items())
         if results is None:
             status, command = "not run", ""
@@ -90,13 +93,24 @@ def index() -> str:
         elif "tables" in entry:
             status, command = f"[measured](figures/{name}.png)", f"`{entry['command']}`"
         else:
-            status = f"[{results.label}](figures/{name}.png)"
-            command = f"`python -m experiments figure={results.figure} scale={results.scale}`"
+            status = f"[{label(results)}](figures/{name}.png)"
+            command = _command(results)
         lines.append(
             f"| {name} | {entry['shows']} | {entry['section']} | {entry['task']} | {status} "
             f"| {time} | {command} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _command(results: Results) -> str:
+    """What runs a figure; where the grid is no more, what takes its place, and its commit."""
+    scales = yaml.safe_load((GRIDS / f"{results.figure}.yaml").read_text())["grids"]
+    scale = results.scale if results.scale in scales else "short"
+    command = f"`python -m experiments figure={results.figure} scale={scale}`"
+    if scale != results.scale:
+        commit = results.manifest["environments"][-1]["commit"]
+        command += f" ({results.scale}: as of commit {commit[:7]})"
+    return command
 
 
 def index_file() -> dict[Path, bytes]:

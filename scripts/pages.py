@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from experiments.common import ROOT
+from experiments.common import ROOT, status
 from experiments.common.records import RESULTS
 from scripts import words
 from scripts.paper import figures
@@ -102,7 +102,7 @@ def environment(target: Path) -> jinja2.Environment:
     templates.filters |= {
         "prose": lambda text: markdown(text, RESULTS, target, inline=True),
         "link": lambda path: Path(os.path.relpath(path, target)).as_posix(),
-        "duration": words.duration,
+        "duration": status.duration,
         "size": words.size,
         "section": words.section,
         "label": words.label,

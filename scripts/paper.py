@@ -45,9 +45,9 @@ def figures() -> dict[str, dict[str, Any]]:
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Every claim by name, with its entry and the name of its ``figure``."""
+    """Every claim by name, with its entry, its ``figure``, and when its rule was ``fixed``."""
     return {
-        name: {"figure": figure} | claim
+        name: {"figure": figure, "fixed": entry.get("fixed", "")} | claim
         for figure, entry in figures().items()
         for name, claim in entry.get("claims", {}).items()
     }
@@ -85,6 +85,12 @@ def results_of(figure: str) -> Results | None:
         table = RESULTS / entry["tables"]
         return Results(table.parent) if table.exists() else None
     return load(entry.get("results", figure))
+
+
+def label(results: Results) -> str:
+    """One line: scale, what it reduces, number of seeds; and the setting where it is ours."""
+    setting = figures().get(results.figure, {}).get("setting")
+    return results.label + (f"; our setting: {setting}" if setting else "")
 
 
 def drawable(figure: str) -> bool:

@@ -83,7 +83,8 @@ def scorecard(table: list[dict[str, Any]]) -> str:
 
 
 def _kind(row: dict[str, Any]) -> str:
-    """What a verdict speaks of: the paper's scale, a smaller one, the authors' logs, or nothing."""
+    """What a verdict speaks of: the paper's scale, another one, the authors' logs, or nothing."""
     if row["verdict"] == "not run":
         return "not run"
-    return row["verdict"].rpartition(": ")[0] or "paper's scale"
+    whole = "our setting" if "setting" in figures()[row["figure"]] else "paper's scale"
+    return row["verdict"].rpartition(": ")[0] or whole

@@ -257,7 +257,7 @@ def pages(target: Path) -> dict[str, str]:
         )
     }
     introduction = make_discrepancies.INTRODUCTION.format(
-        control=make_discrepancies.measured("discrepancies.controls")
+        controls=make_discrepancies.measured("discrepancies.controls")
     )
     written["ledger.html"] = templates.get_template("ledger.html").render(
         shared,

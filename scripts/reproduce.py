@@ -155,7 +155,10 @@ def main() -> int:
     parser.parse_args()
     TABLES.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    data.fetch("mnist")
+    try:
+        data.fetch("mnist")
+    except data.DataError as error:
+        raise SystemExit(f"error: {error}") from None
     found: dict[str, Compared] = {}
     for place, (figure, changes) in enumerate(QUICK.items(), 1):
         committed = load(figure)

@@ -28,11 +28,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import yaml
+from pandas.api.types import is_float_dtype
 
 from experiments.common import records
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
-from experiments.common.tables import Sweep, read
+from experiments.common.tables import Sweep, read, same
 from experiments.common.terminal import lasting_streams
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
@@ -72,7 +73,10 @@ def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
     curves = results.curves if has_curves else pd.DataFrame(columns=[*axes, "step"])
     for name, values in wanted.items():
         column = axis(name, axes)
-        runs, curves = (frame[frame[column].isin(values)] for frame in (runs, curves))
+        runs, curves = (
+            frame[[any(same(cell, value) for value in values) for cell in frame[column]]]
+            for frame in (runs, curves)
+        )
     return Sweep(
         name=results.figure,
         runs=runs,
@@ -102,7 +106,11 @@ def last(sweep: Sweep) -> pd.DataFrame:
     if not only or runs.empty:
         return runs
     ends = curves.groupby(axes, sort=False, dropna=False)[only].last().reset_index()
-    return runs.merge(ends, on=axes, how="left")
+    # Tables hold seven digits of an axis, and curves all of them.
+    digits = {c: runs[c].map("{:.6e}".format) for c in axes if is_float_dtype(runs[c])}
+    keys = {c: ends[c].map("{:.6e}".format) for c in digits}
+    merged = runs.assign(**digits).merge(ends.assign(**keys), on=axes, how="left")
+    return merged.assign(**{c: runs[c].to_numpy() for c in digits})
 
 
 def varied(sweep: Sweep) -> list[str]:
@@ -206,14 +214,18 @@ def values(text: str) -> tuple[str, list[Any]]:
     key, equals, given = text.partition("=")
     if not equals or not key or not given:
         raise ConfigError(f"{text}: not KEY=VALUE or KEY=VALUE,VALUE")
-    return key, [_value(part) for part in given.split(",")]
+    return key, [_value(part, text) for part in re.split(r",(?![^\[]*\])", given)]
 
 
-def _value(text: str) -> Any:
+def _value(part: str, text: str) -> Any:
     try:
-        return float(text)  # YAML takes 1e-3 for a word
+        return float(part)  # YAML takes 1e-3 for a word
     except ValueError:
-        return yaml.safe_load(text)
+        pass
+    try:
+        return yaml.safe_load(part)
+    except yaml.YAMLError:
+        raise ConfigError(f"{text}: {part} is no value") from None
 
 
 def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) -> list[str]:

@@ -1,4 +1,4 @@
-"""Names, numbers and times as a reader sees them."""
+"""Names and numbers as a reader sees them."""
 
 import math
 import re
@@ -64,13 +64,6 @@ def number(x: Any) -> str:
 def deviation(x: float) -> str:
     """Half an interval with two digits."""
     return _exponent(f"{x:.2g}") if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
-
-
-def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours, whichever reads best."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size(path: Path) -> str:

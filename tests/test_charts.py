@@ -20,8 +20,8 @@ from PIL import Image
 from experiments.common import stats
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
-from experiments.common.tables import read
-from scripts import charts
+from experiments.common.tables import read, same
+from scripts import cells, charts
 from scripts import sweep as command
 
 MU, NU, SEEDS = (0.0, 0.9), (0.5, 0.9, 0.99), (0, 1, 2)
@@ -134,6 +134,7 @@ def test_only_runs_with_certain_settings(folder: Path) -> None:
         (["toy", "nuu=0.9"], r"nuu=0.9: unknown \(did you mean nu\?\); allowed are decay_by_lr, "),
         (["toy", "scale=smoke"], "scale=smoke: the runs are paper"),
         (["toy", "nu"], "nu: not KEY=VALUE or KEY=VALUE,VALUE"),
+        (["toy", "nu=[0.9"], r"nu=\[0.9: \[0.9 is no value"),
         (["toy", "--metric", "los"], "--metric=los: unknown.*; allowed are final_loss, train_loss"),
         (["toy", "--x", "lr"], "lr: does not vary here; optimizer, mu, nu, seed do"),
     ],
@@ -236,6 +237,34 @@ def test_an_axis_that_the_optimizer_decides_is_none(toy: Maker) -> None:
     sweep = read(toy().folder.parent, {})
     assert "epsilon" in sweep.axes
     assert command.varied(sweep) == ["optimizer", "nu"]
+
+
+def test_a_null_setting_tells_runs_apart() -> None:
+    runs = pd.DataFrame(
+        {"optimizer": "laprop", "agc": [np.nan, np.nan, 0.3, 0.3], "seed": [0, 1] * 2}
+    )
+    assert cells.free(runs, ["optimizer", "agc", "seed"]) == ["agc"]
+    table = cells.cells(runs.assign(loss=[1.0, 2.0, 5.0, 6.0]), ["agc"], ["loss"])
+    assert table["mean"].tolist() == [1.5, 5.5]
+    assert table.seeds.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell", "found"),
+    [
+        ("milestones=[80,120],[81,122]", "[81,122]", True),
+        ("milestones=[80,120]", "[81,122]", False),
+        ("centered=true", "true", True),
+        ("agc=null", np.nan, True),
+        ("agc=null", 0.3, False),
+        ("agc=0.3", np.nan, False),
+        ("lr=3.1622777e-4", 0.00031622776601683794, True),
+        ("authors=[noise]", "[noise]", True),
+    ],
+)
+def test_a_value_is_typed_as_the_table_shows_it(text: str, cell: Any, found: bool) -> None:
+    _, values = command.values(text)
+    assert any(same(cell, value) for value in values) is found
 
 
 def test_all_is_written_and_said(folder: Path, monkeypatch, capsys) -> None:

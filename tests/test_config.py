@@ -59,6 +59,25 @@ def test_a_grid_counts_as_command_line_and_the_command_line_itself_wins():
         expand(["figure=toys", "scale=small"])
 
 
+@pytest.mark.parametrize(
+    ("added", "line"),
+    [
+        ("shedule: {lr: {shape: cosine}}", r"shedule=.*unknown \(did you mean schedule\?\)"),
+        ("scales: {smoke: {tsk: {steps: 3}}}", r"tsk=.*unknown \(did you mean task\?\)"),
+        ("task: {name: toys}", r"task.name=toys: must be the name of its file: "),
+    ],
+)
+@pytest.mark.usefixtures("toy_configs")
+def test_a_misspelt_key_of_a_tasks_file_is_refused(added: str, line: str):
+    file = config.CONFIGS / "task" / "toy.yaml"
+    whole = OmegaConf.merge(OmegaConf.load(file), OmegaConf.create(added))
+    text = file.read_text().partition("\n")[0] + "\n" + OmegaConf.to_yaml(whole)
+    file.unlink()
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=line):
+        compose_settings(["task=toy", "scale=smoke"])
+
+
 @pytest.mark.usefixtures("toy_configs")
 def test_a_list_needs_a_vectorised_task():
     with pytest.raises(ConfigError) as caught:

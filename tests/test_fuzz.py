@@ -133,7 +133,7 @@ class Trainer:
 
     def set_options(self) -> None:
         group = self.random.choice(self.optimizer.param_groups)
-        for key in ("amsgrad", "centered", "maximize", "cautious", "lr_in_momentum", "eps_in_sqrt"):
+        for key in ("amsgrad", "centered", "maximize", "cautious", "eps_in_sqrt"):
             if self.random.random() < 0.3:
                 group[key] = not group[key]
         group["agc"] = self.random.choice([None, None, 0.1])

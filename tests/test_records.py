@@ -137,6 +137,28 @@ def test_extra_tables_stand_below_each_other_without_repeats(tmp_path: Path):
     assert set(points.point) == {"mean gradient", "mean sign"}
 
 
+def test_rows_of_long_seeds_and_their_pictures_stay_with_their_runs(
+    tmp_path: Path, results_folder: Path
+):
+    """Also where some runs are found here and some are only committed, in any order."""
+    seeds = (20240101, 20240102, 20240103)
+    overrides = [*grid(tmp_path), f"seed={','.join(map(str, seeds))}"]
+    every = expand(overrides)
+    target = tmp_path / "tables"
+    for settings in every[:4]:
+        pretend(settings, loss=float(settings.seed % 10))
+    collect(overrides, target, partial=True)
+    for settings in every[:2]:
+        shutil.rmtree(settings.folder)
+    for settings in every[4:]:
+        pretend(settings, loss=float(settings.seed % 10))
+    results = collect(overrides, target)
+    runs = pd.read_csv(target / "runs.csv")
+    assert len(runs) == len(every)
+    assert (runs.final_loss == runs.seed % 10).all()
+    assert [run["key"] for run in results.manifest["runs"]] == [s.key for s in every]
+
+
 def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: int | None) -> None:
     settings.folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in log)
@@ -185,17 +207,15 @@ def test_curves_and_divergence(figure, tmp_path: Path):
     pd.testing.assert_frame_equal(curves[list(expected)], expected, check_dtype=False)
 
 
-def test_a_number_with_the_name_of_an_axis_is_refused(figure, tmp_path: Path):
+def test_a_number_with_the_name_of_an_axis_has_a_column_of_its_own(figure, tmp_path: Path):
     overrides = figure("seed=0", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5,0.6")
     one, other = expand(overrides)
-    write_run(one, [{"step": 1, "nu": 0.3}], {}, None)
-    write_run(other, [{"step": 1, "loss": 1.0}], {"nu": 2.0}, None)
-    with pytest.raises(ValueError, match=r"nu is logged, but is an axis"):
-        collect(overrides, tmp_path / "results" / "smoke")
-    write_run(one, [{"step": 1, "loss": 1.0}], {}, None)
-    with pytest.raises(ValueError, match=r"nu is in the summary, but is an axis"):
-        collect(overrides, tmp_path / "results" / "smoke")
-    assert not (tmp_path / "results").exists()
+    write_run(one, [{"step": 1, "nu": 0.25}], {"nu": 2.0}, None)
+    write_run(other, [{"step": 1, "nu": 0.5}], {"nu": 3.0}, None)
+    results = collect(overrides, tmp_path / "results" / "smoke")
+    for frame, measured in ((results.runs, [2.0, 3.0]), (results.curves, [0.25, 0.5])):
+        assert frame.nu.tolist() == [0.5, 0.6]
+        assert frame.measured_nu.tolist() == measured
 
 
 def test_curves_of_a_batch_are_unfolded(figure, tmp_path: Path):

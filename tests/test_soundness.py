@@ -3,6 +3,7 @@
 Each test is about a kind of fault that some optimizer had; test_fuzz.py combines the changes.
 """
 
+import copy
 import gc
 import math
 import threading
@@ -164,6 +165,90 @@ def test_frozen_parameters_of_any_dtype(dtype, kind):
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
     assert param[0] < 1
+
+
+@each_kind
+@pytest.mark.parametrize("option", ["lr_in_momentum", "lr_weighted_correction"])
+def test_what_the_momentum_is_an_average_of_stays(option, kind):
+    """With another unit of the state a step would be several lr long, or hardly any."""
+    param = Parameter(torch.ones(3))
+    optimizer = LaProp([param], **kind)
+    group = optimizer.param_groups[0]
+    group[option] = False  # before the first step
+    param.grad = torch.ones(3)
+    optimizer.step()
+    other = LaProp([param], **kind)
+    other.load_state_dict(optimizer.state_dict())  # with its options
+    other.step()
+    for one in (optimizer, other, copy.deepcopy(optimizer)):
+        kept = param.detach().clone()
+        one.param_groups[0][option] = True
+        with pytest.raises(ValueError, match=f"{option}=True: cannot be changed after a step"):
+            one.step()
+        assert torch.equal(param, kept)
+
+
+@each_kind
+def test_centering_that_was_off_for_a_while_begins_anew(kind):
+    """With the old average gradient n minus its square would be 0, and the step without bound."""
+    param = Parameter(torch.zeros(3))
+    optimizer = LaProp([param], lr=0.01, centered=True, centered_warmup=0, betas=(0.9, 0.9), **kind)
+    for centered, size in ((True, 1.0), (False, 1e-3), (True, 1e-3)):
+        optimizer.param_groups[0]["centered"] = centered
+        for t in range(60):
+            before = param.detach().clone()
+            param.grad = torch.full((3,), size * (1.2 if t % 2 else 0.8))
+            optimizer.step()
+            assert (param - before).abs().max() < 0.1, (centered, size)
+
+
+@each_kind
+@pytest.mark.parametrize("lr", [0.0, torch.tensor(0.0)])
+def test_at_lr_0_no_gradient_moves_a_weight(lr, kind):
+    param = Parameter(torch.ones(3))
+    optimizer = LaProp([param], lr=lr, weight_decay=0.1, **kind)
+    param.grad = torch.tensor([1.0, math.nan, math.inf])
+    optimizer.step()
+    assert param.tolist() == [1.0, 1.0, 1.0]
+
+
+@each_kind
+@pytest.mark.parametrize("lr", [1e-3, torch.tensor(1e-3)])
+@pytest.mark.parametrize("agc", [None, 0.1])
+def test_a_number_is_trained_as_a_vector_of_one(agc, lr, kind):
+    """Of two 0-dimensional tensors torch promotes to the wider one's dtype."""
+    number, vector = Parameter(torch.tensor(0.3)), Parameter(torch.tensor([0.3]))
+    both = [LaProp([p], lr=lr, eps=0.0, agc=agc, **kind) for p in (number, vector)]
+    for size in (1e-25, 0.7, -0.2):
+        number.grad, vector.grad = torch.tensor(size), torch.tensor([size])
+        for optimizer in both:
+            optimizer.step()
+        assert number.item() == vector.item()
+
+
+@each_kind
+def test_clipping_does_not_hide_a_weight_that_is_nan(kind):
+    param = Parameter(torch.tensor([1.0, math.nan, 1.0]))
+    optimizer = LaProp([param], agc=0.1, **kind)
+    param.grad = torch.ones(3)
+    optimizer.step()
+    assert param.isnan().all()
+
+
+@each_kind
+def test_a_step_that_is_refused_changes_nothing(kind):
+    params = [Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = LaProp(params, **kind)
+    for _ in range(2):
+        for param in params:
+            param.grad = torch.ones(3)
+        optimizer.step()
+    params[1].grad = torch.ones(3).to_sparse()
+    kept = [param.detach().clone() for param in params]
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    assert all(map(torch.equal, params, kept))
+    assert [int(optimizer.state[param]["step"]) for param in params] == [2, 2]
 
 
 @each_kind

@@ -5,6 +5,7 @@ fewest that the method accepts.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -170,6 +171,19 @@ def test_equivalence_keeps_its_level_at_the_margin_and_finds_what_lies_within() 
     assert at_margin.count(False) < 2000 * 0.035
     assert equivalent(mean(rng.normal(0, 0.1, 5)), 1) is True
     assert equivalent(mean(rng.normal(2, 0.1, 5)), 1) is False
+
+
+def test_equivalence_is_refuted_where_the_interval_lies_outside() -> None:
+    outside = Estimate(1.5, 0.48 / 1.96, math.inf)
+    assert outside.low > 1
+    assert equivalent(outside, 1) is False
+    assert equivalent(Estimate(1.5, 0.52 / 1.96, math.inf), 1) is None
+
+
+def test_a_seed_without_a_number_decides_nothing() -> None:
+    a, b = pd.Series([2.0, 2.1, np.nan]), pd.Series([1.0, 1.05, 1.1])
+    assert every_above([paired(a, b)]) is None
+    assert every_above([paired(a[:2], b)]) is True  # of both only two seeds were run
 
 
 @pytest.mark.parametrize(("seeds", "evaluations"), [(2, 8), (3, 20), (5, 4), (5, 60)])

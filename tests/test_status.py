@@ -130,6 +130,13 @@ def test_runs_alike_differ_in_what_costs_nothing(make: Maker):
         assert plan.alike(make("task=rosenbrock", other)) != base
 
 
+def test_a_plan_takes_committed_times_of_the_same_settings_alone(make: Maker):
+    same = make("figure=fig11", "scale=small")
+    assert plan.by_manifests(same) is not None
+    for other in ("task.steps=40000", "task.hidden=64", "task.n_step=7"):
+        assert plan.by_manifests(make("figure=fig11", "scale=small", other)) is None
+
+
 def test_a_command_whose_reader_is_gone_ends_without_a_traceback(tmp_path: Path):
     runs = [{"folder": f"toy/{i}", "label": f"laprop seed {i}", "result": None} for i in range(9)]
     record = {"command": "python -m experiments", "processes": 1, "runs": runs}

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from experiments.common.records import Results
 from experiments.common.settings import Settings
 from experiments.common.tables import described, logged, rows, varying, with_summary
 from experiments.common.versions import versions
+
+OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
 
 
 def collect(overrides: Sequence[str], target: Path | None = None, partial: bool = False) -> Results:
@@ -84,7 +86,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
                 extra.setdefault(path.name, []).append(pd.read_csv(path))
     table = pd.concat(runs, ignore_index=True)
     long = pd.concat(curves, ignore_index=True)
-    manifest = _manifest(every, axes, table, [found[s.key] for s in here], committed, there)
+    manifest = _manifest(every, axes, table, found, committed)
     manifest["unfinished_seeds"] = _seeds(missing)
     manifest["seeds"] = len(set(table.seed) - set(manifest["unfinished_seeds"]))
     if missing and manifest["seeds"] < (before := committed.manifest.get("seeds", 0)):
@@ -100,7 +102,8 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
                 build / "curves.parquet", compression="zstd", index=False
             )
         for name, frames in extra.items():
-            frame = pd.concat(frames, ignore_index=True).drop_duplicates()
+            written = (frame.map(_written) for frame in frames)
+            frame = pd.concat(written, ignore_index=True).drop_duplicates()
             frame.to_csv(build / name, index=False, float_format="%.7g")
         for settings in here:
             for path in sorted(found[settings.key].glob("*.jpg")):
@@ -201,10 +204,15 @@ def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
             return ""
         if isinstance(value, bool):  # a column of nothing else, read back
             return str(value).lower()
-        return f"{value:.7g}" if isinstance(value, int | float) else str(value)
+        return f"{value:.7g}" if isinstance(value, float) else str(value)
 
     columns = [frame[name].map(text, na_action=None) for name in axes]
     return pd.concat(columns, axis=1).agg("|".join, axis=1)
+
+
+def _written(value: Any) -> Any:
+    """A number as the tables are written, with seven digits."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _seeds(every: Sequence[Settings]) -> list[int]:
@@ -225,6 +233,8 @@ def _replaced(target: Path) -> Iterator[Path]:
             target.rename(old)
         build.rename(target)
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(build, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -233,11 +243,13 @@ def _manifest(
     every: Sequence[Settings],
     axes: dict[str, str],
     table: pd.DataFrame,
-    folders: Sequence[Path],
+    found: Mapping[str, Path | None],
     committed: _Committed,
-    there: Sequence[Settings],
 ) -> dict[str, Any]:
-    """Provenance of the tables: of runs in the output folder, and of committed ones that stay."""
+    """Provenance of the tables: of runs in the output folder, and of committed ones that stay.
+
+    The runs are in the order of the table.
+    """
     first = every[0]
     figure = composed(f"figure={first.figure}").figure if first.figure else {}
     environments: list[dict[str, Any]] = []
@@ -247,17 +259,17 @@ def _manifest(
         return [environments.index(place) for place in of]
 
     runs = []
-    for folder in folders:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        run = {
-            key: manifest[key]
-            for key in ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
-        }
-        name = manifest["settings"]["optimizer"]["name"]
-        runs.append(run | {"optimizer": name, "environments": places(manifest["environments"])})
-    for settings in there:
-        run = committed.runs[settings.key]
-        of = [committed.manifest["environments"][i] for i in run["environments"]]
+    for settings in every:
+        if (folder := found[settings.key]) is not None:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            run = {key: manifest[key] for key in OF_A_RUN}
+            run["optimizer"] = manifest["settings"]["optimizer"]["name"]
+            of = manifest["environments"]
+        elif settings.key in committed.runs:
+            run = committed.runs[settings.key]
+            of = [committed.manifest["environments"][i] for i in run["environments"]]
+        else:
+            continue
         runs.append(run | {"environments": places(of)})
     return {
         "figure": first.figure,

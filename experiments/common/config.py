@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import cache
@@ -29,7 +30,7 @@ from experiments.common.optimizers import (
     hyperparameters,
 )
 from experiments.common.overrides import choices, names_a_file, of_hydra, options, parsed
-from experiments.common.schedules import checked_schedule
+from experiments.common.schedules import Schedule, checked_schedule, own_schedule
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.settings import SCALES, Settings, Tracking, lookup, task_module
 
@@ -133,12 +134,36 @@ def _settings(overrides: Sequence[str]) -> Settings:
         for key, value in (inner if isinstance(inner, dict) else {group: inner}).items():
             if value == "???":
                 raise ConfigError(f"{group}.{key}: missing; it has no default")
-    return _validated(plain)
+    result = _validated(plain)
+    _refuse_constant(values, result)
+    return result
+
+
+def _refuse_constant(values: Sequence[str], run: Settings) -> None:
+    """Refuse a schedule that is typed as constant where the task has one of its own.
+
+    The task's takes the place of a constant one, so that the run would not do what was typed.
+    """
+    own = own_schedule(task_module(run.task_name), run.task)
+    for text in values:
+        group, _, rest = parsed(text).key_or_group.partition(".")
+        name, _, field = rest.partition(".")
+        constant = group == "schedule" and field == "shape" and parsed(text).value() == "constant"
+        if constant and getattr(own, name) != getattr(Schedule(), name):
+            raise ConfigError(
+                f"{text}: {run.task_name} has a schedule of {name} by its own settings "
+                "(task.*), which only another shape replaces"
+            )
 
 
 @cache
 def _references(*files: str) -> str:
     """Every value of the composed files that refers to others, as one text."""
+    return _referring(_base(*files))
+
+
+def _referring(plain: Any) -> str:
+    """Every value that refers to others, as one text."""
 
     def texts(value: Any) -> Iterator[str]:
         if isinstance(value, dict | list):
@@ -147,7 +172,7 @@ def _references(*files: str) -> str:
         elif isinstance(value, str) and "${" in value:
             yield value
 
-    return " ".join(texts(_base(*files)))
+    return " ".join(texts(plain))
 
 
 def _concerns_references(text: str, files: tuple[str, ...]) -> bool:
@@ -166,7 +191,7 @@ def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True)
     except OmegaConfBaseException as error:
-        *groups, name = str(error.full_key).split(".")
+        *groups, name = re.sub(r"\[\d+\]", "", str(error.full_key)).split(".")
         for group in groups:
             plain = plain[group]
         what = str(error).splitlines()[0]
@@ -184,7 +209,10 @@ def _base(*files: str) -> dict[str, Any]:
         if not config.get(group):
             allowed = ", ".join(options(group))
             raise ConfigError(f"{group}=null: one is needed; allowed are {allowed}")
-    name, scale = config.task.name, config.scale
+    name, scale = config.task.get("name"), config.scale
+    if name not in options("task"):
+        files_of = ", ".join(options("task"))
+        raise ConfigError(f"task.name={shown(name)}: must be the name of its file: {files_of}")
     scales = config.get("scales") or {}
     if scale not in SCALES:
         hint = near(str(scale), SCALES)
@@ -202,6 +230,10 @@ def _base(*files: str) -> dict[str, Any]:
         config.pop(key, None)
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
+    known = ["optimizers", "scales", *Settings.__dataclass_fields__]
+    for key in plain.keys() - set(known):
+        if str(key) not in _referring(plain):  # as a table from which other values are taken
+            raise unknown(str(key), shown(plain[key]), str(key), known)
     return {str(key): value for key, value in plain.items()}
 
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from experiments.common import progress
 from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
-from experiments.common.messages import ConfigError
+from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run
@@ -133,8 +133,7 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 def failure(error: BaseException) -> str:
     """What went wrong in one line: the error's kind, its text, and where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{text} ({place.filename}:{place.lineno})"
+    return f"{named(error)} ({place.filename}:{place.lineno})"
 
 
 def check(settings: Settings, here: bool = True) -> None:

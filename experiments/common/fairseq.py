@@ -172,7 +172,7 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
     A loss or gradient that is not finite, at which fairseq gives up, is recorded as divergence.
 
     Args:
-        run: the run; its seed s is fairseq's s + 1, so that 0 is fairseq's default.
+        run: the run; see :func:`seed`.
         arguments: of fairseq-train, without those of the optimizer, the seed, the log and the
             checkpoints.
         updates: how many.
@@ -188,7 +188,7 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
     command = [
         *map(str, arguments),
         *optimizer(run.config),
-        *("--max-update", str(updates), "--seed", str(run.config.seed + 1)),
+        *("--max-update", str(updates), "--seed", str(seed(run.config.seed))),
         *("--log-format", "json", "--log-interval", "1"),
         *("--save-dir", str(checkpoints(run)), "--save-interval-updates", str(save_every)),
         *("--keep-interval-updates", "1", "--no-epoch-checkpoints", "--save-interval", "1000000"),
@@ -205,6 +205,15 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
             if run.diverged_at is None:
                 training.finish(updates)
     return pd.DataFrame([training.records[n] for n in sorted(training.records)])
+
+
+def seed(ours: int) -> int:
+    """fairseq's seed for one of ours; 0 is its default, 1.
+
+    fairseq seeds every update with the sum of seed and update, and every epoch likewise. Seeds have
+    to be further apart than updates, so that no two runs draw the same numbers.
+    """
+    return (1 + 1_000_003 * ours) % 2**31
 
 
 def checkpoints(run: Run) -> Path:

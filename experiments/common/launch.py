@@ -80,6 +80,7 @@ def run_job(config: DictConfig) -> None:
         lasting_streams()
         with suppress(ValueError):  # Ctrl-C is for the parent, which ends workers by SIGTERM
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, _interrupted)  # also before a run has begun its steps
     settings = restored(job["settings"])
     cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sees to it by itself
     if settings.threads is None and cpus:
@@ -90,6 +91,10 @@ def run_job(config: DictConfig) -> None:
         except Interrupted:
             if not worker:
                 raise
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(128 + number)
 
 
 def run_one(settings: Settings) -> None:
@@ -103,11 +108,6 @@ def run_one(settings: Settings) -> None:
     except Exception as error:
         if (read_manifest(settings.folder) or {}).get("status") != "failed":
             say(f"failed: {settings.folder}: {failure(error)}", sys.stderr)
-
-
-def one_line(error: Exception) -> str:
-    """The kind of an error of Hydra or of its launcher, and its text."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def kind(launcher: DictConfig) -> str:

@@ -67,6 +67,11 @@ def shown(value: Any) -> str:
     return str(value) if not isinstance(value, bool | None) else json.dumps(value)
 
 
+def named(error: BaseException) -> str:
+    """The kind of an error and its text, as one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def one_line(error: BaseException) -> str:
     """Hydra's and OmegaConf's errors, which span lines, as one."""
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

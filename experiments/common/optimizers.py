@@ -160,9 +160,18 @@ def sign_sgd(
     weight_decay: float = 0.0,
     decay_by_lr: bool = False,
 ) -> LaProp:
-    """Signed SGD with momentum (Table 1): at nu 0 and epsilon 0 LaProp takes a gradient's sign."""
+    """Signed SGD with momentum (Table 1): at nu 0 and epsilon 0 LaProp takes a gradient's sign.
+
+    As in the rule of this name lr is no part of the momentum.
+    """
     return LaProp(
-        params, lr=lr, betas=betas, eps=0.0, weight_decay=weight_decay, decay_by_lr=decay_by_lr
+        params,
+        lr=lr,
+        betas=betas,
+        eps=0.0,
+        weight_decay=weight_decay,
+        decay_by_lr=decay_by_lr,
+        lr_in_momentum=False,
     )
 
 

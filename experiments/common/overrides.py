@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 
@@ -55,7 +56,8 @@ def _in_grammar(text: str) -> Override:
         key, equals, value = text.partition("=")
         if equals and key.isascii() and (key == "output" or not value.isascii()):
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-            return OverridesParser.create().parse_overrides([f"{key}='{quoted}'"])[0]
+            with suppress(OverrideParseException):
+                return OverridesParser.create().parse_overrides([f"{key}='{quoted}'"])[0]
         raise ConfigError(
             f"{text}: not key=value in Hydra's grammar ({str(error).splitlines()[0]}); "
             "quote a value that has = , or brackets in it"
@@ -74,12 +76,22 @@ def choices(text: str) -> list[str]:
         return [text]
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         names = override.value().filter(options(override.key_or_group))  # type: ignore[union-attr]
-        return [f"{key}={name}" for name in names]
+        return _some(text, [f"{key}={name}" for name in names])
     if not override.is_discrete_sweep():
         raise ConfigError(
             f"{text}: an interval has no list of values; allowed are a,b,c and range()"
         )
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    try:
+        return _some(text, [f"{key}={value}" for value in override.sweep_string_iterator()])
+    except ValueError as error:  # of a range whose step is 0
+        raise ConfigError(f"{text}: {error}") from None
+
+
+def _some(text: str, found: list[str]) -> list[str]:
+    """These overrides, of which there has to be one at least."""
+    if not found:
+        raise ConfigError(f"{text}: stands for no value")
+    return found
 
 
 def decides(override: str) -> bool:

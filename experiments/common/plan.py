@@ -16,11 +16,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 
 from experiments.common import data, progress
@@ -28,6 +30,7 @@ from experiments.common.launch import run_one
 from experiments.common.records import RESULTS
 from experiments.common.settings import Settings, Tracking, plain_settings, restored
 from experiments.common.status import FINAL, duration, read_manifest
+from experiments.common.tables import described, rows, same
 from experiments.common.terminal import say
 from experiments.common.versions import sources
 
@@ -71,16 +74,17 @@ def plan(every: Sequence[Settings], processes: int) -> str:
     kinds: dict[str, list[Settings]] = {}
     for settings in todo:
         kinds.setdefault(alike(settings), []).append(settings)
-    costs, timed = [], {}
+    costs: list[tuple[int, Cost]] = []
+    timed: dict[str, Cost | str] = {}
     said: Counter[str] = Counter()  # how many runs each line stands for
     for runs in kinds.values():
         first = runs[0]
-        cost = by_manifests(first)
+        cost: Cost | str | None = by_manifests(first)
         if cost is None and not missing:  # another optimizer's beginning says as much
             task = alike(first, of_any_optimizer=True)
             cost = timed[task] = timed[task] if task in timed else by_a_beginning(first)
-        if cost is None:
-            why = "its data is not here" if missing else f"no step ended in {duration(PATIENCE)}"
+        if cost is None or isinstance(cost, str):
+            why = cost or "its data is not here"
             said[f"{first.optimizer.name}: time not known, {why}"] += len(runs)
             continue
         costs.append((len(runs), cost))
@@ -144,14 +148,30 @@ def restored_from(folder: Path) -> Settings | None:
 
 
 def _committed(settings: Settings) -> list[Cost]:
-    """Runs of the same figure, scale and optimizer in the committed results."""
+    """Runs of the same figure, scale and optimizer in the committed results, if they are alike.
+
+    They are where the table has the run's values of each of the task's settings, and its runs have
+    as many members.
+    """
     path = RESULTS / str(settings.figure) / settings.scale / "manifest.json"
     if not path.exists():
         return []
+    manifest = json.loads(path.read_text())
+    run = described(settings)
+    now = json.loads(json.dumps(run.settings, default=str))
+    fixed = {key: value for key, value in manifest["settings"].items() if key.startswith("task.")}
+    axes = {name: key for name, key in manifest["axes"].items() if key.startswith("task.")}
+    table, members = pd.read_csv(path.with_name("runs.csv")), rows(run, axes)
+    alike = all(now.get(key) == value for key, value in fixed.items())
+    for name in axes:
+        tried = table[name].unique().tolist()
+        alike &= all(any(same(x, value) for x in tried) for value in members[name].tolist())
+    if not alike or len(members) * len(manifest["runs"]) != len(table):
+        return []
     return [
-        Cost(run["wall_time_s"], run["peak_memory_bytes"], None, "")
-        for run in json.loads(path.read_text())["runs"]
-        if run["optimizer"] == settings.optimizer.name
+        Cost(done["wall_time_s"], done["peak_memory_bytes"], None, "")
+        for done in manifest["runs"]
+        if done["optimizer"] == settings.optimizer.name
     ]
 
 
@@ -162,8 +182,8 @@ def _mean(costs: Sequence[Cost], by: str) -> Cost:
     return Cost(seconds, max(cost.memory for cost in costs), disk, by)
 
 
-def by_a_beginning(settings: Settings) -> Cost | None:
-    """Begin a run in a temporary folder, and reckon from its first steps; None where none ended."""
+def by_a_beginning(settings: Settings) -> Cost | str:
+    """Begin a run in a temporary folder, and reckon from its first steps; or say why it cannot."""
     wait = f"at most {duration(PATIENCE)}"
     say(f"timing the beginning of a run of {settings.task_name}, {wait}", sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
@@ -188,8 +208,10 @@ def by_a_beginning(settings: Settings) -> Cost | None:
         manifest = read_manifest(tried.folder) or {}
         if manifest.get("status") in FINAL:
             seconds = manifest["wall_time_s"]
+        elif manifest.get("status") == "failed":
+            return str(manifest["failure"])
         elif first is None:
-            return None
+            return f"no step ended in {duration(PATIENCE)}"
         else:
             seconds = took + (last.get("seconds_left") or 0.0)
             disk = int(disk * last["total"] / last["step"]) if last.get("step") else disk
@@ -203,10 +225,13 @@ def _begin(plain: dict[str, Any]) -> None:
 
 
 def _memory(pid: int | None) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0
+    """Bytes of a process and of those that it has started, as fairseq's."""
+    total = 0
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            total += member.memory_info().rss
+    return total
 
 
 def weight(folder: Path) -> int:

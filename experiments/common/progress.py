@@ -50,11 +50,6 @@ class Progress:
             temporary.write_text(json.dumps(process() | how_far))
             temporary.replace(self._path)
 
-    def remove(self) -> None:
-        """The run has ended."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
-
 
 def read(folder: Path) -> dict[str, Any] | None:
     """What a run says of itself, or None where it says nothing."""

@@ -73,11 +73,15 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the GPU's where there is one, else the largest resident set of this process."""
+    """Bytes: the GPU's where there is one, else the largest resident set of a process.
+
+    Counted are this process and those that it has started and seen end, as fairseq's.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(who).ru_maxrss for who in whose) * unit
 
 
 def keep_freed_memory() -> None:

@@ -415,7 +415,9 @@ class Run:
 
     @property
     def wall_time(self) -> float:
-        """Seconds of work that the result rests on: of this process and of those it resumes."""
+        """Seconds that the result rests on: of this process, however it was paused, and of those
+        that it resumes.
+        """
         return float(self._wall_before + time.monotonic() - self._started)
 
     @property

@@ -244,6 +244,8 @@ def checked_schedule(
         ConfigError: names the setting, its value and what is allowed.
     """
     kinds = {"lr": LrSchedule, "mu": BetaSchedule, "nu": BetaSchedule}
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"schedule={shown(plain)}: give a shape as schedule.lr.shape")
     for name in plain.keys() - kinds.keys():
         raise ConfigError(f"schedule.{name}: unknown; allowed are lr, mu, nu")
     parts = {}

@@ -91,8 +91,12 @@ def mean(values: ArrayLike) -> Estimate:
 
 
 def paired(a: pd.Series, b: pd.Series) -> Estimate:
-    """Mean of a - b over the seeds that both index."""
-    return mean((a - b).dropna().to_numpy())
+    """Mean of a - b over the seeds that both index.
+
+    A number that is missing makes it NaN, by which nothing can be decided.
+    """
+    both = a.index.intersection(b.index)
+    return mean((a[both] - b[both]).to_numpy())
 
 
 def log_ratio(a: pd.Series, b: pd.Series) -> Estimate:
@@ -137,7 +141,7 @@ def median(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float, float
     x = np.sort(np.nan_to_num(np.asarray(values, float), nan=np.inf))
     n = len(x)
     middle = x[(n - 1) // 2] if np.isinf(x[n // 2]) else (x[(n - 1) // 2] + x[n // 2]) / 2
-    below = int(binom.ppf(alpha / 2, n, 0.5))  # as many ranks are left out at either end
+    below = int(binom.ppf(alpha / 2, n, 0.5))  # the rank of either end, from outside
     if below < 1:
         return float(middle), math.nan, math.nan
     return float(middle), float(x[below - 1]), float(x[n - below])
@@ -274,7 +278,7 @@ def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
 
 
 def equivalent(estimate: Estimate, margin: float) -> bool | None:
-    """Whether the truth lies within ``margin`` of 0 (two one-sided tests), or outside of it."""
+    """Whether the truth lies within ``margin`` of 0, or outside of it: where its interval does."""
     inside = everywhere([estimate.above(-margin), estimate.below(margin)])
-    outside = somewhere([estimate.above(margin), estimate.below(-margin)])
+    outside = min(estimate.above(margin), estimate.below(-margin))
     return decide(inside, outside)

@@ -134,10 +134,8 @@ def with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
     summary = json.loads((folder / "summary.json").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, values in summary.items():  # a column of None alone is still one of numbers
-        if name in members:
-            raise ValueError(f"{folder}: {name} is in the summary, but is an axis")
         column = pd.Series(values, index=frame.index)
-        frame[name] = pd.to_numeric(column) if column.isna().all() else column
+        frame[_beside(name, members)] = pd.to_numeric(column) if column.isna().all() else column
     if manifest["diverged_at"] is not None:
         frame["diverged_at"] = manifest["diverged_at"]
     return frame
@@ -152,14 +150,17 @@ def logged(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
     records = [json.loads(line) for line in lines]
     frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
     for name in dict.fromkeys(itertools.chain.from_iterable(records)):
-        if name in members:  # it would take the place of the axis
-            raise ValueError(f"{folder}: {name} is logged, but is an axis")
         values = np.full((len(records), len(members)), np.nan)
         for row, record in zip(values, records, strict=True):
             row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
         whole = name == "step" and np.isfinite(values).all()
-        frame[name] = values.astype(np.int64).ravel() if whole else values.ravel()
+        frame[_beside(name, members)] = values.astype(np.int64).ravel() if whole else values.ravel()
     return frame
+
+
+def _beside(name: str, members: pd.DataFrame) -> str:
+    """The column of a measured number, which may have the name of a setting that varies."""
+    return f"measured_{name}" if name in members else name
 
 
 # Whatever lies in a folder ------------------------------------------------------------------------
@@ -205,7 +206,7 @@ class _Found:
         frame = rows(self.run, {key: key for key in wanted})
         kept = np.ones(len(frame), bool)
         for key, values in wanted.items():
-            kept &= np.array([any(_same(x, value) for value in values) for x in frame[key]])
+            kept &= np.array([any(same(x, value) for value in values) for x in frame[key]])
         return kept
 
 
@@ -308,7 +309,10 @@ def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
     return names[name]
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two values of a setting are the same, numbers within rounding."""
-    numbers = [x for x in (a, b) if isinstance(x, int | float) and not isinstance(x, bool)]
-    return math.isclose(*numbers, rel_tol=1e-9) if len(numbers) == 2 else a == b
+def same(cell: Any, value: Any) -> bool:
+    """Whether a cell of a table holds a setting's value; numbers within rounding."""
+    pair = [_cell(cell), _cell(value)]
+    if any(x is None or x is pd.NA for x in pair):
+        return all(x is None or pd.isna(x) for x in pair)
+    numbers = [x for x in pair if isinstance(x, int | float) and not isinstance(x, bool)]
+    return math.isclose(*numbers, rel_tol=1e-6) if len(numbers) == 2 else pair[0] == pair[1]

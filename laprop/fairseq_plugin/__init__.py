@@ -24,6 +24,7 @@ give ``--user-dir`` to ``fairseq-generate`` and the other tools as well.
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from laprop.fairseq_plugin import optimizer, repairs
@@ -33,4 +34,6 @@ __all__ = ["optimizer", "repairs"]
 if __name__ == "fairseq_plugin":
     # fairseq imports the folder as a module of this name and leaves the folder above it, where
     # laprop's modules lie under names such as `functional`, first on the path of every import.
-    sys.path.remove(str(Path(__file__).resolve().parents[1]))
+    # It writes the folder as it was given, with symbolic links.
+    with suppress(ValueError):
+        sys.path.remove(str(Path(__file__).absolute().parents[1]))

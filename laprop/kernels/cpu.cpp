@@ -362,7 +362,7 @@ int32_t clip(Row* rows, int64_t count, double agc, Squares squares, ParallelFor 
     Sums sums{0, 0};
     for (int64_t begin = 0; begin < row->numel; begin += kGrain, ++block)
       sums.grad += block->sums.grad, sums.param += block->sums.param;
-    const double limit = agc * std::max(1e-3, std::sqrt(sums.param));
+    const double limit = agc * std::max(std::sqrt(sums.param), 1e-3);  // NaN if it is
     const double ratio = limit / std::sqrt(sums.grad);
     if (!(ratio >= 1)) row->sign *= ratio;  // also where it is NaN
   }
@@ -402,8 +402,9 @@ int32_t on_this_thread(int64_t begin, int64_t end, int64_t, Task task, void* con
 
 }  // namespace
 
-// Make one step. Returns 0, or another number if it has done nothing: 1 where a tensor has no
-// memory or a scalar is negated, 2 where tensors overlap.
+// Make one step and return 0. Has done nothing if it returns 1, where a tensor has no memory or a
+// scalar is negated, or 2, where tensors overlap; has stopped half-way if it returns 3, where torch's
+// threads failed.
 EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* options,
                            ParallelFor parallel_for) {
   const Options& o = *options;
@@ -475,10 +476,10 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
   }
   if (o.agc > 0 && total && clip(rows.get(), count, o.agc, sums, parallel_for)) return 3;
   Work work{rows.get(), rows.get() + count, &Row::update};
-  if (const int32_t failed = parallel_for(0, total, kGrain, work_on, &work)) return failed;
+  if (parallel_for(0, total, kGrain, work_on, &work)) return 3;
   if (!cautious) return 0;
   for (Row* row = rows.get(); row < rows.get() + count; ++row)
     row->caution = 1 / std::max(double(row->aligned) / double(row->numel), 1e-3);
   work.function = &Row::move;
-  return parallel_for(0, total, kGrain, work_on, &work);
+  return parallel_for(0, total, kGrain, work_on, &work) ? 3 : 0;
 }

@@ -106,4 +106,7 @@ class CpuKernel:
         # As an in-place operation does, so that autograd notices a weight changed before backward.
         torch.autograd.graph.increment_version(batch.params)
         table, count = batch.table.buffer_info()[0], len(batch.params)
-        return not _function()(table, count, ctypes.byref(options))
+        code = _function()(table, count, ctypes.byref(options))
+        if code == 3:
+            raise RuntimeError("torch's threads failed within a step, which is half made")
+        return code == 0

@@ -38,6 +38,9 @@ _ROWS = 128  # parameters of a program of advance
 
 # What captured graphs read whenever they are replayed; a graph does not say when it is gone.
 _captured: list[tuple[Tensor, ...]] = []
+# Pinned memory by dtype and shape, from steps before a capture, in which none can be allocated.
+_pinned: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
+_SPARE = 4  # of each
 
 
 class _Tables(NamedTuple):
@@ -192,9 +195,15 @@ def _upload(host: Tensor, device: torch.device) -> Tensor:
     """Return a copy on the device, without waiting for it."""
     if device.type != "cuda":
         return host
+    spare = _pinned.setdefault((host.dtype, host.shape), [])
     if not _captures(device):
-        return host.pin_memory().to(device, non_blocking=True)
-    # The graph copies again whenever it is replayed, so the source has to stay.
+        pinned = host.pin_memory()
+        if len(spare) < _SPARE:
+            spare.append(torch.empty_like(host, pin_memory=True))
+        return pinned.to(device, non_blocking=True)
+    # A graph copies from pinned memory alone, and again whenever it is replayed.
+    if spare:
+        host = spare.pop().copy_(host)
     _captured.append((host,))
     return host.to(device, non_blocking=True)
 

@@ -212,8 +212,9 @@ def _update_elements(
     correction = tl.load(factors + _CORRECTION).to(WIDE)
     eps = tl.load(factors + _EPS).to(WIDE)
     warm = tl.load(factors + _WARM) != 0
-    # The number of steps is in the seed, as a graph that is replayed has the same numbers again.
-    noise = seed + 4 * tl.load(factors + _STEPS).to(tl.int32)
+    # The number of steps is in the seed, as a graph that is replayed has the same numbers again; so
+    # is the row, as elements are counted within it.
+    noise = (row << 32) + (seed + 4 * tl.load(factors + _STEPS).to(tl.int64))
     param_at = _pointer(table, row, _PARAM, DTYPE, ALIGNED) + at
     exp_avg_at = _pointer(table, row, _EXP_AVG, STATE, ALIGNED) + at
     exp_avg_sq_at = _pointer(table, row, _EXP_AVG_SQ, STATE, ALIGNED) + at

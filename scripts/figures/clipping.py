@@ -43,11 +43,12 @@ def draw(results: Results) -> Figure:
                     color=style.COLOUR[optimizer],
                     capsize=4,
                 )
+        axis.axhline(1, color="#999999", linewidth=0.8)
         axis.axhline(MARGIN, color="#999999", linestyle=":", linewidth=1)
         axis.set(yscale="log", title=f"{share:.0%} of the gradients explode" if share else
                  "ordinary gradients")  # fmt: skip
         # Less than a decade: powers of ten would leave one tick.
-        axis.yaxis.set_major_locator(MaxNLocator(5))
+        axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.set_xticks(range(len(labels)), labels)

@@ -42,8 +42,9 @@ def finding(results: Results) -> str:
     size = runs.groupby(["pair", "schedule"]).difference.mean().groupby("pair").max()
     others = size.drop(["other_batches", "last_bit"])
     return (
-        f"No reading of the paper moves the path by more than {others.max():.0%} "
-        f"({PAIR[others.idxmax()]}); other minibatches move it by {size['other_batches']:.0%}"
+        f"After {runs.updates.max():,} updates no reading of the paper has moved the path by more "
+        f"than {others.max():.0%} ({PAIR[others.idxmax()]}), other minibatches by "
+        f"{size['other_batches']:.0%}"
     )
 
 
@@ -54,7 +55,7 @@ def draw(results: Results) -> Figure:
     for axis, updates in zip(axes, lengths, strict=True):
         _panel(axis, results.runs[results.runs.updates == updates])
         axis.set_title(f"{updates:,} updates")
-        axis.set_xlabel("distance of the two, by how far the default has come")
+        axis.set_xlabel("distance of the two paths / length of the default's")
     axes[0].set_yticks(range(len(PAIR)), list(PAIR.values()))
     axes[0].set_ylim(len(PAIR) - 0.5, -0.5)
     handles, labels = axes[0].get_legend_handles_labels()

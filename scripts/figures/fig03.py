@@ -22,9 +22,8 @@ from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
 FIRST = 120  # updates
-ONE_START = (
-    0.04  # standard deviation over starts of LaProp's log regret, measured at 128 pixels and nu 0.4
-)
+# Standard deviation over starts of LaProp's log regret, measured at 128 pixels and nu 0.4.
+ONE_START = 0.04
 OPTIMIZERS = ("laprop", "adam", "amsgrad")  # the optimizers that have a nu
 BEST = 0.4  # the best nu that the paper reports for LaProp (5.2)
 SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so many nu
@@ -33,7 +32,7 @@ SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so
 def finding(results: Results) -> str:
     """The title."""
     lowest = {o: regrets(results, o).mean() for o in _optimizers(results) if o in OPTIMIZERS}
-    return "Lowest regret of a picture over ν: " + ", ".join(
+    return "Lowest regret of a picture over ν, mean over starts: " + ", ".join(
         f"{NAMES[o]} {values.min():.3g} at ν {values.idxmin():g}" for o, values in lowest.items()
     )
 
@@ -203,7 +202,9 @@ def style_across_nu(results: Results) -> Measured:
         cells = {nu: gap for (o, nu), gap in gaps.items() if o == optimizer}
         lost = [f"{nu:g}" for nu, gap in cells.items() if gap.centre <= 0]
         words = f"lower than {NAMES[optimizer]}'s at {len(cells) - len(lost)} of {len(cells)} nu"
-        text.append(words + (f" (not at {', '.join(lost)})" if lost else ""))
+        words += f" (not at {', '.join(lost)})" if lost else ""
+        sure = sum(gap.low > 0 for gap in cells.values())
+        text.append(f"{words}, by their intervals at {sure}")
     won = sum(gap.centre > 0 for gap in gaps.values())
     return Measured("; ".join(text), every_above(gaps.values()),
                     f"lower in {won} of {len(gaps)} comparisons")  # fmt: skip

@@ -33,7 +33,8 @@ OPTIMIZERS = ("laprop", "adam", "amsgrad")
 
 def finding(results: Results) -> str:
     """The title."""
-    by_depth = {o: largest_rates(results, o).groupby("depth").median() for o in ("laprop", "adam")}
+    tried = [o for o in OPTIMIZERS if o in set(results.runs.optimizer)]
+    by_depth = {o: largest_rates(results, o).groupby("depth").median() for o in tried}
     depth = by_depth["laprop"].index.max()
     rates = {o: rate[depth] for o, rate in by_depth.items()}
     return f"Largest learning rate that trains {depth} layers: " + ", ".join(

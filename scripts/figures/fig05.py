@@ -66,9 +66,7 @@ def draw(results: Results | None) -> Figure:
         else:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
-            if (
-                run.scale == "short"
-            ):  # in the authors' setting, so their points are shown beside ours
+            if run.scale == "short":  # the authors' setting: their points are beside ours
                 points(column[1], theirs[theirs["update"] <= curves.step.max()])
         if below and run.scale == "paper":
             blank(column[1], "ours above")

@@ -41,16 +41,17 @@ REPORTED = {"laprop": 607.35, "adam": 522.95}  # the best evaluations in the pap
 def finding(results: Results | None) -> str:
     """The title."""
     best = make_authors.load("rainbow_best").set_index(["optimizer", "within"])["mean"]
-    theirs = (best["laprop", "both logs"], best["adam", "both logs"])
     text = (
-        "Best evaluation on Breakout: {:.0f} with LaProp and {:.0f} with Adam in the authors' runs"
+        "Best evaluation on Breakout in the authors' runs: LaProp "
+        f"{best['laprop', 'both logs']:.0f}, Adam {best['adam', 'both logs']:.0f} within 12M steps "
+        f"and {best['adam', 'whole log']:.0f} later"
     )
-    text = text.format(*theirs)
     if results is None:
         return text
     found = by_seed(results, "best_evaluation")
     ours = (found[arm].mean() for arm in PAPER)
-    return text + ", {:.1f} and {:.1f} in ours".format(*ours)
+    where = " of MinAtar" if results.scale == "small" else ""
+    return text + "; in ours{}: {:.1f} and {:.1f}".format(where, *ours)
 
 
 def draw(results: Results | None) -> Figure:
@@ -73,7 +74,10 @@ def draw(results: Results | None) -> Figure:
         legend(figure, arms(shown))
     else:
         axes[1].legend(loc="lower right")
-    note = "b: the authors' runs as published, one each, two evaluations to a point, later nine"
+    note = (
+        "b: the authors' runs as published, one each; a point is the mean of two evaluations, "
+        "later of nine"
+    )
     if results is None:
         style.below(figure, f"{note}; ours: not run")
     else:

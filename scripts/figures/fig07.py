@@ -77,18 +77,26 @@ def cells(results: Results) -> pd.DataFrame:
 
 def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
     """Whether every other optimizer and nu has a higher error than LaProp at nu 0."""
-    table, gaps, text, most = cells(results), [], [], []
+    table, gaps, text, effects = cells(results), [], [], []
     for flip in sorted(set(table.columns.get_level_values("flip"))):
         if (flip > 0) != noisy:
             continue
         zero, others = table[flip]["laprop", 0.0], table[flip].drop(columns=[("laprop", 0.0)])
         gaps += [paired(others[other], zero) for other in others]
         best = others.mean().idxmin()
-        most.append(f"{others[best].mean() - zero.mean():+.1f}")
-        text.append(f"r {flip:g}: {mean(zero):.1f} %, lowest other {others[best].mean():.1f} % "
-                    f"({NAMES[best[0]]}, nu {best[1]:g})")  # fmt: skip
-    return Measured(f"error of LaProp at nu 0, {'; '.join(text)}", every_above(gaps),
-                    f"lowest other less LaProp's at nu 0: {', '.join(most)} points")  # fmt: skip
+        effects.append(difference(paired(others[best], zero), "+.1f"))
+        text.append(
+            f"r {flip:g}: {zero.mean():.1f} %, lowest other {others[best].mean():.1f} % "
+            f"({NAMES[best[0]]}, nu {best[1]:g}), {effects[-1]} points from it"
+        )
+    sure, most = sum(gap.low > 0 for gap in gaps), [f"{effect.centre:+.1f}" for effect in effects]
+    return Measured(
+        f"error of LaProp at nu 0, {'; '.join(text)}; {sure} of {len(gaps)} others are above it by "
+        "their intervals",
+        every_above(gaps),
+        f"lowest other less LaProp's at nu 0: {', '.join(most)} points",
+        effects,
+    )
 
 
 def imdb_ten_points(results: Results) -> Measured:

@@ -43,8 +43,8 @@ def every_lr(results: Results, noise: str) -> Measured:
         by_nu = steps_by_nu(results, "laprop", noise, "lr", lr)
         does, does_not = converges(by_nu)
         where = reach(medians(by_nu)).removeprefix("at ")
-        reached += where != "nowhere"
-        cut_off = where == "nowhere" and updates * lr < TRAVEL * (1 - 1e-9)
+        reached += where != "no nu"
+        cut_off = where == "no nu" and updates * lr < TRAVEL * (1 - 1e-9)
         true.append(somewhere(does))
         false.append(1.0 if cut_off else everywhere(does_not))
         text.append(f"{lr:g}: {where}" + (f" in {updates:,} updates, cut off" if cut_off else ""))

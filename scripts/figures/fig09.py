@@ -15,8 +15,12 @@ def finding(results: Results) -> str:
     """The title."""
     runs = results.runs[results.runs.optimizer.isin(OPTIMIZERS)]
     lowest = runs.groupby(["lr", "optimizer"]).regret.min().unstack("optimizer")
-    return "Lowest regret of a picture: " + ", ".join(
-        f"{NAMES[best]} at lr {lr:g}" for lr, best in lowest.idxmin(axis=1).items()
+    cells = {
+        lr: ", ".join(f"{NAMES[o]} {value:.3g}" for o, value in row.sort_values().items())
+        for lr, row in lowest.iterrows()
+    }
+    return "Lowest regret of a picture over ν: " + "; ".join(
+        f"at lr {lr:g} {cell}" for lr, cell in cells.items()
     )
 
 
@@ -39,13 +43,13 @@ def draw(results: Results) -> Figure:
                 & (black.step <= FIRST)
             ]
             look = style.line(str(optimizer)) | {"linewidth": 1}
-            look["label"] = "none" if np.isnan(best.nu) else f"{best.nu:g}"
+            look["label"] += "" if np.isnan(best.nu) else f", ν {best.nu:g}"
             axis.plot(curve.step, curve.loss, **look)
         axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
         style.digits(axis)
-        axis.legend(title="best ν", fontsize=7, title_fontsize=7)
+        axis.legend(title="at the best ν", fontsize=7, title_fontsize=7)
     axes[0, 0].set_ylabel("mean loss of all updates, R(T)/T")
-    axes[1, 0].set_ylabel("loss at the nu of the lowest regret")
+    axes[1, 0].set_ylabel("loss")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     style.provenance(figure, results, note(results, "µ 0.9"))

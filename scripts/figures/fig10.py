@@ -26,9 +26,15 @@ def finding(results: Results | None) -> str:
     )
     if results is None:
         return text
-    cells = gains(results, "mean_loss").values()
-    won = sum(gain.centre > 0 for gain in cells)
-    return f"{text}, on average in {won} of {len(cells)} of ours"
+    won = {
+        column: sum(gain.centre > 0 for gain in gains(results, column).values())
+        for column in ("mean_loss", "final_loss")
+    }
+    cells = len(gains(results, "mean_loss"))
+    return (
+        f"{text}; in ours it is lower on average in {won['mean_loss']} of {cells} cells, at the "
+        f"end in {won['final_loss']}"
+    )
 
 
 def draw(results: Results | None) -> Figure:

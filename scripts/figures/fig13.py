@@ -90,7 +90,10 @@ def cifar_loss_and_accuracy(results: Results, limit: float) -> Measured:
     ranks = runs[["test_loss", "test_accuracy"]].groupby([runs.optimizer, runs.seed])
     found = -ranks.corr(method="spearman").test_loss.xs("test_accuracy", level=2)
     cells = {o: mean(found[o].to_numpy()) for o in ("laprop", "adam")}
-    text = ", ".join(f"{NAMES[o]} {cell:.2f}" for o, cell in cells.items())
+    text = ", ".join(
+        f"{NAMES[o]} {cell.centre:.2f} [{max(cell.low, -1):.2f}, {min(cell.high, 1):.2f}]"
+        for o, cell in cells.items()
+    )
     held = decide(
         everywhere(cell.below(limit) for cell in cells.values()),
         somewhere(cell.above(limit) for cell in cells.values()),

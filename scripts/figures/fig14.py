@@ -16,9 +16,9 @@ def finding(results: Results) -> str:
     epochs = onset(results)
     if epochs.empty:
         return "No training loss goes above that of guessing"
-    early = epochs.groupby("optimizer").median()
+    early = epochs.groupby("optimizer").quantile(interpolation="lower")
     parts = [
-        f"half of {style.NAME[o]}'s diverging runs leave within {early[o]:.0f} epochs"
+        f"half of {style.NAME[o]}'s diverging runs have left by epoch {early[o]:.0f}"
         if o in early
         else f"no run of {style.NAME[o]} diverges"
         for o in OPTIMIZERS

@@ -30,9 +30,10 @@ def finding(results: Results) -> str:
     small, large = (
         math.exp(log_ratio(raised, final(results, nu, None)).centre) for nu in (SMALL, LARGE)
     )
+    first = math.exp(_window(results, last=False).centre)
     return (
         f"LaProp at ν {SMALL:g}, then {LARGE:g}: {small:.3f} of the final loss at ν {SMALL:g}, "
-        f"{large:.3f} of that at {LARGE:g}"
+        f"{large:.3f} of that at {LARGE:g}; at first ν {SMALL:g} has {first:.3f} of the loss"
     )
 
 

@@ -25,8 +25,8 @@ def finding(results: Results) -> str:
     reached = (laprop["update"] / laprop.bound).max()
     largest = f"{adam['update'].max():.0e}".replace("+", "")
     return (
-        f"LaProp's largest update is {reached:.2%} of its bound; Adam's, where µ > √ν, is "
-        f"{largest} learning rates"
+        f"LaProp's largest update is {reached:.2%} of its bound; Adam's passes the bound that "
+        f"section 4 prints, and where µ > √ν it is {largest} learning rates"
     )
 
 
@@ -70,7 +70,7 @@ def _laprop(axis: Axes, results: Results) -> None:
     bound = [bounds.proposition1(n) for n in nu]
     axis.plot(1 / (1 - nu), bound, color="black", label="paper: 1/√(1−ν)", linewidth=1)
     _reached(axis, results, "laprop", "laprop_worst")
-    axis.set(title="LaProp and Proposition 1", ylabel="largest update / λ", ylim=(0.7, 50))
+    axis.set(title="LaProp and Proposition 1", ylabel="largest update / lr", ylim=(0.7, 50))
     axis.legend(fontsize=7.5)
 
 
@@ -119,7 +119,7 @@ def _growth(axis: Axes, results: Results) -> None:
         xlim=(1, 300),
         ylim=(-1, 14),
         xlabel="step",
-        ylabel="log₁₀ (update / λ)",
+        ylabel="log₁₀ (update / lr)",
         title="the same gradients (ν/µ)^t, µ 0.9",
     )
     axis.legend(fontsize=7.5, loc="upper left")

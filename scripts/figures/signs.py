@@ -19,9 +19,12 @@ MARGIN = 1.5
 def finding(results: Results) -> str:
     """The title."""
     verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
+    steps = " and ".join(
+        f"{math.exp(log.centre):.2g} at σ {sigma:g}" for sigma, log in ratios_of(results).items()
+    )
     return (
-        f"The two signed methods {verdict[signed_alike(results).held]}: one takes up to "
-        f"{furthest(results):.2g} times the steps of the other"
+        f"The two signed methods {verdict[signed_alike(results).held]}: for each step of the "
+        f"average of signs the sign of the average takes {steps}"
     )
 
 
@@ -40,13 +43,18 @@ def draw(results: Results) -> Figure:
             xscale="log",
             ylim=(0, 1.02),
             xlabel="updates",
-            title=f"σ = {sigma:g}: {ratio(ratios_of(results)[sigma])} times",
+            title=f"σ = {sigma:g}: ratio of the steps {ratio(ratios_of(results)[sigma])}",
         )
         style.plain(axis.xaxis)
     axes[0, 0].set_ylabel("share of seeds that have converged")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    style.provenance(figure, results, "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio with 95 %")
+    style.provenance(
+        figure,
+        results,
+        "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio: steps of the sign of the average over those "
+        "of the average of signs, with its 95 % interval",
+    )
     return figure
 
 
@@ -69,11 +77,6 @@ def ratios_of(results: Results) -> dict[float, Estimate]:
     }
 
 
-def furthest(results: Results) -> float:
-    """How many times as long one of the two takes, where they differ most."""
-    return math.exp(max(abs(ratio.centre) for ratio in ratios_of(results).values()))
-
-
 def signed_alike(results: Results) -> Measured:
     """Both methods take as many steps at every sigma, by equivalence tests."""
     ratios = ratios_of(results)
@@ -81,9 +84,10 @@ def signed_alike(results: Results) -> Measured:
     inside = [p for r in ratios.values() for p in (r.above(-margin), r.below(margin))]
     outside = [p for r in ratios.values() for p in (r.above(margin), r.below(-margin))]
     text = ", ".join(f"{ratio(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
+    furthest = math.exp(max(abs(log.centre) for log in ratios.values()))
     return Measured(
         f"steps of the sign of the average over those of the average of signs {text}",
         decide(everywhere(inside), somewhere(outside)),
-        f"{furthest(results):.2f} times at most, against the margin of {MARGIN:g}",
+        f"{furthest:.2f} times at most, against the margin of {MARGIN:g}",
         [ratio(r) for r in ratios.values()],
     )

@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.common.records import Results
 from scripts.paper import NAMES as NAME  # for all figures: style.NAME
+from scripts.paper import label
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 COLOUR = {
@@ -165,5 +166,5 @@ def headline(width: float, finding: str, verdicts: str) -> Figure:
 
 
 def provenance(figure: Figure, results: Results, note: str = "") -> None:
-    """Write what was run below the figure: scale, what it reduces, seeds, and ``note``."""
-    below(figure, results.label + (f"; {note}" if note else ""))
+    """Write what was run below the figure: scale, what it reduces, seeds, setting, ``note``."""
+    below(figure, label(results) + (f"; {note}" if note else ""))

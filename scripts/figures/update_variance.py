@@ -19,8 +19,8 @@ NEAR = 0.05
 def finding(results: Results) -> str:
     """The title."""
     return (
-        f"As ν falls tenfold Adam's variance rises {rises(results).min():.1f} times or more at "
-        "every µ > 0; LaProp's stays bounded"
+        f"Below ν {style.short(FROM)} each tenfold fall raises Adam's variance at least "
+        f"{rises(results).min():.1f} times at every µ > 0; LaProp's stays bounded"
     )
 
 
@@ -45,7 +45,7 @@ def draw(results: Results) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="ν", title=style.NAME[optimizer])
         axis.legend()
     axes[0].set_ylabel("variance of an update / lr²")
-    style.provenance(figure, results, "independent normal gradients; lines: derived, marks: mean")
+    style.provenance(figure, results, "lines: derived, marks: mean with 95 % intervals")
     return figure
 
 

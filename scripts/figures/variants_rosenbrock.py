@@ -7,9 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import log_ratio, median, share_difference
+from experiments.common.stats import log_ratio, share_difference
 from scripts.effects import Effect, ratio
 from scripts.figures import style
+from scripts.figures.fig02 import HOLLOW, curve, longest
 from scripts.paper import NAMES, Measured
 
 OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")
@@ -34,15 +35,17 @@ def draw(results: Results) -> Figure:
     )
     for axis, sigma in zip(axes[0], sigmas, strict=True):
         for optimizer in OPTIMIZERS:
-            cell = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
-            middle = cell.groupby("nu").steps_to_converge.apply(lambda steps: median(steps)[0])
-            finite = middle.where(middle < math.inf)
-            axis.plot(finite, marker=".", markersize=4, **style.line(optimizer))
-        axis.set(yscale="log", xlabel="ν", title=f"σ = {sigma:g}")
-    axes[0, 0].set_ylabel("steps to converge, median")
+            curve(axis, runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)], optimizer)
+        top = 1.3 * longest(results, runs)
+        axis.set(yscale="log", ylim=(50, top), xlabel="ν", title=f"σ = {sigma:g}")
+    axes[0, 0].set_ylabel("steps to converge, median of all seeds")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5)
-    style.provenance(figure, results, "noise in (−σ/2, σ/2); no mark: most seeds never converge")
+    style.provenance(
+        figure,
+        results,
+        f"noise in (−σ/2, σ/2); 95 % bands; no mark: most seeds never converge; {HOLLOW}",
+    )
     return figure
 
 
