@@ -89,7 +89,7 @@ def results_of(figure: str) -> Results | None:
 
 def label(results: Results) -> str:
     """One line: scale, what it reduces, number of seeds; and the setting where it is ours."""
-    setting = figures().get(results.figure, {}).get("setting")
+    setting = figures().get(results.manifest.get("figure"), {}).get("setting")
     return results.label + (f"; our setting: {setting}" if setting else "")
 
 

@@ -120,6 +120,24 @@ def test_a_signal_outside_the_loop_ends_at_once(toy: Maker, monkeypatch: pytest.
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_signal_in_the_midst_of_an_import_is_no_failure(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch
+):
+    """Python 3.11 turns what is raised while a class is made into a RuntimeError."""
+    from experiments import toy as task
+
+    class Signals:
+        def __set_name__(self, owner: type, name: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(task, "train", lambda cfg, run: type("Made", (), {"field": Signals()}))
+    settings = toy()
+    with pytest.raises(SystemExit) as caught:
+        execute(settings)
+    assert caught.value.code == 143
+    assert status(settings) == "interrupted"
+
+
 # Checkpoints --------------------------------------------------------------------------------------
 
 

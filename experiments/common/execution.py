@@ -83,6 +83,9 @@ def _execute(settings: Settings) -> str:
         manifest["status"] = "interrupted"
         raise
     except BaseException as error:
+        if (stop := _interruption(error)) is not None:
+            manifest["status"] = "interrupted"
+            raise stop from None
         manifest |= {"status": "failed", "failure": failure(error), "error": traceback.format_exc()}
         raise
     finally:
@@ -103,6 +106,14 @@ def _execute(settings: Settings) -> str:
     if run._signal is not None:  # it came with the last step: this run is done, no other begins
         raise Interrupted(128 + run._signal)
     return str(manifest["status"])
+
+
+def _interruption(error: BaseException) -> Interrupted | None:
+    """The signal behind an error: one that comes in the midst of an import may be wrapped by it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Interrupted):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _environments(settings: Settings) -> list[dict[str, Any]]:
