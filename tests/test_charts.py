@@ -260,6 +260,8 @@ def test_a_null_setting_tells_runs_apart() -> None:
         ("agc=0.3", np.nan, False),
         ("lr=3.1622777e-4", 0.00031622776601683794, True),
         ("authors=[noise]", "[noise]", True),
+        ("seed=20240101", 20240101, True),
+        ("seed=20240101", 20240102, False),
     ],
 )
 def test_a_value_is_typed_as_the_table_shows_it(text: str, cell: Any, found: bool) -> None:

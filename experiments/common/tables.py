@@ -310,9 +310,9 @@ def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
 
 
 def same(cell: Any, value: Any) -> bool:
-    """Whether a cell of a table holds a setting's value; numbers within rounding."""
+    """Whether a cell of a table holds a setting's value; fractions within rounding."""
     pair = [_cell(cell), _cell(value)]
     if any(x is None or x is pd.NA for x in pair):
         return all(x is None or pd.isna(x) for x in pair)
-    numbers = [x for x in pair if isinstance(x, int | float) and not isinstance(x, bool)]
-    return math.isclose(*numbers, rel_tol=1e-6) if len(numbers) == 2 else pair[0] == pair[1]
+    fractions = [x for x in pair if isinstance(x, float) and not x.is_integer()]
+    return math.isclose(*fractions, rel_tol=1e-6) if len(fractions) == 2 else pair[0] == pair[1]

@@ -40,7 +40,7 @@ _ROWS = 128  # parameters of a program of advance
 _captured: list[tuple[Tensor, ...]] = []
 # Pinned memory by dtype and shape, from steps before a capture, in which none can be allocated.
 _pinned: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
-_SPARE = 4  # of each
+_KINDS, _SPARE = 64, 4  # so many of so many kinds
 
 
 class _Tables(NamedTuple):
@@ -195,15 +195,17 @@ def _upload(host: Tensor, device: torch.device) -> Tensor:
     """Return a copy on the device, without waiting for it."""
     if device.type != "cuda":
         return host
-    spare = _pinned.setdefault((host.dtype, host.shape), [])
+    kind = (host.dtype, host.shape)
     if not _captures(device):
-        pinned = host.pin_memory()
+        if len(_pinned) == _KINDS and kind not in _pinned:
+            del _pinned[next(iter(_pinned))]
+        spare = _pinned.setdefault(kind, [])
         if len(spare) < _SPARE:
             spare.append(torch.empty_like(host, pin_memory=True))
-        return pinned.to(device, non_blocking=True)
+        return host.pin_memory().to(device, non_blocking=True)
     # A graph copies from pinned memory alone, and again whenever it is replayed.
-    if spare:
-        host = spare.pop().copy_(host)
+    if _pinned.get(kind):
+        host = _pinned[kind].pop().copy_(host)
     _captured.append((host,))
     return host.to(device, non_blocking=True)
 
