@@ -62,7 +62,9 @@ def test_a_batch_becomes_tidy_rows(figure, tmp_path: Path):
     every = run_all(figure())
     results = collect(figure(), tmp_path / "results" / "smoke")
     table = results.runs
-    assert set(table) == {"optimizer", "nu", "sigma", "seed", "steps_to_converge"}
+    # The noise varies at the paper's scale alone.
+    assert set(table) == {"optimizer", "nu", "sigma", "noise", "seed", "steps_to_converge"}
+    assert table.noise.nunique() == 1
     assert len(table) == sum(len(list(s.members())) for s in every) == 2 * 2 * 3 * 2
     assert not table.duplicated(["optimizer", "nu", "sigma", "seed"]).any()
     for s in every:  # each number stands in the row of the settings that it came from

@@ -11,20 +11,22 @@
                         program, versions, hardware), and the seeds that are not finished yet
 ======================  ==========================================================================
 
-``experiments.common.collect`` writes them. Reading takes pandas alone.
+``experiments.common.collect`` writes them. Reading takes pandas and yaml alone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from experiments.common import RESULTS
+from experiments.common import RESULTS, ROOT
 from experiments.common.timings import SCALES
 
 __all__ = ["RESULTS", "SCALES", "Results", "load"]
@@ -34,7 +36,8 @@ __all__ = ["RESULTS", "SCALES", "Results", "load"]
 class Results:
     """The tables of one figure at one scale, or of a sweep. Reads when first asked.
 
-    Rows of a seed of which some runs are missing are left out: its cells cannot be compared.
+    Rows of a seed of which some runs are missing are left out: its cells cannot be compared. A
+    setting that varies at another scale of the figure is a column too.
     """
 
     folder: Path
@@ -52,12 +55,12 @@ class Results:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row per member."""
-        return self._whole_seeds(pd.read_csv(self.folder / "runs.csv"))
+        return self._whole(pd.read_csv(self.folder / "runs.csv"))
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Long table of logged metrics."""
-        return self._whole_seeds(pd.read_parquet(self.folder / "curves.parquet"))
+        return self._whole(pd.read_parquet(self.folder / "curves.parquet"))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -81,9 +84,27 @@ class Results:
         count = self.manifest["seeds"]
         return f"{count} seed" + "s" * (count != 1)
 
-    def _whole_seeds(self, frame: pd.DataFrame) -> pd.DataFrame:
-        unfinished = self.manifest.get("unfinished_seeds", [])
-        return frame[~frame.seed.isin(unfinished)].reset_index(drop=True) if unfinished else frame
+    def _whole(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if unfinished := self.manifest.get("unfinished_seeds", []):
+            frame = frame[~frame.seed.isin(unfinished)].reset_index(drop=True)
+        return frame.assign(**{k: v for k, v in self._fixed.items() if k not in frame})
+
+    @cached_property
+    def _fixed(self) -> dict[str, Any]:
+        """Settings that are the same in these runs, but vary at another scale of the figure."""
+        file = ROOT / "configs" / "figure" / f"{self.manifest.get('figure')}.yaml"
+        settings = self.manifest.get("settings", {})
+        if not settings or not file.exists():
+            return {}
+        swept = set()
+        for grid in yaml.safe_load(file.read_text())["grids"].values():
+            for part in grid if isinstance(grid, list) else [grid]:
+                swept |= {key for key, value in part.items() if re.search(r"[,[]|\$", str(value))}
+        return {
+            key.rpartition(".")[2]: value
+            for key, value in settings.items()
+            if key in swept and not isinstance(value, list)
+        }
 
 
 def load(figure: str) -> Results | None:

@@ -39,7 +39,12 @@ def finding(results: Results | None) -> str:
     curves = results.curves[results.curves.warmup == 0]
     update = int(curves.step.max())
     loss = at_update(curves, update).mean()
-    return text + f"; ours at {update:,}: {loss.adam:.2f} and {loss.laprop:.2f}"
+    text += f"; ours at {update:,}: {loss.adam:.2f} and {loss.laprop:.2f}"
+    if results.scale == "short" and (logs := f"gap_{update}") in (
+        apart := _apart("iwslt", 0.98, 0)
+    ):
+        text += f", {loss.adam - loss.laprop:.2f} apart where theirs are {-apart[logs]:.2f}"
+    return text
 
 
 def draw(results: Results | None) -> Figure:
@@ -67,7 +72,8 @@ def draw(results: Results | None) -> Figure:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
             if run.scale == "short":  # the authors' setting: their points are beside ours
-                points(column[1], theirs[theirs["update"] <= curves.step.max()])
+                alike = (theirs.warmup > 0).isin(set(curves.warmup > 0))
+                points(column[1], theirs[alike & (theirs["update"] <= curves.step.max())])
         if below and run.scale == "paper":
             blank(column[1], "ours above")
     rows[0, 0].set_ylabel(f"training loss, bits\n{AUTHORS}")
@@ -136,7 +142,7 @@ def note(figure: Figure, ours: list[Results | None]) -> None:
     shown = [results for results in ours if results is not None]
     text += "; ours: mean and range of the seeds" if shown else "; ours: not run"
     if any(results.scale == "short" for results in shown):
-        text += "; marks beside ours: the authors' points, squares with warmup"
+        text += "; marks beside ours: the authors' points"
     for results in shown:
         sigma = "" if results.scale == "paper" else f", sigma {SIGMA}"
         text += f"\n{results.manifest['task']}: {results.label}{sigma}"
