@@ -32,7 +32,7 @@ LEGEND = """\
 | verdict | what it means |
 | --- | --- |
 | **reproduced**, **not reproduced**, **underpowered** | at the paper's scale, or in a setting of ours where the paper has a statement and no experiment: the claim held, it did not, or the intervals allow both |
-| **short: supports**, **contradicts**, **undecided** | in the paper's own setting, stopped earlier or with fewer cells and seeds |
+| **short: supports**, **contradicts**, **undecided** | in the paper's own setting, stopped earlier or with less data, fewer cells or seeds |
 | **small model: seen**, **not seen**, **undecided** | in a smaller model: whether the effect exists there; it decides nothing about the paper's setting |
 | **authors' logs: seen**, **not seen**, **undecided** | in the logs that the authors published, one run each: what happened once |
 | **not run** | nothing was run |"""  # noqa: E501
@@ -43,9 +43,9 @@ INTRODUCTION = """\
 
 Written by `make claims` from the committed results and `scripts/paper.yaml`.
 
-- **Rule.** {fixed} of the {all} rules were written before their runs and say so. The others were
-  written or changed when results of the scales paper and small were known; for these results they
-  are no predictions. No rule was changed after a run of scale short had ended.
+- **Rule.** {before} of the {all} rules were written before their runs; what changed in them later
+  they say. The others were written when results of the scales paper and small were known; for these
+  results they are no predictions. No rule was changed after a run of scale short had ended.
 - **By its interval.** 95 %, Student's t over seeds unless the rule names another, paired where two
   optimizers share them. `tests/test_stats.py` shows by simulation that the intervals cover.
 - **Holm.** One of several comparisons refutes a claim only after Holm's correction for their
@@ -136,7 +136,7 @@ def counts(table: list[dict[str, Any]]) -> str:
 def claims_page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/CLAIMS.md``."""
     parts = [
-        INTRODUCTION.format(fixed=sum(bool(row["fixed"]) for row in table), all=len(table)),
+        INTRODUCTION.format(before=sum(bool(row["written"]) for row in table), all=len(table)),
         legend(table),
         counts(table),
     ]
@@ -149,7 +149,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
                 f"**{row['says']}** `{row['verdict']}`\n",
                 f"- {row['figure']}, section {row['section']} (`{row['claim']}`)",
                 f"- paper: {row['reports']}",
-                f"- rule{', fixed before the runs' * bool(row['fixed'])}: {row['rule']}",
+                f"- rule{', written before the runs' * bool(row['written'])}: {row['rule']}",
             ]
             if row["measured"]:
                 lines += [f"- measured: {row['measured']}", f"- apart: {row['apart']}"]

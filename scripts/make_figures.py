@@ -14,20 +14,17 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.common import ROOT
 from experiments.common.records import RESULTS, Results
-from experiments.common.timings import times
+from experiments.common.timings import grids, times
 from scripts import check_claims
 from scripts.figures import style
 from scripts.generated import settle
 from scripts.paper import drawable, drawn, figures, label, results_of, script
 
 PICTURES = RESULTS / "figures"
-GRIDS = ROOT / "configs" / "figure"
 
 
 def picture(name: str) -> bytes | None:
@@ -84,7 +81,7 @@ def index() -> str:
     for name, entry in figures().items():
         results = results_of(name)
         own = entry.get("results", name)
-        scales = times(own) if (GRIDS / f"{own}.yaml").exists() else {}
+        scales = times(own) if grids(own) else {}
         time = "; ".join(f"{scale}: {took}" for scale, took in scales.items())
         if results is None:
             status, command = "not run", ""
@@ -104,8 +101,7 @@ def index() -> str:
 
 def _command(results: Results) -> str:
     """What runs a figure; where the grid is no more, what takes its place, and its commit."""
-    scales = yaml.safe_load((GRIDS / f"{results.figure}.yaml").read_text())["grids"]
-    scale = results.scale if results.scale in scales else "short"
+    scale = results.scale if results.scale in grids(results.figure) else "short"
     command = f"`python -m experiments figure={results.figure} scale={scale}`"
     if scale != results.scale:
         commit = results.manifest["environments"][-1]["commit"]

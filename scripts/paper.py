@@ -45,9 +45,9 @@ def figures() -> dict[str, dict[str, Any]]:
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Every claim by name, with its entry, its ``figure``, and when its rule was ``fixed``."""
+    """Every claim by name, with its entry, its ``figure``, and when its rule was ``written``."""
     return {
-        name: {"figure": figure, "fixed": entry.get("fixed", "")} | claim
+        name: {"figure": figure, "written": entry.get("written", "")} | claim
         for figure, entry in figures().items()
         for name, claim in entry.get("claims", {}).items()
     }

@@ -33,7 +33,7 @@ from pandas.api.types import is_float_dtype
 from experiments.common import records
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
-from experiments.common.tables import Sweep, read, same
+from experiments.common.tables import Sweep, read, rounded, same
 from experiments.common.terminal import lasting_streams
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
@@ -107,10 +107,9 @@ def last(sweep: Sweep) -> pd.DataFrame:
         return runs
     ends = curves.groupby(axes, sort=False, dropna=False)[only].last().reset_index()
     # Tables hold seven digits of an axis, and curves all of them.
-    digits = {c: runs[c].map("{:.6e}".format) for c in axes if is_float_dtype(runs[c])}
-    keys = {c: ends[c].map("{:.6e}".format) for c in digits}
-    merged = runs.assign(**digits).merge(ends.assign(**keys), on=axes, how="left")
-    return merged.assign(**{c: runs[c].to_numpy() for c in digits})
+    fractions = [c for c in axes if is_float_dtype(runs[c])]
+    runs, ends = (f.assign(**{c: f[c].map(rounded) for c in fractions}) for f in (runs, ends))
+    return runs.merge(ends, on=axes, how="left")
 
 
 def varied(sweep: Sweep) -> list[str]:

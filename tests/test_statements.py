@@ -277,7 +277,7 @@ def test_a_schedule_of_nu_is_best_where_its_control_is_not(
     assert nu_schedule.nu_over_time(found, last=True).held is True
     told = (
         r"LaProp at ν 0.9, then 0.999: (.+) of the final loss at ν 0.9, (.+) of that at 0.999; "
-        r"at first ν 0.9 has (.+) of the loss"
+        r"over the first 195 updates ν 0.9 has (.+) times the loss of 0.999"
     )
     title = re.fullmatch(told, drawn(nu_schedule, found))
     assert title is not None

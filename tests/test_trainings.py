@@ -247,3 +247,13 @@ def test_the_map_has_a_panel_for_each_depth(tmp_path: Path) -> None:
         assert np.allclose(drawn["Adam"], 9.6, atol=0.02)
         assert np.allclose(drawn["LaProp"], 5.0, atol=0.02)
     plt.close(figure)
+
+
+def test_no_two_seeds_of_fairseq_are_an_update_or_an_epoch_apart() -> None:
+    """It seeds each update with the sum of seed and number."""
+    from experiments.common.fairseq import seed
+
+    found = sorted(seed(ours) for ours in range(2000))
+    assert seed(0) == 1
+    assert min(b - a for a, b in itertools.pairwise(found)) > 60_000
+    assert found[-1] < 2**31

@@ -28,7 +28,7 @@ from experiments.common.messages import ConfigError
 from experiments.common.overrides import decides
 from experiments.common.records import Results
 from experiments.common.settings import Settings
-from experiments.common.tables import described, logged, rows, varying, with_summary
+from experiments.common.tables import described, logged, rounded, rows, varying, with_summary
 from experiments.common.versions import versions
 
 OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
@@ -102,7 +102,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
                 build / "curves.parquet", compression="zstd", index=False
             )
         for name, frames in extra.items():
-            written = (frame.map(_written) for frame in frames)
+            written = (frame.map(rounded) for frame in frames)
             frame = pd.concat(written, ignore_index=True).drop_duplicates()
             frame.to_csv(build / name, index=False, float_format="%.7g")
         for settings in here:
@@ -208,11 +208,6 @@ def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
 
     columns = [frame[name].map(text, na_action=None) for name in axes]
     return pd.concat(columns, axis=1).agg("|".join, axis=1)
-
-
-def _written(value: Any) -> Any:
-    """A number as the tables are written, with seven digits."""
-    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def _seeds(every: Sequence[Settings]) -> list[int]:

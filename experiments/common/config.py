@@ -230,10 +230,10 @@ def _base(*files: str) -> dict[str, Any]:
         config.pop(key, None)
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
-    known = ["optimizers", "scales", *Settings.__dataclass_fields__]
-    for key in plain.keys() - set(known):
+    keys = ["optimizers", "scales", *Settings.__dataclass_fields__]
+    for key in plain.keys() - set(keys):
         if str(key) not in _referring(plain):  # as a table from which other values are taken
-            raise unknown(str(key), shown(plain[key]), str(key), known)
+            raise unknown(str(key), shown(plain[key]), str(key), keys)
     return {str(key): value for key, value in plain.items()}
 
 

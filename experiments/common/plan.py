@@ -162,11 +162,11 @@ def _committed(settings: Settings) -> list[Cost]:
     fixed = {key: value for key, value in manifest["settings"].items() if key.startswith("task.")}
     axes = {name: key for name, key in manifest["axes"].items() if key.startswith("task.")}
     table, members = pd.read_csv(path.with_name("runs.csv")), rows(run, axes)
-    alike = all(now.get(key) == value for key, value in fixed.items())
+    like_this = all(now.get(key) == value for key, value in fixed.items())
     for name in axes:
         tried = table[name].unique().tolist()
-        alike &= all(any(same(x, value) for x in tried) for value in members[name].tolist())
-    if not alike or len(members) * len(manifest["runs"]) != len(table):
+        like_this &= all(any(same(x, value) for x in tried) for value in members[name].tolist())
+    if not like_this or len(members) * len(manifest["runs"]) != len(table):
         return []
     return [
         Cost(done["wall_time_s"], done["peak_memory_bytes"], None, "")

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from experiments.common import RESULTS, ROOT
-from experiments.common.timings import SCALES
+from experiments.common import RESULTS
+from experiments.common.timings import SCALES, grids
 
 __all__ = ["RESULTS", "SCALES", "Results", "load"]
 
@@ -92,17 +91,13 @@ class Results:
     @cached_property
     def _fixed(self) -> dict[str, Any]:
         """Settings that are the same in these runs, but vary at another scale of the figure."""
-        file = ROOT / "configs" / "figure" / f"{self.manifest.get('figure')}.yaml"
-        settings = self.manifest.get("settings", {})
-        if not settings or not file.exists():
-            return {}
         swept = set()
-        for grid in yaml.safe_load(file.read_text())["grids"].values():
+        for grid in grids(str(self.manifest.get("figure"))).values():
             for part in grid if isinstance(grid, list) else [grid]:
                 swept |= {key for key, value in part.items() if re.search(r"[,[]|\$", str(value))}
         return {
             key.rpartition(".")[2]: value
-            for key, value in settings.items()
+            for key, value in self.manifest.get("settings", {}).items()
             if key in swept and not isinstance(value, list)
         }
 

@@ -128,6 +128,11 @@ def _cell(value: Any) -> Any:
     return shown(value) if isinstance(value, list | tuple | dict) else value
 
 
+def rounded(value: Any) -> Any:
+    """A number as tables are written, with seven digits."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
 def with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
     """One row per member: its axes, and its final numbers."""
     frame = members.copy()

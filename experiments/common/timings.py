@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,6 +12,12 @@ from experiments.common import RESULTS, ROOT
 from experiments.common.status import duration
 
 SCALES = ("paper", "short", "small")  # of results, from the largest
+
+
+def grids(figure: str) -> dict[str, Any]:
+    """A figure's grids by scale, as its file has them; nothing for a figure without a file."""
+    file = ROOT / "configs" / "figure" / f"{figure}.yaml"
+    return dict(yaml.safe_load(file.read_text())["grids"]) if file.exists() else {}
 
 
 def times(figure: str) -> dict[str, str]:
@@ -22,10 +29,9 @@ def times(figure: str) -> dict[str, str]:
     Returns:
         scale -> ``1.4 h``; ``1.4 h so far`` where seeds are unfinished; ``not run``.
     """
-    file = ROOT / "configs" / "figure" / f"{figure}.yaml"
-    grids = yaml.safe_load(file.read_text())["grids"]
+    known = grids(figure)
     folders = {scale: RESULTS / figure / scale for scale in SCALES}
-    return {scale: _time(f) for scale, f in folders.items() if scale in grids or f.exists()}
+    return {scale: _time(f) for scale, f in folders.items() if scale in known or f.exists()}
 
 
 def _time(folder: Path) -> str:

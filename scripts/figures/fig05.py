@@ -40,10 +40,9 @@ def finding(results: Results | None) -> str:
     update = int(curves.step.max())
     loss = at_update(curves, update).mean()
     text += f"; ours at {update:,}: {loss.adam:.2f} and {loss.laprop:.2f}"
-    if results.scale == "short" and (logs := f"gap_{update}") in (
-        apart := _apart("iwslt", 0.98, 0)
-    ):
-        text += f", {loss.adam - loss.laprop:.2f} apart where theirs are {-apart[logs]:.2f}"
+    theirs = _apart("iwslt", 0.98, 0).get(f"gap_{update}")
+    if results.scale == "short" and theirs is not None:
+        text += f", {loss.adam - loss.laprop:.2f} apart where theirs are {-theirs:.2f}"
     return text
 
 

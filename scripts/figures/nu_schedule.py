@@ -33,7 +33,8 @@ def finding(results: Results) -> str:
     first = math.exp(_window(results, last=False).centre)
     return (
         f"LaProp at ν {SMALL:g}, then {LARGE:g}: {small:.3f} of the final loss at ν {SMALL:g}, "
-        f"{large:.3f} of that at {LARGE:g}; at first ν {SMALL:g} has {first:.3f} of the loss"
+        f"{large:.3f} of that at {LARGE:g}; "
+        f"over the first {FIRST} updates ν {SMALL:g} has {first:.3f} times the loss of {LARGE:g}"
     )
 
 
