@@ -180,8 +180,12 @@ def small_net(tmp_path: Path, name: str, cells: list[tuple[dict[str, Any], float
     return tables(tmp_path, name, rows)
 
 
-@pytest.mark.parametrize(("level", "ahead", "harms"), [(0.9, True, False), (1.1, False, True)])
-def test_variants_are_judged_tuned(tmp_path: Path, level: float, ahead: bool, harms: bool) -> None:
+@pytest.mark.parametrize(
+    ("level", "ahead", "harms"), [(0.9, True, False), (1.1, False, True), (0.98, None, False)]
+)
+def test_variants_are_judged_tuned(
+    tmp_path: Path, level: float, ahead: bool | None, harms: bool
+) -> None:
     cells = [
         ({"optimizer": o, "lr": lr, "nu": 0.9}, factor * (1 if lr > 0.005 else 2))
         for o, factor in (("laprop", 1), ("amsprop", level), ("adam", 1), ("amsgrad", level))
@@ -189,7 +193,9 @@ def test_variants_are_judged_tuned(tmp_path: Path, level: float, ahead: bool, ha
     ]
     found = small_net(tmp_path, "variants", cells)
     assert variants.chosen(found, "amsprop") == (0.01, 0.9)
-    assert variants.no_advantage(found, "amsprop").held is not ahead
+    none = variants.no_advantage(found, "amsprop")
+    assert none.held is (None if ahead is None else not ahead)
+    assert "amsprop lr 0.01, nu 0.9, lr and nu at an end of the grid" in none.text.lower()
     assert variants.repair_harms(found, "amsgrad", "adam").held is harms
 
 
@@ -275,13 +281,8 @@ def test_a_schedule_of_nu_is_best_where_its_control_is_not(
     assert nu_schedule.small_then_large(found).held is held
     assert nu_schedule.nu_over_time(found, last=False).held is True
     assert nu_schedule.nu_over_time(found, last=True).held is True
-    told = (
-        r"LaProp at ν 0.9, then 0.999: (.+) of the final loss at ν 0.9, (.+) of that at 0.999; "
-        r"over the first 195 updates ν 0.9 has (.+) times the loss of 0.999"
-    )
-    title = re.fullmatch(told, drawn(nu_schedule, found))
-    assert title is not None
-    ratios = [float(number) for number in title.groups()]
+    changes = re.findall(r"([+-]\S+) %", drawn(nu_schedule, found))
+    ratios = [1 + float(change) / 100 for change in changes]
     assert ratios == pytest.approx([0.9 / 1.1, 0.9 / 1.05, 1 / 1.2], rel=0.02)
 
 
@@ -299,7 +300,8 @@ def test_a_range_is_wider_where_more_settings_work(tmp_path: Path, wide: str, wi
     found = small_net(tmp_path, "tuning_range", cells)
     assert tuning_range.range_wider(found).held is wider
     assert tuning_range.adam_settings_work(found).held is wider
-    share = dict(re.findall(r"(\w+) (\d+)%", drawn(tuning_range, found)))
+    near, _ = drawn(tuning_range, found).split("; within 50%")
+    share = dict(re.findall(r"(\w+) (\d+)%", near))
     assert int(share[NAMES[wide]]) > min(map(int, share.values()))
 
 

@@ -19,9 +19,9 @@ def finding(results: Results) -> str:
     """The title."""
     found = {name: loss(results, name) for name in ("adam", "laprop")}
     text = ", ".join(
-        f"{style.NAME[name]} {math.exp(log.centre):.3f}" for name, log in found.items()
+        f"{style.NAME[name]}'s {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
     )
-    return f"Final training loss where lr falls at epochs 81 and 122, over 80 and 120: {text}"
+    return f"lr that falls at epochs 81 and 122, not 80 and 120, changes the training loss: {text}"
 
 
 def draw(results: Results) -> Figure:

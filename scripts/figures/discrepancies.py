@@ -38,13 +38,13 @@ FLOOR = 1e-8  # a difference of exactly 0 is drawn here
 
 def finding(results: Results) -> str:
     """The title."""
-    runs = results.runs[results.runs.updates == results.runs.updates.max()]
-    size = runs.groupby(["pair", "schedule"]).difference.mean().groupby("pair").max()
-    others = size.drop(["other_batches", "last_bit"])
+    by_run = results.runs.groupby(["updates", "pair", "schedule"]).difference.mean()
+    size = by_run.groupby(["pair", "updates"]).max().unstack("updates")
+    readings, control = size.drop(["other_batches", "last_bit"]).max(), size.loc["other_batches"]
+    after = [f"{readings[n]:.0%} after {n:,}" for n in size]
     return (
-        f"After {runs.updates.max():,} updates no reading of the paper has moved the path by more "
-        f"than {others.max():.0%} ({PAIR[others.idxmax()]}), other minibatches by "
-        f"{size['other_batches']:.0%}"
+        f"Readings of the paper move the path by at most {' and '.join(after)} updates, other "
+        f"minibatches by {' and '.join(f'{control[n]:.0%}' for n in size)}"
     )
 
 

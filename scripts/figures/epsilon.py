@@ -30,7 +30,7 @@ def finding(results: Results) -> str:
     any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
     slow = {True: "slows it down", False: "does not slow it down", None: "may slow it down"}
     return (
-        f"LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, and "
+        f"On a small net LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8, and "
         f"1e-4 {slow[epsilon_slows(results).held]}"
     )
 

@@ -22,7 +22,8 @@ from scripts.paper import Measured
 def finding(results: Results) -> str:
     """The title."""
     turned = {o: endings(results, o).turned for o in ("adam", "laprop")}
-    return "At µ > √ν the loss turns up again in " + ", ".join(
+    mu, nu = (results.manifest["settings"][f"optimizer.{name}"] for name in ("mu", "nu"))
+    return f"At µ {mu:g}, ν {nu:g} (µ > √ν) the loss rises again in " + ", ".join(
         f"{turned[o].sum()} of {len(turned[o])} runs of {style.NAME[o]}" for o in turned
     )
 

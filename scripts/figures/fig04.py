@@ -37,7 +37,7 @@ def finding(results: Results) -> str:
     by_depth = {o: largest_rates(results, o).groupby("depth").median() for o in tried}
     depth = by_depth["laprop"].index.max()
     rates = {o: rate[depth] for o, rate in by_depth.items()}
-    return f"Largest learning rate that trains {depth} layers: " + ", ".join(
+    return f"Largest lr that trains {depth} layers, median over seeds: " + ", ".join(
         f"{NAMES[o]} {style.short(rate)}" if rate >= results.runs.lr.min() else f"{NAMES[o]} none"
         for o, rate in rates.items()
     )

@@ -32,17 +32,17 @@ def finding(results: Results | None) -> str:
     """The title: without warmup, at the last update of ours and of the authors' runs."""
     ends = make_authors.load("ends")
     runs = ends[(ends.task == "iwslt") & (ends.warmup == 0)].set_index("optimizer").last_loss
-    text = f"IWSLT14 without warmup, bits: Adam {runs.adam:.2f}, LaProp {runs.laprop:.2f} in the "
-    text += "authors' runs of 60,000 updates"
+    text = f"IWSLT14 without warmup: the authors' Adam ends at {runs.adam:.2f} bits, their LaProp "
+    text += f"at {runs.laprop:.2f}"
     if results is None:
         return text
     curves = results.curves[results.curves.warmup == 0]
     update = int(curves.step.max())
     loss = at_update(curves, update).mean()
-    text += f"; ours at {update:,}: {loss.adam:.2f} and {loss.laprop:.2f}"
+    text += f"; at update {update:,} our Adam is {loss.adam - loss.laprop:+.2f} bits from LaProp"
     theirs = _apart("iwslt", 0.98, 0).get(f"gap_{update}")
     if results.scale == "short" and theirs is not None:
-        text += f", {loss.adam - loss.laprop:.2f} apart where theirs are {-theirs:.2f}"
+        text += f", theirs {-theirs:+.2f}"
     return text
 
 
@@ -79,7 +79,7 @@ def draw(results: Results | None) -> Figure:
     if below:
         rows[1, 0].set_ylabel("training loss, bits\nours")
     legend(figure)
-    note(figure, list(ours.values()))
+    note(figure, list(ours.values()), "70 (IWSLT14) and 6 (RoBERTa)")
     return figure
 
 
@@ -135,9 +135,9 @@ def legend(figure: Figure) -> None:
     )
 
 
-def note(figure: Figure, ours: list[Results | None]) -> None:
-    """The note below the figure, which says what the lines are."""
-    text = "authors' runs as published, Gaussian sigma 70 (IWSLT14) and 6 (RoBERTa) updates"
+def note(figure: Figure, ours: list[Results | None], smoothed: str) -> None:
+    """The note below the figure, which says what the lines are and how they are smoothed."""
+    text = f"authors' runs as published, Gaussian sigma {smoothed} updates"
     shown = [results for results in ours if results is not None]
     text += "; ours: mean and range of the seeds" if shown else "; ours: not run"
     if any(results.scale == "short" for results in shown):

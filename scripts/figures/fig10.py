@@ -57,7 +57,7 @@ def draw(results: Results | None) -> Figure:
     if below:
         rows[1, 0].set_ylabel("training loss, bits\nours")
     legend(figure)
-    note(figure, [results])
+    note(figure, [results], "6")
     return figure
 
 

@@ -183,8 +183,9 @@ def cifar_adam_diverges(results: Results) -> Measured:
     )
     k, n = int(adam.diverged[above].sum()), int(above.sum())
     held = decide(fisher_exact(table, alternative="greater").pvalue, share_below(k, n, 0.05))
-    where = f"{_told('adam', adam.diverged[above])} with mu > nu, of the others "
-    where += _told("adam", adam.diverged[~above])
+    by_cell = adam[above].groupby(["mu", "nu"]).diverged.any()
+    where = f"{_told('adam', adam.diverged[above])} with mu > nu, in {by_cell.sum()} of "
+    where += f"{len(by_cell)} cells, of the others {_told('adam', adam.diverged[~above])}"
     shares = [_share(adam.diverged[above]), _share(adam.diverged[~above])]
     return Measured(f"diverged: {where}", held, f"{k} of {n} runs with mu > nu diverge", shares)
 

@@ -14,7 +14,7 @@ from scripts.paper import NAMES, Measured
 
 def finding(results: Results) -> str:
     """The title."""
-    return "Tuned alike, test reviews wrong: " + ", ".join(
+    return "Tuned alike, share of test reviews wrong: " + ", ".join(
         f"{NAMES[o]} {mean(errors):.1f} %" for o, (_, errors) in sorted(tuned(results).items())
     )
 

@@ -27,15 +27,16 @@ FIRST = 195  # updates, and as many last ones
 def finding(results: Results) -> str:
     """The title."""
     raised = final(results, SMALL, LARGE)
-    small, large = (
-        math.exp(log_ratio(raised, final(results, nu, None)).centre) for nu in (SMALL, LARGE)
-    )
-    first = math.exp(_window(results, last=False).centre)
+    small, large = (log_ratio(raised, final(results, nu, None)) for nu in (SMALL, LARGE))
     return (
-        f"LaProp at ν {SMALL:g}, then {LARGE:g}: {small:.3f} of the final loss at ν {SMALL:g}, "
-        f"{large:.3f} of that at {LARGE:g}; "
-        f"over the first {FIRST} updates ν {SMALL:g} has {first:.3f} times the loss of {LARGE:g}"
+        f"Raising ν from {SMALL:g} to {LARGE:g} after an epoch changes LaProp's final loss by "
+        f"{_percent(small)} against ν {SMALL:g} and {_percent(large)} against ν {LARGE:g}; over "
+        f"the first {FIRST} updates ν {SMALL:g} costs {_percent(_window(results, last=False))}"
     )
+
+
+def _percent(log: Estimate) -> str:
+    return f"{100 * math.expm1(log.centre):+.1f} %"
 
 
 def draw(results: Results) -> Figure:

@@ -20,8 +20,8 @@ def finding(results: Results) -> str:
     """The title."""
     kept, adam = recommended(results) > 0, recommended_adam(results) > 0
     return (
-        f"One exploding gradient turns LaProp at {(~kept).sum()} of the {len(kept)} recommended "
-        f"pairs of µ and ν, and Adam at {(~adam).sum()}"
+        f"One exploding gradient reverses LaProp's update at {(~kept).sum()} of {len(kept)} pairs "
+        f"of µ and ν in the recommended range, Adam's at {(~adam).sum()}"
     )
 
 

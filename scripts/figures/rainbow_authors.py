@@ -38,8 +38,8 @@ def finding(results: Results) -> str:
     acting = [d for d in present(table) if games(table, d)]
     largest = max(acting, key=lambda d: abs(found(table, "laprop", d).centre))
     return (
-        f"The largest change that a deviation makes for LaProp is "
-        f"{told(table, 'laprop', largest)}: {LABEL[largest]}"
+        f'Of the authors\' deviations from their text "{LABEL[largest]}" changes the area under '
+        f"LaProp's training curve most: {told(table, 'laprop', largest)}"
     )
 
 

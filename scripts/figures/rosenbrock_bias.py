@@ -16,8 +16,9 @@ def finding(results: Results) -> str:
     strongest = runs[(runs.sigma == runs.sigma.max()) & (runs.optimizer == "laprop")]
     rest = strongest.groupby("nu").x_mean.mean()
     return (
-        f"At the largest σ LaProp rests at x {rest.iloc[0]:.2f} with ν {rest.index[0]:g} and at "
-        f"{rest.iloc[-1]:.2f} with ν {rest.index[-1]:g}; the minimum without noise is at 1"
+        f"Noise of σ {results.runs.sigma.max():g} pulls LaProp from the minimum at x = 1 to "
+        f"{rest.iloc[0]:.2f} at ν {rest.index[0]:g} and to {rest.iloc[-1]:.2f} at ν "
+        f"{rest.index[-1]:g}"
     )
 
 

@@ -20,11 +20,12 @@ def finding(results: Results) -> str:
     """The title."""
     verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
     steps = " and ".join(
-        f"{math.exp(log.centre):.2g} at σ {sigma:g}" for sigma, log in ratios_of(results).items()
+        f"{math.exp(log.centre):.2g} times at σ {sigma:g}"
+        for sigma, log in ratios_of(results).items()
     )
     return (
-        f"The two signed methods {verdict[signed_alike(results).held]}: for each step of the "
-        f"average of signs the sign of the average takes {steps}"
+        f"The two signed methods {verdict[signed_alike(results).held]}: the sign of the average "
+        f"takes the steps of the average of signs {steps}"
     )
 
 

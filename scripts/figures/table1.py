@@ -33,10 +33,11 @@ def finding(results: Results) -> str:
     """The title."""
     limits = set(results.runs.limit) - {"nu_0", "nu_1_other"}
     reached = [become(results, limit, _run(results, limit)).held for limit in sorted(limits)]
+    apart = distances(results, "laprop", "nu_1_other").iloc[0].median()
     largest = adam_nu_to_zero(results).text.rsplit(" ", 2)[1].replace("+", "")
     return (
-        f"{sum(reached)} of {len(reached)} limits are reached, ν → 1 from a settled n alone; "
-        f"at ν → 0 Adam leaves every bound, with updates of {largest} lr"
+        f"{sum(reached)} of {len(reached)} limits are reached, for ν → 1 from a settled n: from "
+        f"n = 0 the two stay {apart:.0%} apart; for ν → 0 Adam's updates grow to {largest} lr"
     )
 
 

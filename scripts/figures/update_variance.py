@@ -45,7 +45,12 @@ def draw(results: Results) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel="ν", title=style.NAME[optimizer])
         axis.legend()
     axes[0].set_ylabel("variance of an update / lr²")
-    style.provenance(figure, results, "lines: derived, marks: mean with 95 % intervals")
+    style.provenance(
+        figure,
+        results,
+        "lines: derived; marks: mean with 95 % intervals, for Adam below ν 1e-3 mostly too low, "
+        "since a few large updates decide",
+    )
     return figure
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, every_above, log_ratio, mean
+from experiments.common.stats import Estimate, decide, every_above, log_ratio, mean
 from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
@@ -22,7 +22,7 @@ ADVANTAGE = 0.98
 
 def finding(results: Results) -> str:
     """The title."""
-    return "Final loss over LaProp's, both tuned alike: " + ", ".join(
+    return "Tuned alike, final loss over LaProp's: " + ", ".join(
         f"{NAMES[v]} {ratio(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
     )
 
@@ -79,18 +79,22 @@ def against(results: Results, variant: str, plain: str) -> Estimate:
 
 
 def _told(results: Results, variant: str, plain: str) -> str:
-    settings = ", ".join(
-        "{} lr {:g}, nu {:g}".format(NAMES[o], *chosen(results, o)) for o in (variant, plain)
-    )
-    return f"{ratio(against(results, variant, plain))} ({settings})"
+    settings = []
+    for optimizer in (variant, plain):
+        runs = results.runs[results.runs.optimizer == optimizer]
+        best = dict(zip(("lr", "nu"), chosen(results, optimizer), strict=True))
+        edges = [name for name in best if best[name] in (runs[name].min(), runs[name].max())]
+        edge = f", {' and '.join(edges)} at an end of the grid" if edges else ""
+        settings.append(f"{NAMES[optimizer]} lr {best['lr']:g}, nu {best['nu']:g}{edge}")
+    return f"{ratio(against(results, variant, plain))} ({'; '.join(settings)})"
 
 
 def no_advantage(results: Results, variant: str) -> Measured:
-    """The interval of the variant's loss over LaProp's is not wholly below the margin."""
+    """The variant's loss over LaProp's is above the margin, by the interval."""
     log = against(results, variant, "laprop")
     return Measured(
         f"{NAMES[variant]}'s final loss over LaProp's: {_told(results, variant, 'laprop')}",
-        None if math.isnan(log.error) else log.high >= math.log(ADVANTAGE),
+        decide(log.above(math.log(ADVANTAGE)), log.below(math.log(ADVANTAGE))),
         f"{math.exp(log.centre):.3f} times, against {ADVANTAGE:g}",
         [ratio(log)],
     )
