@@ -2,9 +2,9 @@
 // needs the norms before the step, so it reads gradients and weights once more. `cautious` needs to
 // count signs after the averages are known, so it moves the weights in a second pass.
 //
-// The interface is plain C, which cpu.py calls through ctypes. This file includes no header of torch
-// or Python, so one build serves every version of both. The step runs on torch's threads if cpu.py
-// passes torch's parallel_for, else on the calling thread.
+// The interface is plain C, which cpu.py calls through ctypes. This file includes no header of
+// torch or Python, so one build serves every version of both. The step runs on torch's threads if
+// cpu.py passes torch's parallel_for, else on the calling thread.
 //
 // The order of operations is that of the loop over tensors in laprop/arithmetic.py, and each
 // operation is rounded as ATen's kernels round it, with a fused multiply-add where they have one.
@@ -221,8 +221,8 @@ __attribute__((target("avx2,fma"))) void move_avx2(Row& row, int64_t begin, int6
   move<true, P, S, Round>(row, begin, end);
 }
 
-// With AVX-512 twice as many roots and divisions are done per cycle. Compilers use all 512 bits only
-// if they are told to.
+// AVX-512 does twice as many roots and divisions per cycle. Compilers use all 512 bits only if they
+// are told to.
 #define AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma"
 #if defined(__clang__)
 #define WIDEST __attribute__((target(AVX512), min_vector_width(512)))
@@ -404,8 +404,8 @@ int32_t on_this_thread(int64_t begin, int64_t end, int64_t, Task task, void* con
 }  // namespace
 
 // Make one step and return 0. On 1 (a tensor has no memory, or a scalar is lazily negated) and on 2
-// (tensors overlap) it has changed nothing. On 3 torch's threads failed, and the step is only partly
-// done.
+// (tensors overlap) it has changed nothing. On 3 torch's threads failed, and the step is only
+// partly done.
 EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* options,
                            ParallelFor parallel_for) {
   const Options& o = *options;

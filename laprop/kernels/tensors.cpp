@@ -1,8 +1,8 @@
 // Finds which rows of a step a kernel can take, and their addresses. This is done in every step.
 //
 // A row is a parameter with its gradient and its state. Torch describes a tensor through DLPack, a
-// standard of plain C structures. This file therefore includes no header of torch or Python, and one
-// build serves every version of both.
+// standard of plain C structures. This file therefore includes no header of torch or Python, and
+// one build serves every version of both.
 
 #include <algorithm>
 #include <cstdint>
@@ -36,10 +36,10 @@ struct Described {  // DLTensor
 
 }  // namespace
 
-// The functions that describe a tensor. `item` returns an object of a Python list. If `describe` (of
-// DLPack 1.3) is given, the object is a tensor; if it is null, the object is a capsule that torch
-// made for the tensor, and `open` opens it. `none` is Python's None, which stands for a tensor that
-// a kernel cannot take. `forget` clears a Python exception.
+// The functions that describe a tensor. `item` returns an object of a Python list. If `describe`
+// (of DLPack 1.3) is given, the object is a tensor; if it is null, the object is a capsule that
+// torch made for the tensor, and `open` opens it. `none` is Python's None, which stands for a
+// tensor that a kernel cannot take. `forget` clears a Python exception.
 struct Exchange {
   void* (*item)(void* list, intptr_t index);
   int (*describe)(void* tensor, Described* described);
@@ -113,8 +113,8 @@ bool same_layout(const Described& x, const Described& y, int64_t elements) {
 //   fits: `count` numbers, set to 1 for a row whose tensors are on the right device, of the right
 //     dtype, dense, and laid out as their parameter, else to 0.
 //
-// Returns the number of rows that fit. The caller keeps references to the tensors and holds Python's
-// global lock.
+// Returns the number of rows that fit. The caller keeps references to the tensors and holds
+// Python's global lock.
 EXPORT int64_t laprop_look(const Exchange* exchange, void* objects, const int32_t* columns,
                            const int32_t* dtypes, int32_t used, int64_t count,
                            int32_t scalars_on_device, int64_t* table, int8_t* fits) {
