@@ -114,7 +114,7 @@ class Atari:
         return self._seen()
 
     def _pass(self, action: int) -> Frame:
-        """Frame after an action whose reward does not count; if the game ends, that of a new one."""
+        """Frame after an action whose reward does not count, or of a new game if it ended."""
         frame, _ = self._advance(action)
         return self._new_game() if self.ale.game_over() else frame
 
