@@ -33,7 +33,7 @@ class Progress:
         self._write({})
 
     def update(self, step: int, total: int) -> None:
-        """Write that ``step`` of ``total`` steps are done, at most once per :data:`EVERY` seconds."""
+        """Write that ``step`` of ``total`` steps are done, but at most once a second (EVERY)."""
         now = time.monotonic()
         if self._began is None:
             self._began = now, step
