@@ -91,8 +91,8 @@ class LaProp(Optimizer):
         betas: :math:`(\mu, \nu)`, decay rates of momentum and second moment, each in [0, 1); both
             floats or both one-element tensors. Any pair is stable. ``nu = 0`` is signed SGD with
             momentum, to the last bit for \|g\| from 2**24 eps (1.7e-8) up to 1.8e19 in float32.
-            For a larger \|g\|, g**2 overflows, as in Adam. From then on the coordinate gets
-            updates of 0, or with ``nu = 0`` becomes NaN in its next step.
+            For a larger \|g\|, g**2 overflows, as in Adam. From then on the gradients of this
+            coordinate count as 0, or with ``nu = 0`` its weight becomes NaN in the next step.
         eps: Added to the root of the bias-corrected second moment, >= 0. The default is small
             enough not to affect gradients of \|g\| > 1e-8 and large enough to hide the underflow of
             g**2 in float32 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of
