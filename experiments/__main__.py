@@ -1,4 +1,4 @@
-"""``python -m experiments task=... optimizer=... optimizer.nu=...``; ``-m`` sweeps; see README."""
+"""Run tasks: ``python -m experiments task=... optimizer.nu=...``, with ``-m`` a sweep (README)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from experiments.common.settings import Settings
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
-MANY = 200  # runs from which on checking them takes long enough for a line that says so
+MANY = 200  # checking the settings of so many runs takes long enough to print a line about it
 
 
 def main() -> int:
-    """Check every setting of the command line, then run what it stands for.
+    """Check every setting of the command line, then start its runs.
 
     Returns:
-        exit status: 0, 1 where a run failed, 2 for bad input, 128 + n after signal n.
+        exit status: 0, 1 if a run failed, 2 for bad input, 128 + n after signal n.
     """
     arguments, show = list(sys.argv[1:]), False
     for flag in ("-c", "--cfg"):
@@ -37,7 +37,7 @@ def main() -> int:
 
         try:
             hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(id)()
-        finally:  # Hydra's help leaves by SystemExit
+        finally:  # Hydra's help ends in SystemExit
             if flags & {"-h", "--help"}:
                 show_times()
         return 0
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], DictConfig, bool]:
-    """The runs that a command line stands for, Hydra's own settings, and whether it only plans."""
+    """The runs of a command line, Hydra's own settings, and whether only a plan is wanted."""
     from experiments.common import config
 
     plans = [text for text in overrides if text.startswith("plan=")]
@@ -80,7 +80,7 @@ def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], Dict
 
 
 def show_times() -> None:
-    """The end of ``--help``: how long each figure takes at each scale."""
+    """Print the end of ``--help``: how long each figure takes at each scale."""
     from experiments.common.timings import times
 
     say("Time that all runs of a figure took on two threads, by the manifests in results/:\n")
@@ -90,7 +90,7 @@ def show_times() -> None:
 
 
 def show_settings(every: Sequence[Settings]) -> None:
-    """``--cfg job``: what a run is given, its scale's values in place."""
+    """Print what ``--cfg job`` asks for: the settings of a run, with the values of its scale."""
     import yaml
 
     from experiments.common.settings import plain_settings
@@ -101,7 +101,7 @@ def show_settings(every: Sequence[Settings]) -> None:
 
 
 def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
-    """Run all that is not finished, and say what became of it; returns the exit status."""
+    """Start every run that is not finished, print the outcomes, and return the exit status."""
     from experiments.common import execution, launch, status
     from experiments.common.messages import ConfigError, named
     from experiments.common.run import Interrupted
@@ -125,12 +125,12 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     broken = False
     try:
         with ending.heeded(), Watch(sweep, ending.follow) as watch:
-            for _ in every:  # again after each killed worker, at most once for each run
+            for _ in every:  # start again after a killed worker, at most as often as there are runs
                 try:
                     launch.launch(todo, hydra_settings, sweep)
                     break
                 except Exception as error:
-                    # joblib ends all its workers when one was killed.
+                    # joblib ends all its workers when one of them was killed.
                     broken = type(error).__name__ != "TerminatedWorkerError"
                     say(f"failed: {named(error)}", sys.stderr)
                     if broken:

@@ -1,12 +1,12 @@
-"""Whether a task resumes to the same numbers: ``python -m experiments.check task=NAME``.
+"""Check that a task resumes to the same numbers: ``python -m experiments.check task=NAME``.
 
-Runs the task at its smoke scale, once undisturbed and once killed (SIGKILL) and resumed several
-times, and compares all that the two left: each logged record, the summary, tables and pictures.
-They differ where the loop carries something from one step to the next that ``run.track`` does not
-name. Takes the overrides of a run, so ``task=a,b`` checks two tasks and ``task.epochs=3`` lasts
-longer.
+Runs the task at its smoke scale twice, once undisturbed and once killed (SIGKILL) and resumed
+several times, and compares what the two runs wrote: every logged record, the summary, tables and
+pictures. They differ if the loop carries something from one step to the next that ``run.track``
+does not name. Takes the overrides of a run: ``task=a,b`` checks two tasks, and ``task.epochs=3``
+makes the run longer.
 
-Exit status: 0 where all numbers are the same, 1 where one differs or a run fails, 2 for bad input.
+Exit status: 0 if all numbers are the same, 1 if one differs or a run fails, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ from experiments.common.run import Run
 from experiments.common.terminal import lasting_streams
 
 SERVER = multiprocessing.get_context("forkserver")
-# Imported once, before the processes fork; torch.optim imports the second at its first use.
+# These modules are imported once, before the processes fork, to save time. torch.optim would import
+# the second one at its first use.
 PRELOADED = ["experiments.common.execution", "torch._dynamo"]
 UNDISTURBED = 1e9  # seconds between checkpoints: none is written
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A moment to die: right after the checkpoint of a step, or in the midst of the next step."""
+    """When a run is killed: right after the checkpoint of a step, or in the middle of the next."""
 
     step: int
     midway: bool
@@ -56,15 +57,16 @@ def kills(steps: int) -> list[Kill]:
 
 
 def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
-    """Body of a process of its own: run or resume until the end, or until the next kill.
+    """Run or resume until the end or the next kill; it runs in a process of its own.
 
-    In the midst of a step is where it logs, or where the next step does that logs at all.
+    A kill in the middle of a step happens when that step logs, or, if it does not log, when the
+    next step that logs does.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         planned: the kills that are still to come.
-        told: a shared integer, for what the parent has to know: the index of the kill, or the
-            number of steps of a run that came to its end.
+        told: a shared integer for the parent: the index of the kill, or, if the run came to its
+            end, its number of steps.
     """
     checkpoint, log, finish = Run.checkpoint, Run.log, Run.finish
 
@@ -79,7 +81,7 @@ def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
                 die(index)
 
     def log_and_die(run: Run, step: int, **metrics: Any) -> None:
-        log(run, step, **metrics)  # this record is younger than the checkpoint and has to go
+        log(run, step, **metrics)  # resuming has to remove this record, newer than the checkpoint
         for index, kill in enumerate(planned):
             if kill.midway and kill.step <= run._step:
                 die(index)
@@ -91,8 +93,8 @@ def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
     Run.checkpoint = checkpoint_and_die  # type: ignore[method-assign]
     Run.log = log_and_die  # type: ignore[method-assign]
     Run.finish = count  # type: ignore[method-assign]
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which would outlive the kill
-    with suppress(Exception):  # its traceback is in the manifest
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which outlives the kill
+    with suppress(Exception):  # execute writes the traceback to the manifest
         execute(settings)
 
 
@@ -100,7 +102,7 @@ def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], i
     """Start a run, and resume it after each kill, until its end.
 
     Returns:
-        the kills that it died of, and how many steps it had.
+        the kills that happened, and the number of steps.
 
     Raises:
         TaskError: the task failed.
@@ -122,11 +124,11 @@ def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], i
 
 
 class TaskError(Exception):
-    """A task failed: its error in one line."""
+    """A task failed; the message is its error in one line."""
 
 
 def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
-    """All that a finished run left, in the order in which it came: name, place, value."""
+    """Yield what a finished run wrote, in order: name, place, value."""
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         for name, value in record.items():
@@ -144,7 +146,7 @@ def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def difference(one: Path, other: Path, ignored: set[str]) -> tuple[str, str, Any, Any] | None:
-    """The first number that two runs do not share: name, place, and its two values, or None."""
+    """The first value that differs between two runs: name, place, both values; or None."""
     first = [entry for entry in numbers(one) if entry[0] not in ignored]
     second = [entry for entry in numbers(other) if entry[0] not in ignored]
     places = {entry[:2] for entry in first}
@@ -157,7 +159,7 @@ def difference(one: Path, other: Path, ignored: set[str]) -> tuple[str, str, Any
 
 
 def _apart(a: Any, b: Any) -> tuple[Any, Any]:
-    """Of the lists of a batch the first two members that differ; numbers with few digits."""
+    """The first members that differ, of two lists; numbers are shortened if they still differ."""
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         a, b = next(pair for pair in zip(a, b, strict=True) if pair[0] != pair[1])
     if isinstance(a, float) and isinstance(b, float) and f"{a:.4g}" != f"{b:.4g}":
@@ -166,7 +168,7 @@ def _apart(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def unrepeatable(one: Path, other: Path) -> set[str]:
-    """The names of numbers that differ between two runs that nothing disturbed: times, say."""
+    """The names of values that differ even between two undisturbed runs, such as times."""
     names: set[str] = set()
     while (found := difference(one, other, names)) is not None:
         names.add(found[0])
@@ -174,14 +176,14 @@ def unrepeatable(one: Path, other: Path) -> set[str]:
 
 
 def check(settings: Settings, folder: Path) -> tuple[bool, str]:
-    """Compare a run that was killed and resumed with one that nothing disturbed.
+    """Compare a run that was killed and resumed with an undisturbed one.
 
     Args:
-        settings: of the run; its output folder, tracker and checkpoints are replaced.
-        folder: an empty one, for the runs.
+        settings: the settings of the run; output folder, tracker and checkpoints are replaced.
+        folder: an empty folder for the runs.
 
     Returns:
-        whether all numbers are the same, and one line that says so, or what differs first.
+        whether all numbers are the same, and one line that says so or names what differs first.
     """
 
     def copy(name: str, every: float) -> Settings:
@@ -194,7 +196,7 @@ def check(settings: Settings, folder: Path) -> tuple[bool, str]:
         done, _ = run(resumed, kills(steps))
         ignored: set[str] = set()
         found = difference(alone.folder, resumed.folder, ignored)
-        if found is not None:  # the kills need not be the reason
+        if found is not None:  # perhaps the value differs without a kill too
             again = copy("again", UNDISTURBED)
             run(again)
             ignored = unrepeatable(alone.folder, again.folder)
@@ -218,7 +220,7 @@ def check(settings: Settings, folder: Path) -> tuple[bool, str]:
 
 
 def _after(done: Sequence[Kill]) -> str:
-    """Where it was killed, in words."""
+    """The steps at which a run was killed, as the end of a sentence."""
     if not done:
         return ""
     places = [f"{'in' if kill.midway else 'after'} step {kill.step + kill.midway}" for kill in done]
@@ -226,7 +228,7 @@ def _after(done: Sequence[Kill]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check each run that the arguments stand for; returns the exit status."""
+    """Check each run of the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[1], prog="python -m experiments.check"
     )

@@ -1,9 +1,10 @@
 """ResNet-20 on CIFAR-10 over mu and nu (paper C.7, Figures 12 to 15).
 
-The network of He et al. (2016, section 4.2) as bearpaw/pytorch-classification has it, which the
-authors used: the shortcut to another number of channels is a 1 x 1 convolution with BatchNorm, so
-the net has 272,474 parameters; with the paper's own parameter-free shortcut (option A:
-every second pixel, new channels zero) it has 269,722. Both round to the 0.27 M of the literature.
+The network of He et al. (2016, section 4.2) in the version of bearpaw/pytorch-classification, which
+the authors used. Where the number of channels changes, its shortcut is a 1 x 1 convolution with
+BatchNorm, so the net has 272,474 parameters. With the parameter-free shortcut of He et al. (option
+A: every second pixel, new channels zero) it has 269,722. Both round to the 0.27 M of the
+literature. (R) marks what the authors' repository has.
 
 The whole data set is on the device, so that a batch is one gather. On a GPU
 ``task.compile=reduce-overhead`` makes CUDA graphs of the forward and the backward pass.
@@ -22,9 +23,9 @@ from experiments.common.config import settings
 from experiments.common.run import Run
 from experiments.common.schedules import LrSchedule, Schedule
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green and blue (R)
-OWN_DECAY = True  # train takes the weight decay from all optimizers alike
+OWN_DECAY = True  # `train` applies the weight decay itself, in the same way for all optimizers
 PADDING = 4  # black pixels on each side
 RESULT = "test_accuracy"
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -35,19 +36,21 @@ class Config:
     """Network, data, schedule and precision of a training.
 
     Attributes:
-        depth: layers with weights, 6 n + 2.
+        depth: number of layers with weights, 6 n + 2.
         width: channels in the first third of the layers; each further third has twice as many.
-        shortcut: where the number of channels changes: ``projection``, or He's option A, ``pad``.
+        shortcut: the shortcut where the number of channels changes: ``projection``, or ``pad``,
+            which is option A of He et al.
         epochs: passes over the training images.
-        milestones: epochs (of 0, 1, ...) at which lr and decay begin to be 0.1 times as large,
-            unless ``schedule.lr`` says otherwise.
+        milestones: epochs, counted from 0, at whose start lr and decay become 0.1 times as large,
+            unless ``schedule.lr`` is set.
         batch_size: images in a minibatch; the last of an epoch may be smaller.
-        train_images: the first so many of the 50,000 are trained on.
-        test_images: the first so many of the 10,000 are tested on.
-        resolution: pixels a side of what the net sees; 16: means of 2 x 2 pixels of the crop.
-        average_over: last epochs whose mean is a run's final number.
-        diverged_above: a mean training loss of an epoch that ends the run as diverged.
-        precision: of convolutions and products; ``bfloat16`` is torch's autocast.
+        train_images: number of the 50,000 training images to use, from the first on.
+        test_images: number of the 10,000 test images to use, from the first on.
+        resolution: height and width in pixels of the net's input; 16: means of 2 x 2 pixels of
+            the crop.
+        average_over: number of last epochs whose mean is a run's final number.
+        diverged_above: a run ends as diverged if an epoch's mean training loss is above this.
+        precision: number format of convolutions and products; ``bfloat16`` is torch's autocast.
         compile: mode of torch.compile, or ``none``.
     """
 
@@ -78,7 +81,7 @@ class Config:
 
 
 class Pad(nn.Module):
-    """He's option A: every second pixel, and zeros in the new channels, half on each side."""
+    """Option A of He et al.: every second pixel, and new channels of zeros, half on each side."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -107,8 +110,9 @@ class Block(nn.Module):
                 Pad(inputs, outputs)
                 if shortcut == "pad"
                 else nn.Sequential(
-                    # A strided 1 x 1 convolution in two steps: in one, the gradient of its weights
-                    # crashes on CPUs with AVX2, channels last and few (oneDNN issue 6035).
+                    # These two layers are a strided 1 x 1 convolution. As one layer, the gradient
+                    # of its weights crashes on CPUs with AVX2 if channels are last and few (oneDNN
+                    # issue 6035).
                     nn.AvgPool2d(1, stride),
                     nn.Conv2d(inputs, outputs, 1, bias=False),
                     nn.BatchNorm2d(outputs),
@@ -121,10 +125,10 @@ class Block(nn.Module):
 
 
 def resnet(depth: int, width: int, shortcut: str) -> nn.Sequential:
-    """The net for (N, 3, 32, 32), and for any other size that 4 divides, to (N, 10).
+    """The net, from (N, 3, H, W) to (N, 10), where 4 divides H and W.
 
-    Convolutions start normal with variance 2 / fan_out (R), the last layer as torch's Linear does;
-    drawn from torch's default generator.
+    The weights of convolutions start normal with variance 2 / fan_out (R), those of the last layer
+    as in torch's Linear. They are drawn from torch's default generator.
     """
     layers: list[nn.Module] = [
         nn.Conv2d(3, width, 3, padding=1, bias=False),
@@ -156,9 +160,9 @@ def crops(images: Tensor, index: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
     """Cut one window out of each chosen image, and mirror some of them.
 
     Args:
-        images: of :func:`padded`.
+        images: what :func:`padded` returned.
         index: images to take, (B,).
-        shift: top and left end of the window, from 0 to 8, (B, 2); 4 is the image itself.
+        shift: top and left edge of the window, from 0 to 8, (B, 2); 4 is the image itself.
         flip: whether left and right are exchanged, bool (B,).
 
     Returns:
@@ -171,7 +175,7 @@ def crops(images: Tensor, index: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
 
 
 def normalised(images: Tensor, resolution: int) -> Tensor:
-    """What the net sees of uint8 images: float, each channel standardised."""
+    """The net's input for uint8 images: float, with each channel standardised."""
     mean = 255 * torch.tensor(MEAN, device=images.device)[:, None, None]
     std = 255 * torch.tensor(STD, device=images.device)[:, None, None]
     x = (images - mean) / std
@@ -187,7 +191,7 @@ def updates(cfg: Config) -> int:
 
 
 def schedule(cfg: Config) -> Schedule:
-    """The paper's: lr, and with it the decay, is 0.1 times as large from each milestone on."""
+    """The paper's schedule: at each milestone lr, and with it the decay, is multiplied by 0.1."""
     per_epoch = updates(cfg) // cfg.epochs
     milestones = tuple(epoch * per_epoch for epoch in cfg.milestones)
     return Schedule(lr=LrSchedule(shape="steps", milestones=milestones, factor=0.1))
@@ -203,7 +207,8 @@ def train(cfg: Config, run: Run) -> None:
     net = resnet(cfg.depth, cfg.width, cfg.shortcut)
     net = net.to(run.device, memory_format=torch.channels_last)
     forward = net if cfg.compile == "none" else torch.compile(net, mode=cfg.compile, dynamic=False)
-    # torch's Adam would scale the decay by lr, so the decay is done here, alike for all optimizers.
+    # torch's AdamW would scale the decay by lr, so the decay is applied below, in the same way for
+    # all optimizers.
     optimizer = run.optimizer(net.parameters(), weight_decay=0.0)
     weights = list(net.parameters())
     history = torch.full((cfg.epochs, len(METRICS)), math.nan, dtype=torch.float64)
@@ -211,7 +216,7 @@ def train(cfg: Config, run: Run) -> None:
     generator = run.generator("batches")
 
     def scores(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss, and [its sum over the batch, number of images classified rightly]."""
+        """Mean loss, and a tensor of its sum over the batch and the number of correct answers."""
         with torch.autocast(run.device.type, torch.bfloat16, cfg.precision == "bfloat16"):
             logits = forward(normalised(x, cfg.resolution))
         loss = cross_entropy(logits.float(), y)
@@ -243,5 +248,5 @@ def train(cfg: Config, run: Run) -> None:
         history[epoch] = numbers
         run.log(epoch + 1, **dict(zip(METRICS, numbers, strict=True)))
         run.diverged(numbers[0], epoch + 1, cfg.diverged_above)
-    final = history[-cfg.average_over :].mean(0)  # NaN where the run ended before
+    final = history[-cfg.average_over :].mean(0)  # NaN if the run ended early
     run.summary(**dict(zip(METRICS, final, strict=True)))

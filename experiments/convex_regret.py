@@ -1,21 +1,21 @@
-"""Regret on online convex problems against the bounds (Theorem 1, section 4).
+"""Regret on online convex problems, compared with the bounds (Theorem 1, section 4).
 
-Each round t shows a convex f_t after theta_t was chosen; the learning rate is lr/sqrt(t), the
+In each round t a convex f_t is shown after theta_t was chosen. The learning rate is lr/sqrt(t), the
 momentum mu zeta^(t-1), and theta is clipped to the box [-D/2, D/2]^d after each update. The regret
 is R(T) = sum f_t(theta_t) - min over the box of sum f_t.
 
-Theorem 1 has a condition: root(n_t)/lr_t, in each coordinate, never falls. Two problems fulfil it
-whatever nu is, since no gradient is smaller than the one before it:
+Theorem 1 has a condition: in each coordinate sqrt(n_t)/lr_t never decreases. Two problems fulfil
+the condition at every nu, since no gradient is smaller than the one before it:
 
 - ``growing``: f_t(x) = c_t x, where |c_t| grows from 1 to 10 as a power of t, and the signs are
-  random, with a drift of their own for each seed.
+  random, with a share of positive signs that depends on the seed.
 - ``median``: f_t(x) = |x - z_t| with random z_t in the box; the gradients are +1 and -1.
 
 Two break it:
 
-- ``rare``: f_t(x) = C x once in a period, else -x (Reddi et al. 2018, section 3, with period and C
-  grown with nu, see :func:`rare`). The best x is -D/2; an optimizer that has forgotten the rare
-  gradient before the next one goes to +D/2.
+- ``rare``: f_t(x) = C x once in a period, else -x (Reddi et al. 2018, section 3, with a period and
+  a C that grow with nu, see :func:`period`). The best x is -D/2, but an optimizer that forgets the
+  rare gradient before the next one goes to +D/2.
 - ``mnist``: logistic regression, odd against even digits, one image of 14 x 14 pixels (means of
   2 x 2) a round.
 
@@ -38,13 +38,13 @@ from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
-VERSION = 2  # raised when the same settings give other numbers
+VERSION = 2  # raise it when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.nu", "seed")
 OPTIMIZERS = ("adam", "amsgrad", "laprop", "amsprop")
-OPTIONS: tuple[str, ...] = ()  # the rules as the theorems have them
-SCHEDULED = False  # lr, mu and the rest have the decay of the theorems
+OPTIONS: tuple[str, ...] = ()  # no options, because the theorems are about the plain rules
+SCHEDULED = False  # the theorems prescribe how lr and mu decay
 ROUNDS_PER_STEP = 100  # rounds in each of run.steps, between which checkpoints are possible
-ROUNDING = 1e-12  # relative; a smaller fall counts as rounding
+ROUNDING = 1e-12  # a relative decrease that is smaller counts as rounding
 
 
 @settings
@@ -52,12 +52,12 @@ class Config:
     """An online convex problem in a box.
 
     Attributes:
-        problem: see the module.
-        rounds: T; a multiple of 100, at most 60,000 where the problem is ``mnist``.
-        zeta: decay of the momentum.
+        problem: which problem, see the module.
+        rounds: T; a multiple of 100, at most 60,000 if the problem is ``mnist``.
+        zeta: decay rate of the momentum.
         diameter: D, the side of the box.
-        peak: C over the period, above 1; only ``rare`` uses it.
-        points: logged rounds, at equal steps of log t.
+        peak: C divided by the period, above 1; only ``rare`` uses it.
+        points: number of logged rounds, at equal steps of log t.
     """
 
     problem: Literal["growing", "median", "rare", "mnist"]
@@ -164,9 +164,10 @@ class Logistic:
         return torch.nn.functional.softplus(-margin), g
 
     def best(self, t: int) -> Tensor:
-        """Offline: L-BFGS-B on the rounds so far, one solution per stream.
+        """The smallest loss, by L-BFGS-B on the rounds so far, one solution per stream.
 
-        It ends at most some 3e-4 above the smallest loss, so that no regret is overstated.
+        The result is at most about 3e-4 above the true minimum, and never below it, so the regret
+        is never overstated.
         """
         values = [self._solve(self.signed[rows].numpy()) for rows in self.order[:t].cpu().T]
         return torch.tensor(values, dtype=self.signed.dtype)[self.stream]
@@ -221,11 +222,11 @@ def targets(rounds: int, diameter: float, generator: torch.Generator) -> Tensor:
 
 
 def period(nu: float, peak: float) -> int:
-    """Rounds from one large gradient C to the next, long enough that a memory of nu forgets it.
+    """Rounds from one large gradient C to the next, enough for n to forget it.
 
-    After k rounds (1 - nu) C^2 nu^k of it is left in n. That falls below 1, the square of the other
-    gradients, after three quarters of the period; C is ``peak`` periods. At least 3, as in
-    Reddi et al.
+    After k rounds (1 - nu) C^2 nu^k of its square is left in n. After three quarters of the period
+    this is below 1, the square of the other gradients. C is ``peak`` times the period. The period
+    is at least 3, as in Reddi et al.
     """
     p = 3.0
     if nu > 0:
@@ -238,8 +239,8 @@ def period(nu: float, peak: float) -> int:
 def rare(nu: float, peak: float, rounds: int, generator: torch.Generator) -> Tensor:
     """Coefficients of the problem ``rare``, shape (rounds,): C, -1, ..., -1, C, ...
 
-    Their mean over a period p is (C - p + 1)/p > 0, with C = ``peak`` p. It starts anywhere in a
-    period.
+    Their mean over a period p is (C - p + 1)/p > 0, with C = ``peak`` p. The sequence starts at a
+    random place of the period.
     """
     p = period(nu, peak)
     c = torch.full((rounds,), -1.0, dtype=torch.float64)
@@ -255,7 +256,7 @@ def check(settings: Settings) -> None:
 
 
 def train(cfg: Config, run: Run) -> None:
-    """Play all rounds; keep the regret and the sums in the bounds."""
+    """Play all rounds, and keep the regret and the sums that the bounds contain."""
     name, grid = run.config.optimizer.name, run.grid
     algorithm, size = ALGORITHMS[name], len(grid)
     lr, mu, nu = (grid[f"optimizer.{key}"] for key in ("lr", "mu", "nu"))
@@ -285,7 +286,7 @@ def train(cfg: Config, run: Run) -> None:
             root = (state["n_max" if algorithm.amsgrad else "n"] / state["c_n"][:, None]).sqrt()
             root = root + epsilon
             scaled, total = root * math.sqrt(t), root.sum(1)
-            # lr_t is lr/sqrt(t), so the theorem's condition is that `scaled` never falls.
+            # lr_t is lr/sqrt(t), so the theorem's condition is that `scaled` never decreases.
             falls = (scaled < carry["scaled"] * (1 - ROUNDING)).any(1)
             carry["falls"] += falls
             first = falls & carry["fell_at"].isnan()
@@ -305,7 +306,7 @@ def train(cfg: Config, run: Run) -> None:
 
 
 def record(cfg: Config, run: Run, game: Problem, carry: dict[str, Any], t: int) -> None:
-    """Log the regret after round t and every bound on it; the last record is the summary too."""
+    """Log the regret after round t and every bound on it; the summary is the last record."""
     name = run.config.optimizer.name
     regret = carry["loss"] - game.best(t)
     lr, mu, nu = (run.grid[f"optimizer.{key}"].tolist() for key in ("lr", "mu", "nu"))

@@ -15,9 +15,9 @@ from experiments.common import data
 from experiments.common.config import settings
 from experiments.common.run import Run
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
-MEAN, STD = 0.1307, 0.3081  # of the training set's pixels, as the images are standardised
+MEAN, STD = 0.1307, 0.3081  # of the training set's pixels, for standardised images
 
 
 @settings
@@ -25,11 +25,12 @@ class Config:
     """784 - depth hidden layers of width ReLU - 10, cross-entropy, minibatches without replacement.
 
     Attributes:
-        depth: hidden layers, at least 2.
-        width: units in each.
-        batch_size: images in a minibatch; the rest of an epoch that fills none is left out.
-        updates: length of the training.
-        log_every: updates; the logged training loss is the mean over as many minibatches.
+        depth: number of hidden layers, at least 2.
+        width: units in each hidden layer.
+        batch_size: images in a minibatch; an epoch leaves out the rest that does not fill one.
+        updates: number of updates of the training.
+        log_every: number of updates between two records, each the mean training loss of these
+            updates.
     """
 
     depth: Annotated[int, Ge(2)]
@@ -51,8 +52,8 @@ def updates(cfg: Config) -> int:
 def initial(depth: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Weights of one network: Kaiming, that is normal of variance 2 / fan_in, and zero biases.
 
-    The hidden layers after the first have one shape and stand in one tensor, ``w`` of shape
-    (depth - 1, width, width): an optimizer's step is then a few operations, however deep the net.
+    The hidden layers after the first have the same shape and are one tensor, ``w`` of shape
+    (depth - 1, width, width), so that a step takes the same number of operations at every depth.
     """
 
     def kaiming(*shape: int) -> Tensor:
@@ -84,7 +85,8 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         return torch.baddbmm(b[:, None], x, w.mT)
 
     x = linear(params["b_in"], images, params["w_in"]).relu_()
-    # The gradient of unbind is one stack; that of indexing would be the whole of w for each layer.
+    # The backward pass of unbind makes one stack of gradients. That of indexing would make a
+    # gradient of the size of w for each layer.
     for w, b in zip(params["w"].unbind(1), params["b"].unbind(1), strict=True):
         x = linear(b, x, w).relu_()
     logits = linear(params["b_out"], x, params["w_out"])

@@ -1,4 +1,4 @@
-"""MNIST at 14 x 14 pixels, a quarter of the work, for the tasks whose subject is the optimizer."""
+"""MNIST at 14 x 14 pixels, a quarter of the usual work, for tasks about the optimizer itself."""
 
 import torch
 from torch import Tensor
@@ -20,6 +20,6 @@ def load(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def load_with_bias(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The same with a last feature of 1, shape (60000, 197), for models that are linear in them."""
+    """The same with a last feature that is always 1, shape (60000, 197), for linear models."""
     pixels, labels = load(device, dtype)
     return torch.cat([pixels, torch.ones_like(pixels[:, :1])], 1), labels

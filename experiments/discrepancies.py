@@ -1,13 +1,14 @@
-"""What each disagreement about the optimizer does to a training path (DISCREPANCIES.md).
+"""How much each disagreement about the optimizer changes a training path (DISCREPANCIES.md).
 
 Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches. The
-package's default LaProp trains one (in one pair the authors' AdamW does). The other is trained with
-one thing changed, to what the paper prints or to what a copy of the authors' code does. The effect
-of the disagreement is the distance of the two, divided by how far the first has come.
+package's default LaProp trains the first (in one pair the authors' AdamW does). The second is
+trained with one thing changed, to what the paper prints or to what a copy of the authors' code
+does. The effect of the disagreement is the distance between the two, divided by the distance of the
+first from its start.
 
 Two controls compare the default with itself: ``other_batches`` on other minibatches, and
 ``last_bit`` from weights that are changed in their last bit. An effect that is no larger than that
-of ``last_bit`` is rounding that the training has amplified.
+of ``last_bit`` is a rounding error that the training has amplified.
 
 A vectorised task: task.schedule and seed may be lists.
 """
@@ -26,32 +27,32 @@ from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 AXES = ("task.schedule", "seed")
 OPTIMIZERS = ("laprop",)
-OPTIONS: tuple[str, ...] = ()  # the pairs say how they differ
-SCHEDULED = False  # other than by task.schedule
+OPTIONS: tuple[str, ...] = ()  # no options, because each pair defines how its rules differ
+SCHEDULED = False  # task.schedule schedules lr
 
 CODE = replace(ALGORITHMS["lapropw"], lr_weighted_correction=True)  # the package's default
 
 
 @dataclass(frozen=True)
 class Rule:
-    """LaProp, or Adam, with what the paper and the copies of the authors' code do differently.
+    """LaProp, or Adam, with the details in which the paper and the authors' files differ.
 
     Attributes:
         algorithm: the rule in the paper's symbols.
-        decay: how the factor on the weights is made of w: ``constant`` 1 - w (the paper's and the
-            authors' main file), ``by_lr`` 1 - lr w (their fairseq file), ``scheduled``
-            1 - w lr/lr_peak (what B.3 asks of who schedules lr).
-        decay_first: decay before the step, as their fairseq file, not after it.
-        epsilon_first: epsilon is added to the root of n before the bias correction, as in their
-            fairseq file; that is epsilon/sqrt(c_n) after it.
-        moves_at_zero_lr: at lr = 0 their files divide by 1 for the bias correction. The momentum
-            holds older learning rates, so that the weights still move.
-        centered_warmup: uncentered steps, for centered algorithms.
-        options: keyword arguments with which laprop.LaProp is this rule, except that it never
-            moves at lr = 0; None where no arguments make it so.
+        decay: the factor of the weights in each step: ``constant`` is 1 - w (the paper and the
+            authors' main file), ``by_lr`` is 1 - lr w (their fairseq file), and ``scheduled`` is
+            1 - w lr/lr_peak (which B.3 recommends if lr is scheduled).
+        decay_first: whether weights decay before the step, as in their fairseq file, or after it.
+        epsilon_first: whether epsilon is added to the root of n before the bias correction, as in
+            their fairseq file. This has the effect of adding epsilon/sqrt(c_n) after it.
+        moves_at_zero_lr: whether weights move at lr = 0. In the authors' files they do: the bias
+            correction then divides by 1, and the momentum contains older learning rates.
+        centered_warmup: number of first steps without centering, for centered algorithms.
+        options: keyword arguments that make laprop.LaProp follow this rule, except that LaProp
+            never moves at lr = 0; None if no arguments do.
     """
 
     algorithm: Algorithm = CODE
@@ -94,14 +95,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rules to compare, and hyper-parameters without which they would not differ.
+    """Two rules to compare, with the hyper-parameters that they need in order to differ.
 
     Attributes:
-        other: the rule beside ``default``.
-        default: the package's default.
-        fixed: hyper-parameters in place of the settings'.
-        same_batches: False for a control.
-        nudge: relative change of the other's start; not 0 for a control.
+        other: the rule that is compared with ``default``.
+        default: the first rule, which is the package's default unless stated.
+        fixed: hyper-parameters that replace those of the settings.
+        same_batches: whether both see the same minibatches; False for a control.
+        nudge: relative change of the weights from which ``other`` starts; not 0 for a control.
     """
 
     other: Rule
@@ -112,7 +113,7 @@ class Pair:
 
 
 ADAM_EPSILON = {"epsilon": 1e-8}
-DECAY = {"weight_decay": 1e-4}  # (P C.7, R) CIFAR-10 and IWSLT14
+DECAY = {"weight_decay": 1e-4}  # as for CIFAR-10 (paper C.7) and IWSLT14 (authors' repository)
 IN_ROOT = Rule(replace(CODE, eps_in_sqrt=True), options={"eps_in_sqrt": True})
 CENTERED = Rule(replace(CODE, centered=True), options={"centered": True})
 ADAM = Rule(ALGORITHMS["adam"], decay="scheduled")  # the authors' AdamW, as in the task cifar10
@@ -147,10 +148,10 @@ SCHEDULES = ("constant", "warmup", "cosine", "drop", "pause")
 
 
 def factor(schedule: str, step: int, total: int) -> float:
-    """Share of the peak learning rate at a step, counted from 0, out of ``total``.
+    """The learning rate of a step, counted from 0 out of ``total``, divided by its peak.
 
-    ``warmup``: linear over the first tenth. ``cosine``: half a cosine, to 0. ``drop``: a tenth from
-    the middle on. ``pause``: 0 for a tenth from the middle on, then 1 again.
+    ``warmup``: linear over the first tenth of the steps. ``cosine``: half a cosine, to 0. ``drop``:
+    0.1 from the middle on. ``pause``: 0 for a tenth of the steps from the middle on, then 1 again.
     """
     x = step / total
     match schedule:
@@ -171,12 +172,12 @@ class Config:
 
     Attributes:
         pair: which disagreement, see ``PAIRS``.
-        schedule: of the learning rate, see :func:`factor`.
-        width: hidden units.
+        schedule: schedule of the learning rate, see :func:`factor`.
+        width: number of hidden units.
         batch_size: images in a minibatch, drawn with replacement.
-        updates: length of the training.
-        loss_images: training images on which the final losses are taken.
-        points: records of the distance over a training.
+        updates: number of updates of the training.
+        loss_images: number of training images on which the final losses are measured.
+        points: number of records of the distance in a training.
     """
 
     pair: Literal[tuple(PAIRS)]  # type: ignore[valid-type]
@@ -252,7 +253,7 @@ def train(cfg: Config, run: Run) -> None:
             g = gradient(old, images[batch], labels[batch])
             new, carry["state"][i] = rule.step(old, g, carry["state"][i], step + 1, lr=lr, **hyper)
             carry["theta"][i] = new
-        # `new` and `old` are of the other rule, the last in the loop; the default never moves then.
+        # Here `new` and `old` are those of the other rule. The default never moves at lr = 0.
         moved = torch.where(lr == 0, (new - old).abs().amax(1), 0.0)
         carry["zero_lr_step"] = torch.maximum(carry["zero_lr_step"], moved)
         if step + 1 in logged:

@@ -1,8 +1,8 @@
 """A small GPT on the characters of a text: an example of all that a task can have.
 
-It is none of the paper's experiments. A warm-up and a cosine are the task's default schedule; the
-validation loss names the best checkpoint and ends the training early; the best network writes a
-sample at the end.
+It is not an experiment of the paper. The task's default schedule is a warm-up and a cosine. The
+validation loss decides which checkpoint is the best and when the training ends early, and the best
+network writes a sample at the end.
 """
 
 import math
@@ -19,7 +19,7 @@ from experiments.common import data
 from experiments.common.config import ConfigError, Settings, settings
 from experiments.common.run import Run
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 RESULT = "best_valid_loss"
 SAMPLE = 400  # characters that the network writes at the end
 
@@ -30,18 +30,20 @@ class Config:
 
     Attributes:
         text: path of a file in UTF-8; null: the King James Bible.
-        characters: the first so many are taken; null: all.
-        valid_share: the end of the text, which is not trained on.
-        layers: blocks of attention and feed-forward.
-        heads: of attention; must divide the width.
-        width: of the embeddings; the feed-forward layers are four times as wide.
-        context: characters that the network sees.
-        dropout: share of activations.
+        characters: number of characters to use, from the first on; null: all.
+        valid_share: share of the text, at its end, that is used for validation only.
+        layers: number of blocks of attention and feed-forward layers.
+        heads: number of attention heads; must divide the width.
+        width: width of the embeddings; the feed-forward layers are four times as wide.
+        context: number of characters that the network sees.
+        dropout: share of activations that are dropped.
         batch_size: pieces of the text in a minibatch, drawn with replacement.
-        updates: length of the training.
-        evaluate_every: updates.
-        valid_pieces: pieces in a row of the validation text that are evaluated; null: all.
-        patience: evaluations in a row without a new best one that end the training; null: none do.
+        updates: number of updates of the training.
+        evaluate_every: number of updates between two evaluations.
+        valid_pieces: number of pieces of the validation text that are evaluated, from the first on;
+            null: all.
+        patience: the training ends after so many evaluations in a row without a new best one;
+            null: it never ends early.
     """
 
     text: str | None
@@ -64,7 +66,7 @@ class Config:
 
 
 def updates(cfg: Config) -> int:
-    """Updates of a run that does not end early; schedules end there."""
+    """Number of updates of a run that does not end early; schedules end at this update."""
     return cfg.updates
 
 
@@ -72,7 +74,7 @@ def updates(cfg: Config) -> int:
 
 
 class Block(nn.Module):
-    """Attention to what came before, then a layer on each position alone; both are added."""
+    """Causal attention, then a feed-forward layer on each position; both are added to the input."""
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -98,8 +100,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Characters (B, T) to logits of the next ones (B, T, vocabulary).
 
-    Weights start normal with standard deviation 0.02, those that end a branch smaller by the root
-    of the number of branches; drawn from torch's default generator.
+    Weights start normal with standard deviation 0.02; at the end of a branch it is divided by the
+    root of the number of branches. They are drawn from torch's default generator.
     """
 
     def __init__(self, vocabulary: int, cfg: Config) -> None:
@@ -118,7 +120,7 @@ class GPT(nn.Module):
                 nn.init.zeros_(param)
 
     def forward(self, text: Tensor) -> Tensor:
-        """The embedding of the characters is the last layer too."""
+        """Logits (B, T, vocabulary); the embedding of the characters is also the last layer."""
         places = torch.arange(text.shape[1], device=text.device)
         x = self.dropout(self.tokens(text) + self.positions(places))
         return self.norm(self.blocks(x)) @ self.tokens.weight.T
@@ -140,7 +142,10 @@ def validation(net: GPT, pieces: Tensor, batch_size: int) -> float:
 
 @torch.no_grad()
 def written(net: GPT, start: Tensor, context: int, generator: torch.Generator) -> Tensor:
-    """What the network writes after some characters (T,), each drawn by its probability."""
+    """Characters (T,) followed by :data:`SAMPLE` more that the network writes.
+
+    Each of them is drawn with its predicted probability.
+    """
     net.eval()
     text = start
     for _ in range(SAMPLE):
@@ -154,7 +159,7 @@ def written(net: GPT, start: Tensor, context: int, generator: torch.Generator) -
 
 
 def check(settings: Settings) -> None:
-    """Refuse a text that cannot be read, before any run of a sweep begins."""
+    """Refuse a text that cannot be read; this is called before any run of a sweep begins."""
     if (path := settings.task.text) is not None:
         try:
             Path(path).read_text(encoding="utf-8")
@@ -172,7 +177,7 @@ def load(cfg: Config) -> tuple[list[str], Tensor]:
 
 
 def train(cfg: Config, run: Run) -> None:
-    """Train, evaluate now and then, keep the best network, and let it write."""
+    """Train, evaluate regularly, keep the best network, and let it write a sample."""
     letters, text = load(cfg)
     length = cfg.context + 1
     cut = int(len(text) * (1 - cfg.valid_share))

@@ -1,8 +1,8 @@
 """An LSTM on IMDB reviews with label noise (paper C.1, Figure 7).
 
 A vectorised task: seed, optimizer.lr, mu, nu, epsilon and task.flip may be lists. Members with the
-same seed start at the same weights and see the same batches; a larger ``flip`` turns over the
-labels that a smaller one does, and more.
+same seed start at the same weights and see the same batches. A larger ``flip`` flips all the labels
+that a smaller one flips, and more.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,13 @@ from experiments.common import data
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 AXES = (
     "seed", "optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "task.flip",
 )  # fmt: skip
-UNKNOWN = "[UNK]"  # stands for all words without a vector; its vector and the padding's are zero
-# GloVe's own tokens: don't is "do n't", it's is "it 's"; other words and signs one by one.
+UNKNOWN = "[UNK]"  # any word without a vector; its own vector is 0, like that of the padding
+# Tokens as GloVe has them: don't becomes "do n't" and it's becomes "it 's". Every other word and
+# sign is one token.
 TOKEN = r"\w+(?=n't\b)|n't\b|'(?:s|re|ve|d|ll|m)\b|\w+|[^\w\s]"
 RESULT = "test_error"
 METRICS = ("train_loss", "valid_error", "test_error")
@@ -38,15 +39,16 @@ class Config:
 
     Attributes:
         hidden: units of the LSTM.
-        length: number of words at the end of a review that are read.
-        vocabulary: most frequent words of the training reviews that have a vector.
-        reviews: number of training reviews, drawn from the 25,000 in the same way for all runs.
-        validation: number of others among them that are held out.
-        test_reviews: number of test reviews, drawn likewise.
-        flip: share of the training labels that are wrong, r.
+        length: number of words that are read, from the end of a review.
+        vocabulary: number of words: the most frequent ones of the training reviews that have a
+            vector.
+        reviews: number of training reviews, drawn from the 25,000; all runs have the same ones.
+        validation: number of other reviews among the 25,000 that are held out.
+        test_reviews: number of test reviews, drawn from 25,000 in the same way.
+        flip: r, the share of the training labels that are wrong.
         batch_size: reviews in a minibatch; the last of an epoch may be smaller.
         epochs: passes over the training reviews.
-        average_over: last epochs whose mean is a run's final number.
+        average_over: number of last epochs whose mean is a run's final number.
     """
 
     hidden: Annotated[int, Gt(0)]
@@ -77,11 +79,11 @@ class Config:
 
 
 def tokenizer(texts: list[str], words: list[str], size: int) -> Tokenizer:
-    """A tokenizer to numbers: 0 for unknown words, then the most frequent of ``texts`` first.
+    """A tokenizer that numbers words: 0 is any unknown word, 1 the most frequent word, and so on.
 
     Args:
-        texts: their words are counted.
-        words: the words that have a vector; only these are taken.
+        texts: the texts in which words are counted.
+        words: the words that have a vector; only these get a number.
         size: largest number of words.
     """
     counter = _untrained({})
@@ -105,7 +107,7 @@ def encoded(tokens: Tokenizer, texts: list[str], length: int) -> tuple[Tensor, T
     """The numbers of the last words of each text, aligned on the right.
 
     Returns:
-        numbers, int64 (texts, length), 0 before the first word; how many words, int64 (texts,).
+        numbers, int64 (texts, length), 0 before the first word; counts of words, int64 (texts,).
     """
     numbers = torch.zeros(len(texts), length, dtype=torch.int64)
     counts = torch.zeros(len(texts), dtype=torch.int64)
@@ -123,11 +125,12 @@ def encoded(tokens: Tokenizer, texts: list[str], length: int) -> tuple[Tensor, T
 class LSTM(torch.autograd.Function):
     """The last hidden state of each member's LSTM, (B, N, H); gates are in the order i, f, o, g.
 
-    The gradient is written out, so that the weights' gradient is two matrix products for all words.
+    The gradient is computed by hand, because two matrix products then give the weights' gradient
+    for all words at once.
 
     Args:
         x: (T, N, E), the same for all members; it gets no gradient.
-        there: bool (T, N), False before a text begins: the state stays zero.
+        there: bool (T, N), False before a text begins, where the state stays zero.
         w_x, w_h, bias: (B, E, 4 H), (B, H, 4 H) and (B, 4 H).
     """
 
@@ -173,7 +176,7 @@ class LSTM(torch.autograd.Function):
 def initial(inputs: int, hidden: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Weights of one network, uniform in +- 1/sqrt(hidden), as torch's LSTM has them.
 
-    Each gate has one bias; torch's has two, whose sum an adaptive optimizer moves twice as fast.
+    Each gate has one bias. Torch has two, and an adaptive optimizer moves their sum twice as fast.
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -189,7 +192,7 @@ def initial(inputs: int, hidden: int, generator: torch.Generator) -> dict[str, T
 
 
 def logits(params: dict[str, Tensor], x: Tensor, there: Tensor) -> Tensor:
-    """Shape (B, N), positive for a favourable review; x (T, N, E) and there (T, N) as for LSTM."""
+    """Logits (B, N), positive for a favourable review; x (T, N, E) and there (T, N) as in LSTM."""
     last = LSTM.apply(x, there, params["w_x"], params["w_h"], params["bias"])
     return (last @ params["w_out"][..., None]).squeeze(-1) + params["b_out"]
 
@@ -202,8 +205,8 @@ class Texts:
 
     Args:
         reviews: texts and labels.
-        chosen: which of them, in order.
-        tokens: words to numbers.
+        chosen: indices of the reviews to take, in order.
+        tokens: the tokenizer.
         table: vectors of the words, (words, E).
         length: see :class:`Config`.
     """
@@ -271,10 +274,10 @@ def load(cfg: Config, run: Run) -> tuple[Texts, Texts, Texts]:
 
 @contextmanager
 def subnormals_as_zero() -> Iterator[None]:
-    """Let the CPU treat numbers below 1e-38 as zero, in this thread.
+    """Make the CPU treat numbers below 1e-38 as zero, in this thread.
 
-    Gradients become so small over a hundred words or behind a saturated gate, and arithmetic with
-    such numbers makes an update take two to four times as long.
+    Gradients become that small over a hundred words or behind a saturated gate, and arithmetic with
+    such numbers makes an update two to four times as slow.
     """
     torch.set_flush_denormal(True)
     try:
@@ -293,7 +296,7 @@ def train(cfg: Config, run: Run) -> None:
     """Train the stack; after each epoch log the training loss and the errors on clean labels."""
     grid, algorithm, flip = run.grid, run.algorithm, run.grid["task.flip"].float()
     seeds, _ = grid.codes("seed")
-    # members of a seed; they are neighbours, since the seed is the first axis
+    # Number of members with the same seed. They are adjacent, since the seed is the first axis.
     members = len(grid) // len(seeds)
     groups = [slice(s * members, (s + 1) * members) for s in range(len(seeds))]
     train_set, valid_set, test_set = load(cfg, run)

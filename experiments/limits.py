@@ -1,9 +1,9 @@
-"""What Adam and LaProp become in the limits of mu and nu (Table 1, section 3), measured.
+"""Measures what Adam and LaProp become in the limits of mu and nu (Table 1, section 3).
 
-Softmax regression on MNIST at 14 x 14 pixels (means of 2 x 2), minibatches, float64. A member
-stands at a small ``task.distance`` from a limit and runs beside the method that it should become,
-on the same minibatches, each with the gradients of its own path. The result is the distance
-of the two paths.
+The problem is softmax regression on MNIST at 14 x 14 pixels (means of 2 x 2), with minibatches, in
+float64. The hyper-parameters of a member are at a small ``task.distance`` from a limit. It trains
+beside the method that it should become, on the same minibatches, each with the gradients of its own
+path. The result is the distance of the two paths.
 
 ===================  ==============================  ===========================================
 ``limit``            hyper-parameters at distance e  should become
@@ -14,15 +14,16 @@ of the two paths.
 ``both_0``           mu = nu = e                     signed SGD
 ``nu_1_other``       nu = 1 - e, from n = 0          LaProp: Adam; Adam: LaProp; same mu and nu
 ``nu_1_other_warm``  nu = 1 - e, from a warm n       the same
-``nu_1``             nu = 1 - e, from a warm n       SGD with momentum, lr / sqrt(n) a coordinate
+``nu_1``             nu = 1 - e, from a warm n       SGD with momentum and the rates lr / sqrt(n)
 ``nu_1_cold``        nu = 1 - e, from n = 0          itself, with n the mean of all g^2
 ``mu_1``             mu = 1 - e                      itself, with m the mean over all steps
 ===================  ==============================  ===========================================
 
-A mean over all steps is an average with the decay 1 - 1/t, so that each of these methods is one of
-laprop.functional's, too. From n = 0 the bias correction makes n the mean of all squared gradients
-so far, which goes on changing however near nu is to 1; a warm n stays as it is. That is why the
-limit of nu to 1 is measured from both.
+A *warm* n is the mean squared gradient of some minibatches before the start. A mean over all steps
+is an average with the decay rate 1 - 1/t, so that each of these methods is also a rule of
+laprop.functional. The limit of nu to 1 is measured from both starts, because they differ: from
+n = 0 the bias correction makes n the mean of all squared gradients so far, which goes on changing
+however near nu is to 1, while a warm n stays constant.
 """
 
 from typing import Annotated, Any, Literal
@@ -36,11 +37,11 @@ from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, State
 
-VERSION = 2  # raised when the same settings give other numbers
+VERSION = 2  # raise it when the same settings give other numbers
 AXES = ("task.distance", "seed")
 OTHER = {"adam": "laprop", "laprop": "adam"}
 OPTIMIZERS = tuple(OTHER)
-OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+OPTIONS: tuple[str, ...] = ()  # the rules have no options here
 SCHEDULED = False
 WARM = ("nu_1", "nu_1_other_warm")
 
@@ -50,9 +51,9 @@ class Config:
     """A limit of Adam or LaProp, approached on softmax regression.
 
     Attributes:
-        limit: see the module.
-        distance: e, how far from the limit the hyper-parameter stands.
-        updates: length of the paths.
+        limit: which limit, see the module.
+        distance: e, the distance of the hyper-parameter from its limit.
+        updates: number of updates of both paths.
         batch_size: images in a minibatch, drawn with replacement.
         warmup: minibatches at the start; their mean squared gradient is the warm n.
         log_every: updates between two records.
@@ -90,7 +91,7 @@ def loss_and_gradient(theta: Tensor, x: Tensor, labels: Tensor) -> tuple[Tensor,
 def becomes(limit: str, name: str) -> str:
     """Name of the rule that an optimizer should become in a limit.
 
-    RMSProp with bias correction, as both have it, is Adam at mu = 0: see :func:`limiting`.
+    For mu to 0 it is RMSProp with bias correction, which is Adam at mu = 0, see :func:`limiting`.
     """
     if limit in ("mu_0", "mu_0_nu_1"):
         return "adam"
@@ -113,9 +114,9 @@ def limiting(limit: str, t: int, near: dict[str, Tensor | float]) -> dict[str, T
     """Decay rates, at update t (from 1), of the method that the optimizer should become.
 
     Args:
-        limit: one of the module's table.
-        t: update.
-        near: decay rates of the optimizer; those that do not change in the limit are shared.
+        limit: a limit of the module's table.
+        t: number of the update, from 1.
+        near: decay rates of the optimizer; those that do not change in the limit are taken over.
     """
     mean = 1 - 1 / t
     changed = {
@@ -156,7 +157,8 @@ def train(cfg: Config, run: Run) -> None:
     if cfg.limit in WARM:
         squares = (loss_and_gradient(origin, *draw())[1] ** 2 for _ in range(cfg.warmup))
         n = sum(squares, torch.zeros_like(origin)) / cfg.warmup
-        # A pixel that was hardly seen in the warm-up has n near 0, which would make its steps huge.
+        # A pixel that is nearly always black in the warm-up has n near 0, and its steps would be
+        # huge.
         n = torch.maximum(n, n.mean((1, 2), keepdim=True) / 100)
         states = {key: warm(state, n) for key, state in states.items()}
         if cfg.limit == "nu_1":

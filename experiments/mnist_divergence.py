@@ -1,7 +1,7 @@
 """A two-layer ReLU net on MNIST: Adam diverges where mu > sqrt(nu) (paper 3.1, Figure 1).
 
-The same net tries what the paper says of epsilon and of gradient clipping (B.1), of a nu that is
-small first (B.2), of variants (B.4, B.5) and of how wide a range of hyper-parameters works (3.2).
+The same net tests what the paper says about epsilon and gradient clipping (B.1), a nu that is small
+at first (B.2), variants (B.4, B.5) and the range of hyper-parameters that work (3.2).
 
 A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all members train as one
 stack of networks. Members with the same seed start at the same weights and see the same batches.
@@ -19,7 +19,7 @@ from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
 from experiments.common.schedules import BetaSchedule, Schedule
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 IMAGES = 60_000  # of the training set
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
 
@@ -30,17 +30,18 @@ class Config:
 
     Attributes:
         width: hidden units.
-        batch_size: images in a minibatch; the rest of an epoch that fills none is left out.
+        batch_size: images in a minibatch; an epoch leaves out the rest that does not fill one.
         epochs: passes over the 60,000 training images.
-        log_every: updates; the logged training loss is the mean over as many minibatches.
+        log_every: number of updates between two records, each the mean training loss of these
+            updates.
         clip: largest norm of a member's gradient, over all weights; longer ones are scaled down
-            to it. 0: none is.
+            to it. 0: no clipping.
         spike_share: probability that an update's gradient is multiplied by ``spike``.
-        spike: that factor.
-        later_nu: nu after the first ``later_from`` updates, optimizer.nu being the one before;
-            null: optimizer.nu all along. The same as ``schedule.nu.shape=steps``, which takes its
-            place; figure nu_schedule is made with it.
-        later_from: updates.
+        spike: this factor.
+        later_nu: nu after the first ``later_from`` updates, in which it is optimizer.nu; null:
+            optimizer.nu in all updates. Figure nu_schedule uses it. ``schedule.nu.shape=steps``
+            does the same, and overrides it.
+        later_from: number of updates before nu becomes ``later_nu``.
     """
 
     width: Annotated[int, Gt(0)]
@@ -60,7 +61,7 @@ def updates(cfg: Config) -> int:
 
 
 def schedule(cfg: Config) -> Schedule:
-    """One nu first and another one later, where the settings of the task say so."""
+    """The schedule of ``later_nu``, or none if that is null."""
     if cfg.later_nu is None:
         return Schedule()
     nu = BetaSchedule(shape="steps", milestones=(cfg.later_from,), values=(cfg.later_nu,))
@@ -100,7 +101,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
 def clipped(gradients: list[Tensor], largest: float) -> list[Tensor]:
     """Gradients of a stack, each (B, ...), with the norm of each member at most ``largest``."""
     norm = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-    factor = (largest / norm).clamp(max=1)  # of a gradient of norm 0: largest / 0 is infinite
+    factor = (largest / norm).clamp(max=1)  # for a norm of 0, largest / 0 is infinite: factor 1
     return [scaled(g, factor) for g in gradients]
 
 

@@ -1,7 +1,7 @@
-"""Begin a task: ``python -m experiments.new NAME`` writes its two files, which run at once.
+"""Begin a task: ``python -m experiments.new NAME`` writes its two files, which can run at once.
 
-They are copies of ``experiments/common/template``: one Python file and one YAML file, and nothing
-is registered anywhere. docs/extend.md says what else a task can have.
+They are copies of ``experiments/common/template``: one Python file and one YAML file. A task needs
+no registration. docs/extend.md says what else it can have.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ NEXT = """
 
 
 def files(name: str, root: Path) -> dict[Path, Path]:
-    """Where each file of the template goes.
+    """The path of the new file for each file of the template.
 
     Raises:
-        ValueError: the name is no name for a module, or is taken; with one line that says so.
+        ValueError: the name cannot be a module's name, or is taken; the message is one line.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ValueError(f"{name}: must be a name of lower-case letters, digits and _")
@@ -44,18 +44,18 @@ def files(name: str, root: Path) -> dict[Path, Path]:
 
 
 def main(root: Path = ROOT) -> int:
-    """Write the files; exit status 2 where the name does not do."""
+    """Write the files and return the exit status, 2 if the name cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.new", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("name", metavar="NAME", help="of the task, and of both files")
+    parser.add_argument("name", metavar="NAME", help="name of the task, and of both files")
     name = parser.parse_args().name
     try:
         targets = files(name, root)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for source, target in targets.items():  # the YAML file, which makes it a task, comes last
+    for source, target in targets.items():  # the YAML file comes last, because it makes the task
         target.write_text(source.read_text().replace("NAME", name))
     written = " and ".join(str(path.relative_to(root)) for path in targets.values())
     print(f"{written} are written; next:\n{NEXT.replace('NAME', name)}", end="")

@@ -1,9 +1,9 @@
 """What a single exploding gradient does to an optimizer's direction (section 2.3).
 
 One coordinate sees the gradient +1 for a long time, then -``task.size`` once, then +1 again. The
-learning rate is 1 and an update counts as positive where it goes against the steady gradient, so
-that it is 1 in the steady state of every optimizer here. The paper says that the single gradient
-does not change LaProp's direction; laprop.bounds.steady_direction says where that is so.
+learning rate is 1, and an update is counted as positive if it goes against the steady gradient, so
+in the steady state it is 1 for every optimizer here. The paper says that the single gradient does
+not change LaProp's direction; laprop.bounds.steady_direction tells for which mu and nu this holds.
 
 A vectorised task in float64; nothing in it is random.
 """
@@ -19,12 +19,12 @@ from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 AXES = ("task.size", "optimizer.mu", "optimizer.nu")
 OPTIMIZERS = ("adam", "laprop")
-OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+OPTIONS: tuple[str, ...] = ()  # the rules have no options here
 SCHEDULED = False
-LOGGED = 40  # points of the curve after the exception, at equal steps of log t
+LOGGED = 40  # number of logged updates after the exception, at equal steps of log t
 
 
 @settings
@@ -32,10 +32,10 @@ class Config:
     """A steady gradient with one exception.
 
     Attributes:
-        size: |gradient| of the exception.
-        before: updates with the gradient +1 before it; many times 1/(1 - nu), because the bias
-            correction weakens an early exception.
-        after: updates with the gradient +1 after it.
+        size: absolute value of the exceptional gradient.
+        before: number of updates with the gradient +1 before the exception; it should be many times
+            1/(1 - nu), because the bias correction weakens an early exception.
+        after: number of updates with the gradient +1 after the exception.
     """
 
     size: Axis[Annotated[float, Gt(0)]]
@@ -46,8 +46,8 @@ class Config:
 def closed_form(name: str, mu: float, nu: float) -> float:
     """The update at an exception of infinite size, derived from the rules.
 
-    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. In Adam
-    nothing else counts in m and n: -(1 - mu) G / root((1 - nu) G^2).
+    LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. Adam's m and n
+    contain little but the exception, so the update is -(1 - mu) G / sqrt((1 - nu) G^2).
     """
     if name == "laprop":
         return bounds.steady_direction(mu, nu)

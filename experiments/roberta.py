@@ -1,6 +1,6 @@
 """RoBERTa on English Wikipedia, pretrained by fairseq (paper 5.4 and C.5, Figures 5b and 10).
 
-fairseq-train runs as a process of its own with :mod:`laprop.fairseq_plugin`, on GPT-2's byte pairs
+fairseq-train runs as a separate process with :mod:`laprop.fairseq_plugin`, on GPT-2's byte pairs
 and with whole words masked. The training loss of every update is recorded. See
 :mod:`experiments.common.fairseq`.
 """
@@ -17,30 +17,32 @@ from experiments.common import data, fairseq
 from experiments.common.config import Settings, settings
 from experiments.common.run import Run
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 OPTIMIZERS, OPTIONS = fairseq.OPTIMIZERS, fairseq.OPTIONS
-SCHEDULED = False  # fairseq has its own: task.warmup and the rest
+SCHEDULED = False  # fairseq schedules lr, by task.warmup and task.decay_until
 
 
 @settings
 class Config:
-    """roberta_base, or smaller.
+    """roberta_base, or a smaller network.
 
     Attributes:
-        megabytes: of the training text, from its start; null: all 150.
-        layers: of the encoder.
-        width: of the embeddings and layers; ``inner`` of the feed-forward layers.
-        heads: of attention; must divide the width.
-        dropout: share of activations; ``attention_dropout`` of attention weights.
+        megabytes: how much of the training text is used, from its start; null: all 150 MB.
+        layers: number of layers of the encoder.
+        width: width of the embeddings and layers.
+        inner: width of the feed-forward layers.
+        heads: number of attention heads; must divide the width.
+        dropout: share of activations that are dropped.
+        attention_dropout: share of attention weights that are dropped.
         tokens_per_sample: whole paragraphs are joined up to this length; longer ones are left out.
         batch_size: samples that go through the network at once.
         update_freq: number of such batches in an update.
-        updates: length of the training.
+        updates: number of updates of the training.
         decay_until: the update at which the learning rate would reach 0.
-        warmup: updates over which the learning rate grows from 0.
-        average_over: last updates whose mean is the final loss.
-        save_every: updates between fairseq's checkpoints.
-        precision: of the network; fp16 needs a GPU.
+        warmup: number of updates over which the learning rate grows from 0.
+        average_over: number of last updates whose mean is the final loss.
+        save_every: number of updates between fairseq's checkpoints.
+        precision: number format of the network; fp16 needs a GPU.
     """
 
     megabytes: Annotated[float, Gt(0)] | None
@@ -65,7 +67,7 @@ class Config:
 
 
 def prepare(cfg: Config, folder: Path) -> None:
-    """Fill ``folder`` with text as numbers of byte pairs and ``bin/`` as fairseq reads it."""
+    """Write the text as numbers of byte pairs to ``folder``, and fairseq's input to ``bin/``."""
     bpe = data.fetch("gpt2_bpe")
     with lzma.open(data.fetch("wikipedia") / "train.txt.xz") as stream:
         text = stream.read(-1 if cfg.megabytes is None else int(cfg.megabytes * 1e6))
@@ -77,7 +79,7 @@ def prepare(cfg: Config, folder: Path) -> None:
         *("--keep-empty", "--workers", 2),
         log=folder / "encode.log",
     )
-    # With all of GPT-2's pairs, also those not in the text, the network has the paper's size.
+    # All of GPT-2's pairs, even those not in the text, so that the network has the paper's size.
     pairs = sorted(json.loads((bpe / "encoder.json").read_text()).values())
     (folder / "dict.txt").write_text("".join(f"{pair} 1\n" for pair in pairs))
     fairseq.tool(
@@ -89,7 +91,7 @@ def prepare(cfg: Config, folder: Path) -> None:
 
 
 def prepared(cfg: Config, run: Settings) -> Path:
-    """The text of these settings, prepared where it is not yet."""
+    """The folder of the prepared text of these settings; it is prepared at the first call."""
     return fairseq.prepared(run, {"megabytes": cfg.megabytes}, lambda folder: prepare(cfg, folder))
 
 

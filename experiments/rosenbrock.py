@@ -1,9 +1,9 @@
-"""The noisy Rosenbrock function (paper 5.1 and C.2; Figures 2 and 8, and where the noise leads).
+"""The noisy Rosenbrock function (paper 5.1 and C.2; Figures 2 and 8, and rosenbrock_bias).
 
-A vectorised task: optimizer.lr, mu, nu, epsilon, task.sigma and seed may be lists, and their whole
-product trains as one tensor program. Members with the same seed see the same noise, scaled by
-their sigma, so that settings are compared on the same randomness, and a member's path does not
-depend on the other members.
+A vectorised task: optimizer.lr, mu, nu, epsilon, task.sigma and seed may be lists, and all their
+combinations train as one tensor program. Members with the same seed see the same noise, scaled by
+their sigma, so that settings are compared on the same randomness. A member's path does not depend
+on the other members.
 """
 
 from typing import Annotated, Literal
@@ -26,7 +26,7 @@ AXES = (
     "optimizer.nu",
     "seed",
 )
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 UPDATES_PER_STEP = 100  # updates in each of run.steps, between which checkpoints are possible
 
 
@@ -36,9 +36,10 @@ class Config:
 
     Attributes:
         sigma: the paper's noise level.
-        noise: how it is read: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the paper
-            says, ``width`` from Uniform(-sigma/2, sigma/2), which gives the paper's thresholds.
-        updates: the longest run; a multiple of 100.
+        noise: the meaning of sigma: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the
+            paper says, ``width`` from Uniform(-sigma/2, sigma/2), which gives the paper's
+            thresholds.
+        updates: largest number of updates; a multiple of 100.
         start: (x, y).
         converged_below: a member has converged at the first update after which its loss without
             noise is below this; the paper does not say whether it has to stay there.
@@ -55,7 +56,7 @@ class Config:
 
 
 def updates(cfg: Config) -> int:
-    """Updates of a run that does not end before."""
+    """Number of updates of a run that does not end early."""
     return cfg.updates
 
 
@@ -113,16 +114,16 @@ def train(cfg: Config, run: Run) -> None:
         run.table("fixed_points", fixed_points(sorted(set(grid["task.sigma"].tolist())), cfg.noise))
 
 
-# Where the noise leads ----------------------------------------------------------------------------
+# The points to which the noise leads --------------------------------------------------------------
 
 
 def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
-    """For each sigma, where the mean gradient vanishes and where the mean sign of it does.
+    """For each sigma, the point of mean gradient 0 and the point where its sign has the mean 0.
 
     With e1, e2 uniform on (-h, h) the expected loss is
-    ``(1 - x)^2 + h^2/3 + 100 ((y - x^2 - h^2/3)^2 + (1 + 4 x^2) h^2/3 + 4 h^4/45)``:
-    its minimum is at ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has
-    zero mean where both components are positive half of the time; found by quadrature.
+    ``(1 - x)^2 + h^2/3 + 100 ((y - x^2 - h^2/3)^2 + (1 + 4 x^2) h^2/3 + 4 h^4/45)``.
+    Its minimum is at ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has
+    the mean 0 where both components are positive half of the time; quadrature finds that point.
 
     Returns:
         columns noise, sigma, point (``mean gradient``, ``mean sign``), x, y, loss (without noise).
@@ -141,10 +142,14 @@ def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
 
 
 def sign_zero(h: float, nodes: int = 2001) -> tuple[float, float]:
-    """The point where both gradient components have a sign of mean zero; h: noise half-width.
+    """The point (x, y) where the signs of both gradient components have the mean 0.
 
-    For a given e1 each component is monotone in e2, so its probability over e2 is exact and only
-    e1 takes quadrature (``nodes`` midpoints).
+    For a given e1 each component is monotone in e2, so the mean over e2 is exact, and only the mean
+    over e1 needs quadrature.
+
+    Args:
+        h: half-width of the noise.
+        nodes: number of midpoints of the quadrature.
     """
     if h == 0:
         return 1.0, 1.0

@@ -1,7 +1,8 @@
-"""What deep_fc and mnist_divergence share: many networks of one shape that train as one stack.
+"""Stacks of networks of one shape, which deep_fc and mnist_divergence train.
 
-Every weight of a stack has a first axis of members, so that all networks train in one tensor
-program. ``carry`` is what such a training carries from update to update, and what it saves.
+The first axis of every weight is that of the members, so that all networks train in one tensor
+program. The dict ``carry`` holds all that such a training keeps from one update to the next, and
+what its checkpoints save.
 """
 
 from collections.abc import Callable
@@ -14,15 +15,16 @@ from experiments.common.run import Run
 
 
 def begin(run: Run, initial: Callable[[torch.Generator], dict[str, Tensor]]) -> dict[str, Any]:
-    """Weights and optimizer states of all members at the start, and no losses yet.
+    """The first ``carry``: weights and optimizer states of all members, and no losses yet.
 
     Args:
         run: its grid has the members; those with the same seed start at the same weights.
-        initial: the weights of one network, drawn from a generator.
+        initial: a function that draws the weights of one network from a generator.
 
     Returns:
-        ``params`` and ``states`` by the weights' names, and for each member ``total``, the sum of
-        its losses since the last record, and ``lowest`` and ``lowest_at``, its lowest record.
+        ``params`` and ``states``, dicts by the weights' names; for each member ``total``, the sum
+        of its losses since the last record, ``lowest``, its lowest record, and ``lowest_at``, the
+        update of that record.
     """
     seeds, stream = run.grid.codes("seed")
     starts = [initial(run.generator("weights", seed)) for seed in seeds]

@@ -1,9 +1,10 @@
 """Neural style transfer (paper 5.2 and C.3; Figures 3 and 9).
 
-The set-up of the PyTorch tutorial "Neural Transfer Using PyTorch" (Jacq, Herring), but from a
-black image and with the style loss averaged over the layers. A vectorised task: optimizer.lr, mu,
-nu, epsilon and seed may be lists; each member is an image of its own before the same network, which
-takes them in chunks. ``optimizer=lbfgs`` is the tutorial's optimizer, as a reference.
+The set-up is that of the PyTorch tutorial "Neural Transfer Using PyTorch" (Jacq, Herring), except
+that it starts from a black image and averages the style loss over the layers. A vectorised task:
+optimizer.lr, mu, nu, epsilon and seed may be lists; each member trains its own image with the same
+network, which takes the images in chunks. ``optimizer=lbfgs`` is the tutorial's optimizer, for
+comparison.
 """
 
 import math
@@ -24,9 +25,9 @@ from experiments.common.config import settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
-# Raise it with every change that moves a number of a finished run by more than rounding: of the
-# network, the losses, the start, an update or its clamp, what is logged or summed up. Settings are
-# part of a run's key by themselves. 2: the style loss is a mean over the layers; 1: it was the sum.
+# Raise this number with every change of the program that changes a number of a finished run by more
+# than rounding. (Settings need no new version, since a run's key contains them.) In version 1 the
+# style loss was the sum over the layers; in version 2 it is the mean.
 VERSION = 2
 
 OPTIMIZERS = (*ALGORITHMS, "lbfgs")  # L-BFGS in addition to the rules
@@ -34,7 +35,7 @@ AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "se
 LAYERS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")  # the style loss takes all five
 CONTENT = LAYERS.index("conv2_2")
 POOLED = (LAYERS.index("conv1_2"), LAYERS.index("conv2_2"))
-ROUND = 20  # evaluations in a step of L-BFGS, one for each of torch's default max_iter
+ROUND = 20  # evaluations in a step of L-BFGS, as many as torch's default max_iter
 CHUNK = {"cpu": 4 * 128**2, "cuda": 16 * 512**2}  # pixels that go through the network at once
 TILE = 128  # height in pixels of a picture in the montage
 
@@ -45,16 +46,18 @@ class Config:
 
     Attributes:
         size: height and width of the images; a multiple of 4.
-        updates: T; for L-BFGS the evaluations of loss and gradient.
-        style_weight: factor of the mean over the five layers (paper C.3; the tutorial has the sum)
-            of the mean squared error of the Gram matrix, which is over channels x height x width.
-        content_weight: factor of the mean squared error of conv2_2.
+        updates: T, the number of updates; for L-BFGS that of evaluations of loss and gradient.
+        style_weight: factor of the style loss, the mean over the five layers (paper C.3; the
+            tutorial has the sum) of the mean squared error of the Gram matrix, which is divided by
+            channels x height x width.
+        content_weight: factor of the content loss, the mean squared error of conv2_2.
         start_noise: seed 0 starts at black, the paper's image; every other seed adds noise uniform
             in [0, start_noise] to it. 1/255 is one grey level, which is invisible.
-        weights: which VGG19; the first that can be fetched: ``torchvision``, the tutorial's;
-            ``caffe``, those of Simonyan and Zisserman brought to the same scale.
-        log_first: the losses of so many first updates (for L-BFGS evaluations) are logged.
-        log_every: later, every so many.
+        weights: weights of VGG19, of which the first that can be fetched are used:
+            ``torchvision``, the tutorial's; ``caffe``, those of Simonyan and Zisserman brought to
+            the same scale.
+        log_first: number of first updates (for L-BFGS evaluations) that are all logged.
+        log_every: number of updates (evaluations) from one logged one to the next after these.
     """
 
     size: Annotated[int, Gt(0), MultipleOf(4)]
@@ -106,7 +109,7 @@ class VGG:
             outputs.append(x)
             if (
                 layer in POOLED
-            ):  # pooled before the ReLU, which gives the same and has a quarter of the work then
+            ):  # pooling before the ReLU gives the same, and the ReLU has a quarter of the work
                 x, places[layer] = max_pool2d(x, 2, return_indices=True)
             x = x.relu()
         return outputs, places
@@ -116,7 +119,7 @@ def torchvision_weights() -> VGG:
     """The weights of the tutorial.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: they cannot be fetched.
     """
     path = data.fetch("vgg19") / "vgg19-dcbb9e9d.pth"
     state = torch.load(path, weights_only=True, mmap=True)
@@ -129,8 +132,9 @@ def torchvision_weights() -> VGG:
     )
 
 
-# Grey levels; a round number that brings the losses near the tutorial's. Its run (L-BFGS from the
-# content image at 512 pixels, 50 evaluations) ends here at style 0.70 and content 5.5; the tutorial
+# The features of the Caffe weights are divided by this number of grey levels, a round number that
+# brings the losses near the tutorial's. The tutorial's run (L-BFGS from the content image at 512
+# pixels, 50 evaluations) ends here at a style loss of 0.70 and a content loss of 5.5; the tutorial
 # documents 4.2 and 4.2.
 CAFFE_UNIT = 100.0
 
@@ -138,13 +142,13 @@ CAFFE_UNIT = 100.0
 def caffe_weights() -> VGG:
     """The weights of Simonyan and Zisserman, made to take RGB in [0, 1].
 
-    They expect blue, green, red from 0 to 255 less the mean colour, so that their features are in
-    the tens and hundreds. At style weight 1e6 the content would then not count, since the
-    style loss is of fourth order in the features and the content loss of second. The input and all
-    biases divided by ``CAFFE_UNIT`` divide all features by it, and change nothing else.
+    They expect blue, green and red from 0 to 255, less the mean colour, so their features are in
+    the tens and hundreds. The content would then be negligible at the style weight 1e6, since the
+    style loss is of fourth order in the features and the content loss of second order. Dividing the
+    input and all biases by ``CAFFE_UNIT`` divides all features by it, and changes nothing else.
 
     Raises:
-        DataError: they cannot be had.
+        DataError: they cannot be fetched.
     """
     path = data.fetch("vgg19_caffe") / "vgg19_conv1_1_to_conv3_1_fp32.npz"
     with np.load(path, allow_pickle=False) as arrays:
@@ -162,10 +166,10 @@ WEIGHTS = {"torchvision": torchvision_weights, "caffe": caffe_weights}
 
 
 def network(wanted: list[str]) -> tuple[str, VGG]:
-    """The first of the wanted weights that can be had, with their name.
+    """The first of the wanted weights that can be fetched, with their name.
 
     Raises:
-        DataError: none can be had.
+        DataError: none can be fetched.
     """
     reasons = []
     for name in wanted:
@@ -180,7 +184,7 @@ def network(wanted: list[str]) -> tuple[str, VGG]:
 
 
 def gram(output: Tensor) -> Tensor:
-    """Gram matrices over the number of values, (B, C, height, width) to (B, C, C)."""
+    """Gram matrices divided by the number of values, (B, C, height, width) to (B, C, C)."""
     features = output.flatten(2)
     return features @ features.mT / features[0].numel()
 
@@ -189,13 +193,13 @@ class Loss:
     """``style_weight`` times the style loss plus ``content_weight`` times the content loss.
 
     The style loss is the mean over the layers of the mean squared error of the Gram matrix (C.3).
-    The gradient is written out: one matrix product a layer for the Gram matrix and one for its
-    gradient, added in place. On a CPU core at 128 pixels autograd takes 1.4 times as long.
+    The gradient is computed by hand, with one matrix product per layer for the Gram matrix and one
+    for its gradient, added in place. On a CPU core at 128 pixels autograd takes 1.4 times as long.
 
     Args:
         vgg: the network.
-        style: (1, 3, size, size), whose Gram matrices are aimed at.
-        content: (1, 3, size, size), whose conv2_2 is aimed at.
+        style: image whose Gram matrices are the target, (1, 3, size, size).
+        content: image whose conv2_2 is the target, (1, 3, size, size).
         style_weight: see :class:`Config`.
         content_weight: see :class:`Config`.
     """
@@ -241,8 +245,8 @@ class Loss:
             if layer - 1 in places:
                 gradient = max_unpool2d(gradient, places[layer - 1], 2)
             if layer:
-                # 0 where below <= 0. One pass over memory; `gradient *= below > 0` makes several,
-                # and the whole loss then takes a tenth longer.
+                # The gradient of the ReLU: 0 where below <= 0. This is one pass over memory. The
+                # several passes of `gradient *= below > 0` make the whole loss a tenth slower.
                 gradient = torch.ops.aten.threshold_backward(gradient, below, 0)
         return style, content, gradient / self.vgg.std
 
@@ -254,7 +258,7 @@ def picture(name: str, size: int) -> Tensor:
     """One of the tutorial's images, which are square, as (1, 3, size, size) in [0, 1].
 
     Raises:
-        DataError: it cannot be had.
+        DataError: it cannot be fetched.
     """
     with Image.open(data.fetch("style_images") / f"{name}.jpg") as file:
         resized = file.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
@@ -262,7 +266,7 @@ def picture(name: str, size: int) -> Tensor:
 
 
 def start(cfg: Config, run: Run) -> Tensor:
-    """Where each member starts, (B, 3, size, size)."""
+    """The first image of each member, (B, 3, size, size)."""
     seeds, stream = run.grid.codes("seed")
     shape = (3, cfg.size, cfg.size)
     images = [
@@ -276,13 +280,14 @@ def start(cfg: Config, run: Run) -> Tensor:
 
 
 def save_pictures(images: Tensor, run: Run) -> None:
-    """Each member's picture as ``pictures/<number>.png``, and ``montage.jpg``.
+    """Write each member's picture as ``pictures/<number>.png``, and ``montage.jpg``.
 
-    The montage has those of the first seed, small: nu from left to right, the other axes downward.
+    The montage shows the pictures of the first seed at a reduced size, with nu from left to right
+    and the other axes downward.
 
     Args:
         images: (B, 3, size, size) in [0, 1].
-        run: whose folder takes them.
+        run: the run whose folder they are written to.
     """
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
@@ -317,7 +322,7 @@ def train(cfg: Config, run: Run) -> None:
     style, content = (picture(n, cfg.size).to(run.device) for n in ("picasso", "dancing"))
     objective = Loss(vgg.to(run.device), style, content, cfg.style_weight, cfg.content_weight)
     minimise = by_lbfgs if run.config.optimizer.name == "lbfgs" else by_updates
-    # By default a GPU rounds the factors in a convolution to 10 bits.
+    # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32).
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
         images, total, last = minimise(cfg, run, objective)
     run.summary(regret=total / cfg.updates, final_loss=last, weights=weights)
@@ -334,7 +339,7 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
 
     Returns:
         images (B, 3, size, size), float64 sum of the T losses (B,), last loss (B,). The loss of an
-        update is that of the image before it.
+        update is that of the image before the update.
     """
     algorithm = run.algorithm
     chunk = max(1, CHUNK[run.device.type] // cfg.size**2)
@@ -363,11 +368,11 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
 def by_lbfgs(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Tensor]:
     """T evaluations of loss and gradient by L-BFGS, one search per member, as the tutorial does it.
 
-    L-BFGS is torch's, with all defaults but lr. It keeps 100 pairs of vectors: at 512 pixels 630 MB
-    for each member, in memory and in each checkpoint.
+    It is torch's L-BFGS, with all defaults but lr. It keeps 100 pairs of vectors: at 512 pixels
+    630 MB for each member, in memory and in each checkpoint.
 
     Returns:
-        as :func:`by_updates`, over evaluations instead of updates.
+        the same as :func:`by_updates`, with evaluations in the place of updates.
     """
     images = start(cfg, run).contiguous()  # L-BFGS reads image and gradient as one vector
     rates = run.grid["optimizer.lr"].tolist()
@@ -393,13 +398,13 @@ def by_lbfgs(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Te
 
 
 def evaluations(optimizer: LBFGS, objective: Loss, count: int) -> tuple[Tensor, Tensor]:
-    """One step of L-BFGS, whose image is clamped to [0, 1] before each evaluation.
+    """Make one step of L-BFGS; the image is clamped to [0, 1] before each evaluation.
 
     Args:
-        optimizer: of one image, (1, 3, size, size).
+        optimizer: the optimizer of one image, (1, 3, size, size).
         objective: gives loss and gradient.
-        count: evaluations to make. Where L-BFGS makes fewer, since one of torch's tolerances is
-            met, the last one stands for the others.
+        count: number of evaluations. If L-BFGS makes fewer because one of torch's tolerances is
+            met, the last evaluation stands for the missing ones.
 
     Returns:
         loss (count,), content loss (count,).

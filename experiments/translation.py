@@ -1,6 +1,6 @@
 """IWSLT14 German to English with a transformer, trained by fairseq (paper 5.4, Figure 5a).
 
-fairseq-train runs as a process of its own with :mod:`laprop.fairseq_plugin`. The training loss of
+fairseq-train runs as a separate process with :mod:`laprop.fairseq_plugin`. The training loss of
 every update is recorded, and the test set is translated at the end. See
 :mod:`experiments.common.fairseq`.
 """
@@ -23,37 +23,39 @@ from experiments.common import data, fairseq
 from experiments.common.config import ConfigError, Settings, settings
 from experiments.common.run import Run
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 OPTIMIZERS, OPTIONS = fairseq.OPTIMIZERS, fairseq.OPTIONS
-SCHEDULED = False  # fairseq has its own: task.warmup and the rest
+SCHEDULED = False  # fairseq schedules lr, by task.warmup and task.decay_until
 LANGUAGES = ("de", "en")
 TEST = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
-PAIRS = {"train": 160_239, "valid": 7_283, "test": 6_750}  # of fairseq's recipe
+PAIRS = {"train": 160_239, "valid": 7_283, "test": 6_750}  # sentence pairs of fairseq's recipe
 Pair = tuple[str, str]
 
 
 @settings
 class Config:
-    """transformer_iwslt_de_en, input and output embeddings of the decoder shared.
+    """transformer_iwslt_de_en, with input and output embeddings of the decoder shared.
 
     Attributes:
-        archive: the official ``de-en.tgz``, by hand, which gives all 160,239 training pairs; null:
-            the 34,907 of them that the data folder has.
+        archive: path of the official ``de-en.tgz``, which has to be downloaded by hand and gives
+            all 160,239 training pairs; null: the 34,907 of them that the data folder has.
         pairs: number of training pairs, from the first on; null: all of them.
-        merges: of the joint byte pair encoding.
-        layers: of the encoder and of the decoder.
-        width: of the embeddings and layers; ``inner`` of the feed-forward layers.
-        heads: of attention; must divide the width.
-        dropout: share of activations.
+        merges: number of merges of the joint byte pair encoding.
+        layers: number of layers of the encoder, and of the decoder.
+        width: width of the embeddings and layers.
+        inner: width of the feed-forward layers.
+        heads: number of attention heads; must divide the width.
+        dropout: share of activations that are dropped.
         label_smoothing: share of the target that is spread evenly over all words.
         max_tokens: largest number of tokens in a batch, with padding.
-        updates: length of the training.
+        updates: number of updates of the training.
         decay_until: the update at which the learning rate would reach 0.
-        warmup: updates over which the learning rate grows from 0.
-        average_over: last updates whose mean is the final loss.
-        save_every: updates between fairseq's checkpoints.
-        test_pairs: sentences of the test set to translate, from the first; 0: none, no BLEU.
-        beam: width of the search.
+        warmup: number of updates over which the learning rate grows from 0.
+        average_over: number of last updates whose mean is the final loss.
+        save_every: number of updates between fairseq's checkpoints.
+        test_pairs: number of sentences of the test set to translate, from the first on; 0: none,
+            and no BLEU.
+        beam: width of the beam search.
     """
 
     archive: str | None
@@ -82,9 +84,9 @@ class Config:
 
 
 def clean(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    """Keep pairs of 1 to 175 tokens on each side.
+    """Yield the pairs with 1 to 175 tokens on each side.
 
-    The longer side may have at most 1.5 times as many as the shorter one.
+    The longer side may have at most 1.5 times as many tokens as the shorter one.
     """
     for pair in pairs:
         short, long = sorted(len(side.split()) for side in pair)
@@ -93,7 +95,7 @@ def clean(pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 
 def mirrored() -> dict[str, list[Pair]]:
-    """The part of the set that the data folder has: tokenised, in lower case, and split already."""
+    """The part of the data set in the data folder: already tokenised, in lower case, and split."""
     folder = data.fetch("iwslt14")
 
     def lines(name: str) -> list[str]:
@@ -111,8 +113,8 @@ def mirrored() -> dict[str, list[Pair]]:
 def official(archive: Path) -> dict[str, list[Pair]]:
     """The whole set from ``de-en.tgz``, as fairseq's prepare-iwslt14.sh makes it.
 
-    Only punctuation is left as it is, as in the data folder's training text; the script writes
-    ``&apos;`` and the like.
+    There is one difference: the script writes ``&apos;`` and the like, but here punctuation is not
+    escaped, as in the data folder's training text.
 
     Raises:
         ConfigError: the file is missing, or it is not the official one.
@@ -159,7 +161,7 @@ def official(archive: Path) -> dict[str, list[Pair]]:
 
 
 def prepare(cfg: Config, folder: Path) -> None:
-    """Fill ``folder`` with text in byte pairs and ``bin/`` as fairseq reads it."""
+    """Write the text in byte pairs to ``folder``, and fairseq's input to ``bin/``."""
     from subword_nmt.apply_bpe import BPE
     from subword_nmt.learn_bpe import learn_bpe
 
@@ -168,7 +170,7 @@ def prepare(cfg: Config, folder: Path) -> None:
     splits["test"] = splits["test"][: cfg.test_pairs or 1]  # fairseq refuses an empty split
     both = [side for language in (0, 1) for side in (pair[language] for pair in splits["train"])]
     with (folder / "code").open("w+") as codes:
-        with contextlib.redirect_stderr(io.StringIO()):  # it always draws a progress bar
+        with contextlib.redirect_stderr(io.StringIO()):  # learn_bpe always draws a progress bar
             learn_bpe(both, codes, cfg.merges)
         codes.seek(0)
         bpe = BPE(codes)
@@ -188,12 +190,12 @@ def prepare(cfg: Config, folder: Path) -> None:
 def unigram_loss(text: Path, smoothing: float) -> float:
     """Loss in bits of a decoder that knows only how frequent each token is.
 
-    That is the entropy of the training targets after label smoothing, as fairseq does it: a share
-    of each target goes to all other tokens alike.
+    That is the entropy of the training targets after label smoothing. In fairseq's label smoothing
+    a share of each target is spread evenly over all other tokens.
 
     Args:
         text: the folder that :func:`prepare` filled.
-        smoothing: the share.
+        smoothing: this share.
     """
     lines = (text / "bin" / "dict.en.txt").read_text().splitlines()
     counts = [int(line.split()[-1]) for line in lines]
@@ -209,9 +211,13 @@ def unigram_loss(text: Path, smoothing: float) -> float:
 
 
 def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
-    """Translate the test set with the last weights; pairs of hypothesis and reference, tokenised.
+    """Translate the test set with the last weights.
 
-    What fairseq-generate prints is kept as ``generate.txt``; where that is whole, it is read.
+    The output of fairseq-generate is kept as ``generate.txt``. If that file exists, it is complete;
+    it is then read, and nothing is translated.
+
+    Returns:
+        pairs of hypothesis and reference, tokenised.
     """
     printed = run.folder / "generate.txt"
     if not printed.exists():
@@ -222,8 +228,8 @@ def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
             *("--gen-subset", "test", "--beam", cfg.beam, "--remove-bpe"),
             *("--max-len-a", 1.2, "--max-len-b", 10, "--max-tokens", cfg.max_tokens),
             *("--user-dir", fairseq.PLUGIN, "--seed", 1),
-            # By default fairseq leaves out a last batch whose size is no multiple of 8. These are
-            # the longest sentences, or all of a small set; fairseq then divides by zero.
+            # By default fairseq leaves out a last batch whose size is not a multiple of 8. It holds
+            # the longest sentences, or all of a small set, where fairseq then divides by zero.
             *("--required-batch-size-multiple", 1),
             log=partial,
             device=run.device,

@@ -1,15 +1,17 @@
 """How large one update can get (Propositions 1 and 2, section 4 and appendix A).
 
-Adversarial gradient sequences for Adam and LaProp, all (mu, nu) as one tensor program in float64.
-``task.sequence`` chooses them:
+Adam and LaProp get adversarial gradient sequences, for all (mu, nu) as one tensor program in
+float64. ``task.sequence`` chooses the sequence:
 
-- ``laprop_worst``: a long quiet, then each gradient much larger than the one before. Then every
-  normalised gradient is near its own bound 1/sqrt(1 - nu). Float64 has room for some 300 decades;
-  each member spends them at the rate that serves it best, see :func:`burst_ratio`.
-- ``adam_worst``: g_t in proportion to (nu/mu)^t, where Cauchy-Schwarz is an equality for Adam's
-  m and n at every step. For mu >= sqrt(nu) its updates grow without bound.
-- ``searched``: gradient ascent on the last update over all sequences of ``task.searched_length``
-  gradients, from random ones, knowing nothing of the above. It alone depends on the seed.
+- ``laprop_worst``: very small gradients for a long time, then each gradient much larger than the
+  one before, so that every normalised gradient is near its own bound 1/sqrt(1 - nu). Squares of
+  gradients that span 300 decades are normal float64 numbers; the growth per step is the one that
+  drives LaProp furthest within them, see :func:`burst_ratio`.
+- ``adam_worst``: g_t in proportion to (nu/mu)^t, for which Cauchy-Schwarz is an equality for Adam's
+  m and n at every step. For mu >= sqrt(nu) Adam's updates then grow without bound.
+- ``searched``: the result of gradient ascent on the last update over all sequences of
+  ``task.searched_length`` gradients, from a random start and without use of the constructions
+  above. Only this sequence depends on the seed.
 
 The learning rate is 1, so that an update has the unit of the bounds.
 """
@@ -25,15 +27,15 @@ from experiments.common.run import Run
 from laprop import bounds
 from laprop.functional import ALGORITHMS, Algorithm
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 AXES = ("optimizer.mu", "optimizer.nu", "seed")
 OPTIMIZERS = ("adam", "laprop")
-OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+OPTIONS: tuple[str, ...] = ()  # the rules have no options here
 SCHEDULED = False
 DECADES = 300  # decades that gradients may span, so that their squares are normal float64 numbers
-STEEPEST = (
-    6.0  # largest rise in decades from one gradient to the next; more changes nothing in float64
-)
+# The largest rise, in decades from one gradient to the next. In float64 a steeper rise gives the
+# same updates.
+STEEPEST = 6.0
 LOGGED = 60  # points of the curve over a sequence, at equal steps of log t
 
 
@@ -42,10 +44,10 @@ class Config:
     """An adversary of Adam and LaProp.
 
     Attributes:
-        sequence: the adversary, see the module.
+        sequence: which sequence, see the module.
         length: number of gradients in a constructed sequence.
         searched_length: number of gradients in a searched one.
-        iterations: steps of the search.
+        iterations: number of steps of the search.
     """
 
     sequence: Literal["laprop_worst", "adam_worst", "searched"]
@@ -108,8 +110,8 @@ def feed(
 def exponent(slope: Tensor, step: int, length: int) -> Tensor:
     """log10 of gradient number ``step`` (from 0), for slopes in decades per step; shape as slope.
 
-    A rising sequence waits at 1e-150 and rises at the end, when the bias corrections are over; a
-    falling one falls from 1e150 at once and then stays. Both use at most :data:`DECADES`.
+    A rising sequence stays at 1e-150 and rises at the end, when the bias corrections are near 1. A
+    falling one falls from 1e150 at once and then stays constant. Both span at most :data:`DECADES`.
     """
     room = torch.floor(DECADES / slope.abs()).clamp(max=length - 1)  # steps that the slope lasts
     rising = (step - (length - 1) + room).clamp(min=0) * slope - DECADES / 2
@@ -118,10 +120,10 @@ def exponent(slope: Tensor, step: int, length: int) -> Tensor:
 
 
 def burst_ratio(mu: Tensor, nu: Tensor) -> Tensor:
-    """Decades per step at which a burst drives LaProp furthest, shape (B,).
+    """The growth of gradients, in decades per step, that drives LaProp furthest, shape (B,).
 
-    At r per step it lasts k = DECADES / log10(r) steps; then m is near
-    (1 - mu^k) sqrt((1 - nu/r^2) / (1 - nu)) + mu^k. The best of 400 slopes is taken.
+    Growth by the factor r per step lasts k = DECADES / log10(r) steps. Then m is near
+    (1 - mu^k) sqrt((1 - nu/r^2) / (1 - nu)) + mu^k. The best of 400 growth rates is taken.
     """
     slopes = torch.logspace(-2, 1, 400, dtype=mu.dtype, device=mu.device).clamp(max=STEEPEST)
     rest = mu[:, None] ** torch.floor(DECADES / slopes)
@@ -134,9 +136,10 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """The largest last update that gradient ascent over sequences finds, with its step.
 
-    A gradient is tanh(b) exp(a), with a and b free: its size may take any scale and its sign may
-    turn. The ascent itself is Adam's, on the logarithm of the update; sequences are kept within
-    +-:data:`DECADES`/2 decades. At nu = 0 LaProp's update has no slope: the start is all there is.
+    A gradient is tanh(b) exp(a) with free a and b, so that its size can have any scale and its sign
+    can change. Adam makes the ascent, on the logarithm of the update; gradients are kept within
+    +-:data:`DECADES`/2 decades. At nu = 0 the slope of LaProp's update is 0, so the search stays at
+    its start.
     """
     seeds, stream = run.grid.codes("seed")
     shape = (2, cfg.searched_length)

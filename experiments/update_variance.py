@@ -1,10 +1,10 @@
 """Variance of one update on random gradients, as nu goes to 0 (section 3.1, equation 8).
 
 Gradients are independent standard normal numbers. Adam divides a momentum over many gradients by
-the size of few: at nu = 0 by that of the last one alone, which is near 0 now and then, so that the
-variance is infinite for every mu above 0. LaProp divides each gradient by its own size first, and
-its variance stays bounded. Measured over coordinates and updates beside the exact value, see
-:func:`exact`. The learning rate is 1.
+the size of a few. At nu = 0 it divides by the size of the last gradient alone, which is sometimes
+near 0, so the variance is infinite for every mu above 0. LaProp first divides each gradient by its
+own size, and its variance stays bounded. The variance is measured over coordinates and updates, and
+recorded beside its exact value, see :func:`exact`. The learning rate is 1.
 
 A vectorised task in float64. Members with the same seed see the same gradients.
 """
@@ -20,10 +20,10 @@ from experiments.common.config import settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS
 
-VERSION = 1  # raised when the same settings give other numbers
+VERSION = 1  # raise it when the same settings give other numbers
 AXES = ("optimizer.mu", "optimizer.nu", "seed")
 OPTIMIZERS = ("adam", "laprop")
-OPTIONS: tuple[str, ...] = ()  # the rules as they stand
+OPTIONS: tuple[str, ...] = ()  # the rules have no options here
 SCHEDULED = False
 UPDATES_PER_STEP = 100  # updates in each of run.steps, between which checkpoints are possible
 
@@ -33,9 +33,9 @@ class Config:
     """Updates on random gradients.
 
     Attributes:
-        coordinates: independent coordinates of a member.
-        settling: hundreds of updates before the first that counts, until m and n are steady.
-        counted: hundreds of updates that count.
+        coordinates: number of independent coordinates of a member.
+        settling: hundreds of updates that are not measured, until m and n are steady.
+        counted: hundreds of updates that are measured.
     """
 
     coordinates: Annotated[int, Gt(0)]
@@ -62,7 +62,8 @@ def exact(name: str, mu: float, nu: float) -> float:
     Args:
         name: adam or laprop.
         mu: decay of the momentum, in [0, 1).
-        nu: decay of the second moment: 0, or 1e-8 to 0.99, what the nodes below resolve.
+        nu: decay of the second moment: 0, or from 1e-8 to 0.99, the range that the nodes of the
+            quadrature resolve.
 
     Returns:
         the variance, in squared learning rates; infinity for Adam at nu = 0 and mu > 0.

@@ -1,7 +1,7 @@
 """The arithmetic of a step of :class:`laprop.LaProp`, for one tensor and for lists of tensors.
 
-The scalars of the rule are computed once, by :func:`_scalars`. The tensors are computed twice, for
-one tensor and for lists of tensors, as everywhere in torch.optim. The kernels in
+The scalars of the rule have one implementation, :func:`_scalars`. The tensors have two, one for a
+single tensor and one for lists of tensors (foreach), as everywhere in torch.optim. The kernels in
 :mod:`laprop.kernels` are a third implementation, which makes one pass over memory.
 
 A *row* is what a step needs of one parameter: a dict with ``param``, ``grad`` and the tensors of
@@ -30,7 +30,7 @@ Scalar = float | Tensor
 
 
 class _Common(NamedTuple):
-    """What the parameters of a group have in common in a step; numbers are in float64."""
+    """What all parameters of a group share in a step; numbers are in float64."""
 
     group: dict[str, Any]
     lr: Scalar
@@ -38,7 +38,7 @@ class _Common(NamedTuple):
     nu: Scalar
     scale: Scalar
     decay: Scalar
-    as_tensors: bool  # the scalars of the state are not read, but computed with as tensors
+    as_tensors: bool  # compute with the state's scalars as tensors, without reading their values
 
 
 class _Own(NamedTuple):
@@ -47,19 +47,20 @@ class _Own(NamedTuple):
     warm: bool | Tensor  # whether centering has begun
     keep: Scalar  # exp_avg = keep * exp_avg + gain * u
     gain: Scalar
-    correction: Scalar  # of the bias of n, or by default of its root
+    correction: Scalar  # 1 / sqrt(c_n), or 1 / c_n with eps_in_sqrt
 
 
 def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
     """Make one step of the parameters of a group, in place.
 
     Args:
-        rows: What belongs to each parameter, with a complete state. The dicts are used up.
+        rows: The tensors of each parameter, with a complete state. The dicts are changed, so they
+            cannot be used again.
         group: The options of the group.
 
     Raises:
-        RuntimeError: ``capturable`` on a device that captures no graphs, or ``foreach`` with
-            ``differentiable``.
+        RuntimeError: ``capturable`` is set on a device that cannot capture graphs, or ``foreach``
+            is combined with ``differentiable``.
     """
     if not rows:
         return
@@ -74,7 +75,8 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
                 "If capturable=True, params and state_steps must be on supported devices: "
                 f"{', '.join(devices)}"
             )
-    # The kernels come before this; where they cannot be used, foreach is what comes closest.
+    # With fused=True only parameters that no kernel takes come here. foreach is then the nearest
+    # implementation to what was asked for.
     foreach = group["foreach"] or bool(group["fused"])
     if group["foreach"] is None and group["fused"] is None:
         _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
@@ -83,7 +85,8 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
         raise RuntimeError("`foreach` does not support `differentiable`")
 
     if tensor_options and not group["capturable"] and not compiling:
-        # The scalars of the state are on the CPU; only a tensor on a device has to be waited for.
+        # The scalars of the state are on the CPU, so lr, mu and nu have to be there too. Copying
+        # them waits only for a tensor that is on a device.
         lr, mu, nu = (x.cpu() if isinstance(x, Tensor) else x for x in (lr, mu, nu))
     device = rows[0]["step"].device
     lr, mu, nu = (_exact(x, device) for x in (lr, mu, nu))
@@ -121,9 +124,10 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
 
 
 def _exact(x: Scalar, device: torch.device) -> Scalar:
-    """Return a hyper-parameter in float64: a 0-dimensional tensor if it is one, or in a graph.
+    """Return a hyper-parameter in float64: a float, or a 0-dimensional tensor if it is a tensor.
 
-    In a graph, since torch.compile bakes a float that changes into foreach calls as a constant.
+    While torch.compile traces, a float becomes a tensor too, because torch.compile would write a
+    float that changes into foreach calls as a constant.
     """
     if isinstance(x, Tensor):
         return (x if x.dim() == 0 else x.squeeze()).to(torch.float64)
@@ -140,7 +144,10 @@ def _quotient(a: Scalar, b: Scalar) -> Scalar:
 
 
 def _moves(lr: Scalar, group: dict[str, Any]) -> tuple[Scalar, Scalar]:
-    """Return scale and decay in ``param = (param - scale * exp_avg) * decay``; 0, 1 for lr = 0."""
+    """Return scale and decay in ``param = (param - scale * exp_avg) * decay``.
+
+    For lr = 0 they are 0 and 1, so that the step leaves the parameter as it is.
+    """
     by_lr = group["lr_weighted_correction"] or not group["lr_in_momentum"]
     weight_decay = group["weight_decay"]
     if isinstance(lr, Tensor):
@@ -165,8 +172,9 @@ def _scalars(row: Row, common: _Common) -> _Own:
 
     step += 1
     old_weight, old_sq_weight = read(weight), read(sq_weight)
-    # exp_avg is the average of u weighted by mu^(t-s) lr_s, or by mu^(t-s) alone, and weight is the
-    # sum of the weights. An lr of 0 has weight 0. The quotients do not depend on the scale of lr.
+    # By default exp_avg is the average of u_s with the weights mu^(t-s) lr_s, so a step with lr = 0
+    # does not count. The other options weight by mu^(t-s) alone. exp_avg_weight is the sum of the
+    # weights, times 1 - mu. keep and gain do not depend on the scale of lr.
     inside = group["lr_in_momentum"]
     new_weight = mu * old_weight + (1 - mu) * (
         lr if inside and group["lr_weighted_correction"] else 1.0
@@ -189,7 +197,10 @@ def _scalars(row: Row, common: _Common) -> _Own:
 
 
 def _clip_factor(grad: Tensor, param: Tensor, agc: float) -> Tensor:
-    """Return what bounds the gradient's norm by agc times the parameter's, a float64 scalar."""
+    """Return the factor that bounds the gradient's norm by agc times the parameter's norm.
+
+    The factor is a float64 scalar, at most 1. The parameter's norm counts as at least 1e-3.
+    """
     norm: Tensor = torch.linalg.vector_norm(grad, dtype=torch.float64)
     size: Tensor = torch.linalg.vector_norm(param.detach(), dtype=torch.float64)
     return (agc * size.clamp(min=1e-3) / norm).clamp(max=1.0)
@@ -203,13 +214,16 @@ def _moved(update: Tensor, scale: Scalar) -> Tensor:
 
 
 def _caution(exp_avg: Tensor, grad: Tensor) -> Tensor:
-    """Return 0 where momentum and gradient differ in sign, and elsewhere one over their share."""
+    """Return a mask: 0 where momentum and gradient do not agree in sign, else 1 / share.
+
+    The share is that of the elements that agree, and counts as at least 1e-3.
+    """
     agrees = (exp_avg.sign() * grad.sign()).clamp(min=0)
     return agrees * (1 / agrees.mean(dtype=torch.float64).clamp(min=1e-3))
 
 
 def _root_floor(dtype: torch.dtype) -> float:
-    """Below this g**2 is denormal: the least value that the denominator may take."""
+    """Return the least value that the denominator may take: for smaller |g|, g**2 is denormal."""
     return float(torch.finfo(dtype).tiny ** 0.5)
 
 
@@ -224,7 +238,7 @@ def _single_step(row: Row, common: _Common) -> None:
     warm = own.warm
 
     def old(tensor: Tensor) -> Tensor:
-        # Autograd must find what it saved as it was, although the state is changed in place.
+        # Autograd needs the tensors that it saved unchanged, and the state is changed in place.
         return tensor.clone() if group["differentiable"] else tensor
 
     grad = -row["grad"] if group["maximize"] else row["grad"]
@@ -243,7 +257,7 @@ def _single_step(row: Row, common: _Common) -> None:
         else:
             mean.mul_(nu).add_(grad, alpha=1 - nu)
         if warm is not False:
-            # n >= mean^2 is exact, but does not survive rounding.
+            # n >= mean^2 holds in exact arithmetic, but rounding can break it.
             variance = (second - old(mean).square()).clamp_(min=0)
             second = torch.where(warm, variance, second) if warm is not True else variance
     if group["amsgrad"] and warm is not False:
@@ -281,7 +295,7 @@ def _single_step(row: Row, common: _Common) -> None:
 
 
 def _differentiable_root(x: Tensor) -> Tensor:
-    """Return the root, with 0 as its derivative at 0, where that of torch.sqrt is infinite."""
+    """Return the root with the derivative 0 at 0, where torch.sqrt has an infinite derivative."""
     return torch.where(x == 0, 0.0, torch.where(x == 0, 1.0, x).sqrt())
 
 
@@ -289,7 +303,8 @@ def _differentiable_root(x: Tensor) -> Tensor:
 
 
 def _foreach_step(rows: list[Row], common: _Common) -> None:
-    # Lists of tensors of one device and dtype each; scalars stay out of this, as theirs differ.
+    # foreach takes lists of tensors of one device and dtype. The parameter decides the list; the
+    # scalars have another dtype, and may be on another device.
     params = cast(list[Tensor | None], [row["param"] for row in rows])
     alike = Optimizer._group_tensors_by_device_and_dtype([params], with_indices=True)
     for _, indices in alike.values():
@@ -313,7 +328,8 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
         return x
 
     def shared(x: Scalar) -> Any:
-        # A list, as foreach of a list and one tensor reads its value, which breaks a graph.
+        # A list of equal entries, because foreach with one tensor in its place reads that tensor's
+        # value, which breaks a graph.
         return [local(x)] * len(rows) if isinstance(x, Tensor) else x
 
     if group["maximize"]:
@@ -340,7 +356,8 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
     else:
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, nu_complement)
 
-    # The second moments that divide; what is replaced below is replaced in this list only.
+    # The second moments of the denominator. centered and amsgrad replace entries of this list, and
+    # exp_avg_sqs, which is the state, stays as it is.
     seconds = list(exp_avg_sqs)
     if group["centered"]:
         means = column("exp_avg_grad")
@@ -395,7 +412,7 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
 
 
 def _where(conditions: list[Any], a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
-    """Choose between tensors one by one; no operation where the conditions are on the host."""
+    """Return a[i] or b[i] for each condition i; a bool costs no operation on the tensors."""
     return [
         torch.where(c, x, y) if isinstance(c, Tensor) else (x if c else y)
         for c, x, y in zip(conditions, a, b, strict=True)
@@ -406,27 +423,32 @@ def _where(conditions: list[Any], a: list[Tensor], b: list[Tensor]) -> list[Tens
 
 
 def stochastic_rounding(source: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round float32 to one of its two neighbours in a 16-bit dtype, right in the mean.
+    """Return float32 numbers rounded at random, without bias, to a neighbour in a 16-bit dtype.
 
-    A number of that dtype, inf and NaN stay what they are.
+    Numbers that the dtype holds exactly, inf and NaN keep their value.
+
+    Args:
+        source: float32, of any shape.
+        dtype: torch.bfloat16 or torch.float16.
     """
     dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the float32 mantissa
     noise = torch.randint_like(source, 1 << dropped, dtype=torch.int32)
-    # As integers, floats of a sign are ordered by magnitude: add noise below the cut, then cut.
+    # Floats of one sign, read as integers, are ordered by magnitude. Random bits are added below
+    # the cut and may carry into the bits that are kept; then the lower bits are cut off.
     rounded = ((source.view(torch.int32) + noise) & -(1 << dropped)).view(torch.float32)
     if dtype == torch.float16:
-        # Below 2**-14 float16 has a fixed spacing, 2**-24, which cuts further up.
+        # Below 2**-14 float16 has the fixed spacing 2**-24, so more bits have to be cut off.
         fixed = torch.floor(source * 2.0**24 + noise * 2.0**-dropped) * 2.0**-24
         rounded = torch.where(source.abs() < 2.0**-14, fixed, rounded)
     return torch.where(source.isfinite(), rounded, source).to(dtype)
 
 
 def _widen(row: Row, group: dict[str, Any]) -> list[tuple[Tensor, Tensor, bool]]:
-    """Put float32 in the place of what has 16 bits in a row.
+    """Replace the 16-bit tensors of a row by float32 tensors.
 
     Returns:
-        Each tensor that was replaced, what replaced it, and whether to round at random when that
-        is written back.
+        For each replaced tensor: the tensor, its float32 replacement, and whether the result is
+        rounded at random when it is written back.
     """
     narrow = []
     param = row["param"]
@@ -435,7 +457,8 @@ def _widen(row: Row, group: dict[str, Any]) -> list[tuple[Tensor, Tensor, bool]]
         if wide is None:
             wide = param.to(torch.float32)
         else:
-            # A weight that is not the rounded copy was changed from outside: that one counts.
+            # A weight that differs from its rounded master copy was changed from outside, so the
+            # master copy takes its value.
             wide.copy_(torch.where(wide.to(param.dtype) == param, wide, param.to(wide.dtype)))
         narrow.append((param, wide, group["low_precision"] == "stochastic"))
         row["param"] = wide

@@ -9,11 +9,11 @@ The two propositions bound one update; the theorem bounds the regret
     R(T) = Σ_t f_t(θ_t) - min_θ Σ_t f_t(θ)
 
 of an online convex problem on a box whose sides are at most `diameter` (D), run with the learning
-rate λ/√t, the momentum μ_t = μ ζ^(t-1) and clipping to the box after each step. Each comes in the
-two forms that such theorems have: along a run, from sums over its second moment, and uniform,
-from the size G of the largest gradient alone.
+rate λ/√t, the momentum μ_t = μ ζ^(t-1) and clipping to the box after each step. Each bound on the
+regret has two forms: one along a run, from sums over its second moments, and a uniform one, from
+the largest gradient G alone.
 
-The statement of Theorem 1 here is derived here from Algorithm 1, not transcribed. Write
+Theorem 1 is not transcribed from the paper but derived here from Algorithm 1. Write
 ``s_t = g_t/√n̂_t``. As ``m̂_t = μ̃_t m̂_{t-1} + (1-μ̃_t) s_t`` with μ̃_t ≤ μ_t and μ̃_1 = 0,
 
     s_t = m̂_t + μ̃_t (s_t - m̂_{t-1}),
@@ -74,17 +74,17 @@ def _step(**values: float) -> None:
 
 
 def _gamma(mu: float, nu: float) -> float:
-    """γ = μ/√ν, with 0/0 = 0: no momentum needs no memory in the second moment."""
+    """Return γ = μ/√ν; 0/0 counts as 0, since without momentum the bounds hold for every ν."""
     return 0.0 if mu == 0.0 else math.inf if nu == 0.0 else mu / math.sqrt(nu)
 
 
 def _ema_weight(beta: float, t: float) -> float:
-    """1 - β^t without cancellation: the bias correction of an average over t steps."""
+    """Return 1 - β^t, the bias correction of an average over t steps, without cancellation."""
     return 1.0 if beta == 0.0 else -math.expm1(t * math.log(beta))
 
 
 def _geometric_sum(ratio: float, terms: float) -> float:
-    """1 + r + ... + r^(terms-1), for ratio and terms up to infinity."""
+    """Return 1 + r + ... + r^(terms-1); the ratio r and terms may be infinite."""
     if terms == 1.0 or ratio == 0.0:
         return 1.0
     if ratio == 1.0 or math.isinf(ratio):
@@ -96,8 +96,8 @@ def _geometric_sum(ratio: float, terms: float) -> float:
 def proposition1(nu: float) -> float:
     """Bound on LaProp's update: |m_t/c_m| ≤ 1/√(1-ν) (Proposition 1, section 4).
 
-    It holds for every gradient sequence, step and μ, because n_t holds at least (1-ν) g_t². It is
-    the supremum over all of them, see :func:`proposition1_supremum`.
+    It holds for every gradient sequence, step and μ, because n_t ≥ (1-ν) g_t². No smaller bound
+    holds for all of them, see :func:`proposition1_supremum`.
 
     Args:
         nu: decay of the second moment, in [0, 1).
@@ -115,10 +115,11 @@ def proposition1(nu: float) -> float:
 def proposition1_supremum(mu: float, nu: float, t: int) -> float:
     """Largest |m_t/c_m| that LaProp can reach at step `t` (derived here).
 
-    It is approached when each gradient is much larger than the one before, g_j = r^j with r → ∞:
-    then n_j → (1-ν) g_j², each normalised gradient tends to its own bound √((1-ν^j)/(1-ν)), and
-    the update to their average with the weights (1-μ) μ^(t-j) / (1-μ^t). With t → ∞ it tends to
-    Proposition 1, which therefore cannot be improved.
+    The update approaches it when each gradient is much larger than the one before, g_j = r^j with
+    r → ∞. Then n_j → (1-ν) g_j², each normalised gradient tends to its own bound
+    √((1-ν^j)/(1-ν)), and the update tends to the average of these bounds with the weights
+    (1-μ) μ^(t-j) / (1-μ^t). As t → ∞ the supremum tends to the bound of Proposition 1, which
+    therefore cannot be improved.
 
     Args:
         mu: decay of the momentum, in [0, 1).
@@ -140,10 +141,10 @@ def proposition1_supremum(mu: float, nu: float, t: int) -> float:
 
 
 def proposition2(mu: float, nu: float) -> float:
-    """Bound on Adam's update for μ < √ν, as its proof has it: 1/((1-γ)√(1-ν)) (appendix A.2).
+    """Bound on Adam's update for μ < √ν that appendix A.2 proves: 1/((1-γ)√(1-ν)).
 
     It holds for every gradient sequence and step. The condition is μ < √ν; "μ > √ν" in the text of
-    section 4 is a misprint, as for μ ≥ √ν there is no bound.
+    section 4 is a misprint, because for μ ≥ √ν there is no bound.
 
     Args:
         mu: decay of the momentum, in [0, 1).
@@ -162,7 +163,7 @@ def proposition2_printed(mu: float, nu: float) -> float:
     """The bound on Adam's update as section 4 prints Proposition 2: 1/(1-γ).
 
     It lacks the factor 1/√(1-ν) of the proof in A.2, see :func:`proposition2`, and is not a bound:
-    with μ = 0 it says 1, while a gradient that follows much smaller ones gives 1/√(1-ν).
+    for μ = 0 it is 1, but a gradient that follows much smaller ones gives the update 1/√(1-ν).
 
     Args:
         mu: decay of the momentum, in [0, 1).
@@ -182,12 +183,13 @@ def proposition2_printed(mu: float, nu: float) -> float:
 def proposition2_supremum(mu: float, nu: float, t: float = math.inf) -> float:
     """Largest |m̂_t/√n̂_t| that Adam can reach at step `t` (derived here).
 
-    By Cauchy-Schwarz, with weights μ^k on g_{t-k} above and ν^k on g_{t-k}² below,
+    The numerator weights g_{t-k} by μ^k, the denominator weights g_{t-k}² by ν^k. Hence, by
+    Cauchy-Schwarz,
 
         |m̂_t|/√n̂_t ≤ (1-μ)/(1-μ^t) · √((1-ν^t)/(1-ν)) · √(1 + γ² + ... + γ^(2t-2)),
 
-    with equality for g_j ∝ (ν/μ)^j. For μ < √ν it tends to (1-μ)/√((1-ν)(1-γ²)), never above
-    :func:`proposition2`; for μ = √ν it grows as √t, for μ > √ν as γ^t.
+    with equality for g_j ∝ (ν/μ)^j. For μ < √ν the right side tends to (1-μ)/√((1-ν)(1-γ²)), which
+    is at most :func:`proposition2`; for μ = √ν it grows as √t, for μ > √ν as γ^t.
 
     Args:
         mu: decay of the momentum, in [0, 1).
@@ -195,7 +197,7 @@ def proposition2_supremum(mu: float, nu: float, t: float = math.inf) -> float:
         t: step, from 1; infinity (the default) for the limit.
 
     Returns:
-        The supremum, in units of the learning rate; infinity where there is none.
+        The supremum, in units of the learning rate; infinity where updates are unbounded.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -209,11 +211,12 @@ def proposition2_supremum(mu: float, nu: float, t: float = math.inf) -> float:
 
 
 def steady_direction(mu: float, nu: float) -> float:
-    """LaProp's update after a steady gradient of +1 and then one of -G, as G → ∞ (section 2.3).
+    """LaProp's update when -G follows a steady gradient of +1, as G → ∞ (section 2.3).
 
-    Before, the update is 1. The single gradient, divided by its own share of n, counts as
-    -1/√(1-ν) however large it is (Proposition 1), so that the update becomes μ - (1-μ)/√(1-ν): of
-    a bounded size, but of the other sign where ν is near 1, see :func:`steady_direction_nu`.
+    Before the gradient -G the update is 1. This gradient, divided by the root of its own share of
+    n, counts as -1/√(1-ν) however large it is (Proposition 1). The update becomes
+    μ - (1-μ)/√(1-ν): its size is bounded, but its sign changes if ν is near 1, see
+    :func:`steady_direction_nu`.
 
     Args:
         mu: decay of the momentum, in [0, 1).
@@ -232,13 +235,13 @@ def steady_direction(mu: float, nu: float) -> float:
 def steady_direction_nu(mu: float) -> float:
     """The ν below which one gradient cannot turn LaProp's steady direction: 1 - ((1-μ)/μ)².
 
-    It is where :func:`steady_direction` is 0: 0.9877 for μ = 0.9.
+    At this ν, :func:`steady_direction` is 0. For μ = 0.9 it is 0.9877.
 
     Args:
         mu: decay of the momentum, in [0, 1).
 
     Returns:
-        That ν; 0 for μ ≤ 1/2, where one gradient can turn the direction at every ν.
+        This ν; 0 for μ ≤ 1/2, where one gradient can turn the direction at every ν.
 
     Raises:
         ValueError: if `mu` is out of range.
@@ -266,18 +269,18 @@ def theorem1(
         mixing:   μ_t √n̂_{t,i},
         stepping: √(n̂_{t,i}/t).
 
-    It holds for every run. A bound that grows as √T follows only where √n̂_t/λ_t never falls: there
-    `growth` is √T Σ_i √n̂_{T,i}. AmsProp ensures that (and the bound holds for it, with its own
-    n̂); LaProp with constant ν does not, and on the problems of Reddi et al. (2018, section 3)
+    It holds for every run. A bound that grows as √T follows only if √n̂_t/λ_t never decreases: then
+    `growth` is √T Σ_i √n̂_{T,i}. AmsProp ensures this (and the bound holds for AmsProp, with its
+    own n̂). LaProp with constant ν does not, and on the problems of Reddi et al. (2018, section 3)
     its regret is linear in T.
 
     Args:
         lr: λ, above 0.
         nu: decay of the second moment, in [0, 1).
         diameter: D, the longest side of the box.
-        growth: as above.
-        mixing: as above.
-        stepping: as above.
+        growth: the first of these sums, at least 0.
+        mixing: the second of these sums, at least 0.
+        stepping: the third of these sums, at least 0.
 
     Returns:
         The bound on R(T), in units of the loss.
@@ -306,12 +309,13 @@ def theorem1_uniform(
     gradient: float,
     dimension: int,
 ) -> float:
-    """Bound on LaProp's regret before the run (Theorem 1, section 4; derived here, see the module).
+    """Bound on LaProp's regret from the largest gradient alone (Theorem 1, section 4).
 
         R(T) ≤ d G [ D² √T/(2λ) + 2 μ D (1-ζ^T)/((1-ζ)√(1-ν)) + λ √T/(1-ν) ]
 
-    It follows from :func:`theorem1` by |n̂_t| ≤ G², *if* √n̂_t/λ_t never falls. That condition is
-    needed: without it the statement is false for LaProp with constant ν, as it is for Adam.
+    It is derived here: it follows from :func:`theorem1` and n̂_t ≤ G², *if* √n̂_t/λ_t never
+    decreases. The condition is necessary: without it the bound is false for LaProp with constant ν,
+    as it is for Adam.
 
     Args:
         steps: T, from 1.
@@ -344,10 +348,10 @@ def theorem1_uniform(
 
 
 def theorem1_factor(nu: float) -> float:
-    """The factor of μ and ν in Theorem 1's term in λ, in the paper's form (equation 9): 1/(1-ν).
+    """The factor 1/(1-ν) of the term in Theorem 1 that is proportional to λ (equation 9).
 
     The paper calls its bound smaller than AMSGrad's, whose factor is :func:`amsgrad_factor`.
-    At μ = 0.9 the quotient of the two is 0.95 for ν = 0.99, but 9.95 for ν = 0.999.
+    At μ = 0.9 this factor divided by AMSGrad's is 0.95 for ν = 0.99, but 9.95 for ν = 0.999.
 
     Args:
         nu: decay of the second moment, in [0, 1).
@@ -400,12 +404,12 @@ def amsgrad_regret(
     Args:
         steps: T, from 1.
         lr: λ, above 0.
-        mu: largest momentum, in [0, 1).
+        mu: μ, the largest momentum, in [0, 1).
         nu: decay of the second moment, in [0, 1).
         diameter: D, the longest side of the box.
-        root: as above.
-        mixing: as above.
-        gradient_norm: as above.
+        root: the first of these sums, at least 0.
+        mixing: the second of these sums, at least 0.
+        gradient_norm: the third of these sums, at least 0.
 
     Returns:
         The bound on R(T), in units of the loss; infinity if μ ≥ √ν, where the theorem says nothing.
@@ -437,11 +441,11 @@ def amsgrad_regret_uniform(
     gradient: float,
     dimension: int,
 ) -> float:
-    """Bound on AMSGrad's regret before the run (Reddi et al. 2018, Corollary 1).
+    """Bound on AMSGrad's regret from the largest gradient alone (Reddi et al. 2018, Corollary 1).
 
     It is :func:`amsgrad_regret` with v̂ ≤ G², Σ_t g_{t,i}² ≤ T G² and, for the momentum μ ζ^(t-1),
-    Σ_t μ_t √t ≤ μ/(1-ζ)². Unlike the printed corollary it keeps the dimension d and 1/λ in the
-    term of the momentum.
+    Σ_t μ_t √t ≤ μ/(1-ζ)². Unlike the printed corollary it keeps the dimension d and the factor 1/λ
+    in the momentum's term.
 
     Args:
         steps: T, from 1.

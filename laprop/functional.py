@@ -17,12 +17,13 @@ Every rule in :data:`ALGORITHMS` is used in the same way::
 
 A hyper-parameter is a float, or a tensor over the *leading* dimensions of ``theta``: with ``theta``
 of shape (B, d) and ``nu`` of shape (B,) each of the B members has its own nu, so a grid of B runs
-is one program. Only correctly rounded elementwise operations are used (no ``pow``, ``lerp`` or
-``addcmul``, and on a CPU numpy's root: torch's is off by a bit for one number in 150 where MKL
-computes it). Hence a member's path has the same bits alone and in a batch of any size, with any
-number of threads and on any x86-64 processor.
-Hyper-parameters are reduced to ``theta``'s precision only after their arithmetic was done in
-float64; give them as float64 tensors, since 1 - nu is off by 1e-5 of itself for a float32 0.999.
+is one program. Only correctly rounded elementwise operations are used: no ``pow``, ``lerp`` or
+``addcmul``, and on a CPU numpy's root, since torch's root, where MKL computes it, is wrong in the
+last bit for one number in 150. Hence a member's path has the same bits alone and in a batch of any
+size, with any number of threads and on any x86-64 processor.
+The arithmetic of hyper-parameters is done in float64, and its results are then rounded to
+``theta``'s precision. Give tensors in float64: with nu = 0.999 in float32, 1 - nu has a relative
+error of 1e-5.
 
 Where members are many and small, let the member be the fastest dimension in memory
 (``torch.zeros(d, B).T``): the state takes over the layout, and a step is about 1.5 times faster.
@@ -45,7 +46,8 @@ __all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State", "exact_sqrt"]
 
 State = dict[str, Tensor]
 """``m``, ``n``, ``n_max``, ``n_bar``: shaped as theta. ``c_m``, ``c_n``: float64, shaped as mu, nu
-(a scalar before the first step). ``t``: int64 scalar, on the CPU. A rule holds what it needs."""
+(a scalar before the first step). ``t``: int64 scalar, on the CPU. Each rule keeps only the entries
+that it needs."""
 
 Hyper = float | Tensor
 
@@ -53,8 +55,9 @@ Hyper = float | Tensor
 def exact_sqrt(x: Tensor) -> Tensor:
     """Return the correctly rounded root of each element, in x's dtype and memory layout.
 
-    On a CPU it is numpy's, since torch's differs between processors in the last bit (MKL). Torch's
-    is used off the CPU, where gradients are to flow through it, and where numpy is not installed.
+    On a CPU numpy computes it, since the last bit of torch's root, which is MKL's, differs between
+    processors. Torch computes it on other devices, where autograd needs its derivative, and where
+    numpy is not installed; the root may then be wrong in the last bit.
 
     Args:
         x: float32 or float64, of any shape.
@@ -92,14 +95,18 @@ class _Step:
         if agc is not None:
             agc = self.exact("agc", agc)
             hyper.append(agc)
-        # What agc and cautious take for one tensor: all but the members' dimensions.
+        # agc and cautious reduce over these dimensions, which are all but the members'.
         members = max(x.dim() if isinstance(x, Tensor) else 0 for x in hyper)
         self.whole = tuple(range(members, theta.dim()))
         if agc is not None:
             self.g = self.clipped(agc)
 
     def exact(self, name: str, value: Hyper) -> Hyper:
-        """Return a hyper-parameter in float64, refusing a shape that theta does not lead with."""
+        """Return a hyper-parameter in float64.
+
+        Raises:
+            ValueError: Its shape does not broadcast over the leading dimensions of theta.
+        """
         if not isinstance(value, Tensor):
             return float(value)
         lead = self.theta.shape[: value.dim()]
@@ -122,7 +129,7 @@ class _Step:
     def over(self, value: Hyper, correction: Tensor) -> Hyper:
         """Return value / correction as a factor of theta."""
         if not isinstance(value, Tensor):
-            # float / tensor is float * (1 / tensor) in torch, with one rounding more than this.
+            # torch computes float / tensor as float * (1 / tensor), with one more rounding.
             value = torch.full_like(correction, value)
         return self.column(value / correction)
 
@@ -133,9 +140,10 @@ class _Step:
         return new
 
     def correction(self, key: str, beta: Hyper, weight: Hyper = 1.0) -> Tensor:
-        """Return the same average of the number 1 (of ``weight``), which is 1 - beta^t, float64.
+        """Return the average of ``weight`` in float64; that of the number 1 is 1 - beta^t.
 
-        As a sum of positive terms it loses nothing where 1 - beta^t would cancel (beta near 1).
+        A running sum of positive terms is accurate, also for beta near 1, where the subtraction
+        1 - beta^t would lose digits.
         """
         new = self.old[key] * beta + (1 - beta) * weight
         self.new[key] = new
@@ -154,7 +162,10 @@ class _Step:
         return self.g * factor.to(self.g.dtype)
 
     def cautious(self, move: Tensor) -> Tensor:
-        """Return the move where it agrees with the gradient in sign, over the share of these."""
+        """Return the move with 0 where it does not agree with the gradient in sign.
+
+        The rest is divided by the share of coordinates that agree, which counts as at least 1e-3.
+        """
         agrees = (move.sign() * self.g.sign()).clamp(min=0)
         share = agrees.to(torch.float64)
         if self.whole:
@@ -182,7 +193,8 @@ class _Step:
             n_bar = self.average("n_bar", g, self.nu)
             t = self.new["t"] = self.old["t"] + 1
             if int(t) > self.centered_warmup:
-                # n >= n_bar^2 is exact, but does not survive rounding: a root of -1e-12 is NaN.
+                # n >= n_bar^2 holds in exact arithmetic, but rounding can make the difference
+                # negative, and its root NaN.
                 n = (n - n_bar * n_bar).clamp(min=0)
             elif amsgrad:
                 # As in the authors' code, uncentered moments do not enter the maximum.
@@ -193,8 +205,9 @@ class _Step:
         epsilon = self.column(self.epsilon)
         n = n / c_n if algorithm.corrected else n
         root = exact_sqrt(n + epsilon) if algorithm.eps_in_sqrt else exact_sqrt(n) + epsilon
-        # Only where epsilon is (all but) 0: below this g^2 underflows and g / root would be noise
-        # or 0 / 0; with this floor it is at most about 1, and 0 for g = 0.
+        # This floor matters only for an epsilon of (nearly) 0. For a smaller |g|, g^2 underflows,
+        # and g / root would be noise or 0 / 0. With the floor, |g / root| is at most about 1, and
+        # it is 0 for g = 0.
         return root.clamp(min=torch.finfo(root.dtype).tiny ** 0.5)
 
 
@@ -274,10 +287,10 @@ def _laprop(s: _Step) -> Tensor:
         m_t = \mu m_{t-1} + \lambda_t (1-\mu) g_t / (\sqrt{n_t/c_n} + \epsilon), \qquad
         \theta_t = (\theta_{t-1} - m_t / c_m)(1 - w_t)
 
-    With ``lr_weighted_correction`` besides, as in the authors' code, :math:`c_m` is the same
-    average of the learning rates over the present one,
-    :math:`(\mu\text{-average of }\lambda)/\lambda_t`, so that old gradients count with the present
-    learning rate. A step with :math:`\lambda_t = 0` then moves nothing.
+    With ``lr_weighted_correction`` too, as in the authors' code, :math:`c_m` is the average of the
+    learning rates (with the decay rate :math:`\mu`) divided by the present learning rate,
+    :math:`(\mu\text{-average of }\lambda)/\lambda_t`. The whole momentum then counts with the
+    present learning rate, and a step with :math:`\lambda_t = 0` moves nothing.
     """
     u = s.g / s.root()
     if not s.algorithm.lr_in_momentum:
@@ -297,16 +310,16 @@ class Algorithm:
 
     Args:
         rule: What is subtracted from theta; its docstring holds the equation.
-        averages: Which of the averages ``m`` and ``n`` the rule keeps.
+        averages: The averages that the rule keeps: "m", "n" or "mn".
         corrected: Averages are divided by their bias corrections.
         amsgrad: The largest second moment so far is used (AMSGrad, AmsProp B.4).
         centered: The squared mean gradient is subtracted from the second moment (B.5).
         lr_in_momentum: The learning rate is inside the momentum (LaPropW, B.3).
         lr_weighted_correction: Bias correction of LaPropW as in the authors' code, not as printed.
-        eps_in_sqrt: Epsilon under the root, as Algorithms 2 to 4 print it, in place of
-            outside, as Algorithm 1 and all of the authors' code.
-        cautious: Coordinates whose move is against the gradient are left out, and the others
-            divided by their share in the tensor, at least 1e-3 (arXiv 2411.16085).
+        eps_in_sqrt: Epsilon is added under the root, as Algorithms 2 to 4 print it. Otherwise it is
+            added to the root, as in Algorithm 1 and in all of the authors' code.
+        cautious: Coordinates whose move is against the gradient are left out, and the others are
+            divided by their share in the tensor, which counts as at least 1e-3 (arXiv 2411.16085).
     """
 
     rule: Callable[[_Step], Tensor]
@@ -368,13 +381,13 @@ class Algorithm:
             nu: Decay rate of the second moment, in [0, 1).
             epsilon: Added to the root of the second moment, >= 0.
             weight_decay: w of Algorithm 2: theta is multiplied by 1 - w after the step.
-            agc: Adaptive gradient clipping: the norm of g, over all dimensions but the members', is
-                made at most agc times theta's, which counts as at least 1e-3. The members'
-                dimensions are those that the hyper-parameters have. A sum over many numbers is in
-                it, so that the last bit may depend on the layout in memory, and with it on the
-                batch.
-            centered_warmup: t_init of the centered rules: steps without centering, 10 in the
-                authors' code.
+            agc: Adaptive gradient clipping: the norm of g is made at most agc times the norm of
+                theta, which counts as at least 1e-3. Norms are taken over all dimensions but the
+                members', which are the dimensions that the hyper-parameters have. The last bit of
+                a norm, a sum over many numbers, may depend on the layout in memory and therefore
+                on the size of the batch.
+            centered_warmup: t_init of the centered rules: the number of first steps without
+                centering, 10 in the authors' code.
 
         Raises:
             ValueError: A tensor hyper-parameter has a shape that theta's does not begin with.
@@ -401,7 +414,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "amsprop": Algorithm(_laprop, amsgrad=True),
     "centered": Algorithm(_laprop, centered=True),
 }
-"""The rules by the names that the command line gives them, and ``momentum``.
+"""The update rules by name. The command line offers all of them but ``momentum`` and ``lapropw``.
 
 ``lapropw`` is Algorithm 2 with epsilon outside the root; ``laprop_printed`` has it under the root.
 """

@@ -33,17 +33,18 @@ _grad = attrgetter("grad")
 
 
 def _traced(step: Step) -> Step:
-    """Let torch.compile trace a step where it traces it rightly; elsewhere it is called as it is.
+    """Return the step, hidden from torch.compile in versions of torch that may miscompile it.
 
-    torch 2.11's inductor loses what the step writes into float64 scalars on the CPU, and so the
-    bias corrections; 2.14's keeps it. In between nobody looked.
+    torch 2.11's inductor loses what the step writes into float64 scalars on the CPU, and with it
+    the bias corrections. torch 2.14 compiles the step correctly. 2.12 and 2.13 are untested.
     """
     major, minor = (int(number) for number in torch.__version__.split(".")[:2])
     if (major, minor) >= (2, 14):
         return step
     disabled = torch.compiler.disable(step)  # type: ignore[no-untyped-call]
 
-    # Of a bound method that was disabled itself, older versions of torch compile what is not bound.
+    # The wrapper is needed because older versions of torch compile the function behind a bound
+    # method even if torch.compiler.disable was applied to that function.
     @functools.wraps(step)
     def untraced(*args: Any, **kwargs: Any) -> Any:
         return disabled(*args, **kwargs)
@@ -62,10 +63,10 @@ class LaProp(Optimizer):
             loss(model(x), y).backward()
             optimizer.step()
 
-    It takes what torch.optim.AdamW takes. Give a ``weight_decay`` meant for AdamW together with
-    ``decay_by_lr=True``. Every argument below is also an option of a param group, and may be
-    changed between steps, except ``lr_in_momentum`` and ``lr_weighted_correction``, which say what
-    the momentum is an average of.
+    It takes the arguments of torch.optim.AdamW. Give a ``weight_decay`` meant for AdamW together
+    with ``decay_by_lr=True``. Every argument below but ``params`` is also an option of a param
+    group. Options may be changed between steps, except ``lr_in_momentum`` and
+    ``lr_weighted_correction``, which define what the momentum is an average of.
 
     .. math::
         n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \qquad
@@ -74,12 +75,12 @@ class LaProp(Optimizer):
         \theta_t = (\theta_{t-1} - m_t / c_{m,t}) (1 - w)
 
     The symbols are :math:`\lambda` = ``lr``, :math:`(\mu, \nu)` = ``betas``,
-    :math:`\epsilon` = ``eps``, :math:`w` = ``weight_decay``. :math:`c_n` is the same average as
-    :math:`n`, of the number 1: :math:`1-\nu^t` for a constant :math:`\nu`, and right when
-    :math:`\nu` is scheduled. Source: arXiv 2002.04839, Algorithms 1 to 4 (sections 2.3, B.3 to
-    B.5). Where the paper and the authors' code disagree, the defaults follow the code, which made
-    the results. ``lr_in_momentum=False`` is Algorithm 1 as printed;
-    ``eps_in_sqrt=True, lr_weighted_correction=False`` is Algorithm 2 as printed.
+    :math:`\epsilon` = ``eps``, :math:`w` = ``weight_decay``. :math:`c_n` is the average of the
+    number 1 with the same weights as :math:`n`. For a constant :math:`\nu` it is :math:`1-\nu^t`,
+    and it stays correct when :math:`\nu` is scheduled. Source: arXiv 2002.04839, Algorithms 1 to 4
+    (sections 2.3, B.3 to B.5). Where the paper and the authors' code disagree, the defaults follow
+    the code, which produced the paper's results. ``lr_in_momentum=False`` is Algorithm 1 as
+    printed; ``eps_in_sqrt=True, lr_weighted_correction=False`` is Algorithm 2 as printed.
 
     Args:
         params: Parameters, named parameters, or dicts of param groups. A frozen parameter may have
@@ -90,14 +91,15 @@ class LaProp(Optimizer):
         betas: :math:`(\mu, \nu)`, decay rates of momentum and second moment, each in [0, 1); both
             floats or both one-element tensors. Any pair is stable. ``nu = 0`` is signed SGD with
             momentum, to the last bit for \|g\| from 2**24 eps (1.7e-8) up to 1.8e19 in float32.
-            Above that the square overflows, as in Adam: the weight stays, or becomes NaN at 0.
+            For a larger \|g\|, g**2 overflows, as in Adam. From then on the gradients of this
+            coordinate count as 0, or with ``nu = 0`` its weight becomes NaN in the next step.
         eps: Added to the root of the bias-corrected second moment, >= 0. The default is small
-            enough not to matter where gradients do (\|g\| > 1e-8) and large enough that the
-            underflow of g**2 in float32 (\|g\| < 1e-19) cannot be seen. With 0 the root itself is
-            bounded below by the root of the smallest normal number, so that 0 / 0 is 0.
+            enough not to affect gradients of \|g\| > 1e-8 and large enough to hide the underflow of
+            g**2 in float32 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of
+            the smallest normal number, so that a gradient of 0 gives the update 0, not 0 / 0.
         weight_decay: :math:`w` >= 0, decoupled from the gradient. As in the paper it does **not**
-            scale with ``lr``. A warning is given where more than a thousandth of the weights would
-            go in each step.
+            scale with ``lr``. A warning is given if each step shrinks the weights by more than a
+            thousandth.
         amsgrad: AmsProp (B.4): n is replaced by its maximum so far, before the bias correction.
         centered: Centered LaProp (B.5): n is replaced by n minus the squared average gradient,
             bounded below by 0. Allowed together with ``amsgrad``.
@@ -110,78 +112,80 @@ class LaProp(Optimizer):
             (arXiv 2411.16085).
         decay_by_lr: Multiply the weights by :math:`1 - \lambda w`, as AdamW and the authors'
             fairseq code do, in place of :math:`1 - w`.
-        eps_in_sqrt: :math:`\sqrt{n/c_n + \epsilon}`, as Algorithms 2 to 4 are printed.
+        eps_in_sqrt: Divide by :math:`\sqrt{n/c_n + \epsilon}`, as Algorithms 2 to 4 print it.
         lr_in_momentum: Whether :math:`\lambda_t` is a factor of :math:`u_t` in the momentum. With
             False, :math:`m_t` is the average of :math:`u_t` and
             :math:`\theta_t = (\theta_{t-1} - \lambda_t m_t / c_{m,t}) (1 - w)`, where
             :math:`c_m = 1-\mu^t`, as in DreamerV3. The two differ while ``lr`` changes.
-        lr_weighted_correction: :math:`c_m` is the average of :math:`\lambda` over the present
+        lr_weighted_correction: :math:`c_m` is the average of :math:`\lambda` divided by the present
             :math:`\lambda`, so that a change of ``lr`` applies to the whole momentum at once. With
             False it is :math:`1-\mu^t`: each gradient keeps the learning rate of its own step.
-            The two are the same as long as ``lr`` is constant. It is not used with
-            ``lr_in_momentum=False``.
-        low_precision: What becomes of bfloat16 and float16 parameters, whose arithmetic is float32
-            in any case. A step of lr is lost when it is rounded to a weight more than 2**8 (2**11)
-            times as large, hence ``"master"``: a float32 copy is kept in the state (4 bytes per
-            weight; a weight changed from outside is noticed and taken over). ``"stochastic"``:
-            rounding at random, right in the mean, with no memory. ``"nearest"``: plain rounding,
-            which stalls as Adam does.
+            The two are the same as long as ``lr`` is constant. With ``lr_in_momentum=False`` this
+            option has no effect.
+        low_precision: How bfloat16 and float16 parameters are stored; their arithmetic is float32
+            in any case. Rounding to the nearest loses a step of size lr if the weight is more than
+            2**8 (2**11) times as large. ``"master"`` therefore keeps a float32 copy in the state,
+            for 4 bytes per weight; a weight that is changed from outside is noticed and copied.
+            ``"stochastic"`` rounds at random without bias, and needs no memory. ``"nearest"``
+            rounds to the nearest, and stalls as Adam does.
         state_dtype: The dtype of the averages. None: float32 for parameters of at most 32 bits,
             else the parameter's. ``torch.bfloat16``: two bytes for each, rounded at random, for
-            parameters of at most 32 bits. bfloat16 training takes 12 bytes per weight by default,
+            parameters of at most 32 bits. The state of a bfloat16 weight takes 12 bytes by default,
             8 with ``state_dtype=torch.bfloat16``, and 4, as with torch's AdamW, if
             ``low_precision="stochastic"`` is given too.
-        maximize: Ascend in place of descending.
-        foreach: Use the implementation on lists of tensors. None: as in torch, where ``fused`` is
-            None too and all parameters are on an accelerator. On a CPU it gives the same bits as
-            the loop over tensors, which is as fast and needs less memory.
-        fused: Use the kernel that makes the step in one pass over memory (see below). None: on the
-            CPU, unless ``foreach`` is given.
+        maximize: Maximize the objective instead of minimizing it.
+        foreach: Use the implementation on lists of tensors. None: use it as torch does, that is if
+            ``fused`` is None too and all parameters are on an accelerator. On a CPU it gives the
+            same bits as the loop over tensors, which is as fast and needs less memory.
+        fused: Use the kernel that makes the step in one pass over memory (see below). None: use it
+            on the CPU, unless ``foreach`` is given.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step. The root has derivative 0 at 0.
 
     State, for each parameter:
         * ``step``: float32 scalar, steps that this parameter has made;
         * ``exp_avg``: :math:`m/c_m` without :math:`\lambda`: the bias-corrected average of u (with
-          ``lr_weighted_correction=False``, of :math:`\lambda u`). Kept corrected, as this form
-          has no scale of its own and so survives a learning rate that goes to 0 and comes back;
-        * ``exp_avg_weight``: float64 scalar, the average of :math:`\lambda` (of 1) in ``exp_avg``;
-        * ``exp_avg_sq``, ``exp_avg_sq_weight``: n and :math:`c_n`, float64 scalar;
+          ``lr_weighted_correction=False``, of :math:`\lambda u`). The bias-corrected form does not
+          scale with lr, so it survives a learning rate that goes to 0 and comes back;
+        * ``exp_avg_weight``: float64 scalar, the average of :math:`\lambda` (or of the number 1)
+          that corrects the bias of ``exp_avg``;
+        * ``exp_avg_sq``: n; ``exp_avg_sq_weight``: :math:`c_n`, a float64 scalar;
         * ``max_exp_avg_sq`` (amsgrad), ``exp_avg_grad`` (centered), ``master_param`` (16 bit).
 
-    A state_dict of torch.optim.Adam or AdamW can be loaded. Taken are ``step``, ``exp_avg_sq`` and
-    ``max_exp_avg_sq``. The momentum starts anew, with its own bias correction, as an average of raw
-    gradients is none of normalised ones (and their quotient is not bounded). The options, lr among
-    them, stay those of this optimizer.
+    A state_dict of torch.optim.Adam or AdamW can be loaded. ``step``, ``exp_avg_sq`` and
+    ``max_exp_avg_sq`` are taken from it. The momentum starts anew, with its own bias correction,
+    because Adam averages raw gradients and LaProp normalised ones, and dividing Adam's average by
+    the root could give an unbounded update. This optimizer keeps its own options, including lr.
 
     Random numbers for ``"stochastic"`` and ``state_dtype`` come from torch's default generator.
-    Replicas (DDP) must have seeded it alike.
+    Replicas (DDP) must seed it with the same number.
 
-    The kernels take plain dense tensors in float16, bfloat16, float32 and float64 whose gradient is
-    laid out in memory as they are. Other parameters of the same group go the way of ``foreach``
-    (True with ``fused=True``, else None): complex and DTensor parameters, strided ones, and some
-    combinations of options with 16 bits; so do all steps that torch.compile traces. A kernel makes
-    no temporaries; ``agc`` and ``cautious`` cost it one more pass each.
+    The kernels take plain dense tensors in float16, bfloat16, float32 and float64 whose gradient
+    has the same layout in memory. Complex, DTensor and strided parameters, some combinations of
+    options with 16 bits, and all steps that torch.compile traces do not use a kernel. They are
+    computed as with ``foreach=True`` if ``fused=True``, else as with ``foreach=None``. A kernel
+    makes no temporaries; ``agc`` and ``cautious`` cost it one more pass each.
 
-    On the CPU the kernel was built if there was a C++ compiler when laprop was installed
-    (``laprop.kernels.available()``). It runs on torch's threads, on one thread with versions of
-    torch that do not offer them, and its bits do not depend on their number. On x86-64 with AVX2
-    and FMA, second moments and counters have the bits of the other implementations. Momentum and
-    weights differ by a few units in the last place, as the kernel's square root is correctly
-    rounded and torch's (MKL's) is not always.
+    The CPU kernel exists if there was a C++ compiler when laprop was installed
+    (``laprop.kernels.available()``). It runs on torch's threads, or on one thread if this version
+    of torch does not offer them; the results do not depend on the number of threads. On x86-64 with
+    AVX2 and FMA, second moments and counters have the bits of the other implementations. Momentum
+    and weights differ by a few units in the last place, because the kernel's square root is
+    correctly rounded and torch's (MKL's) is not always.
 
-    On CUDA the kernel is Triton's, which comes with torch's CUDA wheels, for compute capability 7.0
-    or more; as in torch it has to be asked for. A step is two launches for each dtype (three where
-    some tensors are not aligned); the scalars of the state are on the device. GradScaler leaves
-    unscaling and skipping to it, so that nothing waits for the device. With ``capturable=True`` and
-    ``lr`` as a tensor on the device it can be captured and scheduled.
+    The CUDA kernel is written in Triton, which comes with torch's CUDA wheels, and needs compute
+    capability 7.0 or more. As in torch it is used only with ``fused=True``. A step is two launches
+    for each dtype (three where some tensors are not aligned); the scalars of the state are on the
+    device. GradScaler lets the kernel unscale gradients and skip steps, so that nothing waits for
+    the device. With ``capturable=True`` and ``lr`` as a tensor on the device a step can be captured
+    in a CUDA graph and its lr scheduled.
 
     Raises:
-        ValueError: A hyper-parameter out of its range, or a key in a param group that looks like a
+        ValueError: A hyper-parameter is out of its range, or a key in a param group looks like a
             misspelt option.
-        TypeError: An unknown keyword, or a parameter that requires a gradient of another dtype than
-            float16, bfloat16, float32, float64, complex64 and complex128.
-        RuntimeError: ``fused`` together with ``foreach`` or ``differentiable``.
+        TypeError: A keyword is unknown, or a parameter that requires a gradient has a dtype other
+            than float16, bfloat16, float32, float64, complex64 and complex128.
+        RuntimeError: ``fused`` is combined with ``foreach`` or ``differentiable``.
     """
 
     def __init__(
@@ -238,8 +242,8 @@ class LaProp(Optimizer):
         """Add a param group; options that it does not name are those of the constructor.
 
         Args:
-            param_group: ``params`` and any of the constructor's options. Other keys are kept, for
-                the programs that they are meant for.
+            param_group: ``params`` and any of the constructor's options. Other keys are kept, since
+                other programs may read them.
 
         Raises:
             ValueError: An option is out of its range, or a key looks like a misspelt option.
@@ -293,10 +297,13 @@ class LaProp(Optimizer):
             handle.remove()
 
     def _follow_changes(self, group: dict[str, Any]) -> None:
-        """Drop what an option that was switched off would leave to grow stale.
+        """Check the options that decide what the state holds, where they changed between steps.
+
+        If ``centered`` was switched off, its average is dropped, because it would be out of date
+        when ``centered`` is switched on again.
 
         Raises:
-            ValueError: An option was changed that says what the momentum is an average of.
+            ValueError: An option was changed that defines what the momentum is an average of.
         """
         form = _form(group)
         before = self._forms.get(id(group))
@@ -307,8 +314,8 @@ class LaProp(Optimizer):
             for key, was, now in zip(_FORM, before, form, strict=True):
                 if key != "centered" and was != now:
                     raise ValueError(
-                        f"{key}={now}: cannot be changed after a step (it was {was}), as the "
-                        "momentum then is an average of something else"
+                        f"{key}={now}: cannot be changed after a step (it was {was}), because the "
+                        "momentum so far is an average of something else"
                     )
             for state in states if before[0] else ():
                 state.pop("exp_avg_grad", None)
@@ -317,13 +324,14 @@ class LaProp(Optimizer):
     def _init_group(
         self, group: dict[str, Any], tensors: list[Tensor], done: frozenset[int] = frozenset()
     ) -> None:
-        """Append :func:`row_keys` of all that has a gradient to one list.
+        """Append the tensors that a step needs to one list, for each parameter with a gradient.
 
-        torch.compile calls this while it traces, and takes lists of tensors only.
+        For each parameter they are in the order of :func:`row_keys`. The list is flat because
+        torch.compile calls this method while it traces, and takes only lists of tensors.
 
         Args:
             group: The group.
-            tensors: The list.
+            tensors: The list that is appended to.
             done: ``id`` of parameters that are left out.
         """
         for param in group["params"]:
@@ -336,7 +344,7 @@ class LaProp(Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Whether GradScaler leaves unscaling and skipping to the step, which then saves a wait."""
+        """Whether GradScaler leaves unscaling and skipping to the step, which saves a sync."""
         kernels = (
             kernel_of(param, group)
             for group in self.param_groups
@@ -346,7 +354,7 @@ class LaProp(Optimizer):
         return any(kernel is not None and kernel.scalars_on_device for kernel in kernels)
 
     def _check_capture(self) -> None:
-        """Warn or raise as torch's own optimizers where a CUDA graph is captured, or could be."""
+        """Warn or raise as torch's own optimizers do about the capture of CUDA graphs."""
         check = getattr(self, "_accelerator_graph_capture_health_check", None)
         if check is None:  # its name in older versions of torch
             check = self._cuda_graph_capture_health_check
@@ -355,13 +363,14 @@ class LaProp(Optimizer):
     def _kernel_step(
         self, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> frozenset[int] | None:
-        """Make the step of what a kernel takes of a group.
+        """Make the step of those parameters of a group that a kernel takes.
 
-        The lists hold parameters, gradients and state, so that nothing that another thread drops
-        is gone before the kernel is done.
+        The local lists hold parameters, gradients and state, so that their memory exists until the
+        kernel is done even if another thread drops its references.
 
         Returns:
-            ``id`` of the parameters that have made their step; None where no other has a gradient.
+            ``id`` of the parameters that have made their step; None if these are all that have a
+            gradient.
         """
         present = [*map(_grad, group["params"])]
         grads = [grad for grad in present if grad is not None]
@@ -387,7 +396,11 @@ class LaProp(Optimizer):
     def _batches(
         self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], kernel: Kernel
     ) -> list[Batch]:
-        """Return what the kernel takes; what it leaves is checked before anything is changed."""
+        """Return the batches that the kernel takes.
+
+        The state of all other parameters is completed and checked here, so that an error is raised
+        before any parameter is changed.
+        """
         states = [self.state[param] for param in params]
         found: list[Batch] = []
         with suppress(KeyError):  # some state is not there yet
@@ -395,7 +408,7 @@ class LaProp(Optimizer):
         taken = {id(param) for batch in found for param in batch.params}
         if len(taken) == len(params):
             return found
-        # On a device the scalars may be on the host still, from steps under other options.
+        # For a kernel on a device, scalars may still be on the host, from steps with other options.
         again = not found or kernel.scalars_on_device
         for param, grad, state in zip(params, grads, states, strict=True):
             if again or id(param) not in taken:
@@ -414,7 +427,8 @@ class LaProp(Optimizer):
         """Make one step.
 
         Args:
-            closure: Evaluates the model and its gradients anew, and returns the loss.
+            closure: A function that evaluates the model and its gradients anew, and returns the
+                loss.
 
         Returns:
             What the closure returned, or None.
@@ -428,7 +442,7 @@ class LaProp(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        # Given by GradScaler.step for as long as it lasts.
+        # GradScaler.step sets these attributes while it calls this method.
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:

@@ -1,4 +1,4 @@
-"""The options of a param group of :class:`laprop.LaProp`: what is allowed, and what is refused."""
+"""Checks of the options of a param group of :class:`laprop.LaProp`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FLAGS = (
 
 
 def checked(options: dict[str, Any]) -> dict[str, Any]:
-    """Return a group's options with numbers of NumPy and the like as Python's own.
+    """Return a group's options after a check, with numbers of NumPy and the like as Python's own.
 
-    Errors are in torch.optim.Adam's words, and say what is allowed.
+    Error messages begin as torch.optim.Adam's do, and then say which values are allowed.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: A value is out of its range.
         TypeError: A value is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
@@ -81,7 +81,7 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(name: str, value: Any, high: float, what: str, allowed: str) -> Any:
-    """Return a number that is at least 0 and below a limit: a float, or the tensor as it is."""
+    """Return a number as a float, or a tensor as it is, if it is at least 0 and below ``high``."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(
@@ -95,13 +95,14 @@ def _number(name: str, value: Any, high: float, what: str, allowed: str) -> Any:
 
 
 def refuse_near_misses(group: dict[str, Any], options: dict[str, Any]) -> None:
-    """Refuse a key that looks like a misspelt option; other keys are other programs' business.
+    """Refuse a key that looks like a misspelt option. Other programs may use any other key.
 
     Raises:
-        ValueError: There is such a key.
+        ValueError: A key looks like a misspelt option.
     """
     for key in group.keys() - options.keys() - {"params"}:
-        # A key that holds an option's whole name, such as no_weight_decay, may be about the option.
+        # A key such as no_weight_decay, which contains an option's whole name, may be meant as it
+        # is, so it must be even more similar to an option to be refused.
         about = any(f"_{option}_" in f"_{key}_" for option in options)
         near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.9 if about else 0.8)
         if near:
@@ -112,7 +113,7 @@ def refuse_near_misses(group: dict[str, Any], options: dict[str, Any]) -> None:
 
 
 def warn_of_decay(group: dict[str, Any]) -> None:
-    """Warn where the decay takes more than a thousandth of the weights in a step."""
+    """Warn if the weight decay shrinks the weights by more than a thousandth in each step."""
     share, lr = group["weight_decay"], group["lr"]
     if group["decay_by_lr"]:
         if isinstance(lr, Tensor) and lr.device.type != "cpu":

@@ -1,18 +1,18 @@
 r"""Schedules for mu and nu, beside torch.optim.lr_scheduler's for the learning rate.
 
-The paper recommends a small :math:`\nu` where gradients are noisy (section 3.2) and names a
-schedule of :math:`\nu` as open (B.2). These classes follow the conventions of torch's schedulers:
-they are built on an optimizer (any whose param groups have ``betas``: LaProp, torch.optim.Adam,
-...), set the first value at once, and advance by ``step()`` after ``optimizer.step()``, once per
-update or once per epoch, whichever is wanted; ``last_epoch`` counts the calls, ``state_dict()``
-and ``load_state_dict()`` save and restore. Schedules of mu, of nu and of lr can be used together::
+The paper recommends a small :math:`\nu` where gradients are noisy (section 3.2) and leaves
+schedules of :math:`\nu` as an open question (B.2). These classes follow the conventions of torch's
+schedulers. They take an optimizer whose param groups have ``betas`` (LaProp, torch.optim.Adam, ...)
+and set the first value at once. Call ``step()`` after ``optimizer.step()``, once per update or once
+per epoch. ``last_epoch`` counts the calls; ``state_dict()`` and ``load_state_dict()`` save and
+restore a schedule. Schedules of mu, of nu and of lr can be used together::
 
     optimizer = LaProp(model.parameters(), lr=1e-3, betas=(0.9, 0.7))
     schedule = RaiseBeta(optimizer, "nu", end=0.999, milestone=5_000, total_iters=2_000)
 
-Values are functions of ``last_epoch`` alone, with no running product that could drift. LaProp's own
-bias corrections stay exact when betas change; torch.optim.Adam's, which are powers of the present
-beta, do not.
+Each value is computed from ``last_epoch`` alone, so no rounding errors accumulate. LaProp's bias
+corrections stay exact when betas change; torch.optim.Adam's, which are powers of the present beta,
+do not.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class BetaScheduler:
         last_epoch: Number of the last call of ``step()``; -1 to begin.
 
     Raises:
-        TypeError: ``optimizer`` is no optimizer.
+        TypeError: ``optimizer`` is not an Optimizer.
         ValueError: ``beta`` is neither "mu" nor "nu", or a param group has no ``betas``.
-        KeyError: ``last_epoch`` is not -1, but the groups' first values are not known.
+        KeyError: ``last_epoch`` is not -1, but a group lacks its first values, ``initial_betas``.
     """
 
     def __init__(self, optimizer: Optimizer, beta: Beta, last_epoch: int = -1) -> None:
@@ -100,7 +100,7 @@ class BetaScheduler:
                     f"{type(optimizer).__name__} has no betas in param_groups[{i}] to schedule"
                 )
             if last_epoch == -1:
-                # Copies, as a tensor is scheduled in place.
+                # Floats, because the step changes a tensor beta in place.
                 group.setdefault("initial_betas", tuple(float(b) for b in group["betas"]))
             elif "initial_betas" not in group:
                 raise KeyError(
@@ -141,7 +141,7 @@ class BetaScheduler:
         return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned; the optimizer's state holds its betas."""
+        """Restore what :meth:`state_dict` returned; the optimizer's own state holds the betas."""
         self.__dict__.update(state_dict)
 
     @property
@@ -162,7 +162,7 @@ def _count(name: str, value: int) -> int:
 
 
 class ConstantBeta(BetaScheduler):
-    r"""Another value for the first ``total_iters`` calls, then the group's own.
+    r"""``value`` for the first ``total_iters`` calls, then the group's own value.
 
     .. math:: \beta_t = \text{value} \text{ for } t < T, \text{ then } \beta_{initial}
 
@@ -192,8 +192,8 @@ class StepBeta(BetaScheduler):
     Args:
         optimizer: An optimizer whose param groups have ``betas``.
         beta: "mu" or "nu".
-        milestones: Increasing numbers of calls.
-        values: As many values in [0, 1).
+        milestones: Numbers of calls, increasing.
+        values: One value in [0, 1) for each milestone.
         last_epoch: Number of the last call of ``step()``; -1 to begin.
     """
 
@@ -278,15 +278,16 @@ class RaiseBeta(BetaScheduler):
         1-\beta_t = (1-\beta_{initial})^{1-s} (1-\beta_{end})^s, \qquad
         s = \mathrm{clip}((t - t_0) / T, 0, 1)
 
-    The averaging time :math:`1/(1-\beta)` changes by equal factors in equal times, as suits values
-    near 1: a small nu while gradients change fast, a large one to settle (sections 3.2, B.2).
+    The averaging time :math:`1/(1-\beta)` changes by the same factor at each call, which suits
+    values near 1. Use a small nu while gradients change fast, and a large one to settle (sections
+    3.2, B.2).
 
     Args:
         optimizer: An optimizer whose param groups have ``betas``.
         beta: "mu" or "nu".
         end: The last value, in [0, 1).
         milestone: t_0, the number of calls of ``step()`` before the change begins.
-        total_iters: T, the number of calls that it takes; 0 for a jump.
+        total_iters: T, the number of calls that the change takes; 0 for a jump.
         last_epoch: Number of the last call of ``step()``; -1 to begin.
     """
 

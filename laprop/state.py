@@ -1,4 +1,4 @@
-"""The state of a parameter in :class:`laprop.LaProp`: made, checked, and loaded."""
+"""How :class:`laprop.LaProp` makes, checks and loads the state of a parameter."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from laprop.kernels.rows import DTYPES, LOW_PRECISION, SCALARS, averages_of, sta
 __all__ = ["Kept", "check_dtype", "complete", "keep", "kernel_of", "placed", "row_keys"]
 
 _DTYPES = (*DTYPES, torch.complex64, torch.complex128)
-# The weight of an average is the same average of the number 1, or of lr.
+# Each average and the entry that corrects its bias: the same average of the number 1, or of lr.
 _WEIGHTS = {"exp_avg": "exp_avg_weight", "exp_avg_sq": "exp_avg_sq_weight"}
 
 
 @dataclass
 class Kept:
-    """A parameter's state on its way through Optimizer.load_state_dict, which casts dicts."""
+    """A parameter's state, wrapped so that Optimizer.load_state_dict does not cast it.
+
+    torch casts the tensors of a dict to the parameter's dtype: float32 averages to 16 bits.
+    """
 
     state: dict[str, Any]
 
 
 def kernel_of(param: Tensor, group: dict[str, Any]) -> Kernel | None:
-    """Return the kernel that a group's options ask for where the parameter is, None without one."""
+    """Return the kernel that a group's options ask for on the parameter's device, or None."""
     fused = group["fused"]
     if fused is None:
         fused = group["foreach"] is None and param.device.type == "cpu"
@@ -41,20 +44,21 @@ def kernel_of(param: Tensor, group: dict[str, Any]) -> Kernel | None:
 
 
 def row_keys(dtype: torch.dtype, group: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a step needs of a parameter of a dtype, in the order of a row."""
+    """Return the keys of the tensors that a step needs of a parameter, in the order of a row."""
     return ("param", "grad", *averages_of(dtype, group), *SCALARS)
 
 
 def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
     """Add to a parameter's state what the group's options need, and check what is there.
 
-    Entries are looked for one by one, since an option may have been switched on after some steps.
+    Each entry is looked for, since an option may have been switched on after some steps.
 
     Raises:
-        TypeError: The parameter's dtype is none that can be optimized.
+        TypeError: A parameter of this dtype cannot be optimized.
         RuntimeError: The gradient is sparse or of another dtype than the parameter, or a tensor has
-            another shape.
-        ValueError: An entry is no tensor, or an average has no weight.
+            another shape than the parameter.
+        ValueError: An entry is not a tensor, a scalar has more than one element, or an average
+            lacks the entry that corrects its bias.
     """
     shape = tuple(param.shape)
     check_dtype(param, group)
@@ -85,7 +89,8 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
     for key in keys:
         dtype = torch.float32 if key == "master_param" else state_dtype(param, group)
         if key in state:
-            # Parameter or option had another dtype before. Results would depend on who computes.
+            # The parameter or the option had another dtype before. Without a cast the result would
+            # depend on which implementation makes the step.
             state[key] = state[key].to(dtype)
         elif key == "master_param":
             state[key] = param.detach().to(dtype, copy=True)
@@ -97,8 +102,8 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
     for key in SCALARS:
         if key not in state:
             state[key] = torch.zeros((), dtype=_scalar_dtype(key))
-        # On the CPU, where reading it costs nothing, unless the step must not be read.
-        # torch.compile moves step, and only step, to the device: the others follow it.
+        # Scalars are on the CPU, where reading them is free, unless the step must not read them.
+        # torch.compile moves `step`, and no other scalar, to the device, so the others follow it.
         state[key] = state[key].to(param.device if on_device else state["step"].device)
     if grad.dtype != param.dtype:
         raise RuntimeError(
@@ -114,10 +119,10 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
 
 
 def check_dtype(param: Tensor, group: dict[str, Any]) -> None:
-    """Refuse a parameter of a dtype that cannot be optimized.
+    """Check that a parameter of this dtype can be optimized.
 
     Raises:
-        TypeError: It is such a parameter.
+        TypeError: It cannot; the message names the dtypes that can.
     """
     allowed = _DTYPES if group["state_dtype"] is None else (torch.float32, *LOW_PRECISION)
     if param.dtype not in allowed:
@@ -129,7 +134,7 @@ def check_dtype(param: Tensor, group: dict[str, Any]) -> None:
 
 
 def _scalars_on_device(param: Tensor, group: dict[str, Any]) -> bool:
-    """Return whether step and the sums of weights are kept where the parameter is."""
+    """Return whether the scalars of the state are kept on the parameter's device."""
     if group["capturable"]:
         return True
     kernel = kernel_of(param, group) if group["fused"] else None
@@ -137,7 +142,8 @@ def _scalars_on_device(param: Tensor, group: dict[str, Any]) -> bool:
 
 
 def _scalar_dtype(key: str) -> torch.dtype:
-    # float64, since it is the weights' complement 1 - c that decays over thousands of steps.
+    # float64, because a bias correction c comes close to 1 over thousands of steps, and float32
+    # would lose the small difference 1 - c.
     if key != "step":
         return torch.float64
     return torch.promote_types(torch.float32, torch.get_default_dtype())
@@ -159,7 +165,13 @@ def placed(key: str, value: Any, param: Tensor, group: dict[str, Any]) -> Any:
 
 
 def keep(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-    """Hook before loading: recognise whose state it is, and keep it from being cast."""
+    """Return a state_dict of LaProp or Adam in LaProp's form, with each state wrapped in a Kept.
+
+    It is a hook that torch calls before it loads a state_dict.
+
+    Raises:
+        ValueError: The state_dict is neither LaProp's nor Adam's.
+    """
     adam = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
     groups = state_dict["param_groups"]
     states: dict[Any, Any] = state_dict["state"]

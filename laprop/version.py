@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-# Raised when a step with the same options gives other numbers than before. Experiments keep the
-# results of a training only as long as it stays the same.
+# Raise this number when a step with the same options gives other numbers than before. It is part
+# of the key of each experiment's run, so runs under an older number are not used again.
 RULES = 1

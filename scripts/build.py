@@ -1,8 +1,8 @@
 """Make everything that is generated from the committed results: ``python -m scripts.build``.
 
 The parts are ``figures`` (pictures and their index), ``claims`` (verdicts and the ledger),
-``report`` (the site) and ``notebooks`` (executed anew); without a name all are made. ``--check``
-writes nothing, and exits with 1 where a committed file is not what its code makes now.
+``report`` (the site) and ``notebooks`` (executed again); without a name all are made. ``--check``
+writes nothing, and exits with 1 if a committed file is not what its code makes now.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Seeds taken together: a number with its interval for each cell and metric, and curves likewise.
+"""Averages over seeds: a number with its interval for each cell and metric, and for curves.
 
-A cell is a combination of settings; its runs differ in their seeds alone. Tables are long: a row
-for each cell and metric, with ``mean`` (or another average), ``low`` and ``high`` (NaN where there
-is no interval), and ``count``, the seeds that have a number.
+A cell is a combination of settings; its runs differ only in their seeds. Tables are long, with a
+row for each cell and metric. Their columns are ``mean`` (or another average), ``low`` and ``high``
+(NaN if there is no interval), and ``count``, the number of seeds with a value.
 """
 
 import math
@@ -15,16 +15,16 @@ from scipy.ndimage import gaussian_filter1d
 from experiments.common import stats
 from scripts import words
 
-POINTS = 150  # of a curve, at most
-DRAWN = 6_000  # points of all curves of a metric, at most, so that drawing takes seconds
+POINTS = 150  # largest number of points of a curve
+DRAWN = 6_000  # largest number of points of all curves of a metric, so that drawing takes seconds
 AVERAGES = ("mean", "geometric mean", "median")
 BANDS = ("interval", "range")
 
 
 def free(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
-    """Axes that tell cells apart, the optimizer first; not one that the optimizer decides.
+    """The axes that distinguish cells, the optimizer first.
 
-    A setting that is null in some of an optimizer's runs tells them from the others.
+    An axis that has one value for each optimizer is left out. Null counts as a value.
     """
     by = runs.groupby("optimizer")
     first = ["optimizer"] if "optimizer" in axes and runs.optimizer.nunique() > 1 else []
@@ -44,7 +44,7 @@ def metrics(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
 
 
 def usual(metric: str) -> str:
-    """The average of a metric: the median where a run without a number never got there."""
+    """The usual average of a metric: the median if a missing number means never, else the mean."""
     return "median" if words.never(metric) else "mean"
 
 
@@ -76,13 +76,13 @@ def summarised(
     average: str | None = None,
     band: str = "interval",
 ) -> pd.DataFrame:
-    """One row per group and metric: average, band, and how many seeds have a number.
+    """One row per group and metric: average, band, and the number of seeds with a value.
 
     Args:
         frame: a row per run, or per run and step.
         by: the columns whose values make a group.
         names: the metrics.
-        average: one of AVERAGES; default: the usual one of each metric.
+        average: one of AVERAGES; by default the usual one of each metric.
         band: one of BANDS.
     """
     rows = []
@@ -97,7 +97,7 @@ def summarised(
 
 
 def ended(runs: pd.DataFrame) -> pd.Series:
-    """Which runs were ended because they had diverged."""
+    """Whether each run was ended because it had diverged."""
     return runs.diverged_at.notna() if "diverged_at" in runs else pd.Series(False, runs.index)
 
 
@@ -108,16 +108,16 @@ def cells(
     diverged: pd.Series | None = None,
     average: str | None = None,
 ) -> pd.DataFrame:
-    """One row per cell and metric, with the seeds of the cell and how many diverged.
+    """One row per cell and metric, with the numbers of seeds and of diverged runs of the cell.
 
-    Divergence is a result of its own: such a run's numbers are left out.
+    The numbers of diverged runs are left out, because divergence is a result of its own.
 
     Args:
         runs: a row per run.
         by: the axes whose values make a cell.
         names: the metrics.
-        diverged: which runs have diverged; default: those that were ended.
-        average: one of AVERAGES; default: the usual one of each metric.
+        diverged: whether each run has diverged; by default whether it was ended for that reason.
+        average: one of AVERAGES; by default the usual one of each metric.
     """
     diverged = ended(runs) if diverged is None else diverged
     numbers = pd.concat([runs[by], runs[list(names)].mask(diverged, axis=0)], axis=1)
@@ -130,7 +130,7 @@ def cells(
 
 
 def thinned(curves: pd.DataFrame, by: list[str], points: int = POINTS) -> pd.DataFrame:
-    """Curves at no more than so many steps, at fewer where there are many cells."""
+    """Curves at no more than ``points`` steps, and at fewer if there are many cells."""
     steps = np.sort(curves.step.unique())
     most = min(points, max(2, DRAWN // len(curves[by].drop_duplicates() if by else [1])))
     places = np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int)
@@ -138,13 +138,13 @@ def thinned(curves: pd.DataFrame, by: list[str], points: int = POINTS) -> pd.Dat
 
 
 def smoothed(curves: pd.DataFrame, metric: str, run: list[str], sigma: float) -> pd.DataFrame:
-    """Curves in which a Gaussian of so many points smooths the metric of each run.
+    """Curves in which the metric of each run is smoothed by a Gaussian.
 
     Args:
-        curves: in order of their steps.
+        curves: records in the order of their steps.
         metric: the column to smooth.
         run: the columns whose values make a run.
-        sigma: of the Gaussian.
+        sigma: standard deviation of the Gaussian, in records.
     """
     by = curves.groupby(run, sort=False, dropna=False)[metric]
     smooth = by.transform(lambda values: gaussian_filter1d(values.to_numpy(float), sigma))
@@ -152,7 +152,7 @@ def smoothed(curves: pd.DataFrame, metric: str, run: list[str], sigma: float) ->
 
 
 def shown(row: pd.Series) -> str:
-    """A cell's number as text: average and band, and of how many seeds where not of all."""
+    """A cell's number as text: average and band, and the number of seeds if some have no value."""
     text = words.number(row["mean"])
     if np.isfinite(row["low"]):
         text += f" [{words.number(row['low'])}, {words.number(row['high'])}]"
@@ -161,7 +161,7 @@ def shown(row: pd.Series) -> str:
 
 
 def readable(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """One row per cell as text: its axes, seeds, how many diverged, and each metric."""
+    """One row per cell as text: its axes, numbers of seeds and of diverged runs, and metrics."""
     frame = table.assign(text=[shown(row) for row in table.to_dict("records")])
     order = list(dict.fromkeys(frame.metric))
     for name in by:

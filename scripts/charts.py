@@ -1,8 +1,8 @@
 """Maps, lines and curves as Altair charts, for a PNG or for a page.
 
-Each function takes a long table of :mod:`scripts.cells` with one metric: axes as columns, with
-``mean`` (or another average), ``low``, ``high`` and ``count``; a table of cells has ``seeds`` and
-``diverged`` besides. A column ``apart`` marks numbers that are no part of their line.
+Each function takes a long table of :mod:`scripts.cells` with one metric. Its columns are the axes,
+``mean`` (or another average), ``low``, ``high`` and ``count``; a table of cells also has ``seeds``
+and ``diverged``. A column ``apart`` marks numbers that do not belong to their line.
 """
 
 import math
@@ -17,15 +17,16 @@ from scripts.figures.style import COLOUR
 from scripts.paper import NAMES
 from scripts.words import deviation, name, number, value
 
-SPAN = 20  # numbers whose largest is more than so many times the smallest get a logarithmic scale
-WIDE = 12  # columns of a map at most whose cells have room for the interval; ticks on an axis
-GREY = "#cfcfcf"  # a cell without a number
-SPARE = ("#117733", "#882255", "#44AA99", "#999933", "#AA4499", "#332288")  # of other optimizers
-BRIGHT = 0.55  # of the colour scale; above it black letters are read better than white ones
-PAGE = 1_060  # pixels that all panels of a row share
-PANEL = (150, 420)  # narrowest and widest panel
-WRAPPED = 5  # panels of one axis from which they are broken into several lines
-# Plain digits where people write them; labels that the axis leaves out stay out.
+SPAN = 20  # a scale is logarithmic if its largest number is more than so many times its smallest
+WIDE = 12  # maps with at most so many columns show intervals; axes have at most so many places
+GREY = "#cfcfcf"  # colour of a cell without a number
+SPARE = ("#117733", "#882255", "#44AA99", "#999933", "#AA4499", "#332288")  # for other optimizers
+BRIGHT = 0.55  # place on the colour scale; above it black text is easier to read than white
+PAGE = 1_060  # width in pixels of all panels of a row
+PANEL = (150, 420)  # least and largest width of a panel in pixels
+WRAPPED = 5  # more panels of one axis than this are broken into several lines
+# Plain digits, except for very small and very large numbers. Labels that the axis leaves out stay
+# empty.
 DIGITS = (
     "datum.label == '' ? '' : datum.value != 0 && (abs(datum.value) < 1e-3 || "
     "abs(datum.value) >= 1e6) ? replace(format(datum.value, '.2~e'), 'e+', 'e') : "
@@ -45,7 +46,7 @@ def library() -> str:
 
 
 def rank(column: pd.Series) -> pd.Series:
-    """What the values of an axis are sorted by: numbers, or words; optimizers as in the paper."""
+    """The sort key of an axis: numbers, or words, in which optimizers have the paper's order."""
     if column.dtype != object:
         return column
     known = {word: f" {place:03}" for place, word in enumerate(NAMES)}  # before all other words
@@ -62,15 +63,15 @@ class Plot:
 
     Args:
         frame: the table.
-        axes: those that the panel itself shows.
-        others: those whose values have panels of their own: the first side by side, each
-            combination of the rest below each other.
+        axes: the axes that are shown within a panel.
+        others: the axes whose values have separate panels: those of the first axis side by side,
+            each combination of the others one below the other.
 
     Attributes:
         frame: the table with its axes as text; ``across`` and ``down`` name a row's panel.
-        order: of each axis the values as text, in order.
+        order: for each axis its values as text, in order.
         facets: the encodings of the panels.
-        width: of a panel in pixels.
+        width: width of a panel in pixels.
     """
 
     def __init__(self, frame: pd.DataFrame, axes: Sequence[str], others: Sequence[str]) -> None:
@@ -81,7 +82,7 @@ class Plot:
         count = frame["count"]
         if "seeds" in frame:
             seeds = frame["seeds"]
-        else:  # of curves: as many as are logged where the cell has most
+        else:  # a table of curves: the largest number of seeds at any step of the cell
             by = [self.frame[axis] for axis in self.order]
             seeds = count.groupby(by).transform("max") if by else 0 * count + count.max()
         self.frame["of"] = [f"{n} of {m}" for n, m in zip(count, seeds, strict=True)]
@@ -117,7 +118,7 @@ class Plot:
             self.facets["columns"] = WRAPPED - 1
 
     def tooltip(self, *numbers: str) -> list[alt.Tooltip]:
-        """What the pointer shows: the axes, numbers with five digits, and how many seeds."""
+        """What the pointer shows: the axes, numbers with five digits, and the number of seeds."""
         texts = [(axis, name(axis)) for axis in self.order] + [("of", TITLES["of"])]
         found = [alt.Tooltip(field=f, type="nominal", title=title) for f, title in texts]
         found[-1:-1] = [
@@ -128,12 +129,12 @@ class Plot:
         return found
 
     def places(self, axis: str) -> alt.X:
-        """A setting across, with a place for each value."""
+        """The horizontal encoding of an axis with a place for each value."""
         ticks, order = alt.Axis(labelAngle=0), self.order[axis]
         return alt.X(field=axis, type="ordinal", sort=order, axis=ticks, title=name(axis))
 
     def x(self, axis: str, original: pd.Series, width: int) -> alt.X:
-        """A setting across: a place for each value, or a scale where these are many numbers."""
+        """The horizontal encoding of an axis: places for its values, or a scale for many."""
         if original.dtype == object or len(self.order[axis]) <= WIDE:
             return self.places(axis)
         self.frame["x"] = original
@@ -158,7 +159,7 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
         frame: one row per cell.
         title: what is shown.
         x, y: the axes of the map.
-        others: axes whose values have panels of their own.
+        others: axes whose values have separate panels.
     """
     plot = Plot(frame, [x, y], others)
     wide = len(plot.order[x]) <= WIDE
@@ -187,7 +188,7 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
     shade = alt.Color(field="mean", type="quantitative", scale=scale, title=None)
     tiles = base.mark_rect(stroke="white").encode(color=shade).transform_filter("datum.known")
     blank = base.mark_rect(stroke="white", color=GREY).transform_filter("!datum.known")
-    two = max(map(len, plot.frame["label"])) > 1  # lines: the first is to stand above the middle
+    two = max(map(len, plot.frame["label"])) > 1  # with two lines, the first is above the middle
     digits = base.mark_text(fontSize=10, dy=-6 if two else 0).encode(
         text=alt.Text(field="label", type="nominal"),
         color=alt.when("datum.bright").then(alt.value("black")).otherwise(alt.value("white")),
@@ -197,7 +198,7 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
 
 
 def _label(cell: dict[str, float], wide: bool) -> list[str]:
-    """What stands in a cell of a map, as lines: a number of not all seeds says of how many."""
+    """The text of a cell of a map, in lines; it has the number of seeds if some have no value."""
     if not math.isfinite(cell["mean"]):
         return ["diverged" if cell["diverged"] else "never" if cell["mean"] > 0 else "none"]
     first, whole = number(cell["mean"]), cell["count"] == cell["seeds"]
@@ -220,17 +221,17 @@ def lines(
 ) -> alt.Chart:
     """The average against one axis with its interval, a line for each value of ``by``.
 
-    A mark is hollow where it is not of all seeds or stands apart, and no line leads to one that
-    stands apart. A cross at the top is a cell whose average is infinite or missing.
+    A mark is hollow if some seeds have no value or if it is marked as apart; no line leads to one
+    that is apart. A cross at the top is a cell whose average is infinite or missing.
 
     Args:
         frame: one row per cell.
-        title: what is shown; the vertical axis has it, too.
-        x: the axis across.
+        title: what is shown; it is also the title of the vertical axis.
+        x: the horizontal axis.
         by: the axis of the colours.
-        others: axes whose values have panels of their own.
-        size: width and height of a panel in pixels; default: as there is room.
-        within: the ends of the vertical scale; default: those of the numbers.
+        others: axes whose values have separate panels.
+        size: width and height of a panel in pixels; by default as there is room.
+        within: the ends of the vertical scale; by default those of the numbers.
     """
     plot = Plot(frame, [x, by] if by else [x], others)
     width, height = size or (plot.width, 260)
@@ -280,17 +281,17 @@ def curves(
 ) -> alt.Chart:
     """A metric against ``step``: a curve for each value of ``by``, its interval as a band.
 
-    A curve is dashed where not all seeds of its cell have a number. On a page a click on the
-    legend brings one curve forward.
+    A curve is dashed where some seeds of its cell have no value. On a page a click on the legend
+    highlights one curve.
 
     Args:
         frame: one row per cell and step; with a column ``seed``, one per run and step.
-        title: what is shown; the vertical axis has it, too.
+        title: what is shown; it is also the title of the vertical axis.
         by: the axis of the colours.
-        others: axes whose values have panels of their own.
-        step: what a step is called.
-        size: width and height of a panel in pixels; default: as there is room.
-        log: whether the steps stand on a logarithmic scale.
+        others: axes whose values have separate panels.
+        step: the word for a step.
+        size: width and height of a panel in pixels; by default as there is room.
+        log: whether the scale of the steps is logarithmic.
     """
     plot = Plot(frame, [by] if by else [], others)
     width, height = size or (plot.width, 220)
@@ -330,8 +331,8 @@ def curves(
 def spanned(means: pd.Series) -> tuple[float, float, bool]:
     """The ends of a scale, and whether it is logarithmic.
 
-    Where less than a twentieth of the numbers is far above all others, as of runs that exploded,
-    the scale ends at these others.
+    If less than a twentieth of the numbers is far above all others, for example because runs
+    diverged, the scale ends at the others.
     """
     means = means[np.isfinite(means)]
     least, most = means.min(), means.max()
@@ -353,16 +354,16 @@ def _heights(
     beyond: float,
     within: Sequence[float] | None = None,
 ) -> tuple[alt.Y, alt.Y, alt.Y2]:
-    """Encodings of the average and of the two ends of its band, which it adds as columns.
+    """Encodings of the average and of the two ends of its band, for which it adds columns.
 
-    What reaches far beyond the scale is drawn to just outside of it; the pointer shows the number.
+    Values far beyond the scale are drawn just outside of it; the pointer shows the number.
 
     Args:
-        into: the table that is drawn.
+        into: the table that is drawn, which gets the columns.
         frame: the averages and bands.
-        title: of the axis.
-        beyond: how far bands may widen the scale, by the length that the averages take of it.
-        within: the ends of the scale, where they are given.
+        title: title of the axis.
+        beyond: how far bands may widen the scale, relative to the range of the averages.
+        within: the ends of the scale, if they are given.
     """
     least, most, log = spanned(pd.Series(within) if within else frame["mean"])
     level, back = (np.log, np.exp) if log else (float, float)
@@ -392,11 +393,11 @@ def _heights(
 
 
 def _colour(plot: Plot, frame: pd.DataFrame, by: str | None) -> alt.Color | dict[str, str]:
-    """One colour for each value: the optimizers' own, numbers along a scale."""
+    """One colour for each value: an optimizer's own colour, or colours along a scale."""
     if by is None:
         return alt.value(COLOUR["laprop"])
     order = plot.order[by]
-    few = sum(map(len, order)) < 40  # letters: they have room above the panels
+    few = sum(map(len, order)) < 40  # so few letters have room above the panels
     legend = alt.Legend(
         symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3, orient="top" if few else "right"
     )

@@ -1,7 +1,7 @@
 """The verdict on every claim, from the committed results: ``python -m scripts.check_claims``.
 
-It writes ``results/CLAIMS.md`` and the README's summary of them. A claim that does not hold is a
-result and no error. ``--check`` writes nothing, and exits with 1 where a file is stale.
+It writes ``results/CLAIMS.md`` and the summary in the README. A claim that does not hold is a
+result, not an error. ``--check`` writes nothing, and exits with 1 if a file is stale.
 """
 
 import sys
@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 LOGS = "authors' logs"
 OWN = "own task"
 NOT_RUN = "not run"
-WORDS = {  # for each scale: the claim held, did not hold, cannot be decided
+WORDS = {  # for each scale the word if the claim held, did not hold, cannot be decided
     "paper": ("reproduced", "not reproduced", "underpowered"),
     "short": ("short: supports", "short: contradicts", "short: undecided"),
     "small": ("small model: seen", "small model: not seen", "small model: undecided"),
@@ -55,23 +55,25 @@ OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
 def legend(table: list[dict[str, Any]]) -> str:
-    """What the verdicts mean; those of tasks of one's own only where there is one."""
+    """The meaning of the verdicts; those of a user's own task only if there is one."""
     own = any(row["verdict"] in WORDS[OWN] for row in table)
     return f"{LEGEND}\n{LEGEND_OWN}" if own else LEGEND
 
 
 def verdict(measured: Measured, scale: str) -> str:
-    """The verdict's word; a reduced scale, or the authors' logs, never give ``reproduced``."""
+    """The word of a verdict; only the paper's scale can give ``reproduced``."""
     return WORDS[scale][(True, False, None).index(measured.held)]
 
 
 def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measured:
-    """What a single run may decide: nothing, unless the figure says why there is no chance in it.
+    """A measurement whose verdict is withdrawn if there is only one seed.
+
+    A figure without randomness states the reason in ``one_run``, and keeps its verdict.
 
     Args:
-        measured: by the claim's own function.
-        figure: the figure's row in ``paper.yaml``; ``one_run`` is the reason.
-        results: that were measured.
+        measured: what the claim's own function returned.
+        figure: the figure's row in ``paper.yaml``.
+        results: the results that were measured.
     """
     if results.manifest["seeds"] > 1 or "one_run" in figure or measured.held is None:
         return measured
@@ -81,15 +83,15 @@ def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measu
 def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[str, Any]]:
     """A row for each claim of ``paper.yaml``, in its order, with what was measured.
 
-    Added are ``claim`` (its name), ``verdict``, and ``measured``, ``apart``, ``effects`` and
-    ``where`` (the scale), which are empty where nothing was run.
+    A row has the claim's entry and ``claim`` (its name), ``verdict``, ``measured``, ``apart``,
+    ``effects`` and ``where`` (the scale). The last four are empty if nothing was run.
 
     Args:
-        figure: whose claims; default all.
-        judged: results to judge them by in place of the committed ones.
+        figure: the figure whose claims are wanted; by default all.
+        judged: results to use in place of the committed ones.
 
     Raises:
-        SystemExit: for a claim whose figure has results but which no function checks.
+        SystemExit: a claim has results, but no function that decides it.
     """
     table = []
     for name, claim in claims().items():
@@ -112,7 +114,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
         entry, scale = figures()[claim["figure"]], LOGS
         if not logs:
             measured = alone(measured, entry, results)
-            # A figure without a section of the paper has no setting of the paper either.
+            # Section "-" marks a user's own task, which has no setting in the paper.
             scale = OWN if entry["section"] == "-" else results.scale
         row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
         row |= {"verdict": verdict(measured, scale)}
@@ -121,7 +123,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
 
 
 def counts(table: list[dict[str, Any]]) -> str:
-    """A Markdown table: how many claims of the paper, and of ours, have each verdict."""
+    """A Markdown table of the numbers of the paper's claims, and of ours, with each verdict."""
     found = {of: Counter(row["verdict"] for row in table if row["of"] == of) for of in OF}
     lines = ["| verdict | the paper's | ours |", "| --- | ---: | ---: |"]
     lines += [
@@ -159,7 +161,7 @@ def claims_page(table: list[dict[str, Any]]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """Both files with the text that they should have."""
+    """Both files with their present text."""
     return {
         RESULTS / "CLAIMS.md": claims_page(table).encode(),
         README: readme.filled(README.read_text(), table).encode(),

@@ -1,7 +1,8 @@
-"""Promote finished runs to committed results: ``python -m scripts.collect figure=fig02``.
+"""Collect finished runs into tables: ``python -m scripts.collect figure=fig02``.
 
-It takes the same overrides as the runs. A figure's own grid goes to ``results/``, anything else to
-a table in the output folder. An incomplete grid is refused without ``--partial``.
+It takes the same overrides as the runs. The tables of a figure's whole grid are written to
+``results/``, those of any other sweep to the output folder. An incomplete grid is refused without
+``--partial``.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How much each disagreement of ``discrepancies.yaml`` changes, from the committed results.
+"""The measured effect of each disagreement in ``discrepancies.yaml``, from the committed results.
 
-A function without an underscore takes the results of its figure, and the arguments that the YAML
-file gives under ``with``. It returns one line of Markdown.
+A function without an underscore takes the results of a figure, and the arguments under ``with`` in
+the YAML file. It returns one line of Markdown.
 """
 
 import pandas as pd
@@ -17,7 +17,7 @@ from scripts.paper import NAMES
 
 
 def _percent(values: pd.Series, sign: str = "") -> str:
-    """Mean over seeds in per cent with its interval, or an upper limit where it is tiny."""
+    """Mean over seeds in per cent with its interval, or an upper limit if it is tiny."""
     found = mean(100 * values.to_numpy())
     largest = 100 * values.abs().max()
     if largest < 0.001:
@@ -26,7 +26,7 @@ def _percent(values: pd.Series, sign: str = "") -> str:
 
 
 def _pair(results: Results, pair: str) -> str:
-    """Distance of two paths under the schedule where it is largest, and the change of the loss."""
+    """The distance of two paths under the schedule with the largest one, and the loss's change."""
     runs = results.runs[results.runs.pair == pair]
     distance, loss = [], []
     for updates, cell in runs.groupby("updates"):
@@ -46,13 +46,13 @@ def pairs(results: Results, pairs: dict[str, str]) -> str:
 
 
 def controls(results: Results) -> str:
-    """The two controls, a line each: other minibatches, and a start of other last bits."""
+    """The two controls in a line each: other minibatches, and weights changed in the last bit."""
     batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
     return f"- on other minibatches: {batches}\n- from weights changed in the last bit: {bit}"
 
 
 def moves_at_zero_lr(results: Results) -> str:
-    """The pair, and the largest move of a weight in a step with lr = 0."""
+    """The effect of the pair, and the largest move of a weight in a step with lr = 0."""
     runs = results.runs[results.runs.pair == "moves_at_zero_lr"]
     lr = results.manifest["settings"]["optimizer.lr"]
     moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
@@ -73,7 +73,7 @@ def proposition_2_factor(results: Results) -> str:
 
 
 def proposition_2_condition(results: Results) -> str:
-    """The largest update of Adam where mu > sqrt(nu), beside LaProp's."""
+    """The largest update of Adam for mu > sqrt(nu), and LaProp's."""
     runs = results.runs[results.runs.mu**2 > results.runs.nu]
     largest = runs.groupby("optimizer")["update"].max()
     return (
@@ -98,7 +98,7 @@ def theorem_1(results: Results) -> str:
 
 
 def rosenbrock_sigma(results: Results) -> str:
-    """At which nu the optimizers converge, under each reading of sigma."""
+    """The nu at which each optimizer converges, under each reading of sigma."""
     text = []
     for noise, reading in (("halfwidth", "sigma"), ("width", "sigma/2")):
         for sigma in (0.1, 0.12):
@@ -112,7 +112,7 @@ def rosenbrock_sigma(results: Results) -> str:
 
 
 def cifar_schedule(results: Results) -> str:
-    """What the authors' epochs make of the end of a training, for both optimizers."""
+    """The effect of the authors' milestones on the end of a training, for both optimizers."""
     return f"at the end: {'; '.join(schedule.told(results, o) for o in ('laprop', 'adam'))}"
 
 
@@ -155,7 +155,7 @@ def rainbow_eps(results: Results) -> str:
 
 
 def rainbow_authors(results: Results, deviation: str) -> str:
-    """What one of the authors' deviations makes of the area under Rainbow's training curve."""
+    """The effect of one of the authors' deviations on the area under Rainbow's training curve."""
     table = deviations.changes(results)
     games = deviations.games(table, deviation)
     if not games:

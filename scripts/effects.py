@@ -1,9 +1,9 @@
 """The effects that claims measure: numbers with an interval, which a claim prints and a page draws.
 
-Effects have different units, so each claim has a scale of its own: its line is at 0 for a
-difference and at 1 for a ratio, which is drawn logarithmically, and the furthest end of its
-intervals touches the frame; the frame of a ratio is never narrower than from 1 / 1.1 to 1.1. A
-share goes from 0 to 100 %.
+Effects have different units, so each claim has its own scale. The vertical line is at 0 for a
+difference, and at 1 for a ratio, whose scale is logarithmic. The frame reaches to the furthest end
+of the intervals, but for a ratio at least from 1 / 1.1 to 1.1. The scale of a share goes from 0 to
+100 %.
 """
 
 import math
@@ -17,13 +17,13 @@ KINDS = ("difference", "ratio", "share")
 
 @dataclass(frozen=True)
 class Effect:
-    """A number with its interval; as a string it is the text that stands in the measurement.
+    """A number with its interval; as a string it is the text in the measurement.
 
     Attributes:
         text: the number and its interval, as printed.
         kind: one of KINDS.
-        centre, low, high: a ratio itself and not its logarithm, a share from 0 to 1; the ends are
-            NaN where there is no interval.
+        centre, low, high: the number and the ends of its interval, which are NaN if there is none.
+            A ratio is given as itself, not as its logarithm, and a share is from 0 to 1.
     """
 
     text: str
@@ -42,7 +42,7 @@ def difference(gap: Estimate, spec: str = "+.2f") -> Effect:
 
 
 def percentage(gap: Estimate) -> Effect:
-    """The logarithm of a ratio as what it adds in per cent, ``+5.7% [+3.3%, +8.2%]``."""
+    """The logarithm of a ratio as a change in per cent, ``+5.7% [+3.3%, +8.2%]``."""
     centre, low, high = (math.expm1(end) for end in (gap.centre, gap.low, gap.high))
     return Effect(f"{centre:+.1%} [{low:+.1%}, {high:+.1%}]", "difference", centre, low, high)
 
@@ -61,12 +61,13 @@ def share(successes: int, trials: int) -> Effect:
 
 
 def placed(effects: Sequence[Effect]) -> list[tuple[Effect, tuple[float, float, float]]]:
-    """The effects of a claim that can be drawn together, each with its places.
+    """The effects of a claim that can be drawn together, each with its positions.
 
-    Those without an interval are left out, and so are those of a kind that fewer have.
+    Only effects of the most frequent kind, with an interval, are drawn.
 
     Returns:
-        each with the places of low, centre and high, from the left edge, 0, to the right one, 1.
+        each effect with the positions of low, centre and high, from 0 at the left edge to 1 at the
+        right edge.
     """
     found = [effect for effect in effects if math.isfinite(effect.low + effect.high)]
     if not found:

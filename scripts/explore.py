@@ -1,4 +1,4 @@
-"""The charts of the pages: what ``scripts/site/charts.yaml`` names, drawn from the results."""
+"""The charts of the pages, which ``scripts/site/charts.yaml`` defines, drawn from the results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from experiments.common.records import Results
 from scripts import cells, charts, make_authors, words
 from scripts.paper import HERE, results_of, script
 
-SMALL = (250, 150)  # pixels of a finding's plot
-POINTS = 60  # of a curve on a page, at most
+SMALL = (250, 150)  # width and height in pixels of a finding's plot
+POINTS = 60  # largest number of points of a curve on a page
 AVERAGE = {
     "mean": "Mean over seeds",
     "geometric mean": "Geometric mean over seeds",
@@ -43,7 +43,7 @@ def outcomes(results: Results) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart, what a list of charts calls it, and how its seeds were taken together."""
+    """A chart, its name in a list of charts, and how its seeds were averaged, in words."""
 
     name: str
     chart: alt.Chart
@@ -51,10 +51,10 @@ class Drawing:
 
 
 def of(results: Results, figure: str) -> list[Drawing]:
-    """The charts of a figure's page; the first one is its picture's.
+    """The charts of a figure's page; the first one shows the same as its picture.
 
     Raises:
-        ValueError: for an entry that would take more than seeds together.
+        ValueError: an entry would average over settings other than the seed.
     """
     return [
         Drawing(_name(entry), _drawn(_rows(results, entry), entry, figure), _said(entry))
@@ -81,7 +81,7 @@ def finding(figure: str) -> alt.Chart:
 
 
 def usual(results: Results) -> list[dict[str, Any]]:
-    """What is drawn of a figure without an entry: its first metric, and its first curve."""
+    """The charts of a figure without an entry: its first metric, and its first curve."""
     axes = list(results.manifest["axes"])
     free = cells.free(results.runs, axes)
     settings = sorted(free, key=lambda axis: {"mu": -2, "nu": -1, "optimizer": 1}.get(axis, 0))
@@ -101,7 +101,7 @@ def usual(results: Results) -> list[dict[str, Any]]:
 
 
 def _name(entry: Entry) -> str:
-    """What a list of charts calls it: ``test accuracy, % over µ and ν``."""
+    """The name of a chart in a list: ``test accuracy, % over µ and ν``."""
     title = entry.get("title", words.name(entry["of"]))
     if entry["draw"] == "curves":
         return f"{title} against {entry.get('step', 'step')}"
@@ -111,7 +111,7 @@ def _name(entry: Entry) -> str:
 
 
 def _rows(results: Results, entry: Entry) -> pd.DataFrame:
-    """The rows of runs.csv or curves.parquet that an entry speaks of."""
+    """The rows of runs.csv or curves.parquet that an entry selects."""
     frame = results.curves if entry["draw"] == "curves" else outcomes(results)
     if "where" in entry:
         frame = frame.query(entry["where"])
@@ -123,13 +123,13 @@ def _rows(results: Results, entry: Entry) -> pd.DataFrame:
 def _drawn(
     frame: pd.DataFrame, entry: Entry, figure: str, size: tuple[int, int] | None = None
 ) -> alt.Chart:
-    """Take the seeds together and draw.
+    """The chart of an entry, averaged over seeds.
 
     Args:
-        frame: the rows.
-        entry: what to draw of them.
-        figure: its name, for a message.
-        size: of a panel; default: as there is room.
+        frame: the rows to draw.
+        entry: the entry of charts.yaml.
+        figure: name of the figure, for an error message.
+        size: width and height of a panel; by default as there is room.
     """
     metric, draw = entry["of"], entry["draw"]
     curve, average = draw == "curves", entry.get("average", cells.usual(entry["of"]))
@@ -169,7 +169,7 @@ def _drawn(
 
 
 def _said(entry: Entry) -> str:
-    """How seeds were taken together, and what the marks mean."""
+    """How seeds were averaged, and what the marks mean, in words."""
     average = entry.get("average", cells.usual(entry["of"]))
     parts = [AVERAGE[average]]
     if average != "every seed":

@@ -14,11 +14,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a line for each artefact: name, size, whether its sha256 is right, folder, licence.
 
     Returns:
-        exit status: 0, 1 where an artefact could not be had, 2 for an unknown name.
+        exit status: 0, 1 if an artefact could not be fetched, 2 for an unknown name.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="artefacts, all if none is named")
-    parser.add_argument("--list", action="store_true", help="only say what is on this machine")
+    parser.add_argument("--list", action="store_true", help="only list what is on this machine")
     options = parser.parse_args(arguments)
     # on stderr, where the progress bars are
     logging.basicConfig(level=logging.INFO, format="%(message)s")

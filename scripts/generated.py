@@ -1,4 +1,4 @@
-"""Write generated files, or check that the committed ones are fresh."""
+"""Write generated files, or check that the committed ones are up to date."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from experiments.common import ROOT
 
 
 def only_checks(doc: str) -> bool:
-    """Read the command line of a script that writes generated files: whether it has ``--check``."""
+    """Whether the command line of a script that writes generated files has ``--check``."""
     parser = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true", help="compare with the files, write none")
     return bool(parser.parse_args().check)
@@ -19,7 +19,7 @@ def settle(files: Mapping[Path, bytes], check: bool) -> int:
     """Write the files whose content is stale; with ``check`` only name them.
 
     Returns:
-        exit status: 1 where a check found a stale file.
+        exit status: 1 if a check found a stale file, else 0.
     """
     stale = [path for path, new in files.items() if not path.exists() or path.read_bytes() != new]
     for path in stale:

@@ -1,11 +1,12 @@
-"""Pack what ``scripts.gpu_runs`` needs on a bare GPU machine; unpack what it brings back.
+"""Pack what ``scripts.gpu_runs`` needs on a bare GPU machine; unpack the results from there.
 
 ``python -m scripts.gpu_pack pack`` needs the network and what ``make fairseq`` installs. It fills
 ``.gpu/1``, ``.gpu/2``, ... with what such a machine lacks: the committed program, wheels, prepared
-text and images. Each part fits into one transfer, and the first one suffices to start.
+text and images. Each part fits into one transfer, and the first part is enough to start.
 
 ``python -m scripts.gpu_pack unpack DIR`` puts finished runs into the output folder of
-``scripts.long_runs``, where ``scripts.collect`` finds them, and the others into its ``reached``.
+``scripts.long_runs``, where ``scripts.collect`` finds them. It puts unfinished ones into the folder
+``reached`` in it.
 """
 
 import argparse
@@ -34,12 +35,12 @@ from scripts.gpu_runs import PACK, STEPS, records
 from scripts.long_runs import OUTPUT
 
 PROGRAM = ("laprop", "experiments", "configs", "scripts", "tests", "pyproject.toml", "README.md")
-PYTHON = "3.12"  # of the machine
+PYTHON = "3.12"  # Python version of the GPU machine
 PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (35, 34, 31, 28, 27, 24, 17)] + [
     "manylinux2014_x86_64",
     "manylinux1_x86_64",
 ]
-# What the machine lacks; numpy, pandas, pillow, pyarrow, scipy and the like are there with torch.
+# Packages that the machine lacks. It has numpy, pandas, pillow, pyarrow, scipy and the like.
 WHEELS = (
     *("annotated-types", "bitarray", "cffi", "fairseq-fixed", "hydra-core", "omegaconf"),
     *("platformdirs", "pycparser", "pydantic", "pydantic_core", "sacremoses", "typing-inspection"),
@@ -53,9 +54,9 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
     """Fill the parts; what an earlier call downloaded or prepared is used again.
 
     Args:
-        folder: of the parts, ignored by git.
-        limit: of a part, in MiB.
-        commands: of steps; the text of their runs goes along.
+        folder: folder of the parts, which git ignores.
+        limit: largest size of a part, in MiB.
+        commands: commands of the steps, whose prepared text is packed too.
     """
     commit = git("rev-parse", "HEAD")
     if git("status", "--porcelain", "--", *PROGRAM):
@@ -80,10 +81,14 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
 
 
 def distributed(items: list[Path], limit: int) -> list[list[Path]]:
-    """Share the items out: each goes into the first part that has room for it.
+    """Distribute the items to parts: each goes into the first part that has room for it.
+
+    Args:
+        items: files.
+        limit: largest size of a part, in bytes.
 
     Raises:
-        SystemExit: an item alone is larger than the limit, in bytes.
+        SystemExit: an item alone is larger than the limit.
     """
     parts: list[list[Path]] = []
     for item in items:
@@ -133,9 +138,9 @@ def wheels(folder: Path) -> list[Path]:
 
 
 def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
-    """An archive for each prepared text of fairseq's runs, and one of what else they read.
+    """Yield an archive for each prepared text of fairseq's runs, and one of GPT-2's byte pairs.
 
-    The runs find their text in the output folder, so that they do not prepare it again.
+    The runs find their text in the output folder, so they do not prepare it again.
     """
     made = {}
     prepare = {"translation": translation.prepared, "roberta": roberta.prepared}
@@ -165,7 +170,7 @@ def archived(target: Path, inside: dict[Path, str]) -> Path:
 
 
 def images(folder: Path) -> Iterator[Path]:
-    """CIFAR-10 as lossless pictures of many images (three fifths of the size), and their labels."""
+    """Yield CIFAR-10 as lossless pictures of many images, three fifths of the size, and labels."""
     folder.mkdir(exist_ok=True)
     for path in sorted(data.fetch("cifar10").glob("*.bin")):
         sheet, labels = folder / f"{path.stem}.webp", folder / f"{path.stem}.labels"
@@ -184,8 +189,8 @@ def images(folder: Path) -> Iterator[Path]:
 def unpack(folder: Path, output: Path) -> None:
     """Put the runs of ``runs.tar.gz`` into the output folder, and the benchmark into ``results/``.
 
-    The machine has no git, so the packed commit is written into each manifest here. A run that is
-    finished here, or that a process is working on, is left alone.
+    The GPU machine has no git, so the packed commit is written into each manifest here. A run that
+    is already finished here, or that a process is executing, is left as it is.
     """
     if (table := folder / "optimizer_cuda.csv").exists():
         shutil.copy(table, ROOT / "results" / "benchmarks" / table.name)
@@ -213,7 +218,7 @@ def unpack(folder: Path, output: Path) -> None:
                         old.unlink(missing_ok=True)
                     for file in reversed(
                         records(run)
-                    ):  # the manifest comes last, because it says that the run is finished
+                    ):  # the manifest is copied last, because it marks the run as finished
                         shutil.copy(file, target / file.name)
                     print(f"{name}: {manifest['status']}, {target}")
             except Timeout:
@@ -227,7 +232,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="what", required=True)
     packing = commands.add_parser("pack", help="make the parts")
     packing.add_argument("--limit", type=float, default=44, help="MiB of a part; default 44")
-    packing.add_argument("--rehearse", action="store_true", help="for scale smoke alone")
+    packing.add_argument("--rehearse", action="store_true", help="only for scale smoke")
     packing.add_argument("--steps", nargs="*", choices=names, default=names, help="default all")
     packing.add_argument("--parts", type=Path, default=PACK, help="their folder; default .gpu")
     taking = commands.add_parser("unpack", help="take over what came back")
@@ -238,7 +243,7 @@ def main() -> None:
         unpack(arguments.folder, arguments.output.absolute())
         return
     chosen = [step for step in STEPS if step.name in arguments.steps]
-    lists = [step.rehearsal for step in chosen]  # they are small and always go along
+    lists = [step.rehearsal for step in chosen]  # these are small and always packed
     lists += [step.commands for step in chosen if not arguments.rehearse]
     pack(arguments.parts.absolute(), arguments.limit, list(itertools.chain.from_iterable(lists)))
 

@@ -1,13 +1,13 @@
-"""Long runs in ten minutes on a GPU, on a bare machine that has torch and no network.
+"""Execute long runs in ten minutes on a GPU, on a bare machine that has torch and no network.
 
 ``python3 .gpu/1/gpu_runs.py --output DIR`` runs ``STEPS`` there, from those parts of
-``scripts.gpu_pack`` that have arrived. It leaves at most seven small files in DIR: how far each run
-came (``reached.csv``), the records of the runs without weights (``runs.tar.gz``), the benchmark,
-the logs of the tests, of the steps and of fairseq, and ``report.json``. A run whose time is up gets
-SIGTERM and counts as unfinished.
+``scripts.gpu_pack`` that have arrived. It writes at most seven small files to DIR: the progress of
+each run (``reached.csv``), the records of the runs without weights (``runs.tar.gz``), the
+benchmark, the logs of the tests, of the steps and of fairseq, and ``report.json``. A run whose time
+is up gets SIGTERM and counts as unfinished.
 
-Runs of IWSLT14 and CIFAR-10 compute in float32, with TF32 switched off. RoBERTa's compute in fp16,
-as the authors' did.
+Runs of IWSLT14 and CIFAR-10 compute in float32, with TF32 switched off. Those of RoBERTa compute in
+fp16, as the authors' runs did.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# This file starts before any package is installed, so packages are imported where they are used.
+# This file runs before any package is installed, so packages are imported where they are used.
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK = ROOT / ".gpu"
-# Of a run everything comes back but checkpoints, and logs, which have an archive of their own.
+# The files of a run that come back: all but checkpoints and logs. Logs have their own archive.
 RECORDS = ("manifest.json", "config.yaml", "metrics.jsonl", "summary.json", "*.csv")
 LARGEST = 16 << 20  # largest size in bytes of a file that comes back
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
@@ -38,13 +38,13 @@ PAIRS = list(itertools.product((0, 1, 2), ("adam", "laprop")))
 
 
 class Step(NamedTuple):
-    """Processes that run at the same time, also at the same time as those of other steps.
+    """Processes that run at the same time; several steps may also run at the same time.
 
     Attributes:
-        name: of the step and its logs.
+        name: name of the step and of its logs.
         after: the step that must have ended before this one begins.
         until: minutes after the start at which unfinished processes are stopped.
-        commands: for each process what follows ``python -m``.
+        commands: the arguments of ``python -m`` for each process.
         rehearsal: the commands of a rehearsal at scale ``smoke`` on a CPU.
     """
 
@@ -58,9 +58,9 @@ class Step(NamedTuple):
 STEPS = (
     Step("kernel", None, 2.0,
          ["pytest -v -n 8 -p no:cacheprovider tests/in_triton.py tests/test_cuda.py "
-          "--deselect tests/test_cuda.py::test_the_kernel"],  # it is in_triton.py again
+          "--deselect tests/test_cuda.py::test_the_kernel"],  # it would run in_triton.py again
          ["pytest -v -p no:cacheprovider tests/test_cuda.py -k import"]),
-    # It measures times, so nothing else runs beside it.
+    # This step measures times, so nothing else runs at the same time.
     Step("benchmark", "kernel", 3.0,
          ["scripts.benchmarks.optimizer --device cuda"],
          ["scripts.benchmarks.optimizer ResNet-20"]),
@@ -87,7 +87,7 @@ STEPS = (
 
 
 def images_back(sheet: Path, folder: Path) -> None:
-    """Make CIFAR-10's binary file from a picture and its labels; the runs check its sha256."""
+    """Restore a binary file of CIFAR-10 from a picture and its labels; runs check its sha256."""
     import numpy as np
     from PIL import Image
 
@@ -101,7 +101,7 @@ def images_back(sheet: Path, folder: Path) -> None:
 
 
 def install(parts: Path, work: Path, store: Path) -> dict[str, str]:
-    """Unpack program and packages into ``work`` and data into ``store``; return the environment."""
+    """Unpack program and packages to ``work`` and data to ``store``; return the environment."""
     for archive in sorted([*parts.glob("*/program.tar.gz"), *parts.glob("*/*.tar.xz")]):
         into = work / "program" if archive.name.startswith("program") else store
         with tarfile.open(archive) as tar:
@@ -131,8 +131,8 @@ def install(parts: Path, work: Path, store: Path) -> dict[str, str]:
 def places() -> tuple[Path, Path]:
     """Make two new folders, one to work in and one for data and runs.
 
-    The second is in memory where there is room, since fairseq saves 470 MB every 50 updates. The
-    packages are in the first, because programs may not be allowed to run from memory.
+    The second is in memory if there is room, since fairseq saves 470 MB every 50 updates. Packages
+    are in the first, because a file system in memory may not allow programs to be executed.
     """
     work, memory = Path(tempfile.mkdtemp(prefix="laprop-")), Path("/dev/shm")  # exists on Linux
     if memory.is_dir() and shutil.disk_usage(memory).free > 40e9:
@@ -154,7 +154,7 @@ class Machine:
             self.report["commit"] = path.read_text()
         self.running: dict[str, list[subprocess.Popen[bytes]]] = {}
         self.told: dict[str, float] = {}  # the time at which a step's processes got SIGTERM
-        self.over = False  # for all steps
+        self.over = False  # whether all steps have to stop
         (self.work / "logs").mkdir()
         output.mkdir(parents=True, exist_ok=True)
         self.environment = install(parts, work, store)
@@ -171,7 +171,7 @@ class Machine:
             for step in list(waiting):
                 over = self.over or self.seconds() >= self._until(step)
                 unfinished = {*self.running, *(other.name for other in waiting)}
-                # instead of a step that was not chosen, the one that it would wait for
+                # A step that was not chosen is replaced by the step that it would wait for.
                 before = step.after
                 while before is not None and before not in unfinished:
                     before = named[before].after if before in named else None
@@ -306,7 +306,7 @@ def main() -> int:
     names = [step.name for step in STEPS]
     parser = argparse.ArgumentParser(prog="gpu_runs", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder of what comes back")
-    parser.add_argument("--minutes", type=float, default=10, help="in all; default 10")
+    parser.add_argument("--minutes", type=float, default=10, help="total time; default 10")
     parser.add_argument("--rehearse", action="store_true", help="at scale smoke, on the CPU")
     parser.add_argument("--steps", nargs="*", choices=names, default=names, help="default all")
     parser.add_argument("--parts", type=Path, help="their folder; default .gpu")

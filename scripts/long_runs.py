@@ -1,13 +1,13 @@
-"""The queue of long runs: most at the paper's own setting, whole or cut short.
+"""The queue of long runs, most of them at the paper's own setting, complete or cut short.
 
 ``python -m scripts.long_runs`` starts or resumes the whole queue with two processes of one thread
-at the lowest priority, until all runs are finished or Ctrl-C stops it. Every run goes on from its
+at the lowest priority, until all runs are finished or Ctrl-C stops it. Every run resumes from its
 newest checkpoint; runs that are finished, here or in the committed tables, are skipped. ``pause``
-holds the processes while something else is measured and ``resume`` lets them go on; ``status``
-says how far each figure is; ``collect`` puts finished runs into ``results/``.
+suspends the processes, for example while something else is measured, and ``resume`` continues them.
+``status`` prints the progress of each figure. ``collect`` puts finished runs into ``results/``.
 
-The output folder (``--output``) belongs to the user and not to the checkout, so that a fresh clone
-goes on with the runs of another one.
+The output folder (``--output``) is in the user's data folder and not in the checkout, so that a
+fresh clone can resume the runs of another one.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from experiments.common.execution import execute, outcome
 from experiments.common.run import Interrupted
 from experiments.common.terminal import lasting_streams
 
-# Figure, scale and some with a seed, in the order of the runs.
+# Figure and scale, and for some the seed, in the order of the runs.
 QUEUE = (
     # These take minutes.
     ("theorem1", "paper"),
@@ -67,7 +67,7 @@ def overrides(output: Path, figure: str, scale: str, *seed: str) -> list[str]:
 
 
 def queue(output: Path) -> list[Settings]:
-    """The settings of every run: of each figure seed by seed, so that whole seeds come early."""
+    """The settings of every run; those of a figure are sorted by seed, to complete seeds early."""
     figures = (expand(overrides(output, *entry)) for entry in QUEUE)
     return [settings for every in figures for settings in sorted(every, key=first_seed)]
 
@@ -79,8 +79,14 @@ def first_seed(settings: Settings) -> int:
 
 
 def work(output: Path) -> int:
-    """Execute, as one of the processes, each run that is not finished and not busy elsewhere."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for `start`, which ends its workers
+    """Execute each run that is not finished and that no other process executes.
+
+    Several processes call this at the same time.
+
+    Returns:
+        exit status: 0, 1 if a run failed, 128 + n after signal n.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `start` handles Ctrl-C and ends its workers
     yield_to_others()
     failed = 0
     for settings in queue(output):
@@ -112,7 +118,7 @@ def start(output: Path, processes: int) -> int:
     try:
         for _ in range(processes):
             workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
-            time.sleep(5)  # until the first process has locked a run
+            time.sleep(5)  # so that the process before has locked its run
         codes = [worker.wait() for worker in workers]
         return 1 if any(codes) else 0
     except (KeyboardInterrupt, SystemExit):

@@ -1,8 +1,8 @@
 """Tables of the authors' own runs, from their raw logs: ``python -m scripts.make_authors``.
 
 It writes ``results/authors/``, with at most 40 points of each curve after the paper's smoothing.
-The raw logs stay where ``data.fetch("authors_logs")`` finds them. ``--check`` writes nothing, and
-exits with 1 where a table is stale.
+The raw logs are not committed; ``data.fetch("authors_logs")`` gets them. ``--check`` writes
+nothing, and exits with 1 if a table is stale.
 """
 
 import lzma
@@ -22,8 +22,8 @@ FOLDER = RESULTS / "authors"
 POINTS = 40  # largest number of points of a curve
 SIGMA = {"iwslt": 70, "roberta": 6}  # updates; the smoothing of the paper's figures
 LAST = 1000  # updates over which the loss at the end of a training is averaged
-WINDOW, WINDOW_ENDS = 100, (500, 1000, 2000)  # updates of a mean, and where it ends
-BIN, WITHIN = 400_000, 12_000_000  # agent steps: of a bin, and the end of the shorter log
+WINDOW, WINDOW_ENDS = 100, (500, 1000, 2000)  # number of updates in a mean, and its last update
+BIN, WITHIN = 400_000, 12_000_000  # steps of the agent in a bin, and at the end of the shorter log
 README = """\
 # The authors' own runs
 
@@ -56,7 +56,7 @@ def of_file(name: str) -> dict[str, object]:
     """
     (nu,) = re.findall(r"\d\.\d+", name)
     warmup = "no_warmup" not in name if name.startswith("ROBERTA") else "warmup" in name
-    length = 10_000 if name.startswith("ROBERTA") else 2_000  # P C.5
+    length = 10_000 if name.startswith("ROBERTA") else 2_000  # paper C.5
     return {
         "optimizer": "laprop" if "laprop" in name else "adam",
         "nu": float(nu),
@@ -68,8 +68,9 @@ def smoothed(loss: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """At most POINTS updates, denser at the beginning, and the smoothed loss there.
 
     Args:
-        loss: of every update.
-        sigma: the Gaussian's, in updates; the ends are reflected, which is scipy's default.
+        loss: the loss of every update.
+        sigma: standard deviation of the Gaussian, in updates; at the ends the curve is reflected,
+            which is scipy's default.
     """
     share = np.arange(1, POINTS + 1) / POINTS
     updates = np.ceil(len(loss) * share**2).astype(int)
@@ -132,8 +133,8 @@ def lead(logs: Path) -> pd.DataFrame:
 def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Evaluations on Breakout in bins, and the best of them.
 
-    A bin's agent_steps are the mean over its evaluations. After the end of LaProp's log, where
-    only Adam's goes on, bins are four and a half times as long.
+    The agent_steps of a bin are the mean over its evaluations. After the end of LaProp's log, where
+    only Adam's continues, bins are four and a half times as long.
     """
     bins, best = [], []
     for path in sorted((logs / "rainbow").glob("*.txt")):
@@ -156,7 +157,7 @@ def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def files() -> dict[Path, bytes]:
-    """All files of ``results/authors`` with the content that they should have.
+    """All files of ``results/authors`` with their present content.
 
     Raises:
         DataError: the logs cannot be fetched.

@@ -1,7 +1,7 @@
 """Write the ledger of disagreements: ``python -m scripts.make_discrepancies``.
 
 ``results/DISCREPANCIES.md`` is made from ``scripts/discrepancies.yaml`` and the committed results.
-``--check`` writes nothing, and exits with 1 where the page is stale.
+``--check`` writes nothing, and exits with 1 if the page is stale.
 """
 
 import sys
@@ -45,7 +45,7 @@ def ledger() -> dict[str, dict[str, Any]]:
 
 
 def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
-    """Call a row's ``<figure>.<function>``; "not run" where the figure has no results."""
+    """The result of a row's ``<figure>.<function>``, or "not run" if the figure has no results."""
     if where == TEXTUAL:
         return TEXTUAL
     figure, _, function = where.partition(".")
@@ -81,7 +81,7 @@ def page(table: list[dict[str, Any]]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """The page with the text that it should have."""
+    """The page with its present text."""
     return {PAGE: page(table).encode()}
 
 

@@ -1,7 +1,7 @@
 """Redraw every figure from the committed results: ``python -m scripts.make_figures [fig02 ...]``.
 
 It writes ``results/figures/<name>.png`` and the index of figures, ``results/FIGURES.md``.
-``--check`` writes nothing, and exits with 1 where a committed picture or the index is stale.
+``--check`` writes nothing, and exits with 1 if a committed picture or the index is stale.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PICTURES = RESULTS / "figures"
 
 
 def picture(name: str) -> bytes | None:
-    """The PNG of a figure below its finding, or None where there is nothing to draw yet."""
+    """The PNG of a figure with its finding above it, or None if there is nothing to draw yet."""
     if not drawable(name):
         return None
     results = results_of(name)
@@ -53,7 +53,7 @@ def _pixels(figure: Figure) -> Image.Image:
 
 
 def verdicts(name: str) -> str:
-    """How many of the paper's claims that a figure decides have which verdict."""
+    """The numbers of the paper's claims that a figure decides, by verdict, as text."""
     words = Counter(row["verdict"] for row in check_claims.rows(name) if row["of"] == "paper")
     by_kind: dict[str, list[str]] = {}
     for word, count in words.items():
@@ -100,7 +100,11 @@ def index() -> str:
 
 
 def _command(results: Results) -> str:
-    """What runs a figure; where the grid is no more, what takes its place, and its commit."""
+    """The command that runs a figure.
+
+    If the grid of the results no longer exists, it is the command at scale short, with the commit
+    that has the old grid.
+    """
     scale = results.scale if results.scale in grids(results.figure) else "short"
     command = f"`python -m experiments figure={results.figure} scale={scale}`"
     if scale != results.scale:
@@ -110,7 +114,7 @@ def _command(results: Results) -> str:
 
 
 def index_file() -> dict[Path, bytes]:
-    """The index with the text that it should have."""
+    """The index with its present text."""
     return {RESULTS / "FIGURES.md": index().encode()}
 
 
@@ -118,7 +122,7 @@ def files(names: list[str], folder: Path = PICTURES) -> dict[Path, bytes]:
     """Draw these figures; return each picture with its path in ``folder``."""
     found = {}
     workers = min(len(names), os.cpu_count() or 1)
-    # In the workers alone: in this process another backend may be in use, as in a notebook.
+    # Only the workers switch the backend; this process may use another, for example in a notebook.
     with ProcessPoolExecutor(workers, initializer=mpl.use, initargs=("Agg",)) as pool:
         for name, png in zip(names, pool.map(picture, names), strict=True):
             print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)

@@ -1,4 +1,4 @@
-"""What all pages are made with: templates, Markdown, and links from a page into the repository."""
+"""Tools for all pages: templates, Markdown, and links from a page into the repository."""
 
 import os
 import re
@@ -36,9 +36,9 @@ def heading(path: Path) -> str:
 
 
 def linked(link: str, base: Path, target: Path) -> str:
-    """A link of a text in folder ``base``, as it is from a page in folder ``target``.
+    """A link of a text in folder ``base``, rewritten for a page in folder ``target``.
 
-    It leads to the page that shows the same where there is one, else to the file itself.
+    It leads to the page that shows the linked file if there is one, else to the file itself.
     """
     if re.match(r"[a-z]+:|#", link):
         return link
@@ -52,7 +52,7 @@ def linked(link: str, base: Path, target: Path) -> str:
 
 
 def _redirect(tokens: list[Token], base: Path, target: Path) -> None:
-    """Rewrite all links and pictures below these tokens, and give each heading its anchor."""
+    """Rewrite all links and pictures in these tokens, and give each heading an anchor."""
     for i, token in enumerate(tokens):
         if token.type == "link_open":
             token.attrSet("href", linked(str(token.attrGet("href")), base, target))
@@ -69,9 +69,9 @@ def markdown(text: str, base: Path, target: Path, inline: bool = False) -> Marku
 
     Args:
         text: the source.
-        base: the folder that its links start from.
+        base: the folder that its links are relative to.
         target: the folder of the page.
-        inline: whether it is a part of a paragraph.
+        inline: whether the text is part of a paragraph.
     """
     tokens = (MARKDOWN.parseInline if inline else MARKDOWN.parse)(text)
     _redirect(tokens, base, target)
@@ -79,9 +79,9 @@ def markdown(text: str, base: Path, target: Path, inline: bool = False) -> Marku
 
 
 def readme(title: str = "") -> str:
-    """A section of the README without its heading; by default what stands before the first.
+    """A section of the README without its heading; by default the text before the first section.
 
-    Badges are left out, because they come from the network.
+    Badges are left out, because they are loaded from the network.
     """
     text = re.sub(r"^\[!\[.*\n", "", README.read_text(), flags=re.MULTILINE)
     parts = re.split(r"^##? (.+)\n", text, flags=re.MULTILINE)[1:]

@@ -21,15 +21,17 @@ NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp", "amsprop": "A
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurement behind a verdict: what the function of a claim returns.
+    """The measurement behind a verdict, which the function of a claim returns.
 
-    The function returns None where the results lack what it measures; the claim is then "not run".
+    If the results do not contain what it measures, the function returns None, and the claim is "not
+    run".
 
     Attributes:
         text: what was measured, with its interval; Markdown without line breaks.
-        held: whether the claim held; None where that cannot be decided.
-        apart: how far the measurement is from what the paper reports, or from the rule's limit.
-        effects: the numbers in the text that a page draws beside it.
+        held: whether the claim held; None if that cannot be decided.
+        apart: the distance of the measurement from what the paper reports, or from the rule's
+            limit, in words.
+        effects: the numbers in the text that a page also draws.
     """
 
     text: str
@@ -40,12 +42,12 @@ class Measured:
 
 @cache
 def figures() -> dict[str, dict[str, Any]]:
-    """Every figure by name with its entry of ``paper.yaml``: first the paper's, then ours."""
+    """Every figure by name, with its entry in ``paper.yaml``: first the paper's, then ours."""
     return dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Every claim by name, with its entry, its ``figure``, and when its rule was ``written``."""
+    """Every claim by name: its entry, its ``figure``, and when its rule was ``written``."""
     return {
         name: {"figure": figure, "written": entry.get("written", "")} | claim
         for figure, entry in figures().items()
@@ -54,10 +56,10 @@ def claims() -> dict[str, dict[str, Any]]:
 
 
 def drawn() -> list[str]:
-    """Names of the figures that have a script, by globbing.
+    """Names of the figures that have a script in ``scripts/figures``.
 
     Raises:
-        SystemExit: for a script without a row in ``paper.yaml``.
+        SystemExit: a script has no row in ``paper.yaml``.
     """
     names = sorted(file.stem for file in HERE.glob("figures/*.py") if file.stem != "style")
     for name in names:
@@ -77,8 +79,8 @@ def script(figure: str) -> ModuleType:
 def results_of(figure: str) -> Results | None:
     """The results from which a figure is drawn and its claims are decided.
 
-    They are the figure's own, or those of the figure that ``results`` names. ``tables`` names a
-    file that no run made; the figure is then drawn from the tables in that file's folder.
+    They are the figure's own, or those of the figure that its entry ``results`` names. If the entry
+    has ``tables``, a file that is not from runs, the figure is drawn from that file's folder.
     """
     entry = figures()[figure]
     if "tables" in entry:
@@ -88,11 +90,11 @@ def results_of(figure: str) -> Results | None:
 
 
 def label(results: Results) -> str:
-    """One line: scale, what it reduces, number of seeds; and the setting where it is ours."""
+    """One line: scale, what it reduces, number of seeds, and the setting if it is ours."""
     setting = figures().get(results.manifest.get("figure"), {}).get("setting")
     return results.label + (f"; our setting: {setting}" if setting else "")
 
 
 def drawable(figure: str) -> bool:
-    """Whether a figure can be drawn: from results, or until then from the authors' runs alone."""
+    """Whether a figure can be drawn, from results or, before there are any, from authors' runs."""
     return figure in drawn() and (results_of(figure) is not None or "authors" in figures()[figure])

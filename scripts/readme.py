@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.paper import figures, results_of, script
 
-# The figures whose findings the README tells.
+# The figures whose findings are in the README.
 FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")
 EXPERIMENTS = {  # name -> the `task` of its figures in paper.yaml
     "Noisy Rosenbrock function": ("rosenbrock",),
@@ -22,7 +22,7 @@ EXPERIMENTS = {  # name -> the `task` of its figures in paper.yaml
         *("limits", "update_bounds", "convex_regret", "one_gradient", "update_variance"),
     ),
 }
-SIGNS = {  # a claim that held, one that did not, one that cannot be decided, one that nobody tried
+SIGNS = {  # signs for claims that held, did not hold, cannot be decided, were not tested
     "✓": ("reproduced", "supports", "seen"),
     "✗": ("not reproduced", "contradicts", "not seen"),
     "?": ("underpowered", "undecided"),
@@ -34,7 +34,7 @@ def filled(text: str, table: list[dict[str, Any]]) -> str:
     """The README with both parts written anew.
 
     Args:
-        text: of the README, with a pair of comments around each part.
+        text: the README, with a pair of comments around each part.
         table: the claims, see :func:`scripts.check_claims.rows`.
     """
     for name, part in (("found", found(table)), ("scorecard", scorecard(table))):
@@ -59,7 +59,7 @@ def found(table: list[dict[str, Any]]) -> str:
 
 
 def signs(rows: list[dict[str, Any]]) -> str:
-    """How many claims have which verdict: ``✓ 3 ✗ 1``."""
+    """The numbers of claims with each verdict: ``✓ 3 ✗ 1``."""
     words = Counter(row["verdict"].rpartition(": ")[2] for row in rows)
     count = {sign: sum(words[word] for word in meant) for sign, meant in SIGNS.items()}
     return " ".join(f"{sign} {number}" for sign, number in count.items() if number)
@@ -83,7 +83,7 @@ def scorecard(table: list[dict[str, Any]]) -> str:
 
 
 def _kind(row: dict[str, Any]) -> str:
-    """What a verdict speaks of: the paper's scale, another one, the authors' logs, or nothing."""
+    """What a verdict is about: the paper's scale, another one, the authors' logs, or nothing."""
     if row["verdict"] == "not run":
         return "not run"
     whole = "our setting" if "setting" in figures()[row["figure"]] else "paper's scale"

@@ -1,7 +1,7 @@
 """The reference of the package ``laprop``: pdoc's pages of its docstrings, for the site.
 
-Formulas become MathML, which a browser draws by itself; pdoc's own way loads a library from the
-network.
+Formulas become MathML, which browsers can draw without help. By default pdoc would load a library
+from the network for them.
 """
 
 import re
@@ -16,8 +16,8 @@ from scripts.pages import HERE
 
 PACKAGE = "laprop"
 BLOCK = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
-TABLE = re.compile(r"^=+( +=+)+\n(.+\n)+", re.MULTILINE)  # of reStructuredText
-INLINE = re.compile(r"\\\\\((.+?)\\\\\)", re.DOTALL)  # as pdoc writes :math: into Markdown
+TABLE = re.compile(r"^=+( +=+)+\n(.+\n)+", re.MULTILINE)  # a table of reStructuredText
+INLINE = re.compile(r"\\\\\((.+?)\\\\\)", re.DOTALL)  # pdoc writes :math: into Markdown like this
 
 
 def formula(latex: str, display: str) -> str:
@@ -39,7 +39,7 @@ def to_html(markdown: str) -> str:
     text = BLOCK.sub(lambda found: f"\n\n{formula(found[1], 'block')}\n\n", markdown)
     text = INLINE.sub(lambda found: formula(found[1].strip(), "inline"), text)
     text = TABLE.sub(lambda found: table(found[0]), text)
-    text = re.sub(r"^::$", "", text, flags=re.MULTILINE)  # leads to a block of code
+    text = re.sub(r"^::$", "", text, flags=re.MULTILINE)  # the marker before a block of code
     return str(pdoc.render_helpers.to_html(text.replace("::\n", ":\n").replace(r"\|", "|")))
 
 

@@ -1,9 +1,9 @@
 """Write the results as a static site that opens from disk: ``python -m scripts.report``.
 
-``results/site/`` is made from the committed results: a front page with every verdict, a page for
-each figure with its charts, its data and its commands, the ledger of disagreements, the benchmarks,
-the texts of ``docs/``, and in ``api/`` the reference of the package. The pages link to the pictures
-and tables of ``results/`` and copy none.
+``results/site/`` is made from the committed results. It has a front page with every verdict, a page
+for each figure with its charts, data and commands, the ledger of disagreements, the benchmarks, the
+texts of ``docs/``, and the reference of the package in ``api/``. The pages link to the pictures and
+tables of ``results/``, and do not copy them.
 """
 
 import argparse
@@ -40,11 +40,11 @@ SITE = RESULTS / "site"
 ROWS = 1_500  # largest number of rows of a table in a page
 
 
-# What a page shows --------------------------------------------------------------------------------
+# The data of a page -------------------------------------------------------------------------------
 
 
 def cell_table(results: Results) -> dict[str, Any]:
-    """All metrics of every cell as headings and rows of text, and the number of all rows."""
+    """The table of all metrics of every cell: headings, rows of text, and the total of rows."""
     runs = explore.outcomes(results)
     by = cells.free(runs, list(results.manifest["axes"]))
     measured = [name for name in results.manifest["summary"] if name != "diverged_at"]
@@ -60,7 +60,7 @@ def cell_table(results: Results) -> dict[str, Any]:
 
 
 def frame_table(path: Path) -> dict[str, Any]:
-    """A CSV as headings and rows of text; columns with one value go into the caption."""
+    """A CSV file as headings and rows of text; columns with one value go into the caption."""
     frame = pd.read_csv(path)
     same = [c for c in frame if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
     shown = frame.drop(columns=same)
@@ -81,7 +81,7 @@ def frame_table(path: Path) -> dict[str, Any]:
 
 
 def grids_of(name: str) -> dict[str, str | None]:
-    """The scales of a figure's grid, and what each of them reduces."""
+    """The scales of a figure's grid, and what each of them reduces, in words."""
     path = CONFIGS / "figure" / f"{figures()[name].get('results', name)}.yaml"
     if not path.exists():
         return {}
@@ -119,9 +119,10 @@ def provenance(results: Results) -> dict[str, Any]:
 
 
 def pictures(results: Results) -> list[tuple[Path, str]]:
-    """The pictures that runs left, each with the run's own settings: ``breakout of Adam, ε 1e-8``.
+    """The pictures of runs, each with the run's own settings: ``breakout of Adam, ε 1e-8``.
 
-    A manifest names the runs in the order of the table, in which each has as many rows.
+    A manifest names the runs in the order of the table, in which each run has the same number of
+    rows.
     """
     runs, table = results.manifest["runs"], results.runs
     keys, rows = [run["key"] for run in runs], len(table) // len(runs)
@@ -142,7 +143,7 @@ def pictures(results: Results) -> list[tuple[Path, str]]:
 
 
 def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """How many claims of the paper, and of ours, have each verdict, in the legend's order."""
+    """The numbers of the paper's claims, and of ours, with each verdict, in the legend's order."""
     found = {of: Counter(claim["verdict"] for claim in claims if claim["of"] == of) for of in OF}
     return {of: [(w, n[w]) for w in check_claims.VERDICTS if n[w]] for of, n in found.items()}
 
@@ -154,7 +155,7 @@ def legend(claims: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The claims of the paper on which nothing is decided, by the reason."""
+    """The undecided claims of the paper, by the reason."""
     open_ = [claim for claim in claims if claim["of"] == "paper"]
     reasons = {
         "Nothing was run yet": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
@@ -166,7 +167,7 @@ def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def entries() -> dict[str, dict[str, Any]]:
-    """Every figure of ``paper.yaml``, with its results and its picture where there are any."""
+    """Every figure of ``paper.yaml``, with its results and its picture if they exist."""
     found = {}
     for name, row in figures().items():
         results = results_of(name)
@@ -188,7 +189,7 @@ def entries() -> dict[str, dict[str, Any]]:
 
 
 def part(results: Results, figure: str) -> dict[str, Any]:
-    """What a page shows of the runs of one figure."""
+    """The data of a page about the runs of one figure."""
     return {
         "figure": figure,
         "results": results,
@@ -201,10 +202,10 @@ def part(results: Results, figure: str) -> dict[str, Any]:
 
 
 def details(entry: dict[str, Any]) -> dict[str, Any]:
-    """What the page of a figure shows beyond its entry: ``parts``, one for each set of runs."""
+    """The data of a figure's page beyond its entry; ``parts`` has one for each set of runs."""
     shown = [entry["name"], *[entry["beside"]] * bool(entry["beside"])]
     tables = []
-    if entry["tables"]:  # tables that no run made: all that lie in the folder
+    if entry["tables"]:  # the tables are not from runs: take all in the folder
         tables = [frame_table(p) for p in sorted((RESULTS / entry["tables"]).parent.glob("*.csv"))]
     found = {name: results_of(name) for name in shown if not entry["tables"]}
     return {
@@ -219,7 +220,7 @@ def details(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the front page shows beyond what all pages share."""
+    """The data of the front page beyond those that all pages share."""
     findings = [
         {
             "figure": every[name],
@@ -243,7 +244,7 @@ def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> 
 
 
 def pages(target: Path) -> dict[str, str]:
-    """File name -> HTML of every page, with links as they are from ``target``."""
+    """File name -> HTML of every page, with links relative to ``target``."""
     templates = environment(target)
     every, claims = entries(), check_claims.rows()
     for claim in claims:
@@ -292,7 +293,7 @@ def build(target: Path) -> list[Path]:
 
 
 def main() -> None:
-    """Write it."""
+    """Write the site."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--to", type=Path, default=SITE, help="folder of the site")
     target = parser.parse_args().to.resolve()

@@ -1,7 +1,8 @@
-"""Run the quick figures anew and compare them with the committed results: ``make reproduce``.
+"""Run the quick figures again and compare them with the committed results: ``make reproduce``.
 
-The runs go to ``outputs/``, where a second call finds them finished. Tables, pictures and what the
-runs printed (``log.txt``) go to ``outputs/reproduce/``; the committed results stay as they are.
+The runs are written to ``outputs/``, where a second call finds them finished. Tables, pictures and
+the output of the runs (``log.txt``) are written to ``outputs/reproduce/``. The committed results
+are not changed.
 """
 
 import argparse
@@ -33,16 +34,16 @@ QUICK = {
     "theorem1": [],
     "fig01": ["optimizer.lr=0.001", "seed=[0,1]"],
 }
-ROUNDING = 1e-6  # relative: tables hold seven digits
+ROUNDING = 1e-6  # largest relative difference of equal numbers, since tables hold seven digits
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How a figure's runs came out beside the committed ones.
+    """The comparison of a figure's runs with the committed ones.
 
     Attributes:
-        text: one line.
-        same: whether the verdicts are the same and no median is outside.
+        text: the result in one line.
+        same: whether all verdicts are the same and all medians are in their intervals.
         equal: the share of numbers that are equal to the last digit of the tables.
     """
 
@@ -52,15 +53,15 @@ class Compared:
 
 
 def compared(ours: Results, committed: Results, whole: bool) -> Compared:
-    """Verdicts of the two, medians over seeds, and single numbers.
+    """Compare verdicts, medians over seeds, and single numbers.
 
-    A cell is what the axes other than the seed make. Its median has to lie in the 95 % interval of
-    the committed median, or, where there is none (fewer than six seeds, or not the same seeds),
-    between the lowest and the highest committed seed.
+    A cell is a combination of the axes other than the seed. Its median has to lie in the 95 %
+    interval of the committed median. If there is no interval (fewer than six seeds, or not the same
+    seeds), it has to lie between the lowest and the highest committed seed.
 
     Args:
-        ours: what was run here.
-        committed: the figure's results.
+        ours: the results of the runs here.
+        committed: the figure's committed results.
         whole: whether ours is the whole grid, so that verdicts can be compared.
     """
     numbers = [
@@ -70,7 +71,7 @@ def compared(ours: Results, committed: Results, whole: bool) -> Compared:
         and is_numeric_dtype(committed.runs[name])
         and is_numeric_dtype(ours.runs[name])
     ]
-    constants = ours.manifest["settings"]  # an axis of the committed that is constant here
+    constants = ours.manifest["settings"]  # an axis of the committed runs may be constant here
     shared = {
         name: constants[key]
         for name, key in committed.manifest["axes"].items()
@@ -112,7 +113,7 @@ def _equal(a: pd.Series, b: pd.Series) -> pd.Series:
 
 
 def _inside(own: pd.Series, committed: pd.Series, whole: bool) -> bool:
-    """Whether the median of our seeds lies where it should; NaN counts as never, as infinite."""
+    """Whether the median of our seeds lies in the committed interval; NaN counts as infinite."""
     middle = median(own)[0]
     _, low, high = median(committed)
     if not whole or math.isnan(low):
@@ -123,7 +124,7 @@ def _inside(own: pd.Series, committed: pd.Series, whole: bool) -> bool:
 
 
 def minutes(committed: Results | None, changes: list[str]) -> str:
-    """About how long a figure takes here, by what the committed runs took on their machine."""
+    """The approximate time of a figure, from the time that the committed runs took."""
     if committed is None or changes:
         return "a few minutes"
     seconds = sum(run["wall_time_s"] for run in committed.manifest["runs"]) / PROCESSES
@@ -131,10 +132,10 @@ def minutes(committed: Results | None, changes: list[str]) -> str:
 
 
 def run(log: str, *arguments: str) -> None:
-    """Run ``python -m`` with these arguments; what it prints goes to the end of a file.
+    """Run ``python -m`` with these arguments, and append its output to a file.
 
     Raises:
-        SystemExit: where it fails, with its last lines.
+        SystemExit: it failed; the message has its last lines.
     """
     command = [sys.executable, "-W", "ignore", "-m", *arguments]
     with (TABLES / log).open("a") as file:
@@ -145,7 +146,7 @@ def run(log: str, *arguments: str) -> None:
 
 
 def main() -> int:
-    """Do all of it, and say at the end whether the results were reproduced."""
+    """Run and compare all quick figures, and print whether the results were reproduced."""
     parser = argparse.ArgumentParser(
         prog="make reproduce",
         description="Run seven quick figures anew and compare them with the committed results.",
@@ -182,14 +183,14 @@ def main() -> int:
 
 
 def told(found: dict[str, Compared], duration: float) -> int:
-    """Print the last screen.
+    """Print the summary at the end.
 
     Args:
-        found: by figure.
-        duration: minutes.
+        found: the comparison of each figure.
+        duration: minutes that it took.
 
     Returns:
-        exit status: 0 where everything was reproduced.
+        exit status: 0 if everything was reproduced, else 1.
     """
     width = max(map(len, found))
     print("\nThese runs beside the committed results:")

@@ -1,7 +1,7 @@
 """Execute the notebooks and write their outputs into them: ``make notebooks``.
 
-It ends with 1, and leaves the notebook as it was, where a cell that draws left no picture.
-``--check`` writes nothing, and ends with 1 also where the text or the number of pictures in a
+If a cell that draws gives no picture, the notebook is left as it was and the exit status is 1.
+``--check`` writes nothing. Its exit status is 1 also if the text or the number of pictures in a
 committed notebook is not what its code makes now; the pictures themselves are not compared.
 """
 
@@ -25,7 +25,7 @@ DRAWS = re.compile(r"\bplt\.|\bImage\(|\balt\.Chart\(")
 def executed(path: Path) -> Any:
     """Execute a notebook in a fresh kernel, in its own folder; return it with its outputs.
 
-    A cell may take ``CELL_SECONDS``, and its outputs as long again; more is an error.
+    A cell may take ``CELL_SECONDS``, and then its outputs as long again; more time is an error.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -55,7 +55,7 @@ def pictureless(notebook: Any) -> list[str]:
 
 
 def shown(notebook: Any) -> list[str]:
-    """The outputs of all code cells, in order: their text, or that it is a picture."""
+    """The outputs of all code cells, in order; a picture is represented by its type."""
     texts = []
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):

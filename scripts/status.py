@@ -1,8 +1,8 @@
-"""How a sweep stands, under way or ended, from any terminal: ``python -m scripts.status``.
+"""Show the state of a sweep, running or ended, in any terminal: ``python -m scripts.status``.
 
-Reads the output folder alone, so that it works on any node that sees it, whatever launcher runs
-the sweep. Shown are the newest sweep, the runs of it that are under way or have failed, and with
-``--runs`` all of them; ``--sweeps`` has a line for each earlier sweep.
+It reads only the output folder, so it works on any node that sees this folder, and with any
+launcher. It shows the newest sweep with its runs that are in progress or have failed, or with
+``--runs`` all its runs. ``--sweeps`` adds a line for each earlier sweep.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def line(label: str, state: State) -> str:
 
 
 def main() -> int:
-    """Print; the exit status is 2 where there is no sweep."""
+    """Print the state and return the exit status, 2 if there is no sweep."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], prog="scripts.status")
     parser.add_argument("output", nargs="?", default="outputs", help="folder (default: outputs)")
     parser.add_argument("--runs", action="store_true", help="every run of the newest sweep")

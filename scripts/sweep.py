@@ -1,19 +1,19 @@
-"""What a sweep came to, as tables, maps and curves: ``python -m scripts.sweep outputs/softmax``.
+"""Show a sweep's results as tables, maps and curves: ``python -m scripts.sweep outputs/softmax``.
 
-Reads what the runs of a folder wrote, also while the sweep is under way, and writes into
-``<output>/sweeps/<task>``, or where ``--to`` says:
+It reads what the runs of a folder wrote, also while the sweep is running, and writes to
+``outputs/sweeps/<the sweep>``, or to the folder that ``--to`` names:
 
 ======================  ==========================================================================
-``index.html``          all of it as one page that opens from disk; pointing shows the numbers
-``table.md``            one row per cell: seeds, and each metric with its interval
-``table.csv``           the same, with mean, low, high and count in columns of their own
+``index.html``          everything on one page that opens from disk; the pointer shows numbers
+``table.md``            one row per cell: number of seeds, and each metric with its interval
+``table.csv``           the same, with mean, low, high and count in separate columns
 ``map-<metric>.png``    mu against nu, or ``--x`` against ``--y``, for each optimizer
-``curves-<metric>.png`` what was logged at every step
+``curves-<metric>.png`` a logged metric against the step
 ======================  ==========================================================================
 
-A number is the mean over seeds with Student's t interval, 95 %; where a run may never get there, as
-in steps to converge, it is the median of all seeds. A metric that is logged but has no place in the
-summary stands in tables and maps with its last value.
+A number is the mean over seeds with Student's t interval, 95 %. If a run may never reach what is
+measured, as in steps to converge, it is the median of all seeds. A metric that is logged but not in
+the summary is represented in tables and maps by its last value.
 """
 
 import argparse
@@ -39,19 +39,19 @@ from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
 from scripts.pages import environment
 
-ROWS = 40  # of the table on the terminal, at most
+ROWS = 40  # largest number of rows of the table on the terminal
 
 
 def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
-    """The sweep of a folder of runs or of tables, or of a name.
+    """The sweep in a folder of runs or of tables, or with a name.
 
     Args:
-        place: ``outputs/softmax``, ``results/fig12/short``; or the name of a task whose runs are in
-            ``outputs``, or of a figure of ``results``.
+        place: a folder such as ``outputs/softmax`` or ``results/fig12/short``, the name of a task
+            with runs in ``outputs``, or the name of a figure in ``results``.
         wanted: the settings to keep, see :func:`experiments.common.tables.read`.
 
     Raises:
-        ConfigError: for a place that holds neither.
+        ConfigError: the place contains neither runs nor tables.
     """
     folder = Path(place)
     for other in (folder, Path("outputs") / place):
@@ -66,7 +66,7 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
 
 
 def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
-    """The sweep that collected tables hold."""
+    """The sweep in collected tables."""
     axes = results.manifest["axes"]
     runs = results.runs
     has_curves = (results.folder / "curves.parquet").exists()
@@ -89,7 +89,11 @@ def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
 
 
 def axis(name: str, axes: dict[str, str]) -> str:
-    """The column of an axis by its name or its dotted key."""
+    """The column of an axis with this name or dotted key.
+
+    Raises:
+        ConfigError: no axis has it.
+    """
     for column, key in axes.items():
         if name in (column, key):
             return column
@@ -100,7 +104,7 @@ def axis(name: str, axes: dict[str, str]) -> str:
 
 
 def last(sweep: Sweep) -> pd.DataFrame:
-    """The finished runs, with the last value of what is only logged beside their summary."""
+    """The finished runs with their summary, and with the last value of metrics not in it."""
     runs, curves, axes = sweep.runs, sweep.curves, list(sweep.axes)
     only = [c for c in curves if c not in runs and c not in (*axes, "step")]
     if not only or runs.empty:
@@ -113,7 +117,7 @@ def last(sweep: Sweep) -> pd.DataFrame:
 
 
 def varied(sweep: Sweep) -> list[str]:
-    """Axes that tell cells apart, the optimizer first."""
+    """The axes that distinguish cells, the optimizer first."""
     return free(sweep.runs if len(sweep.runs) else sweep.curves, list(sweep.axes))
 
 
@@ -131,7 +135,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """One row per cell for programs: ``<metric>``, ``<metric>_low``, ``_high``, ``_count``."""
+    """One row per cell with the columns ``<metric>``, ``<metric>_low``, ``_high``, ``_count``."""
     index = [*by, "seeds", "diverged"]
     parts = {"mean": "", "low": "_low", "high": "_high", "count": "_count"}
     wide = table.set_index([*index, "metric"])[list(parts)].unstack("metric", sort=False)
@@ -155,7 +159,7 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
     y = y or next((setting for setting in usual if setting != x), None)
     colour = axis(chosen.by, sweep.axes) if chosen.by else y or x
     found: dict[str, Any] = {}
-    table = table.replace([np.inf, -np.inf], np.nan)  # no scale has a place for them
+    table = table.replace([np.inf, -np.inf], np.nan)  # a scale has no place for infinities
     for metric in dict.fromkeys(table[table["mean"].notna()].metric):
         part = table[table.metric == metric]
         if y is not None:
@@ -178,14 +182,14 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
 
 
 def wanted(metric: str, chosen: argparse.Namespace) -> bool:
-    """Whether the command line asks for a metric; without ``--metric`` for all."""
+    """Whether the command line asks for a metric; without ``--metric`` it asks for all."""
     return not chosen.metric or metric in chosen.metric
 
 
 def page(
     title: str, facts: list[str], table: pd.DataFrame, by: list[str], drawings: dict[str, Any]
 ) -> str:
-    """All as one page, which holds the library that draws."""
+    """The HTML of the page, which contains the library that draws the charts."""
     data = {
         "heads": list(table),
         "rows": table.to_numpy().tolist(),
@@ -209,7 +213,7 @@ def page(
 
 
 def values(text: str) -> tuple[str, list[Any]]:
-    """``optimizer.nu=0.9,0.99`` as its key and its values."""
+    """The key and the values of ``optimizer.nu=0.9,0.99``."""
     key, equals, given = text.partition("=")
     if not equals or not key or not given:
         raise ConfigError(f"{text}: not KEY=VALUE or KEY=VALUE,VALUE")
@@ -218,7 +222,7 @@ def values(text: str) -> tuple[str, list[Any]]:
 
 def _value(part: str, text: str) -> Any:
     try:
-        return float(part)  # YAML takes 1e-3 for a word
+        return float(part)  # YAML would read 1e-3 as text
     except ValueError:
         pass
     try:
@@ -228,7 +232,7 @@ def _value(part: str, text: str) -> Any:
 
 
 def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) -> list[str]:
-    """Write everything into a folder; returns the lines to be said about it."""
+    """Write everything to a folder, and return the lines to print."""
     by = varied(sweep)
     facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
     if sweep.versions > 1:
@@ -262,7 +266,7 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read, draw, write; returns the exit status."""
+    """Read the runs, write tables and pictures, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.sweep", description=__doc__.split(":")[0] + "."
     )
@@ -272,11 +276,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE,VALUE", help="only runs with these settings"
     )
-    parser.add_argument("--metric", action="append", help="only this one; may be repeated")
-    parser.add_argument("--x", metavar="KEY", help="across a map; mu by default")
-    parser.add_argument("--y", metavar="KEY", help="up a map; nu by default")
+    parser.add_argument("--metric", action="append", help="only this metric; may be repeated")
+    parser.add_argument("--x", metavar="KEY", help="horizontal axis of maps; mu by default")
+    parser.add_argument("--y", metavar="KEY", help="vertical axis of maps; nu by default")
     parser.add_argument("--by", metavar="KEY", help="the colour of curves; as --y by default")
-    parser.add_argument("--to", type=Path, help="folder to write instead")
+    parser.add_argument("--to", type=Path, help="another folder to write to")
     chosen = parser.parse_args(arguments)
     try:
         sweep = find(chosen.place, dict(map(values, chosen.settings)))

@@ -1,4 +1,4 @@
-"""A sweep of Weights & Biases, from any command line: ``python -m scripts.wandb_sweep -m task=...``.
+"""Make a sweep of Weights & Biases from overrides: ``python -m scripts.wandb_sweep -m task=...``.
 
 The script takes the overrides of the runs and prints the YAML that ``wandb sweep`` takes. Each
 agent then runs cells of the grid one after the other and skips finished ones, as any sweep does::
@@ -7,7 +7,7 @@ agent then runs cells of the grid one after the other and skips finished ones, a
     wandb sweep sweep.yaml
     wandb agent <what it printed>
 
-A grid of the repository goes the same way: ``figure=fig12 scale=short``.
+The grid of a figure works in the same way: ``figure=fig12 scale=short``.
 """  # noqa: E501
 
 import argparse
@@ -26,15 +26,15 @@ def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
     """The sweep's configuration.
 
     Args:
-        overrides: of the runs.
-        grid: which one, counted from 1, where a figure has several; a sweep of wandb takes one.
+        overrides: overrides of the runs.
+        grid: number of the grid, from 1, if a figure has several; a sweep of wandb takes only one.
 
     Raises:
-        ConfigError: for a bad setting, where there is nothing to sweep, or where it is not said
-            which of several grids is wanted.
+        ConfigError: a setting is bad, there is nothing to sweep, or there are several grids and
+            ``grid`` does not choose one.
     """
-    overrides = [text for text in overrides if text != "tracking=wandb"]  # is added below
-    expand(overrides)  # every cell is checked before an agent meets it
+    overrides = [text for text in overrides if text != "tracking=wandb"]  # it is added below
+    expand(overrides)  # check every cell before an agent runs it
     lines, typed = command_lines(overrides), " ".join(overrides)
     if grid is None and len(lines) > 1:
         raise ConfigError(
@@ -68,13 +68,13 @@ def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the sweep; returns the exit status."""
+    """Print the sweep and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.wandb_sweep", description=__doc__.split(":")[0] + "."
     )
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
     parser.add_argument("-m", "--multirun", action="store_true", help="as for the runs; not needed")
-    parser.add_argument("--grid", type=int, help="which one, where a figure has several; from 1")
+    parser.add_argument("--grid", type=int, help="number of the grid, from 1, if several")
     chosen = parser.parse_args(arguments)
     try:
         print(yaml.safe_dump(sweep(chosen.overrides, chosen.grid), sort_keys=False), end="")

@@ -20,17 +20,17 @@ def table(part: str) -> Any:
 
 
 def name(column: str) -> str:
-    """The words for a column: ``test_accuracy`` -> ``test accuracy``, ``nu`` -> ``ν``."""
+    """The reader's name of a column: ``test_accuracy`` -> ``test accuracy``, ``nu`` -> ``ν``."""
     return str(table("columns").get(column, column.replace("_", " ")))
 
 
 def never(column: str) -> bool:
-    """Whether a run without this number never got there."""
+    """Whether a missing number in this column means that a run never reached it."""
     return column in table("never")
 
 
 def value(x: object) -> str:
-    """The value of an axis; a dash for an optimizer that has no such setting."""
+    """A value of an axis as text; a dash for an optimizer without this setting."""
     if isinstance(x, float | np.floating):
         return "–" if math.isnan(x) else _exponent(f"{x:.7g}")
     word = str(x)
@@ -38,7 +38,7 @@ def value(x: object) -> str:
 
 
 def listed(column: pd.Series) -> str:
-    """The values of an axis: all of them if they are few, else the first and the last."""
+    """The values of an axis as text: all of them if they are few, else the first and the last."""
     found = column.drop_duplicates()
     texts = [value(x) for x in (found if column.dtype == object else found.sort_values())]
     many = len(texts) > 12
@@ -46,12 +46,12 @@ def listed(column: pd.Series) -> str:
 
 
 def _exponent(digits: str) -> str:
-    """``1e-05`` and ``1e+10`` as people write them, ``1e-5`` and ``1e10``."""
+    """``1e-05`` and ``1e+10`` in the form ``1e-5`` and ``1e10``."""
     return re.sub(r"e\+?(-?)0*(?=\d)", r"e\1", digits)
 
 
 def number(x: Any) -> str:
-    """A measurement rounded for a reader, or a dash where there is none."""
+    """A measurement rounded for a reader, or a dash if there is none."""
     if pd.isna(x):
         return "–"
     if math.isinf(x):
@@ -62,7 +62,7 @@ def number(x: Any) -> str:
 
 
 def deviation(x: float) -> str:
-    """Half an interval with two digits."""
+    """Half the length of an interval, with two digits."""
     return _exponent(f"{x:.2g}") if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
 
 
@@ -81,8 +81,8 @@ def label(figure: str) -> str:
 
 
 def section(text: str) -> str:
-    """Where in the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``.
+    """A section of the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``.
 
-    No line ends after the sign.
+    The space after the sign does not break a line.
     """
     return re.sub(r"^(beyond )?(?=[A-Z]?\.?\d)", "\\1§\u00a0", text)

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results"  # the committed ones
+RESULTS = ROOT / "results"  # the committed results

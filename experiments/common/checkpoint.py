@@ -1,4 +1,4 @@
-"""Files of a run that survive a crash: whole or not at all; checkpoints and what they hold."""
+"""Atomic writing of a run's files, and saving and loading of checkpoints."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its name when the block ends well."""
-    temporary = path.with_name(f".{path.name}.new")  # one writer: whoever has the folder's lock
+    """A context with a temporary path, which replaces ``path`` if the block ends without error."""
+    temporary = path.with_name(f".{path.name}.new")  # only the holder of the folder's lock writes
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -32,29 +32,33 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    """Write JSON atomically: a reader sees the old file or the new one, never a part."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint; a full disk raises OSError, as everywhere."""
+    """Write a checkpoint.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full.
+    """
     with path.open("wb") as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # a full disk, say, under torch's own error
+            if isinstance(error.__context__, OSError):  # torch's error hides it
                 raise error.__context__ from None
             raise
 
 
 def load(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint to the CPU; nothing in it is executed."""
+    """Read a checkpoint to the CPU; no code in it is executed."""
     return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None."""
+    """The newest checkpoint that can be read, or None; a damaged one is reported."""
     log = folder / "metrics.jsonl"
     written = log.stat().st_size if log.exists() else 0
     found = [path for name in CHECKPOINTS if (path := folder / name).exists()]
@@ -73,7 +77,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def state_of(thing: Any) -> Any:
-    """What a checkpoint saves of a tracked thing, see ``Run.track``."""
+    """The state of a tracked thing that a checkpoint saves, see ``Run.track``."""
     if isinstance(thing, torch.Generator):
         return thing.get_state()
     return thing.state_dict() if hasattr(thing, "state_dict") else thing
@@ -95,9 +99,9 @@ def restore_into(thing: Any, state: Any, device: torch.device) -> None:
 
 
 def _placed(state: Any, like: Any, device: torch.device) -> Any:
-    """``state`` with each tensor on the device of the one in its place in ``like``.
+    """``state`` with each tensor on the device of its counterpart in ``like``.
 
-    A tensor that has none in its place goes to ``device``.
+    A tensor without a counterpart goes to ``device``.
     """
     if isinstance(state, Tensor):
         return state.to(like.device if isinstance(like, Tensor) else device)
@@ -112,6 +116,6 @@ def _placed(state: Any, like: Any, device: torch.device) -> Any:
 
 
 def plain_numpy_state() -> list[Any]:
-    """The state of NumPy's global generator without arrays, as a checkpoint holds it."""
+    """The state of NumPy's global generator as plain lists, which a checkpoint can hold."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002
     return [name, np.asarray(keys).tolist(), *rest]

@@ -1,7 +1,7 @@
 """Collecting results: from run folders to tables, see ``experiments.common.records``.
 
-What counts is what runs wrote about themselves. A finished run is found by its settings, so that
-it stays collectable after the program was rearranged.
+Collecting reads only what runs wrote about themselves. A finished run is found by its settings, so
+it can still be collected after the program has changed.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "ver
 def collect(overrides: Sequence[str], target: Path | None = None, partial: bool = False) -> Results:
     """Gather the finished runs of a figure, or of any sweep, into tables.
 
-    A figure's own grid at its scale goes to ``results/<figure>/<scale>``. A smoke scale, a part of
-    a grid and any other sweep go to ``<output>/tables/<task>/<scale>/<the sweep>``.
+    The tables of a figure's whole grid are written to ``results/<figure>/<scale>``. Those of the
+    smoke scale, of a part of a grid and of any other sweep are written to
+    ``<output>/tables/<task>/<scale>/<the sweep>``.
 
-    Rows that are committed already stay when their runs are no longer in the output folder, so a
-    grid can be finished on several machines.
+    Committed rows are kept if their runs are no longer in the output folder, so the runs of a grid
+    can be made on several machines.
 
     Args:
         overrides: as on the command line of the runs: ``["figure=fig02", "scale=paper"]``.
-        target: folder to write instead.
-        partial: take what is finished. In a figure's table the seeds whose cells are not all there
-            are kept, but not shown, see :class:`Results`.
+        target: another folder to write to.
+        partial: whether to collect although runs are missing. The rows of a seed with missing runs
+            are then kept in the table, but :class:`Results` leaves them out.
 
     Raises:
-        ConfigError: names how many runs are missing, or which tables stand in the way: those with
-            other columns, or with more seeds than are finished; nothing is written then.
+        ConfigError: runs are missing, or the existing tables cannot be replaced, because they have
+            other columns or more seeds than are finished now. Nothing is written then.
     """
     every = expand(overrides)
     target = target or _home(every[0], overrides)
@@ -116,7 +117,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
 
 
 def finished(settings: Settings) -> bool:
-    """Whether a run's numbers are at hand: in the output folder, or in its figure's tables."""
+    """Whether a run's results exist, in the output folder or in its figure's committed tables."""
     if _find(settings) is not None:
         return True
     folder = records.RESULTS / str(settings.figure) / settings.scale
@@ -124,7 +125,7 @@ def finished(settings: Settings) -> bool:
 
 
 def _home(first: Settings, overrides: Sequence[str]) -> Path:
-    """Where the table of a command line belongs."""
+    """The folder for the tables of a command line."""
     own = sorted(text for text in overrides if decides(text))
     if first.figure and first.scale in records.SCALES and not own:
         return records.RESULTS / first.figure / first.scale
@@ -138,8 +139,8 @@ def _home(first: Settings, overrides: Sequence[str]) -> Path:
 def _find(settings: Settings) -> Path | None:
     """The folder of a finished run of these settings, or None.
 
-    The run of the same key comes first. Of a task that declares no version, whose key changes with
-    every edit of its program, the newest run of the same settings is taken.
+    A run with the same key is preferred. If the task declares no version, its key changes with
+    every edit of its program; then the newest run with the same settings is taken.
     """
     manifest = read_manifest(settings.folder)
     if manifest is not None and manifest["status"] in FINAL:
@@ -163,7 +164,7 @@ def _find(settings: Settings) -> Path | None:
 
 @dataclass(frozen=True)
 class _Committed:
-    """Tables that stand where new ones are to go."""
+    """The tables that are already in the folder for new ones."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -171,13 +172,17 @@ class _Committed:
 
     @classmethod
     def read(cls, folder: Path) -> _Committed:
-        """Those of a folder; without runs where there are none."""
+        """The tables of a folder; without runs if it has no tables."""
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text()) if path.exists() else {"runs": []}
         return cls(folder, manifest, {run["key"]: run for run in manifest["runs"]})
 
     def check(self, axes: dict[str, str], target: Path) -> None:
-        """Refuse to add to tables whose columns are others."""
+        """Check that these tables have the same columns as new ones.
+
+        Raises:
+            ConfigError: they have other columns.
+        """
         if self.manifest["axes"] != axes:
             raise ConfigError(
                 f"{target}: holds runs that are not in the output folder, with the columns "
@@ -197,12 +202,12 @@ class _Committed:
 
 
 def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
-    """The axes of each row as one text, numbers as the tables are written."""
+    """The axes of each row as one text, with numbers as they are written in tables."""
 
     def text(value: Any) -> str:
         if pd.isna(value):
             return ""
-        if isinstance(value, bool):  # a column of nothing else, read back
+        if isinstance(value, bool):  # pandas reads a column of true and false as bool
             return str(value).lower()
         return f"{value:.7g}" if isinstance(value, float) else str(value)
 
@@ -211,14 +216,14 @@ def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
 
 
 def _seeds(every: Sequence[Settings]) -> list[int]:
-    """The distinct seeds of runs, whose seed may be a list."""
+    """The distinct seeds of runs; the seed of a batched run is a list."""
     lists = [s.seed if isinstance(s.seed, list | tuple) else [s.seed] for s in every]
     return sorted(set(itertools.chain.from_iterable(lists)))
 
 
 @contextmanager
 def _replaced(target: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of ``target`` when the block ends well."""
+    """A context with an empty folder, which replaces ``target`` if the block ends without error."""
     build = target.with_name(f".{target.name}.{os.getpid()}.new")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     build.mkdir(parents=True)
@@ -241,7 +246,7 @@ def _manifest(
     found: Mapping[str, Path | None],
     committed: _Committed,
 ) -> dict[str, Any]:
-    """Provenance of the tables: of runs in the output folder, and of committed ones that stay.
+    """The provenance of the tables, for runs in the output folder and committed runs that are kept.
 
     The runs are in the order of the table.
     """

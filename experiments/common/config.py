@@ -1,8 +1,8 @@
-"""From Hydra's composed YAML to validated settings: scales, axes, and one-line errors.
+"""Composes YAML files and the command line with Hydra, and makes validated settings of them.
 
-Order of precedence, weakest first: the optimizer's file, the task's file, the task's block for the
-chosen optimizer (``optimizers.<name>``), the task's block for the chosen scale
-(``scales.<scale>``), the command line (a figure's grid counts as command line).
+Later ones of these override earlier ones: the optimizer's file, the task's file, the task's block
+for the chosen optimizer (``optimizers.<name>``), the task's block for the chosen scale
+(``scales.<scale>``), a figure's grid, the command line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from experiments.common.schedules import Schedule, checked_schedule, own_schedul
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.settings import SCALES, Settings, Tracking, lookup, task_module
 
-# What a task's file imports from here besides ConfigError and Settings.
+# Besides ConfigError and Settings, task files import these names from here.
 __all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]
 
 OmegaConf.register_new_resolver(
@@ -48,10 +48,10 @@ OmegaConf.register_new_resolver(
 
 
 def compose_settings(overrides: Sequence[str]) -> Settings:
-    """Compose the YAML files with ``overrides`` (Hydra's grammar) and validate the result.
+    """Compose the YAML files with ``overrides`` (in Hydra's grammar) and validate the result.
 
     Raises:
-        ConfigError: with one line that names the key, the value and what is allowed.
+        ConfigError: the message is one line that names the key, the value and what is allowed.
     """
     for override in map(parsed, overrides):
         if override.is_sweep_override():
@@ -60,13 +60,13 @@ def compose_settings(overrides: Sequence[str]) -> Settings:
 
 
 def command_lines(overrides: Sequence[str]) -> list[list[str]]:
-    """The command line with its figure's grid at its scale written out; explicit settings win.
+    """The command line with the grid of its figure written out; settings of the user override it.
 
     Returns:
-        one command line; where the figure's grid is a list of grids, one for each.
+        one command line; if the figure's grid is a list of grids, one for each.
 
     Raises:
-        ConfigError: where the figure has no grid at that scale.
+        ConfigError: the figure has no grid at this scale.
     """
     given = {parsed(text).key_or_group: text for text in overrides}
     if "figure" not in given:
@@ -90,14 +90,14 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def count(overrides: Sequence[str]) -> int:
-    """How many runs a command line names, those that it names twice counted twice."""
+    """How many runs a command line names; one that it names twice counts twice."""
     return sum(math.prod(len(choices(text)) for text in line) for line in command_lines(overrides))
 
 
 def expand(overrides: Sequence[str]) -> list[Settings]:
-    """Every run that a command line stands for: its sweeps and its figure's grid, validated.
+    """The validated settings of every run of a command line, from its sweeps and its figure's grid.
 
-    A run that the command line names twice is there once.
+    A run that the command line names twice is returned once.
 
     Raises:
         ConfigError: for the first bad setting, before anything has run.
@@ -111,11 +111,11 @@ def expand(overrides: Sequence[str]) -> list[Settings]:
 
 
 def _settings(overrides: Sequence[str]) -> Settings:
-    """The settings of one run: those of the files that it names, then the values that it gives.
+    """The settings of one run, from the files and the values that its overrides name.
 
-    Composing files and resolving references takes long, so that the runs of a sweep share both:
-    files are composed once for each choice of files, references (``${...}``) are resolved once for
-    each choice of the values that they concern.
+    Composing files and resolving references (``${...}``) is slow, so the runs of a sweep share the
+    results. Files are composed once for each choice of files. References are resolved once for each
+    choice of the values that they depend on.
     """
     files = tuple(text for text in overrides if names_a_file(text))
     name = _base(*files)["optimizer"]["name"]
@@ -140,9 +140,9 @@ def _settings(overrides: Sequence[str]) -> Settings:
 
 
 def _refuse_constant(values: Sequence[str], run: Settings) -> None:
-    """Refuse a schedule that is typed as constant where the task has one of its own.
+    """Refuse a schedule that the user sets to constant if the task has a schedule of its own.
 
-    The task's takes the place of a constant one, so that the run would not do what was typed.
+    The task's schedule replaces a constant one, so the run would not do what the user typed.
     """
     own = own_schedule(task_module(run.task_name), run.task)
     for text in values:
@@ -176,7 +176,7 @@ def _referring(plain: Any) -> str:
 
 
 def _concerns_references(text: str, files: tuple[str, ...]) -> bool:
-    """Whether a value has a reference in it, or a file may have a reference to it."""
+    """Whether an override contains a reference, or a file may refer to its key."""
     override = parsed(text)
     name = override.key_or_group.rpartition(".")[2]
     return "${" in text or isinstance(override.value(), dict) or name in _references(*files)
@@ -184,7 +184,7 @@ def _concerns_references(text: str, files: tuple[str, ...]) -> bool:
 
 @cache
 def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]:
-    """Composed files and these values without references, ``${...}``; not to be changed."""
+    """Composed files and these values, with references ``${...}`` resolved; do not change it."""
     plain = copy.deepcopy(_base(*files))
     for text in values:
         _put(plain, parsed(text).key_or_group, parsed(text).value())
@@ -202,7 +202,7 @@ def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]
 
 @cache
 def _base(*files: str) -> dict[str, Any]:
-    """The composed files with the optimizer's and the scale's block applied; not to be changed."""
+    """The composed files with the optimizer's and the scale's block applied; do not change it."""
     config = copy.deepcopy(composed(*files))
     OmegaConf.set_struct(config, False)
     for group in ("task", "optimizer", "tracking"):
@@ -225,20 +225,20 @@ def _base(*files: str) -> dict[str, Any]:
         config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
     known = hyperparameters(config.optimizer.name)
     for key in [key for key in HYPERPARAMETERS if key not in known]:
-        config.optimizer.pop(key, None)  # of the task's file, for those that have it
+        config.optimizer.pop(key, None)  # the task's file sets it for the optimizers that have it
     for key in ("grids", "scales", "optimizers"):
         config.pop(key, None)
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
     keys = ["optimizers", "scales", *Settings.__dataclass_fields__]
     for key in plain.keys() - set(keys):
-        if str(key) not in _referring(plain):  # as a table from which other values are taken
+        if str(key) not in _referring(plain):  # such as a table that other values refer to
             raise unknown(str(key), shown(plain[key]), str(key), keys)
     return {str(key): value for key, value in plain.items()}
 
 
 def _put(plain: dict[str, Any], key: str, value: Any) -> None:
-    """Set one value by its dotted key; of a dictionary, each of its values."""
+    """Set a value by its dotted key; of a dictionary set each value."""
     if isinstance(value, dict):
         for name, item in value.items():
             _put(plain, f"{key}.{name}", item)
@@ -252,8 +252,8 @@ def _put(plain: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _validated(plain: dict[str, Any]) -> Settings:
-    """Settings from plain values: types, ranges, and what the task lets in."""
-    if not plain["output"]:  # an unset variable of the shell, say; it would be the current folder
+    """Settings from plain values, after checks of types, ranges, and what the task allows."""
+    if not plain["output"]:  # such as an unset shell variable; it would mean the current folder
         raise ConfigError("output=: must be the path of a folder")
     name = plain["task"]["name"]
     module = task_module(name)
@@ -284,14 +284,14 @@ def _validated(plain: dict[str, Any]) -> Settings:
 
 @cache
 def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
-    """What Hydra composes from ``configs/``; shared, so not to be changed.
+    """What Hydra composes from ``configs/``. It is cached, so do not change it.
 
     Args:
-        overrides: in Hydra's grammar.
-        with_hydra: keep Hydra's own settings, as its launchers need them.
+        overrides: overrides in Hydra's grammar.
+        with_hydra: whether to keep Hydra's own settings, which its launchers need.
 
     Raises:
-        ConfigError: for a group or an option that is not there.
+        ConfigError: a group or an option does not exist.
     """
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -309,6 +309,6 @@ def hydra_settings(overrides: Sequence[str]) -> DictConfig:
     """Hydra's own settings of a command line, for its launchers.
 
     Raises:
-        ConfigError: for a launcher that is not there.
+        ConfigError: the launcher does not exist.
     """
     return composed(*(o for o in overrides if of_hydra(o)), with_hydra=True)

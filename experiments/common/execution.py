@@ -1,4 +1,4 @@
-"""Executing runs: each once, under a lock, with a manifest that says what became of it."""
+"""Execution of runs: each run once, under a lock, with a manifest that records its outcome."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ from experiments.common.versions import program, versions
 
 
 def execute(settings: Settings) -> str:
-    """Run one setting unless it is finished, or another process is at it.
+    """Execute a run unless it is finished, or another process is executing it.
 
     Returns:
-        ``finished`` or ``diverged`` (also where an earlier run was), or ``busy``.
+        ``finished`` or ``diverged`` (now or by an earlier process), or ``busy``.
 
     Raises:
-        ConfigError: for settings that the task or this machine refuses.
-        Interrupted: after SIGINT or SIGTERM.
-        Exception: whatever the task raised; the traceback is in the manifest, status ``failed``.
+        ConfigError: the task or this machine refuses the settings.
+        Interrupted: SIGINT or SIGTERM arrived.
+        Exception: any error of the task. The manifest then has its traceback and the status
+            ``failed``.
     """
     if (done := status(settings)) in FINAL:
         return str(done)
@@ -53,7 +54,7 @@ def execute(settings: Settings) -> str:
 
 
 def _execute(settings: Settings) -> str:
-    """The run itself, under the lock."""
+    """Execute the run; the caller holds its lock."""
     folder = settings.folder
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -79,7 +80,7 @@ def _execute(settings: Settings) -> str:
         with _signals(run._on_signal):
             task_module(settings.task_name).train(settings.task, run)
             manifest["status"] = run.finish()
-    except (SystemExit, KeyboardInterrupt):  # Interrupted, or a scheduler's own way out
+    except (SystemExit, KeyboardInterrupt):  # Interrupted, or the exit of a scheduler
         manifest["status"] = "interrupted"
         raise
     except BaseException as error:
@@ -99,17 +100,17 @@ def _execute(settings: Settings) -> str:
             with suppress(OSError) if sys.exc_info()[0] else nullcontext():
                 write_json(folder / "manifest.json", manifest)
         finally:
-            if run is not None:  # after the manifest, which the tracker takes along
+            if run is not None:  # after the manifest, which the tracker uploads
                 run.close(completed=manifest["status"] in FINAL)
     for name in (*CHECKPOINTS, progress.NAME):
         (folder / name).unlink(missing_ok=True)
-    if run._signal is not None:  # it came with the last step: this run is done, no other begins
+    if run._signal is not None:  # a signal in the last step: this run is done, but no other begins
         raise Interrupted(128 + run._signal)
     return str(manifest["status"])
 
 
 def _interruption(error: BaseException) -> Interrupted | None:
-    """The signal behind an error: one that comes in the midst of an import may be wrapped by it."""
+    """The Interrupted behind an error, or None; an import that a signal interrupts may wrap it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Interrupted):
         cause = cause.__cause__ or cause.__context__
@@ -117,7 +118,7 @@ def _interruption(error: BaseException) -> Interrupted | None:
 
 
 def _environments(settings: Settings) -> list[dict[str, Any]]:
-    """Where and by which program a run was made, in order: more than one where it was resumed."""
+    """The machines and programs that made a run, in order; several only if it was resumed."""
     here = environment(device_of(settings.device)) | {"program": program(settings.task_name)}
     resumes = any((settings.folder / name).exists() for name in CHECKPOINTS)
     before = (read_manifest(settings.folder) or {}).get("environments", []) if resumes else []
@@ -126,7 +127,7 @@ def _environments(settings: Settings) -> list[dict[str, Any]]:
 
 @contextmanager
 def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to ``handler``; one that the process ignores, it still ignores."""
+    """Send SIGINT and SIGTERM to ``handler``, except those that the process ignores."""
     heeded = [
         s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN
     ]
@@ -142,21 +143,21 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def failure(error: BaseException) -> str:
-    """What went wrong in one line: the error's kind, its text, and where it was raised."""
+    """An error in one line: its type, its text, and where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{named(error)} ({place.filename}:{place.lineno})"
 
 
 def check(settings: Settings, here: bool = True) -> None:
-    """Refuse what can be refused before anything begins.
+    """Check, before anything begins, that a run can be executed.
 
     Args:
-        settings: of the run.
-        here: whether it will run on this machine, so that device and packages can be looked for.
+        settings: settings of the run.
+        here: whether it will run on this machine, so that its device and packages can be checked.
 
     Raises:
-        ConfigError: names the setting and what is allowed: the device, the output folder, the
-            tracker, and what :func:`check_task` refuses.
+        ConfigError: the device, the tracker or the output folder cannot be used, or
+            :func:`check_task` refuses a setting; the message names the setting and what is allowed.
     """
     device, count = device_of(settings.device), torch.cuda.device_count()
     if here and device.type == "cuda" and (device.index or 0) >= count:
@@ -179,19 +180,19 @@ def check(settings: Settings, here: bool = True) -> None:
 
 
 def check_task(settings: Settings) -> None:
-    """Refuse settings that the task's dataclass lets in, but the task does not.
+    """Call the task's own function ``check(settings)``, if it has one.
 
-    A task says which in a function ``check(settings)`` of its own.
+    It refuses settings that are valid by the task's dataclass, but that the task cannot use.
 
     Raises:
-        ConfigError: names the setting and what is allowed.
+        ConfigError: the message names the setting and what is allowed.
     """
     if own := getattr(task_module(settings.task_name), "check", None):
         own(settings)
 
 
 def outcome(settings: Settings) -> str:
-    """What became of a run: ``finished``, ``diverged``, ``busy`` or ``failed``."""
+    """The outcome of a run: ``finished``, ``diverged``, ``busy`` or ``failed``."""
     done = status(settings)
     if done in FINAL:
         return str(done)
@@ -205,6 +206,6 @@ def outcome(settings: Settings) -> str:
 
 
 def status(settings: Settings) -> str | None:
-    """What the run's manifest says, or None where there is none that can be read."""
+    """The status in the run's manifest, or None if there is no readable manifest."""
     manifest = read_manifest(settings.folder)
     return None if manifest is None else str(manifest["status"])

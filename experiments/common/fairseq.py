@@ -1,12 +1,12 @@
-"""fairseq as a subprocess: its tools, and a training whose log becomes our records while it runs.
+"""fairseq as a subprocess: its tools, and a training whose log is turned into our records.
 
-Only what stands here and :mod:`laprop.fairseq_plugin` knows fairseq. It is never imported by our
-own process; without it (``make fairseq``) everything else works.
+Only this file and :mod:`laprop.fairseq_plugin` know fairseq. Our own process never imports it, and
+everything else works without it (``make fairseq`` installs it).
 
-fairseq writes to ``fairseq.log`` in the run's folder, by appending, and saves its own checkpoints
-below ``fairseq/``. The log is what counts: a resumed run reads it again from the start, and only
-for updates that it lacks does fairseq start, from its newest whole checkpoint. The updates between
-that and where it was killed are trained and logged a second time, with the same numbers.
+fairseq appends to ``fairseq.log`` in the run's folder, and saves its own checkpoints in
+``fairseq/``. Our records come from the log alone: a resumed run reads it again from the start. Only
+if updates are missing does fairseq start, from its newest complete checkpoint. It then repeats the
+updates between this checkpoint and the kill, with the same numbers, and logs them again.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from experiments.common.settings import Settings
 from experiments.common.versions import versions
 
 PLUGIN = Path(str(laprop.__file__)).parent / "fairseq_plugin"
-POLL = 0.02  # seconds between two looks at the log
+POLL = 0.02  # seconds between two readings of the log
 RECORD = re.compile(r"\| train_inner \| (\{[^{}]*\})$")
 SAVED = re.compile(r"\| Saved checkpoint \S+ \(epoch \d+ @ (\d+) updates")
 
 
 def check(settings: Settings) -> None:
-    """Refuse an optimizer that fairseq does not have, and any task where there is no fairseq.
+    """Check that fairseq is installed and has the optimizer of the settings.
 
     Raises:
-        ConfigError: with what is allowed, or how to get it.
+        ConfigError: it is not so; the message says what is allowed, or how to install fairseq.
     """
     if importlib.util.find_spec("fairseq") is None:
         raise ConfigError(
@@ -61,10 +61,10 @@ def check(settings: Settings) -> None:
 
 
 def check_lengths(cfg: Any) -> None:
-    """What the settings of both of fairseq's tasks must keep to.
+    """Check settings that both of fairseq's tasks have.
 
     Raises:
-        ValueError: names the setting, its value and what is allowed.
+        ValueError: a setting is not allowed; the message names it and what is allowed.
     """
     if cfg.width % cfg.heads:
         raise ValueError(f"task.heads={cfg.heads}: must divide width={cfg.width}")
@@ -79,12 +79,13 @@ def check_lengths(cfg: Any) -> None:
 
 
 def prepared(settings: Settings, text: dict[str, Any], make: Callable[[Path], None]) -> Path:
-    """A folder of prepared text that the runs of a sweep share, below the output folder.
+    """A folder of prepared text in the output folder, which the runs of a sweep share.
 
     Args:
-        settings: of the run.
-        text: all that decides what the folder holds, apart from the task's version.
-        make: fills an empty folder; called once, whatever number of runs ask at a time.
+        settings: settings of the run.
+        text: all that determines the content of the folder, apart from the task's version.
+        make: a function that fills an empty folder. It is called once, even if several runs ask for
+            the folder at the same time.
     """
     task = settings.task_name
     content = json.dumps({"version": versions(task)["task"], **text}, sort_keys=True)
@@ -94,7 +95,7 @@ def prepared(settings: Settings, text: dict[str, Any], make: Callable[[Path], No
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             partial = folder.with_suffix(".new")
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # a process that was killed may have left it
             partial.mkdir()
             make(partial)
             partial.rename(folder)
@@ -105,13 +106,13 @@ def tool(name: str, *arguments: object, log: Path, device: torch.device | None =
     """Run one of fairseq's programs to its end.
 
     Args:
-        name: a module, ``fairseq_cli.preprocess``.
-        arguments: of its command line.
-        log: what it prints is written there.
-        device: where to compute; default the CPU.
+        name: a module, such as ``fairseq_cli.preprocess``.
+        arguments: arguments of its command line.
+        log: the file that its output is written to.
+        device: the device to compute on; by default the CPU.
 
     Raises:
-        RuntimeError: it failed; with the last line that it printed.
+        RuntimeError: it failed; the message has the last line that it printed.
     """
     with log.open("wb") as stream:
         process = _start(name, list(map(str, arguments)), stream, device or torch.device("cpu"))
@@ -123,7 +124,7 @@ def tool(name: str, *arguments: object, log: Path, device: torch.device | None =
         raise RuntimeError(f"{name}: {_last_words(log)} ({log})")
 
 
-# Options of laprop.LaProp, the argument of our plugin for each, and its value there.
+# For each option of laprop.LaProp the flag of our plugin, and the value that the flag stands for.
 FLAGS = {
     "amsgrad": ("--laprop-amsgrad", True),
     "centered": ("--laprop-centered", True),
@@ -143,10 +144,10 @@ OPTIONS = (*FLAGS, *VALUES)
 
 
 def optimizer(settings: Settings) -> list[str]:
-    """The optimizer of the settings on fairseq's command line.
+    """fairseq's command line arguments for the optimizer of the settings.
 
     Raises:
-        ConfigError: for an option with adam, since fairseq's adam has none.
+        ConfigError: an option is set for adam, but fairseq's adam has no options.
     """
     h = settings.optimizer
     options = {"amsgrad": h.name == "amsprop"} | (h.options or {})
@@ -167,23 +168,23 @@ def optimizer(settings: Settings) -> list[str]:
 
 
 def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) -> pd.DataFrame:
-    """Train with fairseq-train; every update becomes a record of ``run`` as it is made.
+    """Train with fairseq-train; each update is recorded in ``run`` when it is made.
 
-    A loss or gradient that is not finite, at which fairseq gives up, is recorded as divergence.
+    If fairseq stops because a loss or gradient is not finite, the run is recorded as diverged.
 
     Args:
         run: the run; see :func:`seed`.
-        arguments: of fairseq-train, without those of the optimizer, the seed, the log and the
-            checkpoints.
-        updates: how many.
-        save_every: updates between two checkpoints of fairseq.
+        arguments: arguments of fairseq-train, without those for the optimizer, the seed, the log
+            and the checkpoints.
+        updates: number of updates.
+        save_every: number of updates between two checkpoints of fairseq.
 
     Returns:
         a row per update: ``update``, ``train_loss`` in bits per token, ``gradient_norm``,
         ``scheduled_lr``, ``tokens``.
 
     Raises:
-        RuntimeError: fairseq failed or was killed; the same command goes on from its checkpoint.
+        RuntimeError: fairseq failed or was killed; the same command resumes from its checkpoint.
     """
     command = [
         *map(str, arguments),
@@ -208,21 +209,22 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
 
 
 def seed(ours: int) -> int:
-    """fairseq's seed for one of ours; 0 is its default, 1.
+    """fairseq's seed for one of our seeds; for 0 it is fairseq's default, 1.
 
-    fairseq seeds every update with the sum of seed and update, and every epoch likewise. Seeds have
-    to be further apart than updates, so that no two runs draw the same numbers.
+    fairseq seeds every update with the sum of the seed and the update's number, and epochs in the
+    same way. Seeds therefore have to be further apart than the number of updates, so that no two
+    runs draw the same random numbers.
     """
     return (1 + 1_000_003 * ours) % 2**31
 
 
 def checkpoints(run: Run) -> Path:
-    """Folder of fairseq's checkpoints in that of the run."""
+    """The folder of fairseq's checkpoints, in the run's folder."""
     return run.folder.absolute() / "fairseq"
 
 
 class _Training:
-    """fairseq-train beside us, and its log."""
+    """A process of fairseq-train, and its log."""
 
     def __init__(self, run: Run, command: list[str]) -> None:
         self.records: dict[int, dict[str, float]] = {}
@@ -231,7 +233,7 @@ class _Training:
         self._log = run.folder / "fairseq.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._files = ExitStack()
-        self._saved = 0  # updates at fairseq's last checkpoint
+        self._saved = 0  # number of updates at fairseq's last checkpoint
 
     def __enter__(self) -> _Training:
         self._reader = self._files.enter_context(self._log.open("a+"))
@@ -244,7 +246,7 @@ class _Training:
         self._files.close()
 
     def record(self, update: int) -> dict[str, float] | None:
-        """Wait for the record of an update; None where fairseq has given up on numbers."""
+        """Wait for the record of an update, or None if fairseq stopped at a number not finite."""
         self._read()
         while update not in self.records:
             if max(self.records, default=0) > update:
@@ -254,7 +256,7 @@ class _Training:
                 )
             if self._process is None:
                 self._start()
-            ended = self._process.poll() is not None  # before the last look
+            ended = self._process.poll() is not None  # before the last reading of the log
             if not self._read() and ended:
                 if "FloatingPointError" in _tail(self._log):
                     return None
@@ -268,7 +270,7 @@ class _Training:
         if self._process is None:
             if self._saved == updates:
                 return
-            self._start()  # it was killed between its last record and its last checkpoint
+            self._start()  # fairseq was killed between its last record and its last checkpoint
         if self._process.wait() != 0:
             raise RuntimeError(self._failure())
 
@@ -276,18 +278,18 @@ class _Training:
         whole = _whole(checkpoints(self._run), self._saved)
         resumed = ["--restore-file", str(whole[-1])] if whole else []
         stream = self._files.enter_context(self._log.open("ab"))
-        stream.write(b"\n")  # the line that a killed process left unfinished ends here
+        stream.write(b"\n")  # end the line that a killed process may have left unfinished
         stream.flush()
         command = [*self._command, "--user-dir", str(PLUGIN), *resumed]
         self._process = _start("fairseq_cli.train", command, stream, self._run.device)
 
     def _read(self) -> int:
-        """Take over what was added to the log; the number of whole lines."""
+        """Read the new complete lines of the log, and return their number."""
         count = 0
         while True:
             position = self._reader.tell()
             line = self._reader.readline()
-            if not line.endswith("\n"):  # the end, or half a line: look again later
+            if not line.endswith("\n"):  # the end of the file, or half a line: read it again later
                 self._reader.seek(position)
                 return count
             count += 1
@@ -312,15 +314,16 @@ class _Training:
 
 
 def _whole(folder: Path, saved: int) -> list[Path]:
-    """fairseq's checkpoints, oldest first, without those that a kill cut off: they are deleted.
+    """fairseq's complete checkpoints, oldest first; incomplete ones are deleted.
 
-    fairseq writes ``checkpoint_<epoch>_<update>.pt`` under another name and renames it, but then
-    copies it to ``checkpoint_last.pt`` in place, which a kill can cut off. At the end of an epoch
-    it writes ``checkpoint_last.pt`` alone. The times of files are not used, since clocks jump.
+    fairseq writes ``checkpoint_<epoch>_<update>.pt`` under another name and renames it. It then
+    copies it to ``checkpoint_last.pt`` in place, and a kill can leave that copy incomplete. At the
+    end of an epoch it writes only ``checkpoint_last.pt``. The times of files are not used, since
+    clocks can jump.
 
     Args:
-        folder: where they are.
-        saved: update of the last checkpoint that the log tells of.
+        folder: folder of the checkpoints.
+        saved: update of the last checkpoint that the log mentions.
     """
 
     def age(path: Path) -> tuple[int, str]:
@@ -329,7 +332,7 @@ def _whole(folder: Path, saved: int) -> list[Path]:
 
     found = sorted(folder.glob("checkpoint*.pt"), key=age)
     for path in found:
-        if not zipfile.is_zipfile(path):  # the directory of torch's archives is at their end
+        if not zipfile.is_zipfile(path):  # a torch file is a zip archive, with its index at the end
             path.unlink()
     return [path for path in found if path.exists()]
 
@@ -337,7 +340,7 @@ def _whole(folder: Path, saved: int) -> list[Path]:
 def _start(
     module: str, arguments: list[str], stream: IO[bytes], device: torch.device
 ) -> subprocess.Popen[bytes]:
-    """A program of fairseq, in a session of its own: Ctrl-C comes to us, and we end it."""
+    """Start a program of fairseq in its own session: Ctrl-C reaches only us, and we end it."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
@@ -361,10 +364,10 @@ def _start(
 
 
 def _in_the_child() -> None:
-    """Be killed when the parent is, even by SIGKILL, and keep its priority. Linux alone has these.
+    """Let the child die with its parent, even by SIGKILL, and keep the parent's priority.
 
-    Linux shares the cores between process sessions first: a new one begins at the usual priority,
-    however low that of its processes is.
+    Both are possible on Linux only. Linux shares the cores between sessions first, and a new
+    session begins at the normal priority, even if its processes have a lower one.
     """
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(os.nice(0)))

@@ -1,8 +1,8 @@
-"""Hand runs to Hydra's launchers (one process, joblib, submitit, Ray), and end them.
+"""Start runs by Hydra's launchers (one process, joblib, submitit, Ray), and end them.
 
-The settings of every run are complete before a launcher starts. A job is one run's settings as
-JSON. Launchers ask a loader for the configuration of each job; :class:`Jobs` takes the place of
-Hydra's own loader, which would read and compose the YAML files again.
+The settings of every run are complete before a launcher starts. A job is the settings of one run as
+JSON. Launchers ask a loader for the configuration of each job; :class:`Jobs` replaces Hydra's own
+loader, which would read and compose the YAML files again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import torch
-from hydra._internal.callbacks import Callbacks  # no public way leads to what a launcher asks for
+from hydra._internal.callbacks import Callbacks  # a launcher needs it; there is no public name
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
@@ -34,14 +34,14 @@ from experiments.common.settings import Settings, plain_settings, restored
 from experiments.common.status import State, Sweep, read_manifest
 from experiments.common.terminal import lasting_streams, say
 
-PATIENCE = 5.0  # seconds that runs have to write down that they were ended at once
+PATIENCE = 5.0  # seconds to wait for runs that were ended at once to write their status
 
 
 class Jobs:
-    """Takes the place of Hydra's loader: the one override of a job is the job itself, as JSON."""
+    """Replaces Hydra's loader: the only override of a job is the job itself, as JSON."""
 
     def load_sweep_config(self, master: DictConfig, overrides: list[str]) -> DictConfig:
-        """The launcher's configuration with the job in it."""
+        """A copy of the launcher's configuration that contains the job."""
         config = copy.deepcopy(master)
         with open_dict(config):
             # OmegaConf reads a dollar sign as the beginning of a reference.
@@ -50,11 +50,11 @@ class Jobs:
 
 
 def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
-    """Run all of these by the launcher that the command line names; returns when all have ended.
+    """Execute all runs by the launcher of the command line; return when all have ended.
 
     Args:
-        every: the runs.
-        hydra: see :func:`config.hydra_settings`.
+        every: the settings of the runs.
+        hydra: Hydra's settings, see :func:`config.hydra_settings`.
         sweep: the sweep that the runs belong to.
     """
     if not every:
@@ -63,8 +63,8 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
     jobs = [[json.dumps(shared | {"settings": plain_settings(s)})] for s in every]
     config = copy.deepcopy(hydra)
     with open_dict(config):
-        config.output = str(every[0].output)  # the launchers keep their files below it
-    HydraConfig.instance().set_config(copy.deepcopy(config))  # which makes it read-only
+        config.output = str(every[0].output)  # the launchers keep their files below this folder
+    HydraConfig.instance().set_config(copy.deepcopy(config))  # a copy, as this makes it read-only
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(config_loader=Jobs(), callbacks=Callbacks(config)),  # type: ignore[arg-type]
         task_function=run_job,
@@ -74,15 +74,17 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
 
 
 def run_job(config: DictConfig) -> None:
-    """One run, in whatever process the launcher chose; a failed one does not stop the sweep."""
+    """Execute one run in the launcher's process; a run that fails does not stop the sweep."""
     job: dict[str, Any] = json.loads(config.job)
     if worker := process() != job["parent"]:
         lasting_streams()
-        with suppress(ValueError):  # Ctrl-C is for the parent, which ends workers by SIGTERM
+        # Ctrl-C is for the parent, which ends its workers by SIGTERM. Outside of the main thread
+        # signals cannot be set.
+        with suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, _interrupted)  # also before a run has begun its steps
+            signal.signal(signal.SIGTERM, _interrupted)  # for the time before a run's first step
     settings = restored(job["settings"])
-    cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sees to it by itself
+    cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sets threads itself
     if settings.threads is None and cpus:
         torch.set_num_threads(cpus)
     if not Path(job["stop"]).exists():
@@ -98,10 +100,10 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def run_one(settings: Settings) -> None:
-    """Execute one run; what it raises is in its manifest, or printed where that can't be written.
+    """Execute one run. An error is recorded in its manifest, or printed if that is impossible.
 
     Raises:
-        Interrupted: after SIGINT or SIGTERM.
+        Interrupted: SIGINT or SIGTERM arrived.
     """
     try:
         execute(settings)
@@ -111,13 +113,13 @@ def run_one(settings: Settings) -> None:
 
 
 def kind(launcher: DictConfig) -> str:
-    """basic, joblib, local or slurm (both of submitit), ray; by the class of the launcher."""
+    """The kind of a launcher: basic, joblib, local or slurm (both of submitit), or ray."""
     name = str(launcher._target_).rpartition(".")[2].removesuffix("Launcher").lower()
     return "ray" if name.startswith("ray") else name
 
 
 def processes(launcher: DictConfig, runs: int) -> int:
-    """How many of these runs a launcher has under way at a time, by its configuration."""
+    """The number of runs that a launcher executes at a time, by its configuration."""
     name, cores = kind(launcher), os.cpu_count() or 1
     if name == "joblib":
         return int(launcher.n_jobs) if launcher.n_jobs > 0 else max(cores + 1 + launcher.n_jobs, 1)
@@ -131,15 +133,15 @@ def processes(launcher: DictConfig, runs: int) -> int:
 
 
 class Ending:
-    """What Ctrl-C and SIGTERM do to a sweep whose runs are in other processes of this machine.
+    """Handles Ctrl-C and SIGTERM for a sweep whose runs are in other processes of this machine.
 
-    The first has every run under way keep a checkpoint after its step, and no other begin. The
-    second ends them at once; their newest checkpoint stays. ``follow`` is to be called now and
-    then, since a run may begin in the moment of the signal.
+    After the first signal, every run in progress writes a checkpoint after its step and ends, and
+    no other run begins. A second signal ends the runs at once; their newest checkpoints are kept.
+    Call ``follow`` regularly, since a run may begin at the moment of the signal.
 
     Attributes:
-        number: of the signal; None until one arrives.
-        advice: what the user can do then.
+        number: number of the signal; None until one arrives.
+        advice: how the user can go on, as the end of a message.
     """
 
     def __init__(self, sweep: Sweep, kind: str) -> None:
@@ -153,7 +155,7 @@ class Ending:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Listen to both signals meanwhile."""
+        """A context in which both signals are handled."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, self._on_signal) for number in numbers]
         try:
@@ -166,7 +168,7 @@ class Ending:
         again, self.number = self.number is not None, number
         if not self._in_other_processes:
             raise Interrupted(128 + number)
-        with suppress(OSError):  # a full disk; the launcher's own runs are told all the same
+        with suppress(OSError):  # such as a full disk; runs in progress get SIGTERM in any case
             self._sweep.stop.touch()
         if again:
             self._told.clear()
@@ -182,7 +184,7 @@ class Ending:
         return any(cell.look().status == "running" for cell in self._sweep.cells)
 
     def follow(self, states: Sequence[State]) -> None:
-        """Tell runs under way that have not been told yet."""
+        """Send SIGTERM to the runs in progress that have not got it yet."""
         if self.number is None or not self._in_other_processes:
             return
         ours = {child.pid for child in psutil.Process().children(recursive=True)}

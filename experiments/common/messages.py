@@ -1,4 +1,4 @@
-"""Errors of input as one line each, which names the key, its value and what is allowed."""
+"""Errors of input, each as one line that names the key, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ T = TypeVar("T")
 
 
 class ConfigError(Exception):
-    """Bad input: its text is the one line that the user sees."""
+    """Bad input; the message is one line, which the user sees."""
 
 
 def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
-    """Make one of our dataclasses; pydantic's errors become ``key=value: what is allowed``."""
+    """An instance of a settings class from values.
+
+    Raises:
+        ConfigError: pydantic refused a value; the message is ``key=value: what is allowed``.
+    """
     try:
         result = schema(**values)
     except ValidationError as error:
@@ -36,7 +40,7 @@ def _problem(error: Any, schema: Any, prefix: str) -> str:
     key, value = prefix + name, shown(error["input"])
     if error["type"] == "unexpected_keyword_argument":
         return str(unknown(key, value, name, [f.name for f in fields(schema) if f.name != "name"]))
-    if error["type"] in ("value_error", "assertion_error"):  # of a check that the task wrote itself
+    if error["type"] in ("value_error", "assertion_error"):  # from a check in the task's own class
         return f"{key}={value}: {error['ctx']['error']}" if name else str(error["ctx"]["error"])
     what = str(error["msg"]).replace("Input should be", "must be")
     if error["type"] == "too_short":
@@ -48,14 +52,14 @@ def _problem(error: Any, schema: Any, prefix: str) -> str:
 
 
 def unknown(key: str, value: str, name: str, allowed: Sequence[str]) -> ConfigError:
-    """The error for a name that is none of the allowed ones."""
+    """The error for a name that is not one of the allowed names."""
     return ConfigError(
         f"{key}={value}: unknown{near(name, allowed)}; allowed are {', '.join(allowed)}"
     )
 
 
 def near(name: str, allowed: Sequence[str]) -> str:
-    """A hint at the allowed name that looks like this one, or nothing."""
+    """A hint at the allowed name that is most similar, or an empty text."""
     matches = difflib.get_close_matches(name, allowed, 1)
     return f" (did you mean {matches[0]}?)" if matches else ""
 
@@ -68,7 +72,7 @@ def shown(value: Any) -> str:
 
 
 def named(error: BaseException) -> str:
-    """The kind of an error and its text, as one line."""
+    """The type of an error and its text, as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -1,17 +1,17 @@
-"""An optimizer's settings, and the class or the rule that they stand for.
+"""The settings of optimizers, and the torch class or the rule that each of them is.
 
-``configs/optimizer/<name>.yaml`` holds all that is known about an optimizer::
+``configs/optimizer/<name>.yaml`` defines an optimizer::
 
     name: adamw
     _target_: torch.optim.AdamW  # any class or function that makes a torch optimizer
     decay: by_lr                 # the class multiplies its weight decay by lr
-    names: {mu: "betas[0]"}      # what the class calls lr, mu, nu, epsilon, weight_decay
-    lr: 1.0e-3                   # the hyper-parameters, of those names
-    amsgrad: false               # and any other argument of the class
+    names: {mu: "betas[0]"}      # the class's names for lr, mu, nu, epsilon, weight_decay
+    lr: 1.0e-3                   # the hyper-parameters, by our names
+    amsgrad: false               # any other argument of the class
 
-``names`` is needed where the class departs from :data:`NAMES`; null says that the class has no such
-thing. It may name further arguments, as ``beta1: "betas[0]"``. docs/extend.md explains it by
-examples.
+``names`` is needed only where the class's names differ from :data:`NAMES`; null means that the
+class has no such argument. It may also name further arguments, such as ``beta1: "betas[0]"``.
+docs/extend.md has examples.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ NAMES = {
     "epsilon": "eps",
     "weight_decay": "weight_decay",
 }
-"""What most classes call the hyper-parameters."""
+"""The names that most classes have for the hyper-parameters."""
 
 # Variants that a rule of laprop.functional and the class of the same optimizer both have.
 FLAGS = (
     *("amsgrad", "centered", "lr_in_momentum", "lr_weighted_correction"),
     *("eps_in_sqrt", "cautious"),
 )
-RULE_OPTIONS = (*FLAGS, "agc", "centered_warmup")  # that laprop.functional's rules take
+RULE_OPTIONS = (*FLAGS, "agc", "centered_warmup")  # the options of laprop.functional's rules
 
 
 @settings
 class Optimizer:
     """Hyper-parameters in the paper's symbols; one value each, or a list in a vectorised task.
 
-    An optimizer has those that its file in ``configs/optimizer`` names; the others are None.
-    ``options`` are further arguments of its class, without those at their default. ``definition``
-    is what the file says of the class (``_target_``, ``names``, ``decay``). It is None for an
-    optimizer with a rule in ``laprop.functional``, since the name alone says which rule that is.
+    A hyper-parameter that the optimizer's file in ``configs/optimizer`` does not name is None.
+    ``options`` holds further arguments of its class, without those at their default. ``definition``
+    holds the file's entries about the class (``_target_``, ``names``, ``decay``). It is None for an
+    optimizer with a rule in ``laprop.functional``, since the name alone determines the rule.
     """
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
@@ -79,12 +79,12 @@ class Optimizer:
 
 @settings
 class Name:
-    """The name alone; it is checked first, because it decides which other settings there are."""
+    """The name alone. It is checked first, because it determines the other settings."""
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
 
 
-DEFINITION = ("_target_", "names", "decay")  # keys of a file
+DEFINITION = ("_target_", "names", "decay")  # keys of a file that are about the class
 
 
 # The files ----------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ DEFINITION = ("_target_", "names", "decay")  # keys of a file
 
 @cache
 def _files() -> dict[str, dict[str, Any]]:
-    """What each file in ``configs/optimizer`` says, by its name."""
+    """The content of each file in ``configs/optimizer``, by name."""
     files = {}
     for name in OPTIMIZERS:
         files[name] = yaml.safe_load((CONFIGS / "optimizer" / f"{name}.yaml").read_text()) or {}
@@ -103,7 +103,7 @@ def _files() -> dict[str, dict[str, Any]]:
 
 
 def hyperparameters(optimizer: str) -> list[str]:
-    """Those of ``HYPERPARAMETERS`` that an optimizer's file names."""
+    """The ``HYPERPARAMETERS`` that an optimizer's file names."""
     return [name for name in HYPERPARAMETERS if name in _files()[optimizer]]
 
 
@@ -113,7 +113,7 @@ def vectorised(task: ModuleType) -> bool:
 
 
 def by_rule(optimizer: str, task: ModuleType) -> bool:
-    """Whether a task takes an optimizer's rule rather than its class."""
+    """Whether a task uses an optimizer's rule in place of its class."""
     return vectorised(task) and optimizer in ALGORITHMS
 
 
@@ -121,12 +121,12 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
     """Refuse an optimizer that a task cannot use.
 
     Args:
-        optimizer: its name.
-        task: the task's module; its ``OPTIMIZERS``, if it has them, are those that it can use.
+        optimizer: the optimizer's name.
+        task: the task's module; its ``OPTIMIZERS``, if defined, are the ones that it can use.
         name: the task's name.
 
     Raises:
-        ConfigError: names those that it can.
+        ConfigError: the message names the optimizers that the task can use.
     """
     why = ""
     if (usable := getattr(task, "OPTIMIZERS", None)) is None:
@@ -143,7 +143,7 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
 
 
 def option_default(optimizer: str, option: str) -> Any:
-    """The value of an option that is not given; None where the optimizer has no such."""
+    """The value of an option that is not given, or None if the optimizer has no such option."""
     if "_target_" not in _files().get(optimizer, {}):
         return None
     kind = _kind(optimizer)
@@ -160,9 +160,9 @@ def sign_sgd(
     weight_decay: float = 0.0,
     decay_by_lr: bool = False,
 ) -> LaProp:
-    """Signed SGD with momentum (Table 1): at nu 0 and epsilon 0 LaProp takes a gradient's sign.
+    """Signed SGD with momentum (Table 1), which is LaProp at nu = 0 and epsilon = 0.
 
-    As in the rule of this name lr is no part of the momentum.
+    As in the rule of this name, lr is not inside the momentum.
     """
     return LaProp(
         params,
@@ -177,7 +177,7 @@ def sign_sgd(
 
 @cache
 def _class(name: str, target: str) -> Callable[..., torch.optim.Optimizer]:
-    """What ``_target_`` names."""
+    """The class or function that ``_target_`` names."""
     try:
         return get_object(target)  # type: ignore[no-any-return]
     except Exception as error:  # whatever a package raises when it is imported
@@ -190,14 +190,14 @@ def _class(name: str, target: str) -> Callable[..., torch.optim.Optimizer]:
 
 @cache
 def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What a class takes by name, besides the parameters that are to be trained."""
+    """The named arguments of a class, without the first, which is the parameters to train."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     every = list(inspect.signature(target).parameters.values())[1:]
     return {p.name: p for p in every if p.kind in named}
 
 
 class _Class:
-    """An optimizer's class, and what it calls things."""
+    """An optimizer's class, and its names for our hyper-parameters."""
 
     def __init__(self, name: str) -> None:
         file = _files()[name]
@@ -218,7 +218,7 @@ class _Class:
 
     @property
     def options(self) -> list[str]:
-        """Names of what it takes besides our hyper-parameters."""
+        """The names of its arguments other than our hyper-parameters."""
         taken = {argument for argument, _ in self.slots.values()} | {"weight_decay", "decay_by_lr"}
         further = [name for name in self.slots if name not in NAMES]
         return further + [name for name in self.parameters if name not in taken]
@@ -235,12 +235,12 @@ class _Class:
         if rule is None:
             return {}
         chosen = [flag for flag in FLAGS if getattr(rule, flag)]
-        if rule.lr_in_momentum:  # then the rule says too how it is corrected
+        if rule.lr_in_momentum:  # then the rule also determines the bias correction
             chosen.append("lr_weighted_correction")
         return {flag: getattr(rule, flag) for flag in chosen if flag in self.parameters}
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by our names as the class's keyword arguments."""
+        """The class's keyword arguments for values that are given by our names."""
         arguments: dict[str, Any] = {}
         for name, value in values.items():
             argument, index = self.slots.get(name, (name, None))
@@ -259,7 +259,7 @@ _kind = cache(_Class)
 
 
 def _slot(name: str, text: str | None) -> tuple[str, int | None]:
-    """``betas[0]`` as ``("betas", 0)``, ``eps`` as ``("eps", None)``; null is no argument."""
+    """``betas[0]`` as ``("betas", 0)``, ``eps`` as ``("eps", None)``; null as an empty name."""
     match = re.fullmatch(r"(\w*)(?:\[(\d+)\])?", text or "")
     if not match:
         raise ConfigError(
@@ -270,7 +270,7 @@ def _slot(name: str, text: str | None) -> tuple[str, int | None]:
 
 
 def slots(optimizer: str) -> dict[str, tuple[str, int | None]]:
-    """Where a class keeps our hyper-parameters: the key of a param group, and an index there."""
+    """For each of our hyper-parameters the key of a class's param group and an index, or None."""
     return _kind(optimizer).slots
 
 
@@ -280,9 +280,9 @@ def torch_optimizer(
     """The torch optimizer whose steps are those of ``laprop.functional``'s rule of the same name.
 
     Args:
-        settings: with one value for each hyper-parameter.
+        settings: settings with one value for each hyper-parameter.
         params: parameters or groups.
-        fused: of torch's own classes that have it; LaProp chooses by itself.
+        fused: the argument of this name of torch's own classes; LaProp chooses by itself.
     """
     kind = _kind(settings.name)
     values = _values(settings, kind)
@@ -292,7 +292,7 @@ def torch_optimizer(
 
 
 def _values(of: Optimizer, kind: _Class) -> dict[str, Any]:
-    """All that a class is given, by our names."""
+    """All values that a class is given, by our names."""
     values = {name: getattr(of, name) for name in (*HYPERPARAMETERS, "weight_decay")}
     values = {name: v for name, v in values.items() if v is not None and name in kind.slots}
     if "decay_by_lr" in kind.parameters:
@@ -310,10 +310,10 @@ def rule(of: Optimizer, lr_changes: bool) -> tuple[Algorithm, dict[str, Any]]:
         of: an optimizer that has a rule.
         lr_changes: whether the learning rate is scheduled. If so, the rules of LaProp's family
             multiply by it inside the momentum, as the class does by default. For a constant rate
-            both ways differ by rounding alone.
+            this makes no difference but rounding.
 
     Returns:
-        the rule, and what its ``step`` takes besides the hyper-parameters.
+        the rule, and the arguments of its ``step`` other than the hyper-parameters.
     """
     options = of.options or {}
     flags = {name: value for name, value in options.items() if name in FLAGS}
@@ -333,12 +333,12 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
     """The settings of an optimizer, checked against its class before anything runs.
 
     Args:
-        plain: what was composed for ``optimizer``.
-        task: the module of the task that is to use it.
-        task_name: its name.
+        plain: the composed values of ``optimizer``.
+        task: the module of the task that will use it.
+        task_name: the task's name.
 
     Raises:
-        ConfigError: names the setting, its value and what is allowed.
+        ConfigError: the message names the setting, its value and what is allowed.
     """
     name = checked(Name, {"name": plain["name"]}, "optimizer.").name
     require_usable(name, task, task_name)
@@ -377,7 +377,7 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
 
 
 def _typed(kind: _Class, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the types that the class declares."""
+    """Options, converted to the types that the class declares."""
     result = checked(_schema(kind.name), given, "optimizer.") if given else None
     return {name: getattr(result, name) for name in given}
 
@@ -388,7 +388,7 @@ def _schema(name: str) -> type:
     kind, types_ = _kind(name), {}
     for option in kind.options:
         argument = kind.slots.get(option, (option, None))[0]
-        # An element of betas is a number, whatever the whole is.
+        # An element of an argument, such as of betas, is a number, whatever the argument's type.
         types_[option] = _type(kind, argument) if argument == option else float
     return create_model("Options", **{o: (t, None) for o, t in types_.items()})  # type: ignore
 
@@ -397,7 +397,7 @@ SIMPLE = (bool, int, float, str, type(None))
 
 
 def _type(kind: _Class, argument: str) -> Any:
-    """The type of an argument as far as YAML can express it; Any where it is not said."""
+    """The type of an argument as far as YAML can express it; Any if it is not declared."""
     parameter = kind.parameters[argument]
     if argument.endswith("dtype"):
         return Literal["float16", "bfloat16", "float32", "float64"] | None
@@ -406,7 +406,7 @@ def _type(kind: _Class, argument: str) -> Any:
         hint = typing.get_type_hints(made).get(argument)
     except (NameError, TypeError):
         hint = None
-    if hint is None:  # no annotation: the kind of the default
+    if hint is None:  # without an annotation, the type of the default
         default = parameter.default
         if isinstance(default, bool):
             return bool
@@ -419,7 +419,7 @@ def _type(kind: _Class, argument: str) -> Any:
 
 
 def _refuse_options(of: Optimizer, kind: _Class, task: ModuleType, task_name: str) -> None:
-    """Refuse options that the task would not heed."""
+    """Refuse options that the task would ignore."""
     taken = getattr(task, "OPTIONS", RULE_OPTIONS if by_rule(of.name, task) else kind.options)
     for name, value in (of.options or {}).items():
         setting = f"optimizer.{name}={shown(value)}"
@@ -430,7 +430,7 @@ def _refuse_options(of: Optimizer, kind: _Class, task: ModuleType, task_name: st
 
 
 def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_name: str) -> None:
-    """Refuse a weight decay that the optimizer would leave out, or scale against the settings."""
+    """Refuse a weight decay that the optimizer would ignore, or scale contrary to the settings."""
     if not of.weight_decay or getattr(task, "OWN_DECAY", False):
         return
     if getattr(task, "OPTIONS", None) == ():
@@ -450,7 +450,11 @@ def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_nam
 
 
 def _construct(of: Optimizer, kind: _Class) -> None:
-    """Make the optimizer of one small parameter, and name the setting that the class refuses."""
+    """Construct the optimizer of one small parameter, to check its settings.
+
+    Raises:
+        ConfigError: the class refuses a setting; the message names it.
+    """
     values = {name: _first(value) for name, value in _values(of, kind).items()}
 
     def attempt(names: Iterable[str]) -> Exception | None:
@@ -459,7 +463,7 @@ def _construct(of: Optimizer, kind: _Class) -> None:
             warnings.simplefilter("ignore")
             try:
                 kind.target([torch.nn.Parameter(torch.zeros(2, 2))], **kind.arguments(chosen))
-            except Exception as error:  # of a class of elsewhere: of any kind
+            except Exception as error:  # a class from elsewhere may raise any type
                 return error
         return None
 

@@ -1,4 +1,4 @@
-"""One override of the command line, ``optimizer.nu=0.9``: its grammar, which is Hydra's."""
+"""Overrides of the command line, such as ``optimizer.nu=0.9``, parsed by Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
 
 
 def options(group: str) -> list[str]:
-    """Names of the files in a folder of ``configs``; there is no other registry."""
+    """The names of the files in a folder of ``configs``, which are the only registry."""
     return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
 
 
 @cache
 def parsed(text: str) -> Override:
-    """One override, its grammar and its top-level key checked."""
+    """The parsed override, after a check of its grammar and of its top-level key."""
     override = _in_grammar(text)
     key = override.key_or_group
     first = re.split("[./]", key)[0]
@@ -46,9 +46,9 @@ def parsed(text: str) -> Override:
 
 
 def _in_grammar(text: str) -> Override:
-    """One override by Hydra's grammar, which knows no letters beyond ASCII outside of quotes.
+    """The override parsed by Hydra's grammar, which allows letters beyond ASCII only in quotes.
 
-    A path, or a value with such letters, that the grammar cannot read is taken as it was typed.
+    An output folder, or a value with such letters, that the grammar cannot parse is quoted first.
     """
     try:
         return OverridesParser.create().parse_overrides([text])[0]
@@ -65,10 +65,10 @@ def _in_grammar(text: str) -> Override:
 
 
 def choices(text: str) -> list[str]:
-    """The overrides with one value each that an override stands for: itself, or one per value.
+    """An override with one value as it is, or a sweep as one override for each value.
 
     Raises:
-        ConfigError: for a sweep that has no list of values.
+        ConfigError: the sweep has no list of values.
     """
     override = parsed(text)
     key = override.get_key_element()
@@ -83,12 +83,12 @@ def choices(text: str) -> list[str]:
         )
     try:
         return _some(text, [f"{key}={value}" for value in override.sweep_string_iterator()])
-    except ValueError as error:  # of a range whose step is 0
+    except ValueError as error:  # such as a range whose step is 0
         raise ConfigError(f"{text}: {error}") from None
 
 
 def _some(text: str, found: list[str]) -> list[str]:
-    """These overrides, of which there has to be one at least."""
+    """These overrides, after a check that there is at least one."""
     if not found:
         raise ConfigError(f"{text}: stands for no value")
     return found
@@ -102,7 +102,7 @@ def decides(override: str) -> bool:
 
 
 def names_a_file(override: str) -> bool:
-    """Whether an override chooses a file of ``configs``, or the scale, a block within a file."""
+    """Whether an override chooses a file of ``configs``, or the scale, which is a block of one."""
     return parsed(override).key_or_group in (*GROUPS, "scale")
 
 

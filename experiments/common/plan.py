@@ -1,8 +1,8 @@
-"""What a sweep will cost, before anything of it runs (``plan=true``).
+"""Estimates the cost of a sweep before anything runs (``plan=true``).
 
-A run costs what finished runs like it did: the same task with the same settings of its own and as
-many members, here or in the committed results. Where there is none, one run is begun in a folder
-of its own, timed, and thrown away.
+The estimate for a run is the mean cost of similar finished runs, in the output folder or in the
+committed results: those with the same task, the same ``task.*`` settings, the same optimizer and as
+many members. If there is none, one run is begun in a temporary folder, timed, and thrown away.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from experiments.common.tables import described, rows, same
 from experiments.common.terminal import say
 from experiments.common.versions import sources
 
-TIMED = 15.0  # seconds of steps that a timed beginning takes
-PATIENCE = 300.0  # seconds until its first steps
+TIMED = 15.0  # seconds for which a run is timed after its first steps
+PATIENCE = 300.0  # largest number of seconds to wait for its first steps
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes.
+    """The cost of one run.
 
     Attributes:
         seconds: wall time.
-        memory: bytes, the peak.
-        disk: bytes that stay; None where nobody knows.
-        by: how this is known.
+        memory: peak memory in bytes.
+        disk: bytes of the files that remain; None if not known.
+        by: the source of these numbers, in words.
     """
 
     seconds: float
@@ -56,11 +56,11 @@ class Cost:
 
 
 def plan(every: Sequence[Settings], processes: int) -> str:
-    """How many runs there are and what they take; see the module.
+    """The text of ``plan=true``: the number of runs and their cost.
 
     Args:
-        every: the runs of the sweep.
-        processes: how many run at a time.
+        every: the settings of the runs of the sweep.
+        processes: number of runs at a time.
     """
     todo = [s for s in every if (read_manifest(s.folder) or {}).get("status") not in FINAL]
     tasks = ", ".join(f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items())
@@ -76,11 +76,11 @@ def plan(every: Sequence[Settings], processes: int) -> str:
         kinds.setdefault(alike(settings), []).append(settings)
     costs: list[tuple[int, Cost]] = []
     timed: dict[str, Cost | str] = {}
-    said: Counter[str] = Counter()  # how many runs each line stands for
+    said: Counter[str] = Counter()  # number of runs that each line is about
     for runs in kinds.values():
         first = runs[0]
         cost: Cost | str | None = by_manifests(first)
-        if cost is None and not missing:  # another optimizer's beginning says as much
+        if cost is None and not missing:  # one timed run serves for all optimizers
             task = alike(first, of_any_optimizer=True)
             cost = timed[task] = timed[task] if task in timed else by_a_beginning(first)
         if cost is None or isinstance(cost, str):
@@ -106,7 +106,7 @@ def plan(every: Sequence[Settings], processes: int) -> str:
 
 
 def alike(settings: Settings, of_any_optimizer: bool = False) -> str:
-    """What runs share that cost the same: task, optimizer, number of members, threads."""
+    """A text that is equal for runs of equal cost: task, optimizer, number of members, threads."""
     optimizer = None if of_any_optimizer else settings.optimizer.name
     members = sum(1 for _ in settings.members())
     task = settings.decisive()["task"]
@@ -114,7 +114,7 @@ def alike(settings: Settings, of_any_optimizer: bool = False) -> str:
 
 
 def by_manifests(settings: Settings) -> Cost | None:
-    """The mean of finished runs alike: those in the output folder, else the committed ones."""
+    """The mean cost of similar finished runs: in the output folder, else the committed ones."""
     finished = _finished(settings.output, settings.task_name)
     if here := [cost for kind, cost in finished if kind == alike(settings)]:
         return _mean(here, f"{len(here)} finished")
@@ -138,7 +138,7 @@ def _finished(output: Path, task: str) -> list[tuple[str, Cost]]:
 
 
 def restored_from(folder: Path) -> Settings | None:
-    """The settings of a run's folder; None where the task has changed since."""
+    """The settings of a run's folder, or None if they do not fit the present task."""
     import yaml
 
     try:
@@ -148,10 +148,10 @@ def restored_from(folder: Path) -> Settings | None:
 
 
 def _committed(settings: Settings) -> list[Cost]:
-    """Runs of the same figure, scale and optimizer in the committed results, if they are alike.
+    """The costs of similar runs of the same figure, scale and optimizer in the committed results.
 
-    They are where the table has the run's values of each of the task's settings, and its runs have
-    as many members.
+    They are similar if the table contains the run's value of each ``task.*`` setting, and its runs
+    have as many members.
     """
     path = RESULTS / str(settings.figure) / settings.scale / "manifest.json"
     if not path.exists():
@@ -183,7 +183,10 @@ def _mean(costs: Sequence[Cost], by: str) -> Cost:
 
 
 def by_a_beginning(settings: Settings) -> Cost | str:
-    """Begin a run in a temporary folder, and reckon from its first steps; or say why it cannot."""
+    """The cost extrapolated from the first steps of a run, or a text why there is none.
+
+    The run is begun in a temporary folder.
+    """
     wait = f"at most {duration(PATIENCE)}"
     say(f"timing the beginning of a run of {settings.task_name}, {wait}", sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
@@ -219,13 +222,13 @@ def by_a_beginning(settings: Settings) -> Cost | str:
 
 
 def _begin(plain: dict[str, Any]) -> None:
-    """Body of the process of a timed beginning."""
+    """Run in a process of its own until the parent ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_one(restored(plain))
 
 
 def _memory(pid: int | None) -> int:
-    """Bytes of a process and of those that it has started, as fairseq's."""
+    """Memory in bytes of a process and of its child processes, such as fairseq's."""
     total = 0
     with suppress(psutil.Error):
         process = psutil.Process(pid)
@@ -235,13 +238,13 @@ def _memory(pid: int | None) -> int:
 
 
 def weight(folder: Path) -> int:
-    """Bytes of a run's folder, checkpoints left out."""
+    """The size in bytes of a run's folder without checkpoints."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pt"]
     return sum(path.stat().st_size for path in files)
 
 
 def needed(task: str) -> set[str]:
-    """The artefacts that a task's program names; a run's settings may need only some of them."""
+    """The artefacts that a task's program names; a run may need only some of them."""
     text = " ".join(
         file.read_text() for name, file in sources(task).items() if ".common." not in name
     )

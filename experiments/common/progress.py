@@ -1,4 +1,4 @@
-"""How far a run has come: a small file in its folder, for whoever looks, from any process."""
+"""The progress of a run, in a small file in its folder that any process can read."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 NAME = "progress.json"
-EVERY = 1.0  # seconds between two writings, at least
+EVERY = 1.0  # least number of seconds between two writes
 
 
 def process() -> dict[str, Any]:
-    """The machine and the number of this process."""
+    """The host and the pid of this process."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 class Progress:
-    """What a run under way says of itself: its process, its steps, and the time that is left.
+    """Writes the progress of a run: its process, its steps, and the time that is left.
 
-    The file is gone when the run has ended well. A full disk or the like is no reason for a run
-    to fail, so that what cannot be written is left out.
+    The file is deleted when the run is finished. Errors of writing, such as a full disk, are
+    ignored, since a run should not fail because of them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class Progress:
         self._write({})
 
     def update(self, step: int, total: int) -> None:
-        """Say that ``step`` of ``total`` steps are done; costs nothing if asked too often."""
+        """Write that ``step`` of ``total`` steps are done, but at most once a second (EVERY)."""
         now = time.monotonic()
         if self._began is None:
             self._began = now, step
@@ -52,7 +52,7 @@ class Progress:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """What a run says of itself, or None where it says nothing."""
+    """The progress that a run has written, or None if there is none."""
     try:
         return dict(json.loads((folder / NAME).read_text()))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where a result comes from: commit, versions, hardware, memory; and the device of a run."""
+"""The provenance of a result (commit, versions, hardware, memory), and the device of a run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import torch
 import laprop
 from experiments.common import ROOT
 
-PROGRAM = ("laprop", "experiments", "configs")  # what a result is made by
+PROGRAM = ("laprop", "experiments", "configs")  # the folders that a result depends on
 
 
 def environment(place: torch.device) -> dict[str, Any]:
-    """Commit, versions and hardware, as manifests carry them.
+    """Commit, versions and hardware, as they are written to manifests.
 
-    ``uncommitted_changes`` is None where there is no git repository to ask.
+    ``uncommitted_changes`` is None if this is not a git repository.
     """
     changes = _git("status", "--porcelain", "--", *PROGRAM)
     return {
@@ -65,7 +65,7 @@ def _cpu_name() -> str:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the runs before this one in the same process, where the system can."""
+    """Reset the peak memory, so that earlier runs of this process do not count, if possible."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
@@ -73,9 +73,9 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the GPU's where there is one, else the largest resident set of a process.
+    """Peak memory in bytes: of the GPU if one is used, else the largest resident set of a process.
 
-    Counted are this process and those that it has started and seen end, as fairseq's.
+    The processes are this one and its child processes that have ended, such as fairseq's.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -85,7 +85,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc reuse large blocks: a page fault on every temporary costs more than its work."""
+    """Make glibc keep large freed blocks: page faults on new ones can take longer than the work."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
     if mallopt is not None:
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
@@ -93,7 +93,7 @@ def keep_freed_memory() -> None:
 
 
 def device(name: str) -> torch.device:
-    """The torch device of a setting; ``auto`` takes a GPU where there is one."""
+    """The torch device of a setting; ``auto`` is a GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -1,17 +1,17 @@
-"""Reading results: the committed tables of ``results/<figure>/<scale>/``, and those of any sweep.
+"""Reading of results: the committed tables in ``results/<figure>/<scale>/``, or those of a sweep.
 
 ======================  ==========================================================================
 ``runs.csv``            one row per member: the axes that vary, the summary numbers, and
                         ``diverged_at`` where a run diverged
 ``curves.parquet``      the same axes, ``step``, and every logged metric, long
 ``<name>.csv``          extra tables of the runs, one below the other without repeated rows
-``<key>-<name>.jpg``    pictures that runs left in their folders
+``<key>-<name>.jpg``    pictures that runs wrote to their folders
 ``manifest.json``       the figure, the scale and what it reduces, the common settings, each run's
                         key, status, wall time and memory, the distinct environments (commit,
                         program, versions, hardware), and the seeds that are not finished yet
 ======================  ==========================================================================
 
-``experiments.common.collect`` writes them. Reading takes pandas and yaml alone.
+``experiments.common.collect`` writes them. Reading needs only pandas and yaml.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ __all__ = ["RESULTS", "SCALES", "Results", "load"]
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of one figure at one scale, or of a sweep. Reads when first asked.
+    """The tables of one figure at one scale, or of a sweep; a file is read when it is first used.
 
-    Rows of a seed of which some runs are missing are left out: its cells cannot be compared. A
-    setting that varies at another scale of the figure is a column too.
+    If some runs of a seed are missing, all rows of this seed are left out, since its cells cannot
+    be compared. A setting that varies at another scale of the figure is a column here too.
     """
 
     folder: Path
 
     @property
     def figure(self) -> str:
-        """Name of the figure, ``fig02``; of a sweep, its own."""
+        """Name of the figure, such as ``fig02``, or of the sweep."""
         return str(self.manifest["figure"] or self.folder.name)
 
     @property
@@ -63,7 +63,7 @@ class Results:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Provenance."""
+        """The content of ``manifest.json``."""
         return dict(json.loads((self.folder / "manifest.json").read_text()))
 
     def table(self, name: str) -> pd.DataFrame:
@@ -103,7 +103,7 @@ class Results:
 
 
 def load(figure: str) -> Results | None:
-    """The largest committed scale of a figure of which at least one seed is whole, or None."""
+    """The largest committed scale of a figure with at least one complete seed, or None."""
     for scale in SCALES:
         folder = RESULTS / figure / scale
         if (folder / "manifest.json").exists() and (results := Results(folder)).manifest["seeds"]:

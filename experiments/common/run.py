@@ -1,9 +1,9 @@
 """A run: what all tasks share, whatever their training loop looks like.
 
-A task's ``train(cfg, run)`` keeps its loop in the open and asks the run for the device, the seeded
-generators, the optimizer, the steps still to do, and a place for its numbers. In return a run
-that is killed at any moment continues where its last checkpoint stands, and ends with the same
-numbers as one that was left alone.
+A task's ``train(cfg, run)`` contains the training loop. It asks the run for the device, the seeded
+generators, the optimizer and the steps still to do, and gives it the numbers to record. A run that
+is killed at any moment can then resume from its last checkpoint, and ends with the same numbers as
+an undisturbed run.
 
 Folder of a run, ``<output>/<task>/<key>/``:
 
@@ -13,8 +13,8 @@ Folder of a run, ``<output>/<task>/<key>/``:
 ``metrics.jsonl``       one JSON object per ``run.log``; grows by appending
 ``summary.json``        the numbers of ``run.summary``; for a batch one list entry per member
 ``<name>.csv``          a table of ``run.table``
-``best.pt``             what ``run.best`` kept
-``checkpoint.pt``       only while the run is unfinished; ``checkpoint.old.pt`` is the one before
+``best.pt``             the states that ``run.best`` kept
+``checkpoint.pt``       only while the run is unfinished; ``checkpoint.old.pt`` is the one before it
 ======================  ==========================================================================
 """
 
@@ -57,19 +57,19 @@ from experiments.common.settings import Settings, task_module
 from experiments.common.tracking import tracker
 from laprop.functional import Algorithm
 
-CHECKPOINT_SHARE = 20  # times as long as a checkpoint took passes at least before the next
+CHECKPOINT_SHARE = 20  # the next checkpoint waits at least so many times as long as the last took
 
 
 class Interrupted(SystemExit):
-    """SIGINT or SIGTERM arrived; the process ends with 128 + its number, the run resumes later."""
+    """SIGINT or SIGTERM arrived: the exit status is 128 + its number, and the run can resume."""
 
 
 class Grid:
     """The members of a vectorised run: the product of all axes, as one column per axis.
 
-    ``grid["optimizer.nu"]`` is a float64 tensor of shape (B,), ``grid["seed"]`` an int64 one,
+    ``grid["optimizer.nu"]`` is a float64 tensor of shape (B,), ``grid["seed"]`` an int64 one, and
     an axis of strings a NumPy array of shape (B,). The last axis of the task's ``AXES`` changes
-    fastest. ``len(grid)`` is B; 1 where no setting is a list.
+    fastest. ``len(grid)`` is B, which is 1 if no setting is a list.
     """
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
@@ -93,17 +93,17 @@ class Grid:
 
 
 class Run:
-    """One run of one task. Made by ``execution.execute``; tasks only use it.
+    """One run of one task. ``execution.execute`` makes it; tasks only use it.
 
     Args:
-        settings: validated settings; ``run.config`` gives them back.
+        settings: validated settings.
 
     Attributes:
         config: the settings.
-        device: where to train.
+        device: the device to train on.
         grid: the members of a vectorised task, see :class:`Grid`.
         folder: the run's own folder.
-        algorithm: of a vectorised task, the optimizer's rule with the options of the settings.
+        algorithm: the optimizer's rule with the options of the settings; in vectorised tasks only.
     """
 
     algorithm: Algorithm
@@ -137,10 +137,10 @@ class Run:
         self._save_after = self._started + settings.checkpoint_every
         provenance.reset_peak_memory(self.device)
         self._checkpoint = load_checkpoint(self.folder) or {}
-        self._generator_states: dict[str, Tensor] = {}  # saved ones that are yet to be asked for
+        self._generator_states: dict[str, Tensor] = {}  # of saved generators not yet asked for
         self._wall_before = self._checkpoint.get("wall_time", 0.0)
         self._peak_before = self._checkpoint.get("peak_memory", 0)
-        # Records younger than the checkpoint come again.
+        # Drop the records after the checkpoint, because the resumed run makes them again.
         self._metrics = (self.folder / "metrics.jsonl").open("ab")
         self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
         self._metrics.seek(0, os.SEEK_END)
@@ -152,7 +152,7 @@ class Run:
     def _seed_globals(self) -> None:
         seed = _seed_of(self._seed_text(), "global")
         random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002  libraries that draw from it are to be seeded
+        np.random.seed(seed % 2**32)  # noqa: NPY002  some libraries draw from this generator
         torch.manual_seed(seed)
 
     def _seed_text(self) -> str:
@@ -161,15 +161,15 @@ class Run:
     def generator(
         self, name: str, seed: int | None = None, device: str | torch.device = "cpu"
     ) -> torch.Generator:
-        """A stream of its own for each purpose, so that one more draw here shifts nothing there.
+        """The random generator of one purpose, independent of the generators of other purposes.
 
         Args:
-            name: purpose, for instance ``"batches"``; the stream depends on it and on the seed.
-            seed: default the run's; a vectorised task passes each member's.
+            name: the purpose, for instance ``"batches"``; numbers depend on it and on the seed.
+            seed: by default the run's seed; a vectorised task passes each member's seed.
             device: CPU by default, so that the numbers are the same on every machine.
 
         Returns:
-            a generator whose state is part of the checkpoint; the same one for the same arguments.
+            a generator whose state is part of the checkpoint; equal arguments give the same one.
         """
         text = self._seed_text() if seed is None else str(seed)
         key = f"{name}/{text}"
@@ -187,9 +187,10 @@ class Run:
 
         Args:
             params: parameters or groups, as for any torch optimizer.
-            fused: of torch's own classes, which are fused on request alone. LaProp chooses by
-                itself: its kernel on a CPU, lists of tensors on a GPU.
-            changes: hyper-parameters in the settings' names to be changed, ``lr=...``.
+            fused: the argument of this name of torch's own classes, whose default is not fused.
+                LaProp ignores it and chooses by itself: its kernel on a CPU, lists of tensors on a
+                GPU.
+            changes: hyper-parameters to change, by their names in the settings: ``lr=...``.
         """
         settings = replace(self.config.optimizer, **changes)
         optimizer = torch_optimizer(settings, params, fused=fused)
@@ -199,21 +200,21 @@ class Run:
         return optimizer
 
     def hyper(self, update: int) -> dict[str, Any]:
-        """What ``run.algorithm.step`` takes besides tensors at an update, by the schedule.
+        """The hyper-parameters of an update for ``run.algorithm.step``, after the schedule.
 
         Args:
-            update: its number, counted from 0.
+            update: number of the update, counted from 0.
 
         Returns:
-            lr, mu, nu, epsilon as far as the optimizer has them, and weight_decay, the share of the
-            weights that goes. In a vectorised task each is (B,). Options of the rule besides.
+            those of lr, mu, nu and epsilon that the optimizer has; weight_decay, the share by which
+            the weights shrink; options of the rule. In a vectorised task axes have the shape (B,).
         """
         self._followed = True
         if self._course.changing or not self._hyper:
             optimizer, axes = self.config.optimizer, self.grid.frame
             start = {name: getattr(optimizer, name) for name in HYPERPARAMETERS}
             for name in [name for name, value in start.items() if value is None]:
-                del start[name]  # its rule ignores it
+                del start[name]  # the rule does not use it
             start |= {k: self.grid[f"optimizer.{k}"] for k in start if f"optimizer.{k}" in axes}
             values = self._course.at(update, start)
             factor = values["lr"] if optimizer.decay_by_lr else self._course.factor(update)
@@ -224,12 +225,15 @@ class Run:
     # Steps, checkpoints
 
     def track(self, **things: Any) -> None:
-        """Name what a checkpoint saves and a resumed run gets back, before :meth:`steps`.
+        """Name what checkpoints save and a resumed run gets back; call this before :meth:`steps`.
 
         Args:
             things: objects with ``state_dict`` and ``load_state_dict``; tensors, which are
                 overwritten in place; torch generators; or dictionaries (of dictionaries, lists,
                 tuples) of tensors, numbers and strings, whose content is replaced.
+
+        Raises:
+            TypeError: a thing is none of these.
         """
         for name, thing in things.items():
             if not (
@@ -240,11 +244,11 @@ class Run:
         self._tracked |= things
 
     def steps(self, total: int) -> Iterator[int]:
-        """The steps still to do, out of ``range(total)``; ends early once diverged.
+        """Yield the steps still to do, out of ``range(total)``; stop early if the run diverges.
 
-        Between two steps the run is checkpointed every ``checkpoint_every`` seconds (0: after every
-        step), less often where writing would take more than a twentieth of the time; and when
-        SIGINT or SIGTERM arrives, after which the process ends.
+        Between two steps a checkpoint is written every ``checkpoint_every`` seconds (0: after every
+        step), but less often if writing would take more than a twentieth of the time. When SIGINT
+        or SIGTERM arrives, a checkpoint is written after the step and the process ends.
         """
         self._restore(total)
         self._progress.update(self._step, total)
@@ -287,7 +291,7 @@ class Run:
         current = self.folder / "checkpoint.pt"
         with atomic(current) as path:
             save(state, path)
-            if not self._verified:  # better to learn now what cannot be loaded than after a crash
+            if not self._verified:  # fail now, not after a crash, if the state cannot be loaded
                 load(path, mmap=True)
                 self._verified = True
             if current.exists():
@@ -304,7 +308,7 @@ class Run:
         self._summary, self._best = saved["summary"], saved.get("best", {})
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
-        if "updates" not in saved:  # of an older program; it stood at the end of a step
+        if "updates" not in saved:  # an older program wrote it, at the end of a step
             saved["updates"] = [self._step * (self._updates or 0) // total] * len(self._followers)
         for follower, update in zip(self._followers, saved["updates"], strict=True):
             follower.update = update
@@ -320,12 +324,12 @@ class Run:
         random.setstate(saved["python"])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Stop after this step; outside the loop, and at a second signal, stop at once."""
+        """Stop after this step. Outside the loop, and at a second signal, stop at once."""
         if not self._looping or self._signal is not None:
             raise Interrupted(128 + number)
         self._signal = number
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else another process says so
-            with suppress(OSError):  # a print might have been interrupted by this very signal
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else the parent prints it
+            with suppress(OSError):  # os.write, because the signal may have interrupted a print
                 os.write(2, b"stops after this step, a checkpoint is kept; again to stop now\n")
 
     # Numbers
@@ -335,8 +339,12 @@ class Run:
 
         Args:
             step: the record's position, in the task's own unit (updates, epochs, frames).
-            metrics: each a number, or in a vectorised run B numbers; NaN and infinities become
-                ``null``: a curve ends there, and :meth:`diverged` says why.
+            metrics: each a number, or in a vectorised run B numbers. NaN and infinities become
+                ``null``, where a curve ends; call :meth:`diverged` to record the reason.
+
+        Raises:
+            TypeError: a value is text.
+            ValueError: there are not B numbers.
         """
         record = {"step": step} | self._plain(metrics)
         for name, value in record.items():
@@ -347,10 +355,13 @@ class Run:
         self._tracker.log(record)
 
     def summary(self, **values: Any) -> None:
-        """Set final numbers, which become this run's columns in ``runs.csv``; later calls win.
+        """Set final values, which become columns of ``runs.csv``; later calls override earlier.
 
         Args:
             values: each a number or a string, or in a vectorised run B of them.
+
+        Raises:
+            ValueError: there are not B values.
         """
         self._summary |= self._plain(values)
 
@@ -362,18 +373,18 @@ class Run:
         return plain
 
     def best(self, name: str, value: float | Tensor, step: int, **things: Any) -> bool:
-        """Keep things as ``best.pt`` where a validation loss is lower than ever before.
+        """Write the states of things to ``best.pt`` if a validation loss is the lowest so far.
 
-        The summary then has ``best_<name>`` and ``best_at``. A loss that is NaN is never the best.
+        The summary then has ``best_<name>`` and ``best_at``. NaN is never the lowest loss.
 
         Args:
-            name: of the loss, for instance ``"valid_loss"``.
-            value: the loss; of an accuracy give the negative.
+            name: name of the loss, for instance ``"valid_loss"``.
+            value: the loss; for an accuracy, pass its negative.
             step: when it was measured, in the unit of :meth:`log`.
-            things: what is to be kept, as for :meth:`track`.
+            things: the things to keep, as for :meth:`track`.
 
         Returns:
-            whether it is the lowest; a task that counts the others can end early.
+            whether the loss is the lowest so far. A task may end early after many that are not.
         """
         value = float(value)
         if not value < self._best.get("value", math.inf):
@@ -385,7 +396,7 @@ class Run:
         return True
 
     def load_best(self, **things: Any) -> bool:
-        """Give things the states that :meth:`best` kept; False where it kept none."""
+        """Restore the states that :meth:`best` kept; return False if there are none."""
         path = self.folder / "best.pt"
         if not self._best or not path.exists():
             return False
@@ -402,8 +413,9 @@ class Run:
     def diverged(self, loss: float | Tensor, step: int, limit: float = math.inf) -> bool:
         """Whether ``loss`` is NaN, infinite or above ``limit``; if so the run ends as diverged.
 
-        Divergence is a result: status ``diverged``, with the step in the manifest and in
-        ``runs.csv``. Vectorised tasks keep their members' own account instead.
+        Divergence is a result: the status is ``diverged``, and the step is in the manifest and in
+        ``runs.csv``. Vectorised tasks do not use this, since a member that diverges must not end
+        the others.
         """
         value = float(loss.detach() if isinstance(loss, Tensor) else loss)
         if math.isfinite(value) and value <= limit:
@@ -415,48 +427,50 @@ class Run:
 
     @property
     def wall_time(self) -> float:
-        """Seconds that the result rests on: of this process, however it was paused, and of those
-        that it resumes.
-        """
+        """Seconds of this process, including pauses, and of the earlier ones that it resumes."""
         return float(self._wall_before + time.monotonic() - self._started)
 
     @property
     def peak_memory(self) -> int:
-        """Bytes: the GPU's where there is one, else the resident set; the largest over resumes."""
+        """Peak memory in bytes, over all resumes: of the GPU if one is used, else of a process."""
         return max(self._peak_before, provenance.peak_memory(self.device))
 
     def finish(self) -> str:
-        """Write the summary; returns the status, ``finished`` or ``diverged``."""
+        """Write the summary and return the status, ``finished`` or ``diverged``.
+
+        Raises:
+            RuntimeError: a schedule was set, but the task did not use it.
+        """
         if self._course.changing and not self._followed:
             raise RuntimeError(
                 f"schedule: {self.config.task_name} made no use of it; its optimizer is to come "
                 "from run.optimizer, or its values of each update from run.hyper"
             )
-        os.fsync(self._metrics.fileno())  # a full network disk may say so only now
+        os.fsync(self._metrics.fileno())  # a full network disk may raise its error only now
         write_json(self.folder / "summary.json", self._summary)
         return "finished" if self.diverged_at is None else "diverged"
 
     def close(self, completed: bool) -> None:
-        """Let go of the log and the tracker, however the run ended."""
-        with suppress(OSError):  # what a full disk refused has been reported already
+        """Close the log and the tracker, however the run ended."""
+        with suppress(OSError):  # the error of a full disk has been reported already
             self._metrics.close()
         self._tracker.finish(self._summary, completed)
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """What a log holds."""
+    """Yield the records of a log."""
     with path.open() as log:
         yield from map(json.loads, log)
 
 
 def _seed_of(seed: str, name: str) -> int:
-    """64 bits that depend on both, so that neighbouring seeds share no stream."""
+    """A 63-bit seed from a hash of both, so that neighbouring seeds share no random numbers."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _plain(value: Any) -> Any:
-    """Tensors and arrays to lists, NaN and infinities to None: what strict JSON can hold."""
+    """A value for strict JSON: tensors and arrays as lists, NaN and infinities as None."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, np.ndarray | np.generic):

@@ -1,7 +1,8 @@
-"""How lr, mu and nu change in the course of a training: ``schedule.lr``, ``.mu``, ``.nu``.
+"""Schedules of lr, mu and nu in a training: ``schedule.lr``, ``schedule.mu``, ``schedule.nu``.
 
-All times are numbers of updates, that is of steps of the optimizer. An update's values depend on
-its number alone, so that a resumed run and one member of a batch get those of an undisturbed run.
+All times are numbers of updates, that is, of steps of the optimizer. The values of an update depend
+on its number alone, so a resumed run gets the same values as an undisturbed one, and a member of a
+batch the same as a run of its own.
 """
 
 from __future__ import annotations
@@ -35,23 +36,24 @@ USES = {
     "raise": TO_END,
     "steps": ("milestones", "factor", "values"),
 }
-"""What each shape takes; a learning rate's takes ``warmup`` besides."""
+"""The settings that each shape uses; a schedule of lr uses ``warmup`` too."""
 
 
 @settings
 class LrSchedule:
     """A factor of ``optimizer.lr``: it begins at 1, or rises to 1 in a warm-up.
 
-    A weight decay that the settings do not scale by lr is multiplied by the same factor (B.3).
+    If the settings do not scale the weight decay by lr, this factor multiplies it too (B.3).
 
     Attributes:
-        shape: ``linear`` and ``cosine`` change from 1 to ``end``, ``steps`` at each milestone.
-        warmup: updates over which the factor rises in a line, to 1 in the last of them.
-        begin: updates before the change begins; it begins after the warm-up at the earliest.
-        over: updates that it takes; null: all that are left.
+        shape: ``linear`` and ``cosine`` change the factor from 1 to ``end``, ``steps`` multiplies
+            it at each milestone.
+        warmup: number of first updates in which the factor rises linearly; it is 1 in the last.
+        begin: number of updates before the change begins; it never begins before the warm-up ends.
+        over: number of updates that the change takes; null: all updates that are left.
         end: the last factor.
-        milestones: of ``steps``: numbers of updates after which the factor is multiplied.
-        factor: of ``steps``: by what.
+        milestones: for ``steps``, the numbers of updates after which the factor is multiplied.
+        factor: for ``steps``, the number that it is multiplied by.
     """
 
     shape: Literal["constant", "linear", "cosine", "steps"] = "constant"
@@ -71,23 +73,24 @@ class LrSchedule:
         if self.shape == "steps":
             return self.factor ** sum(update >= milestone for milestone in self.milestones)
         way = progress(update, max(self.begin, self.warmup), self.over, total)
-        if way == 1.0:  # to the last bit
+        if way == 1.0:  # exactly the end, without rounding errors
             return self.end
         return {"linear": linear, "cosine": cosine}[self.shape](1.0, self.end, way)
 
 
 @settings
 class BetaSchedule:
-    """mu or nu from the optimizer's own value to others.
+    """A schedule of mu or nu, which begins at the optimizer's own value.
 
     Attributes:
-        shape: ``linear`` and ``cosine`` change the value itself; ``raise`` changes 1 - value by
-            equal factors in equal times, as suits values near 1; ``steps`` jumps.
-        begin: updates before the change begins.
-        over: updates that it takes, 0 for a jump; null: all that are left.
+        shape: ``linear`` and ``cosine`` change the value itself; ``raise`` multiplies 1 - value by
+            the same factor in each update, which suits values near 1; ``steps`` sets new values at
+            milestones.
+        begin: number of updates before the change begins.
+        over: number of updates that the change takes, 0 for a jump; null: all that are left.
         end: the last value.
-        milestones: of ``steps``: numbers of updates after which the value is another one.
-        values: of ``steps``: those values, one for each milestone.
+        milestones: for ``steps``, the numbers of updates after which the value changes.
+        values: for ``steps``, the new value for each milestone.
     """
 
     shape: Literal["constant", "linear", "cosine", "raise", "steps"] = "constant"
@@ -106,7 +109,7 @@ class BetaSchedule:
             return self.values[passed - 1] if passed else initial
         assert self.end is not None
         way = progress(update, self.begin, self.over, total)
-        if way in (0.0, 1.0):  # to the last bit
+        if way in (0.0, 1.0):  # exactly either end, without rounding errors
             return self.end if way else initial
         shapes = {"linear": linear, "cosine": cosine, "raise": raised}
         return shapes[self.shape](initial, self.end, way)
@@ -114,7 +117,7 @@ class BetaSchedule:
 
 @settings
 class Schedule:
-    """What becomes of lr, mu and nu; by default they are constant."""
+    """The schedules of lr, mu and nu; by default they are constant."""
 
     lr: LrSchedule = LrSchedule()
     mu: BetaSchedule = BetaSchedule()
@@ -122,7 +125,7 @@ class Schedule:
 
 
 def progress(update: int, begin: int, over: int | None, total: int | None) -> float:
-    """How much of a change has been made before an update: 0 before it begins, 1 after its end."""
+    """The share of a change that has been made before an update: 0 at first, 1 after its end."""
     if over is None:
         assert total is not None
         over = total - begin
@@ -132,12 +135,12 @@ def progress(update: int, begin: int, over: int | None, total: int | None) -> fl
 
 
 class Course:
-    """The values of each update, by a schedule.
+    """The values of lr, mu and nu in each update.
 
     Args:
-        schedule: of the settings.
-        own: the task's, for what the settings leave constant.
-        total: updates of the whole training, where it is known.
+        schedule: the schedule of the settings.
+        own: the task's own schedule, for what the settings leave constant.
+        total: number of updates of the whole training, or None if it is not known.
     """
 
     def __init__(self, schedule: Schedule, own: Schedule, total: int | None) -> None:
@@ -159,8 +162,8 @@ class Course:
         """lr, mu and nu of an update, counted from 0.
 
         Args:
-            update: its number.
-            start: their first values, each a float or a tensor over the members of a batch.
+            update: number of the update.
+            start: the first values, each a float or a tensor over the members of a batch.
         """
         values = dict(start)
         for name in self.changing.keys() & start.keys():
@@ -172,15 +175,16 @@ class Course:
 
 
 class Follower:
-    """Sets the values of a torch optimizer's next update, at first and after each of its steps.
+    """Sets the scheduled values of a torch optimizer, at first and after each of its steps.
 
     Args:
-        optimizer: whose param groups begin with their own values.
-        settings: its settings.
-        course: to follow.
+        optimizer: a new optimizer, whose param groups have their first values.
+        settings: the settings of the optimizer.
+        course: the values to set.
 
     Attributes:
-        update: steps that the optimizer has made; set it, then :meth:`apply`, to resume.
+        update: number of steps that the optimizer has made. To resume, set it and call
+            :meth:`apply`.
     """
 
     def __init__(
@@ -192,7 +196,8 @@ class Follower:
             {name: self._get(group, name) for name in course.changing}
             for group in optimizer.param_groups
         ]
-        # A class that has the option decay_by_lr makes the paper's decay where it is off.
+        # A class with the option decay_by_lr makes the paper's decay if this option is off. That
+        # decay does not scale with lr, so it is scheduled here.
         unscaled = "decay_by_lr" in optimizer.defaults and not settings.decay_by_lr
         self._decays = [
             group["weight_decay"] if unscaled else None for group in optimizer.param_groups
@@ -234,14 +239,14 @@ def checked_schedule(
     """The settings of ``schedule``, checked before anything runs.
 
     Args:
-        plain: what was composed for it.
-        task: module of the task that is to follow it.
-        task_name: its name.
-        cfg: its settings.
+        plain: the composed values of ``schedule``.
+        task: module of the task that will follow the schedule.
+        task_name: name of the task.
+        cfg: settings of the task.
         optimizer: name of the optimizer.
 
     Raises:
-        ConfigError: names the setting, its value and what is allowed.
+        ConfigError: the message names the setting, its value and what is allowed.
     """
     kinds = {"lr": LrSchedule, "mu": BetaSchedule, "nu": BetaSchedule}
     if not isinstance(plain, Mapping):
@@ -284,17 +289,17 @@ def checked_schedule(
 
 
 def updates(task: ModuleType, cfg: Any) -> int | None:
-    """How many updates a training makes, where its task says so."""
+    """The number of updates of a training, or None if its task does not tell."""
     return task.updates(cfg) if hasattr(task, "updates") else None
 
 
 def own_schedule(task: ModuleType, cfg: Any) -> Schedule:
-    """The schedule that a task has by its own settings."""
+    """The schedule that a task makes of its own settings, or a constant one."""
     return task.schedule(cfg) if hasattr(task, "schedule") else Schedule()
 
 
 def _refuse_unused(name: str, part: LrSchedule | BetaSchedule) -> None:
-    """Refuse what a shape does not use, and ask for what it needs."""
+    """Refuse settings that a shape does not use, and ask for those that it needs."""
     default = type(part)()
     own = ("shape", "warmup", *USES[part.shape])
     for field in fields(part):

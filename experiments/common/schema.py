@@ -1,4 +1,4 @@
-"""What settings are made of: dataclasses that refuse what they do not know, numbers with limits."""
+"""Building blocks of settings: dataclasses that refuse unknown keys, and numbers with limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a run: what ``python -m experiments`` takes, and the key that they make.
+"""The settings that ``python -m experiments`` takes, and the key that a run gets from them.
 
 ``experiments.common.config`` makes them from YAML files and the command line.
 """
@@ -25,12 +25,12 @@ from experiments.common.schedules import Schedule
 from experiments.common.schema import Axis, Nonnegative, settings
 from experiments.common.versions import versions
 
-SCALES = ("paper", "short", "small", "smoke")  # from the largest
+SCALES = ("paper", "short", "small", "smoke")  # the largest first
 
 
 @settings
 class Tracking:
-    """Where metrics go besides the run's own folder (``configs/tracking``)."""
+    """The tracker to which metrics go besides the run's own folder (``configs/tracking``)."""
 
     name: Literal["none", "tensorboard", "wandb"] = "none"
     project: str = "laprop"
@@ -46,7 +46,7 @@ def _device(name: str) -> str:
 
 @settings
 class Settings:
-    """Everything that ``python -m experiments`` takes. ``task`` is the task's own ``Config``."""
+    """All settings that ``python -m experiments`` takes; ``task`` is the task's own ``Config``."""
 
     task_name: str
     task: Any
@@ -102,7 +102,7 @@ class Settings:
         return values
 
     def members(self) -> Iterator[tuple[Any, ...]]:
-        """The product of ``axes()``: one tuple per member of the batch, last axis fastest."""
+        """The product of ``axes()``: one tuple per member; the last axis changes fastest."""
         return itertools.product(*self.axes().values())
 
 
@@ -135,12 +135,12 @@ def _plain(value: Any) -> Any:
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON and YAML hold them; :func:`restored` makes them settings again."""
+    """Settings as plain data for JSON and YAML; :func:`restored` is the inverse."""
     return dict(json.loads(json.dumps(asdict(settings), default=str)))  # paths as text
 
 
 def restored(plain: dict[str, Any]) -> Settings:
-    """The settings that :func:`plain_settings` wrote down, in another process or later."""
+    """The settings from the plain data of :func:`plain_settings`."""
     config = task_module(plain["task_name"]).Config
     parts = {"task": config, "optimizer": Optimizer, "tracking": Tracking}
     return Settings(**plain | {name: part(**plain[name]) for name, part in parts.items()})

@@ -1,13 +1,13 @@
 """Intervals and tests that figures and claims share. All intervals are 95 %, two-sided.
 
-Each function says how many seeds its method needs. With fewer it gives no interval, and nothing can
-be decided. ``tests/test_stats.py`` simulates the coverage of each.
+Each function states how many seeds its method needs. With fewer it gives no interval, and nothing
+can be decided. ``tests/test_stats.py`` simulates the coverage of each.
 
-A verdict rests on p-values. A test of one interval has half of :data:`ALPHA` on either side, so
-that it decides where the printed interval does. A claim about all of several cells holds where the
-test of every cell says so; this needs no correction. It fails where the test of some cell says so,
-with Holm's correction for the number of cells. For a claim that there is such a cell it is the
-reverse.
+A verdict depends on p-values. A test of one interval uses half of :data:`ALPHA` on either side, so
+it decides exactly when the printed interval lies on one side of the limit. A claim about every one
+of several cells holds if the test of every cell says so, which needs no correction. It fails if the
+test of at least one cell says so, with Holm's correction for the number of cells. For a claim that
+at least one cell has a property, the two are exchanged.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from scipy.stats import binom, norm
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
 
-ROUNDING = 1e-9  # relative: numbers that differ by less are the same
+ROUNDING = 1e-9  # numbers with a smaller relative difference count as equal
 
-# The fewest seeds at which the method covers.
+# The fewest seeds at which each method's interval has its stated coverage.
 FEWEST_FOR_MEAN = 2
 FEWEST_FOR_MEDIAN = 6
 FEWEST_FOR_JACKKNIFE = 5
@@ -36,11 +36,11 @@ FEWEST_FOR_JACKKNIFE = 5
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the standard error that its seeds show; in a format, ``+0.12 [+0.05, +0.19]``.
+    """A number with its standard error over seeds; formatted as ``+0.12 [+0.05, +0.19]``.
 
     Attributes:
         centre: the number.
-        error: its standard error; NaN where there is no interval.
+        error: its standard error; NaN if there is no interval.
         df: degrees of freedom of Student's t.
     """
 
@@ -50,22 +50,22 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval, NaN where there is none."""
+        """Lower end of the interval, NaN if there is none."""
         return self.centre - float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
 
     @property
     def high(self) -> float:
-        """Upper end of the interval, NaN where there is none."""
+        """Upper end of the interval, NaN if there is none."""
         return self.centre + float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
 
     def above(self, limit: float = 0.0) -> float:
-        """One-sided p-value of "the truth is above ``limit``"; 1 where there is no interval."""
+        """One-sided p-value of "the truth is above ``limit``"; 1 if there is no interval."""
         if math.isnan(self.error):
             return 1.0
         return float(stdtr(self.df, (limit - self.centre) / self.error))
 
     def below(self, limit: float = 0.0) -> float:
-        """One-sided p-value of "the truth is below ``limit``"; 1 where there is no interval."""
+        """One-sided p-value of "the truth is below ``limit``"; 1 if there is no interval."""
         return Estimate(-self.centre, self.error, self.df).above(-limit)
 
     def __format__(self, spec: str) -> str:
@@ -81,8 +81,8 @@ def mean(values: ArrayLike) -> Estimate:
     """The mean over seeds, with Student's t.
 
     Args:
-        values: one number per seed. From fewer than two, or from numbers that are all the same,
-            no interval follows: a few seeds that agree do not show how much others would differ.
+        values: one number per seed. Fewer than two, or numbers that are all equal, give no
+            interval, because a few equal seeds do not show how much others would differ.
     """
     x = np.asarray(values, float)
     if len(x) < FEWEST_FOR_MEAN or np.ptp(x) <= ROUNDING * np.abs(x).max():
@@ -91,18 +91,18 @@ def mean(values: ArrayLike) -> Estimate:
 
 
 def paired(a: pd.Series, b: pd.Series) -> Estimate:
-    """Mean of a - b over the seeds that both index.
+    """Mean of a - b over the seeds that are in the index of both.
 
-    A number that is missing makes it NaN, by which nothing can be decided.
+    A missing number makes the mean NaN, so that nothing can be decided.
     """
     both = a.index.intersection(b.index)
     return mean((a[both] - b[both]).to_numpy())
 
 
 def log_ratio(a: pd.Series, b: pd.Series) -> Estimate:
-    """Mean over seeds of the logarithm of a / b; both index the same seeds.
+    """Mean over seeds of the logarithm of a / b; both have the same seeds as their index.
 
-    A number that is missing makes it NaN, by which nothing can be decided.
+    A missing number makes the mean NaN, so that nothing can be decided.
     """
     return mean((np.log(a) - np.log(b)).to_numpy())
 
@@ -110,11 +110,11 @@ def log_ratio(a: pd.Series, b: pd.Series) -> Estimate:
 def jackknife(statistic: Callable[..., float], *tables: ArrayLike) -> Estimate:
     """A statistic over runs and tasks, with Student's t over the jackknife's pseudo-values.
 
-    Each seed is left out in turn, from every table and task at once, so that what tasks and tables
-    share of a seed does not narrow the interval.
+    Each seed in turn is left out from all tables and tasks at once, so the interval stays correct
+    although the numbers of one seed may be correlated.
 
     Args:
-        statistic: of as many tables as there are.
+        statistic: a function of all the tables.
         tables: each (seeds, tasks), with the same seeds; fewer than five give no interval.
     """
     arrays = [np.asarray(table, float) for table in tables]
@@ -130,18 +130,19 @@ def median(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float, float
     """Median with its distribution-free interval between two order statistics.
 
     Args:
-        values: numbers; NaN stands for "later than the run lasted" and counts as infinite, so
-            that runs which never arrive are not left out.
-        alpha: chance that the interval misses; smaller for one of several that are used together.
+        values: numbers; NaN means "later than the end of the run" and counts as infinite, so that
+            such runs are not left out.
+        alpha: probability that the interval misses the true median; pass a smaller one if several
+            intervals are used together.
 
     Returns:
-        median, low, high; infinite where so many runs never arrive, low and high NaN where there
-        are too few values (six at the usual alpha).
+        median, low, high. Each may be infinite if many values are. low and high are NaN if there
+        are too few values (fewer than six at the default alpha).
     """
     x = np.sort(np.nan_to_num(np.asarray(values, float), nan=np.inf))
     n = len(x)
     middle = x[(n - 1) // 2] if np.isinf(x[n // 2]) else (x[(n - 1) // 2] + x[n // 2]) / 2
-    below = int(binom.ppf(alpha / 2, n, 0.5))  # the rank of either end, from outside
+    below = int(binom.ppf(alpha / 2, n, 0.5))  # rank of low from below, and of high from above
     if below < 1:
         return float(middle), math.nan, math.nan
     return float(middle), float(x[below - 1]), float(x[n - below])
@@ -164,7 +165,7 @@ def proportion(
     p = k / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # An end at the share itself, at 0 or at 1, is otherwise a rounding error beyond it.
+    # At shares of 0 and 1 an end equals the share. Clipping removes a rounding error beyond it.
     return p, np.clip(centre - half, 0, p), np.clip(centre + half, p, 1)
 
 
@@ -186,10 +187,10 @@ def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float,
 
 
 def interquartile_mean(scores: ArrayLike) -> float:
-    """Mean of the middle half of all scores (Agarwal et al. 2021): a quarter of each end is cut.
+    """Mean of the middle half of all scores (Agarwal et al. 2021): a quarter at each end is cut.
 
     Args:
-        scores: of any shape; where a quarter is not a whole number, it is rounded down.
+        scores: scores of any shape; a quarter of their number is rounded down.
     """
     ordered = np.sort(np.asarray(scores, float), axis=None)
     cut = ordered.size // 4
@@ -200,7 +201,7 @@ def probability_of_improvement(a: np.ndarray, b: np.ndarray) -> float:
     """Probability that a run of ``a`` beats one of ``b``, mean over tasks; a tie is half a win.
 
     Args:
-        a, b: scores (runs, tasks), of as many tasks.
+        a, b: scores (runs, tasks), of the same tasks.
     """
     return float((np.sign(a[:, None] - b[None]) / 2 + 0.5).mean())
 
@@ -221,21 +222,22 @@ def share_below(successes: ArrayLike, trials: ArrayLike, limit: float = 0.5) -> 
 def maxima_by_chance(
     a: ArrayLike, b: ArrayLike, sigma: float = 3, resamples: int = 10_000
 ) -> float:
-    """How often chance alone puts the maxima of two noisy curves as far apart: a p-value.
+    """p-value of a difference between the maxima of two noisy curves.
 
-    A maximum of many values is high by luck too, the more so the more they scatter. The null
+    A maximum of many values is high partly by chance, more so if they scatter more. The null
     hypothesis is that both curves scatter around the mean of their smoothed versions. A resampled
-    curve is that mean plus, at each time, the residual of one of the two curves with a random sign
+    curve is this mean plus, at each time, the residual of one of the two curves with a random sign
     (wild bootstrap). A value has a share h in its own smoothed value, which makes its residual too
-    small; it is divided by (1-h)^1.5, with which the test keeps its level at 30 points a curve.
+    small. The residual is therefore divided by (1-h)^1.5, with which the test keeps its level for
+    curves of 30 points.
 
     Args:
         a, b: values at the same times.
-        sigma: of the Gaussian that smooths, in times.
-        resamples: of the bootstrap.
+        sigma: standard deviation of the Gaussian smoothing, in points of the curve.
+        resamples: number of resampled pairs of curves.
 
     Returns:
-        share of the pairs of such curves whose maxima differ at least as much, either way.
+        share of the resampled pairs whose maxima differ at least as much, in either direction.
     """
     pair = np.stack([a, b]).astype(float)
     times = np.arange(pair.shape[1])
@@ -253,23 +255,28 @@ def maxima_by_chance(
 
 
 def decide(true: float, false: float) -> bool | None:
-    """True or False where that one's p-value is below ALPHA / 2, None where neither is."""
+    """The verdict of two p-values: True or False if its own is below ALPHA / 2, else None.
+
+    Args:
+        true: p-value of the claim.
+        false: p-value of its opposite.
+    """
     return True if true < ALPHA / 2 else False if false < ALPHA / 2 else None
 
 
 def everywhere(p: Iterable[float]) -> float:
-    """p-value of "true in every cell", from those of the cells: the largest."""
+    """p-value of "true in every cell": the largest p-value of the cells."""
     return max(p)
 
 
 def somewhere(p: Iterable[float]) -> float:
-    """p-value of "true in at least one cell", from those of the cells: Holm's first step."""
+    """p-value of "true in at least one cell": the smallest times the number of cells (Holm)."""
     values = list(p)
     return min(1.0, len(values) * min(values))
 
 
 def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
-    """Whether the truth is above ``limit`` in every cell; False where it is below in some."""
+    """True if the truth is above ``limit`` in every cell, False if below in some, else None."""
     cells = list(cells)
     return decide(
         everywhere(cell.above(limit) for cell in cells),
@@ -278,7 +285,7 @@ def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
 
 
 def equivalent(estimate: Estimate, margin: float) -> bool | None:
-    """Whether the truth lies within ``margin`` of 0, or outside of it: where its interval does."""
+    """True if the interval lies within ``margin`` of 0, False if outside, None if neither."""
     inside = everywhere([estimate.above(-margin), estimate.below(margin)])
     outside = min(estimate.above(margin), estimate.below(-margin))
     return decide(inside, outside)

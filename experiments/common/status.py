@@ -1,8 +1,8 @@
-"""How the runs of a sweep stand, by the files that they write; alike for every launcher and node.
+"""The state of a sweep, read from the files of its runs, in the same way for every launcher.
 
-A sweep leaves a record of its runs in ``<output>/.sweep/<name>.json``. Everything else is read
-from the runs' own folders, so that any process that sees the output folder can say how it stands.
-Nothing here needs torch.
+A sweep writes a record of its runs to ``<output>/.sweep/<name>.json``. Everything else is read from
+the runs' own folders, so any process that sees the output folder can report the state. Nothing here
+needs torch.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
     from experiments.common.settings import Settings
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
-RECORDS = ".sweep"  # folder of the records below the output folder
+RECORDS = ".sweep"  # folder of the records, in the output folder
 
 
 @dataclass(frozen=True)
 class State:
-    """One run, at the moment when it was looked at.
+    """The state of one run at one moment.
 
     Attributes:
         status: waiting, running, finished, diverged, failed, interrupted (by a signal), or
-            stopped (its process is gone without a word: killed, or the machine went down).
-        started: time of its start as the manifest has it; empty before.
+            stopped (its process ended without writing a status: it was killed, or the machine went
+            down).
+        started: time of its start from the manifest; empty before.
         seconds: wall time of a run that has ended.
         says: its main result, the step at which it diverged, or the error with file and line.
-        process: of a run under way, see :class:`progress.Progress`.
+        process: the process and progress of a run in progress, see :class:`progress.Progress`.
     """
 
     status: str = "waiting"
@@ -51,14 +52,14 @@ class State:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep: its folder, and the settings that tell it from the others."""
+    """One run of a sweep: its folder, and a label of the settings that distinguish it."""
 
     folder: Path
     label: str
-    result: str | None = None  # name of the main result, where the task says which it is
+    result: str | None = None  # name of the main result, if the task defines one
 
     def look(self) -> State:
-        """How it stands now."""
+        """The present state of the run."""
         manifest = read_manifest(self.folder)
         if manifest is None:
             return State()
@@ -77,9 +78,9 @@ class Cell:
 
 
 def _result(folder: Path, name: str | None) -> str:
-    """The main number of a run's summary: the one that the task names, or else the first.
+    """The main number of a run's summary as text: the one that the task names, else the first.
 
-    Of a batch it is the median of those members that have the number.
+    For a batch it is the median over the members that have the number.
     """
     try:
         summary = json.loads((folder / "summary.json").read_text())
@@ -96,12 +97,12 @@ def _result(folder: Path, name: str | None) -> str:
 
 
 def lives(process: dict[str, Any]) -> bool:
-    """Whether the process of a run is alive; one on another machine counts as alive."""
+    """Whether the process of a run is alive; a process on another machine counts as alive."""
     return process["host"] != socket.gethostname() or psutil.pid_exists(process["pid"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a run's folder, or None where there is none that can be read."""
+    """The manifest in a run's folder, or None if there is no readable one."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
         return dict(manifest) if "status" in manifest else None
@@ -117,10 +118,10 @@ class Sweep:
     """The runs of one command line.
 
     Attributes:
-        record: its file, which :func:`begin` wrote.
-        command: what was typed.
-        processes: how many runs it has under way at a time.
-        parent: the process that hands out the runs: its host and pid.
+        record: the file that :func:`begin` wrote.
+        command: the command line.
+        processes: number of runs that it executes at a time.
+        parent: host and pid of the process that starts the runs.
         cells: its runs in their order.
     """
 
@@ -132,12 +133,12 @@ class Sweep:
 
     @property
     def stop(self) -> Path:
-        """A file that is there once the sweep is to end: then no further run begins."""
+        """A file whose existence means that the sweep has to end and no further run may begin."""
         return self.record.with_suffix(".stop")
 
 
 def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
-    """The sweep of these runs, its record written for others to read."""
+    """Write the record of a new sweep of these runs, and return the sweep."""
     from experiments.common.settings import (
         task_module,  # imports torch, which reading does not need
     )
@@ -168,7 +169,7 @@ def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
 
 
 def sweeps(output: Path) -> list[Sweep]:
-    """Every sweep that has a record below an output folder, the newest last."""
+    """Every sweep that has a record in an output folder, the newest last."""
     paths = (output / RECORDS).glob("*.json")
     found = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
@@ -187,10 +188,10 @@ def short_name(key: str) -> str:
 
 
 def labels(every: Sequence[Settings]) -> list[str]:
-    """For each run its optimizer and the settings that vary among them: ``laprop nu 0.9 seed 1``.
+    """A label for each run, with its optimizer and varying settings: ``laprop nu 0.9 seed 1``.
 
-    A setting that is the same in all runs of one task and one optimizer, as each optimizer's own
-    epsilon, is left out. Where there are several tasks, each label begins with the run's.
+    A setting that is the same in all runs of one task and one optimizer, such as each optimizer's
+    own epsilon, is left out. If there are several tasks, each label begins with the task.
     """
     flats = []
     for settings in every:
@@ -224,7 +225,7 @@ def labels(every: Sequence[Settings]) -> list[str]:
 
 
 def overview(states: Sequence[State], processes: int) -> str:
-    """One line for the whole: ``12 of 63, 1 failed, 2 diverged, 3.1 h left``."""
+    """One line about all runs: ``12 of 63, 1 failed, 2 diverged, 3.1 h left``."""
     counts = Counter(state.status for state in states)
     parts = [f"{sum(counts[name] for name in FINAL)} of {len(states)}"]
     parts += [
@@ -238,10 +239,10 @@ def overview(states: Sequence[State], processes: int) -> str:
 
 
 def left(states: Sequence[State], processes: int) -> float | None:
-    """Seconds until the last run ends, or None while nothing says how long one takes.
+    """The estimated seconds until the last run ends, or None while there is no estimate.
 
-    A run that waits takes as long as those that have ended did on average, or as those under way
-    will have taken.
+    A waiting run is assumed to take as long as the mean of the runs that have ended, or, if none
+    has, as the mean that is expected of those in progress.
     """
     under_way = [s.process or {} for s in states if s.status == "running"]
     waiting = sum(s.status == "waiting" for s in states)
@@ -270,7 +271,7 @@ def duration(seconds: float) -> str:
 
 
 def how_far(state: State) -> str:
-    """Of a run under way: ``1200 of 3000, 12 min left``; before its first step ``starts``."""
+    """The progress of a run: ``1200 of 3000, 12 min left``; before its first step ``starts``."""
     process = state.process or {}
     if "step" not in process:
         return "starts"

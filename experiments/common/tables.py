@@ -1,8 +1,8 @@
-"""From run folders to rows: which settings vary, one row per member, and what each came to.
+"""Makes tables from run folders: the settings that vary and the results, one row per member.
 
-``collect`` makes the rows of a command line's runs. :func:`read` takes whatever runs lie in a
-folder, and what they wrote about themselves alone: also those of a sweep under way, and those of a
-program that has changed since.
+``collect`` makes the rows of a command line's runs. :func:`read` takes all runs in a folder. It
+reads only what they wrote about themselves, so it can also read runs of a sweep in progress, and
+runs of an older program.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from experiments.common.status import short_name
 
 @dataclass(frozen=True)
 class Described:
-    """What tells one run from another.
+    """The settings that distinguish runs.
 
     Attributes:
-        settings: those that decide the result, by dotted key: ``optimizer.nu``.
-        batch: of a vectorised run the values of each axis, the last axis changing fastest.
+        settings: the settings that decide the result, by dotted key: ``optimizer.nu``.
+        batch: for a vectorised run the values of each axis; the last axis changes fastest.
     """
 
     settings: dict[str, Any]
@@ -43,12 +43,12 @@ class Described:
 
 
 def described(settings: Settings) -> Described:
-    """The description of a run that is to be found by its settings."""
+    """The description of a run with these settings."""
     return Described(_flat(asdict(settings)), settings.axes())
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """By dotted key; options and schedules only where they are not the default."""
+    """Settings by dotted key; options and schedules only if they are not the default."""
     optimizer = dict(settings["optimizer"])
     optimizer.pop("definition", None)
     options = optimizer.pop("options", None) or {}
@@ -68,7 +68,7 @@ def _plain(value: Any) -> Any:
 
 
 def _setting(run: Described, key: str) -> Any:
-    """A run's setting, or what it is by default where the run does not say; None for no such."""
+    """A run's setting, or its default if the run does not have it, or None without a default."""
     if key in run.settings:
         return run.settings[key]
     group, _, name = key.partition(".")
@@ -78,17 +78,17 @@ def _setting(run: Described, key: str) -> Any:
 
 
 def varying(every: Sequence[Described]) -> dict[str, str]:
-    """Column name -> dotted key, for the optimizer, the seed and whatever differs.
+    """Column name -> dotted key, for the optimizer, the seed and every setting that varies.
 
-    A column has the last part of its key, ``nu``. Where the task has a setting of the same name as
-    the optimizer, the task's column has its whole key, ``task_epsilon``.
+    The name of a column is the last part of its key, ``nu``. If the task has a setting of the same
+    name as the optimizer, the name of the task's column is the whole key, ``task_epsilon``.
     """
     keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in every))
     chosen = []
     for key in keys:
         known = key.startswith(
             ("optimizer.", "schedule.")
-        )  # a task's keys may be of another version of it
+        )  # another version of a task may have other keys
         values = {
             json.dumps(_setting(run, key), sort_keys=True)
             for run in every
@@ -117,19 +117,19 @@ def rows(run: Described, axes: Mapping[str, str]) -> pd.DataFrame:
         for name, key in axes.items()
     }
     frame = pd.DataFrame(columns, index=range(max(len(batch), 1)))
-    # An empty column, as the nu of an optimizer that has none, is one of numbers.
+    # An empty column, such as nu of an optimizer that has no nu, gets the type of numbers.
     return frame.apply(lambda column: pd.to_numeric(column) if column.isna().all() else column)
 
 
 def _cell(value: Any) -> Any:
-    """A setting as one entry of a column; what is no number is text, as it is typed."""
+    """A setting as one entry of a column: a number, or text as on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return shown(value) if isinstance(value, list | tuple | dict) else value
 
 
 def rounded(value: Any) -> Any:
-    """A number as tables are written, with seven digits."""
+    """A number rounded to seven digits, as in written tables."""
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
@@ -138,7 +138,7 @@ def with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
     frame = members.copy()
     summary = json.loads((folder / "summary.json").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
-    for name, values in summary.items():  # a column of None alone is still one of numbers
+    for name, values in summary.items():  # a column of None only gets the type of numbers
         column = pd.Series(values, index=frame.index)
         frame[_beside(name, members)] = pd.to_numeric(column) if column.isna().all() else column
     if manifest["diverged_at"] is not None:
@@ -147,9 +147,9 @@ def with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
 
 
 def logged(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
-    """Records of one run, one row per member and step; the lists of a batch are unfolded.
+    """The records of one run, one row per member and step.
 
-    A record that is being written, as in a run under way, is left out.
+    A record that a run in progress has written only in part is left out.
     """
     lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
     records = [json.loads(line) for line in lines]
@@ -164,11 +164,11 @@ def logged(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beside(name: str, members: pd.DataFrame) -> str:
-    """The column of a measured number, which may have the name of a setting that varies."""
+    """The column of a measured number; its name is prefixed if a setting has the same name."""
     return f"measured_{name}" if name in members else name
 
 
-# Whatever lies in a folder ------------------------------------------------------------------------
+# All runs of a folder -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,13 +176,13 @@ class Sweep:
     """The runs of a folder.
 
     Attributes:
-        name: of the task, or of the figure whose tables these are.
+        name: name of the task, or of the figure that the tables are of.
         runs: one row per member of each finished run.
-        curves: long table of what is logged, by runs that are not finished too.
-        axes: column name -> dotted key of what varies.
-        statuses: how many runs are ``finished``, ``diverged``, ``running``, ...
-        scale: of all runs.
-        versions: how many versions of the task's program made them.
+        curves: long table of all logged records, also of unfinished runs.
+        axes: column name -> dotted key, for every setting that varies.
+        statuses: numbers of runs that are ``finished``, ``diverged``, ``running``, ...
+        scale: the scale of all runs.
+        versions: number of versions of the task's program that made the runs.
     """
 
     name: str
@@ -207,7 +207,7 @@ class _Found:
         return self.manifest["status"] in FINAL
 
     def members(self, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Which members have the wanted values, by dotted key; shape (B,) of booleans."""
+        """Whether each member has the wanted values (by dotted key), booleans of shape (B,)."""
         frame = rows(self.run, {key: key for key in wanted})
         kept = np.ones(len(frame), bool)
         for key, values in wanted.items():
@@ -216,16 +216,17 @@ class _Found:
 
 
 def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
-    """All runs of one task, ``<output>/<task>``, or those with certain settings.
+    """All runs in the folder of a task, ``<output>/<task>``, or those with certain settings.
 
-    Of runs with the same settings, as of a task that was edited in between, the newest counts.
+    If several runs have the same settings, because the task was edited, only one counts: the newest
+    finished one or, if none is finished, the newest.
 
     Args:
-        folder: with a folder for each run.
-        wanted: dotted key, or the last part of one -> the values to keep; also of ``scale``.
+        folder: a folder that contains a folder for each run.
+        wanted: dotted key, or its last part, or ``scale`` -> the values to keep.
 
     Raises:
-        ConfigError: where nothing matches, a key is unknown, or the runs are of several scales.
+        ConfigError: nothing matches, a key is unknown, or the runs are of several scales.
     """
     found = _of_one_scale(_newest(folder), folder, wanted.get("scale"))
     known = dict.fromkeys(itertools.chain.from_iterable(one.run.settings for one in found))
@@ -257,12 +258,12 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
 
 
 def _newest(folder: Path) -> list[_Found]:
-    """The runs of a folder; of those with the same settings the finished one that began last."""
+    """The runs of a folder; of runs with the same settings only one, see :func:`read`."""
     newest: dict[str, _Found] = {}
     for path in sorted(folder.glob("*/config.yaml")):
         manifest = read_manifest(path.parent)
         if manifest is None:
-            continue  # it is only just beginning
+            continue  # the run is just beginning
         settings = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         run = Described(_flat(settings), _batch(manifest, settings))
         one = _Found(path.parent, manifest, run)
@@ -276,7 +277,11 @@ def _newest(folder: Path) -> list[_Found]:
 
 
 def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | None) -> list[_Found]:
-    """The runs of the scales that are asked for, which have to be one."""
+    """The runs of the wanted scale.
+
+    Raises:
+        ConfigError: no run has it, or none is named and there are several.
+    """
     present = sorted({one.manifest["scale"] for one in found})
     chosen = [scale for scale in present if wanted is None or scale in wanted]
     if not chosen:
@@ -288,12 +293,12 @@ def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | Non
 
 
 def _listed(values: Sequence[Any]) -> str:
-    """Values as they are typed."""
+    """Values as on the command line."""
     return ",".join(map(shown, values))
 
 
 def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The batch axes of a run: as its manifest says, or one written before it did, as its task."""
+    """The batch axes of a run, by its manifest; if an old manifest has none, by its task."""
     names = manifest.get("axes")
     if names is None:
         module = importlib.import_module(f"experiments.{manifest['task']}")
@@ -303,7 +308,11 @@ def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
 
 
 def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
-    """The dotted key that a name stands for: itself, or its last part where there is one such."""
+    """The dotted key of a name, which is the key itself or, if that is unique, its last part.
+
+    Raises:
+        ConfigError: the name is unknown, or several keys end in it.
+    """
     ends = Counter(map(short_name, keys))
     short = {"optimizer" if key == "optimizer.name" else short_name(key): key for key in keys}
     names = {end: key for end, key in short.items() if ends[short_name(key)] == 1}
@@ -315,7 +324,7 @@ def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
 
 
 def same(cell: Any, value: Any) -> bool:
-    """Whether a cell of a table holds a setting's value; fractions within rounding."""
+    """Whether a cell of a table equals a setting's value; fractions may differ by rounding."""
     pair = [_cell(cell), _cell(value)]
     if any(x is None or x is pd.NA for x in pair):
         return all(x is None or pd.isna(x) for x in pair)

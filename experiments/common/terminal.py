@@ -1,4 +1,4 @@
-"""Standard streams that never end a run: closed ones, and pipes whose reader is gone."""
+"""Standard streams whose errors do not end a run: closed ones, and pipes without a reader."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TextIO
 
 
 class _Lasting(io.FileIO):
-    """A stream that goes on into nothing once nobody reads it any more."""
+    """A stream that discards what is written once its reader is gone."""
 
     def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
-        """As a file's; a broken pipe is replaced by the null device."""
+        """Write as to a file; a broken pipe is replaced by the null device."""
         try:
             return super().write(data) or 0
         except BrokenPipeError:
@@ -30,9 +30,9 @@ def _replace(number: int) -> None:
 
 
 def lasting_streams() -> None:
-    """Have the standard output and error of this process outlive their readers.
+    """Make the standard output and error of this process survive the loss of their readers.
 
-    To be called before anything opens a file, which might else get the number of a closed stream.
+    Call this before any file is opened; a file could otherwise get the number of a closed stream.
     """
     for number in range(3):
         try:
@@ -50,5 +50,5 @@ def lasting_streams() -> None:
 
 
 def say(line: str, to: TextIO | None = None) -> None:
-    """Print a line now; to the standard output by default."""
+    """Print a line without delay, by default to the standard output."""
     print(line, file=to or sys.stdout, flush=True)

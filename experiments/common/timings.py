@@ -1,4 +1,4 @@
-"""How long the figures took, by the committed manifests. Nothing here needs torch or pandas."""
+"""The time that each figure took, from the committed manifests, read without torch and pandas."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import yaml
 from experiments.common import RESULTS, ROOT
 from experiments.common.status import duration
 
-SCALES = ("paper", "short", "small")  # of results, from the largest
+SCALES = ("paper", "short", "small")  # the scales of results, the largest first
 
 
 def grids(figure: str) -> dict[str, Any]:
-    """A figure's grids by scale, as its file has them; nothing for a figure without a file."""
+    """The grids of a figure by scale, from its file; empty for a figure without a file."""
     file = ROOT / "configs" / "figure" / f"{figure}.yaml"
     return dict(yaml.safe_load(file.read_text())["grids"]) if file.exists() else {}
 

@@ -1,4 +1,4 @@
-"""Metrics to Weights & Biases or TensorBoard, if the user wants them there (``tracking=...``)."""
+"""Sends metrics to Weights & Biases or TensorBoard, if the user asks for it (``tracking=...``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from experiments.common import progress
 from experiments.common.settings import Settings
 
-FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # of a run's folder, what wandb takes along
+FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # types of a run's files that wandb uploads
 PACKAGES = ("wandb", "tensorboard")  # each tracker is named after the package that it needs
 
 
@@ -21,28 +21,28 @@ def tracker(settings: Settings, records: Iterable[dict[str, Any]]) -> Tracker:
     """The tracker of a run's settings.
 
     Args:
-        settings: of the run.
-        records: what a resumed run has logged before, which the tracker may lack.
+        settings: settings of the run.
+        records: the earlier records of a resumed run, which the tracker may not have.
     """
     kinds = {"none": Tracker, "wandb": Wandb, "tensorboard": TensorBoard}
     return kinds[settings.tracking.name](settings, records)
 
 
 class Tracker:
-    """Where a run's records and its summary go besides its own folder; this one: nowhere."""
+    """Base of the trackers, to which a run sends its records and summary; this one ignores them."""
 
     def __init__(self, settings: Settings, records: Iterable[dict[str, Any]]) -> None:
         pass
 
     def log(self, record: dict[str, Any]) -> None:
-        """Send one record; a batch's lists arrive as histograms."""
+        """Send one record; the lists of a batch become histograms."""
 
     def finish(self, summary: dict[str, Any], completed: bool) -> None:
-        """Send the final numbers and close; ``completed``: the run ended by itself."""
+        """Send the final numbers and close; ``completed`` tells whether the run is finished."""
 
 
 def singled(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Numbers without the lists of one that a vectorised task logs when it trains one member."""
+    """Numbers with lists of one element, as a vectorised task of one member logs, as numbers."""
     return {
         key: value[0] if isinstance(value, list) and len(value) == 1 else value
         for key, value in numbers.items()
@@ -57,17 +57,17 @@ def scalars(summary: dict[str, Any]) -> dict[str, Any]:
 class Wandb(Tracker):
     """Weights & Biases.
 
-    Runs of one figure form a group; a run's id is its key, so that a resumed run continues the
-    same curve (in a sweep of wandb's it is the agent's). A completed run's files go along as an
-    artifact. Without an API key wandb writes to ``<output>/wandb`` for ``wandb sync`` later. There
-    a resumed run writes a new file. Syncing puts it in the place of the old one, so that it has to
-    hold the records of both.
+    Runs of one figure form a group. A run's id is its key, so that a resumed run continues the same
+    curve; in a sweep of wandb its agent chooses the id. The files of a completed run are uploaded
+    as an artifact. Without an API key wandb writes to ``<output>/wandb`` for a later ``wandb
+    sync``. A resumed run then writes a new file, and syncing replaces the old one by it, so the new
+    file has to contain the earlier records too.
     """
 
     def __init__(self, settings: Settings, records: Iterable[dict[str, Any]]) -> None:
         self._settings = settings
         tracking = settings.tracking
-        # Its own log files and copies of artifacts would go to the home folder.
+        # By default wandb's log files and copies of artifacts would go to the home folder.
         for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
             os.environ.setdefault(variable, str(settings.output.absolute() / "wandb"))
         import wandb
@@ -76,7 +76,7 @@ class Wandb(Tracker):
         if mode == "auto":
             known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
             mode = "online" if known else "offline"
-        agents = "WANDB_SWEEP_ID" in os.environ  # whose runs have ids of its own
+        agents = "WANDB_SWEEP_ID" in os.environ  # an agent of wandb chooses the id
         self._run: Any = wandb.init(
             project=tracking.project,
             entity=tracking.entity,
@@ -89,7 +89,7 @@ class Wandb(Tracker):
             job_type=settings.scale,
             config=settings.decisive() | {"tracking": asdict(tracking)},
         )
-        # Online these are the records after the last that arrived, offline all of them.
+        # Online this sends the records after the last that arrived, offline all records.
         for record in records:
             if record["step"] >= self._run.starting_step:
                 self.log(record)
@@ -97,8 +97,7 @@ class Wandb(Tracker):
     def log(self, record: dict[str, Any]) -> None:
         """Send one record.
 
-        wandb counts by the record's step and takes each step once, so that what a resumed run
-        repeats is dropped.
+        wandb takes each step only once, so it drops the records that a resumed run repeats.
         """
         import wandb
 
@@ -111,9 +110,9 @@ class Wandb(Tracker):
         self._run.log(numbers, step=record["step"])
 
     def finish(self, summary: dict[str, Any], completed: bool) -> None:
-        """Send the final numbers that are no lists, and the files of a completed run.
+        """Send the final numbers that are not lists, and the files of a completed run.
 
-        wandb marks a run that did not complete; it has no artifact yet.
+        wandb marks an incomplete run as failed; it gets no artifact.
         """
         self._run.summary.update(scalars(summary))
         if completed:
@@ -122,16 +121,16 @@ class Wandb(Tracker):
             settings = self._settings
             artifact = wandb.Artifact(f"{settings.task_name}-{settings.key}", type="run")
             for path in sorted(settings.folder.iterdir()):
-                if path.suffix in FILES and path.name != progress.NAME:  # which is gone in the end
+                if path.suffix in FILES and path.name != progress.NAME:  # it is deleted at the end
                     artifact.add_file(str(path))
             self._run.log_artifact(artifact)
         self._run.finish(exit_code=0 if completed else 1)
 
 
 class TensorBoard(Tracker):
-    """TensorBoard: ``tensorboard --logdir <output>/tensorboard`` shows all runs, also under way.
+    """TensorBoard: ``tensorboard --logdir <output>/tensorboard`` shows all runs, also in progress.
 
-    A resumed run writes its records anew, since the last ones before a kill may be lost. The
+    A resumed run writes all its records again, since the last ones before a kill may be lost. The
     settings and the final numbers of completed runs are in the tab of hyper-parameters.
     """
 

@@ -1,4 +1,4 @@
-"""Which program made a result: the versions that tasks declare, and hashes of program text."""
+"""Identifies the program that made a result, by declared versions or by a hash of its text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PACKAGES = ("experiments", "laprop")
 
 
 def versions(task: str) -> dict[str, int | str]:
-    """What a run's key holds besides its settings.
+    """The versions that are part of a run's key besides its settings.
 
     A task declares ``VERSION`` and raises it when its numbers change, so that a refactor keeps the
-    keys of its runs. A task that declares none, as while it is being written, has the hash of its
-    whole program in that place: any edit then makes new keys.
+    keys of its runs. For a task without one, for example while it is being written, the version is
+    a hash of its whole program, so every edit gives new keys.
 
     Args:
         task: name of the module ``experiments.<task>``.
@@ -31,9 +31,9 @@ def versions(task: str) -> dict[str, int | str]:
 
 @cache
 def program(task: str) -> str:
-    """Hash of a task's program: its own files, and all that they import from this repository.
+    """A hash of a task's program: its own files, and all that they import from this repository.
 
-    Comments, docstrings and layout do not count.
+    Comments, docstrings and layout do not change it.
     """
     digest = hashlib.sha256()
     for name, file in sorted(sources(task).items()):
@@ -63,7 +63,7 @@ def _parts(folder: Path) -> list[str]:
 
 
 def _file(module: str) -> Path | None:
-    """The source of one of our modules; None for a name that is no module, or not ours."""
+    """The source file of one of our modules; None if the name is not a module, or not ours."""
     if module.split(".")[0] not in PACKAGES:
         return None
     try:
@@ -74,7 +74,7 @@ def _file(module: str) -> Path | None:
 
 
 def _imports(module: str, file: Path) -> Iterator[str]:
-    """Names that a module imports, each with the names that it takes from them."""
+    """Yield the modules that a module imports, and the names that it imports from each."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""What a terminal shows of a sweep while it runs: read from the runs' folders, as status does."""
+"""The display of a running sweep in a terminal; its data come from the runs' folders."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from rich.text import Text
 from experiments.common.status import FINAL, Cell, State, Sweep, how_far, overview
 from experiments.common.terminal import say
 
-EVERY = 0.5  # seconds between two looks
+EVERY = 0.5  # seconds between two updates
 
 
 class Watch:
-    """Says what each run came to when it ends; on a terminal it also shows those under way.
+    """Prints the outcome of each run when it ends; on a terminal it also shows runs in progress.
 
-    A line per run goes to the standard output, that of a failed one to the standard error. A
-    thread looks every half second, so that runs in this process and in others are shown alike.
+    The line of a run goes to the standard output, that of a failed run to the standard error. A
+    thread reads the runs' files every half second, so runs in this process and in others are shown
+    in the same way.
 
     Args:
-        sweep: whose runs.
-        then: called after each look, with what was seen.
+        sweep: the sweep to show.
+        then: a function that is called after each reading, with the states of the runs.
     """
 
     def __init__(self, sweep: Sweep, then: Callable[[Sequence[State]], None]) -> None:
@@ -57,10 +58,10 @@ class Watch:
             self.look()
 
     def look(self) -> list[State]:
-        """Print what is new.
+        """Read the states of all runs and print the outcomes of those that have ended since.
 
         Returns:
-            how each run stands; one that this sweep has not begun counts as waiting.
+            the state of each run; one that this sweep has not begun counts as waiting.
         """
         with self._one_at_a_time:
             self._look()
@@ -72,7 +73,7 @@ class Watch:
                 continue
             new = cell.look()
             if new.status not in FINAL and new.started == self._before[i].started:
-                new = State()  # what an earlier sweep left there
+                new = State()  # this state is from an earlier sweep
             self._states[i] = new
             ended = new.status in (*FINAL, "failed")
             if ended and (new.status, new.started) != (old.status, old.started):
@@ -92,7 +93,7 @@ class Watch:
             say(line)
 
     def _picture(self) -> Group:
-        """The whole in one line; below it a line and a bar for each run under way."""
+        """One line about all runs; below it a line and a bar for each run in progress."""
         lines: list[Text | ProgressBar] = [
             Text(overview(self._states, self._sweep.processes), style="bold")
         ]

@@ -1,25 +1,26 @@
 """Rainbow on Atari and MinAtar (paper 5.5, C.6, Figures 6 and 11).
 
-Hessel et al. (2018): double Q-learning, prioritised replay, dueling streams, n-step returns, a
-distribution over returns (C51) and noisy layers. Here is the whole agent's loop; beside it stand
-the games (``environments.py``), the memory (``replay.py``), the network and its loss
-(``network.py``).
+Rainbow (Hessel et al. 2018) has double Q-learning, prioritised replay, dueling streams, n-step
+returns, a distribution over returns (C51) and noisy layers. This file contains the agent's loop.
+The games are in ``environments.py``, the memory is in ``replay.py``, the network and its loss are
+in ``network.py``. (R) marks what the authors' repository has.
 
-The paper's agent is a variant of Rainbow whose settings are in ``configs/task/rainbow.yaml``. Where
-the authors' program does something else than their text says, or than it should, this does what it
-should; ``task.authors=true`` is their program, ``task.authors=[dueling]`` one of its deviations:
+The paper's agent is a variant of Rainbow; its settings are in ``configs/task/rainbow.yaml``. The
+authors' program deviates in four places from their text, or from what it evidently should do. By
+default this agent has none of these deviations. ``task.authors=true`` has all of them, and
+``task.authors=[dueling]`` has one:
 
 ==============  ====================================================================================
-``noise``       the two networks share their noise only from a copy of the weights until the step
-                that is the next multiple of 1024; else each has its own
-``dueling``     the prediction comes from the advantages alone: the value stream does not learn
-``multi_step``  rewards are discounted backwards; all but one of the windows that the end of an
-                episode cuts are dropped
-``cutoff``      a life is cut off after 9,950 steps in training and 5,000 in evaluations; else
-                after ``task.cutoff`` steps in both
+``noise``       the two networks have the same noise only after a copy of the weights, until the
+                next step whose number is a multiple of 1024; otherwise each has its own
+``dueling``     the prediction comes from the advantages alone, so the value stream does not learn
+``multi_step``  the latest reward of a window is not discounted and the earliest most; at the end
+                of an episode all unfinished windows but one are dropped
+``cutoff``      a life is cut off after 9,950 steps in training and 5,000 in evaluations, in place
+                of ``task.cutoff`` steps in both
 ==============  ====================================================================================
 
-The authors' published logs come from a program that had all four; of these ``dueling`` and
+The authors' published logs come from a program with all four deviations. ``dueling`` and
 ``multi_step`` change nothing in their Breakout run, which has no dueling and n = 1.
 """
 
@@ -39,51 +40,58 @@ from experiments.rainbow.environments import MINATAR, SUITES, Atari, MinAtar
 from experiments.rainbow.network import CONVOLUTIONS, Network, Noise, best_actions, losses
 from experiments.rainbow.replay import Batch, Replay
 
-VERSION = 2  # raised when the same settings give other numbers
+VERSION = 2  # raise it when the same settings give other numbers
 DEVIATIONS = ("noise", "dueling", "multi_step", "cutoff")
-TABLE = 1024  # draws after which the authors' noise is drawn anew for each network
-CUTOFF, CUTOFF_IN_EVALUATION = 9950, 5000  # the authors', steps of a life
-PRIORITY = 1e-7  # is added to every priority (R)
+TABLE = 1024  # number of steps for which each network of the authors draws noise at once
+CUTOFF, CUTOFF_IN_EVALUATION = 9950, 5000  # steps of a life in the authors' program
+PRIORITY = 1e-7  # added to every priority (R)
 
 
 @settings
 class Config:
-    """The agent. A step is one of the agent's: four frames of an Atari game, one of MinAtar.
+    """The agent. One step of the agent is four frames of an Atari game, or one frame of MinAtar.
+
+    "(Rainbow)" marks the value in Hessel et al. (2018).
 
     Attributes:
         suite: ``atari`` or ``minatar``.
-        game: such as ``space_invaders``.
-        network: convolutions: ``nature``, ``data_efficient`` or ``minatar``.
-        hidden: units of the noisy layer before the output, of each stream.
+        game: name of the game, such as ``space_invaders``.
+        network: the convolutions: ``nature``, ``data_efficient`` or ``minatar``.
+        hidden: units of the noisy layer before the output, in each stream.
         sigma: initial scale of the noise.
-        atoms: of the distribution over returns.
-        limit: the atoms lie equally spaced on [-limit, limit].
-        discount: of a reward that comes a step later.
-        n_step: steps whose rewards are added before the network values the rest.
-        double: the online network chooses the action that the target network values.
-        dueling: value and advantages have a stream each.
-        replay: transitions in the memory.
-        random_overwrite: a full memory loses a random transition, not the oldest (Rainbow).
+        atoms: number of atoms of the distribution over returns.
+        limit: the atoms are equally spaced on [-limit, limit].
+        discount: factor of a reward for each step that it comes later.
+        n_step: number of steps whose rewards are added before the network values the rest.
+        double: whether the online network chooses the action that the target network values.
+        dueling: whether value and advantages have a stream each.
+        replay: number of transitions in the memory.
+        random_overwrite: whether a full memory loses a random transition for each new one; if not,
+            it loses the oldest (Rainbow).
         alpha: exponent of the priorities.
-        beta: exponent of the importance weights at first ...
-        beta_steps: ... and 1 from this step on, linearly.
-        leak: of the priority of a new transition; 1: the largest priority so far (Rainbow).
-        stratified: draw a minibatch from equal parts of the priorities (Rainbow).
-        normalise: divide the weights of a minibatch by the largest (Rainbow).
-        epsilon: probability of a random action in the end; 0: the noise alone explores (Rainbow).
-        epsilon_decay: steps in which what is above it falls by a factor of e from 1; 0: at once.
-        steps: of the agent in the whole run.
-        learning_starts: steps before the first update.
+        beta: first exponent of the importance weights.
+        beta_steps: number of steps in which this exponent grows linearly to 1.
+        leak: for each priority that is updated, the priority of new transitions is multiplied by
+            this factor, unless the updated one is larger and replaces it; 1: new transitions have
+            the largest priority so far (Rainbow).
+        stratified: whether a minibatch is drawn from equal parts of the priorities (Rainbow).
+        normalise: whether the weights of a minibatch are divided by the largest (Rainbow).
+        epsilon: final probability of a random action; 0: only the noise explores (Rainbow).
+        epsilon_decay: time constant, in steps, with which this probability decays from 1 to
+            epsilon; 0: it is epsilon at once.
+        steps: number of steps of the agent in the whole run.
+        learning_starts: number of steps before the first update.
         train_every: steps from one update to the next.
-        batch_size: transitions of an update.
+        batch_size: number of transitions in an update.
         target_every: steps from one copy of the weights to the target network to the next.
-        cutoff: steps after which a life is cut off: actions are random until it is lost.
-        log_every: steps that a point of the training curve is the mean of.
+        cutoff: steps after which a life is cut off: actions are then random until it is lost.
+        log_every: number of steps over which a point of the training curve is the mean.
         evaluate_every: steps from one evaluation to the next; 0: none.
-        evaluate_games: games of an evaluation; the noise is that of the moment, the actions are
-            the best.
-        authors: their deviations: ``true`` for all, or a list.
-        film: pictures of a last game, as the strip ``<game>.jpg``, in the run of seed 0; 0: none.
+        evaluate_games: number of games in an evaluation. All have the same noise, that of the
+            present step, and the best actions.
+        authors: the authors' deviations: ``true`` for all, or a list of names.
+        film: number of pictures of a last game, in the strip ``<game>.jpg`` of the run of seed 0;
+            0: none.
         compile: mode of torch.compile for the loss; ``reduce-overhead`` makes CUDA graphs.
     """
 
@@ -142,7 +150,7 @@ class Config:
             )
 
     def as_authors(self, deviation: str) -> bool:
-        """Whether one of :data:`DEVIATIONS` is wanted."""
+        """Whether a deviation, one of :data:`DEVIATIONS`, is switched on."""
         if isinstance(self.authors, bool):
             return self.authors
         return deviation in self.authors
@@ -166,8 +174,8 @@ class Config:
 def shared(cfg: Config, step: int) -> bool:
     """Whether the two networks have the same noise at a step, counted from 0.
 
-    The authors' networks copy their noise, a table of 1024 draws for the steps to come, with the
-    weights; each fills its own anew when it is used up.
+    Each network of the authors has a table of noise for 1024 steps. Copying the weights also copies
+    the table. When its table is used up, each network draws a new one for itself.
     """
     copied = step // cfg.target_every * cfg.target_every
     return not cfg.as_authors("noise") or (step + 1) // TABLE == copied // TABLE
@@ -179,15 +187,15 @@ def shared(cfg: Config, step: int) -> bool:
 def play(
     cfg: Config, net: Network, noise: Noise, support: Tensor, seeds: list[int], film: int = 0
 ) -> tuple[list[float], list[np.ndarray]]:
-    """Play one game for each seed, side by side, with this noise and the best actions.
+    """Play one game for each seed, in parallel, with this noise and the best actions.
 
-    After the cut-off of a life the actions are random until it is lost; what they earn by chance
-    does not count.
+    After the cut-off of a life the actions are random until it is lost; the rewards of these steps
+    do not count.
 
     Args:
-        cfg, net, noise, support: of the agent.
-        seeds: of the games.
-        film: keep so many pictures of the first game, at equal distances.
+        cfg, net, noise, support: the agent's settings, network, noise and atoms.
+        seeds: seeds of the games.
+        film: number of pictures of the first game to keep, at equal distances.
 
     Returns:
         the scores, and the pictures.
@@ -226,7 +234,7 @@ def play(
 
 
 def strip(pictures: list[np.ndarray]) -> Image.Image:
-    """Pictures of equal size side by side in two rows, from left to right, a white line between."""
+    """Pictures of equal size in two rows, from left to right, with white lines between them."""
     framed = [np.pad(p, ((0, 4), (0, 4), (0, 0)), constant_values=255) for p in pictures]
     half = -(-len(framed) // 2)
     framed += [np.full_like(framed[0], 255)] * (2 * half - len(framed))
@@ -244,17 +252,17 @@ class Tally:
         self.lives: list[float] = []
         self.games: list[float] = []
         self.losses: list[float] = []
-        self.curve: list[float] = []  # life_score of every point; where no life ended, the last
+        self.curve: list[float] = []  # life_score of every point; if no life ended, the one before
         self.life = self.game = 0.0  # score so far
         self.life_steps = 0
 
     def add(self, reward: float) -> None:
-        """A step."""
+        """Count the reward of a step."""
         self.life, self.game = self.life + reward, self.game + reward
         self.life_steps += 1
 
     def end(self, game_over: bool) -> None:
-        """A life ended, and maybe the game."""
+        """Count the end of a life, and of the game if ``game_over``."""
         self.lives.append(self.life)
         self.life, self.life_steps = 0.0, 0
         if game_over:
@@ -262,7 +270,7 @@ class Tally:
             self.game = 0.0
 
     def point(self) -> dict[str, float]:
-        """Means since the last point, NaN of nothing; forgets what they are the means of."""
+        """Means since the last point, NaN if there is nothing to average; then start anew."""
         kinds = {"life_score": self.lives, "game_score": self.games, "loss": self.losses}
         means = {name: sum(v) / len(v) if v else math.nan for name, v in kinds.items()}
         counts = {"lives": len(self.lives), "games": len(self.games)}
@@ -273,16 +281,16 @@ class Tally:
         return means | counts
 
     def state_dict(self) -> dict[str, object]:
-        """All of it."""
+        """All attributes, for a checkpoint."""
         return vars(self)
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from there."""
+        """Restore what :meth:`state_dict` returned."""
         vars(self).update(state)
 
 
 def check(settings: Settings) -> None:
-    """Refuse a game of Atari that there is not."""
+    """Refuse an Atari game that does not exist."""
     if settings.task.suite == "atari":
         Atari.check(settings.task.game)
 
@@ -346,7 +354,7 @@ def train(cfg: Config, run: Run) -> None:
         memory.append(action, min(max(reward, -1.0), 1.0), frame, terminal)
         tally.add(reward)
         if not terminal and tally.life_steps >= cutoff:
-            memory.cut()  # for learning the life goes on; what the random actions bring is not seen
+            memory.cut()  # not terminal for learning; the random steps below are not remembered
             while not terminal:
                 action = int(torch.randint(game.actions, (), generator=actions))
                 _, _, terminal = game.step(action)

@@ -2,11 +2,11 @@
 
 Both return single uint8 frames (C, H, W); the agent stacks them. Both have::
 
-    frame = game.begin()  # the next life, or the next game where ``game.over``
+    frame = game.begin()  # the next life, or the next game if ``game.over``
     frame, reward, terminal = game.step(action)  # ``reward`` as the game counts it
 
-``terminal`` ends the episode for learning; the game may go on. ``game.over`` is the game's own end.
-Packages are imported when a game is made.
+``terminal`` ends the episode for learning, although the game may go on. ``game.over`` tells whether
+the game itself has ended. The packages of a game are imported when the game is made.
 """
 
 from collections.abc import Mapping
@@ -18,30 +18,31 @@ import torch
 from experiments.common.config import ConfigError
 
 MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
-SCREEN = 84  # pixels a side of what the agent sees of an Atari screen
+SCREEN = 84  # height and width in pixels of the agent's view of an Atari screen
 SKIP = 4  # frames that an action lasts; the agent sees the maximum of the last two
-NOOPS = 30  # at most so many frames without action, and at least one, before a game
+NOOPS = 30  # a game begins with 1 to so many frames without action
 
 Frame = np.ndarray  # uint8 (C, H, W)
 
 
 class Atari:
-    """An Atari game as `*NoFrameskip-v4` with DeepMind's wrappers have it.
+    """An Atari game in the form of `*NoFrameskip-v4` with DeepMind's wrappers.
 
-    No sticky actions; the minimal set of actions; grey before the maximum over two frames, then
-    84 x 84 by area. A lost life is terminal, but the game goes on: the next one begins with a step
-    without action. Where there is FIRE a life begins with it, and with the action after it.
+    There are no sticky actions, and the set of actions is minimal. The screen becomes grey, then
+    the maximum over two frames is taken, then it is resized to 84 x 84 by area. A lost life is
+    terminal, but the game goes on: the next life begins with a step without action. If the game has
+    the action FIRE, a life begins with it, and then with the next action of the set.
 
     Args:
-        game: name of the ROM, ``space_invaders``.
-        seed: of the numbers of no-ops.
+        game: name of the ROM, such as ``space_invaders``.
+        seed: seed of the random number of frames without action.
 
     Attributes:
         actions: number of actions.
-        shape: of a frame, (1, 84, 84).
-        stack: frames in a state.
+        shape: shape of a frame, (1, 84, 84).
+        stack: number of frames in a state.
         unit: pixel value that the network sees as 1.
-        over: whether the game has ended, so that the next ``begin`` starts another.
+        over: whether the game has ended, so that the next ``begin`` starts another game.
     """
 
     shape, stack, unit = (1, SCREEN, SCREEN), 4, 255
@@ -70,10 +71,10 @@ class Atari:
 
     @staticmethod
     def check(game: str) -> None:
-        """Refuse a game that ale-py does not have, and any where ale-py is not installed.
+        """Refuse a game that ale-py does not have, and any game if ale-py is not installed.
 
         Raises:
-            ConfigError: with the games that there are, or how to get them.
+            ConfigError: the message names the games that ale-py has, or how to install it.
         """
         try:
             from ale_py import roms
@@ -83,7 +84,7 @@ class Atari:
             raise ConfigError(f"task.game={game}: ale-py has {', '.join(games)}")
 
     def begin(self) -> Frame:
-        """First frame of a life; rewards of the steps that lead there do not count."""
+        """First frame of a life; rewards before it do not count."""
         frame = self._new_game() if self.over else self._pass(0)
         for action in (1, 2) if self.fires else ():
             frame = self._pass(action)
@@ -93,7 +94,7 @@ class Atari:
     def step(self, action: int) -> tuple[Frame, float, bool]:
         """Frame, sum of the rewards, and whether a life was lost or the game ended."""
         frame, reward = self._advance(action)
-        # Some games count zero lives for a while before they are over: they end once.
+        # Some games show 0 lives for a while before they are over. Then only the end is terminal.
         before, self.lives = self.lives, self.ale.lives()
         self.over = self.ale.game_over()
         return frame, reward, self.over or 0 < self.lives < before
@@ -113,7 +114,7 @@ class Atari:
         return self._seen()
 
     def _pass(self, action: int) -> Frame:
-        """Frame after an action whose reward does not count; of a new game where it ends one."""
+        """Frame after an action whose reward does not count, or of a new game if it ended."""
         frame, _ = self._advance(action)
         return self._new_game() if self.ale.game_over() else frame
 
@@ -132,7 +133,7 @@ class Atari:
         return self._resize(screen, (SCREEN, SCREEN), interpolation=self._area)[None]
 
     def state_dict(self) -> dict[str, Any]:
-        """The console, its own randomness included, and ours."""
+        """The state of the console with its random numbers, and of the generator here."""
         console = self.ale.cloneState(include_rng=True).serialize()
         return {
             "console": torch.frombuffer(bytearray(console), dtype=torch.uint8),
@@ -151,10 +152,11 @@ class Atari:
 
 
 class MinAtar:
-    """A game of MinAtar (Young and Tian 2019) as published: sticky actions 0.1, difficulty ramps.
+    """A game of MinAtar (Young and Tian 2019) as published.
 
-    Args, attributes: as :class:`Atari`; the minimal set of actions; a frame is (C, 10, 10) of 0
-    and 1, a state is one frame.
+    Actions are sticky with probability 0.1, and the difficulty rises. Arguments and attributes are
+    those of :class:`Atari`. The set of actions is minimal. A frame is (C, 10, 10) of 0 and 1, and a
+    state is one frame.
     """
 
     stack, unit = 1, 1
@@ -178,12 +180,12 @@ class MinAtar:
         return self._seen()
 
     def step(self, action: int) -> tuple[Frame, float, bool]:
-        """Frame, reward, and whether the game ended: there are no lives."""
+        """Frame, reward, and whether the game ended; MinAtar has no lives."""
         reward, self.over = self.game.act(self.codes[action])
         return self._seen(), float(reward), bool(self.over)
 
     def picture(self) -> np.ndarray:
-        """The board, a colour to a channel, uint8 (200, 200, 3)."""
+        """The board with one colour for each channel, uint8 (200, 200, 3)."""
         from matplotlib import colormaps
 
         board = self.game.state()
@@ -196,7 +198,7 @@ class MinAtar:
         return self.game.state().transpose(2, 0, 1).astype(np.uint8)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the game remembers, and its randomness."""
+        """The state of the game and of its random numbers."""
         inner = {k: v for k, v in vars(self.game.env).items() if k != "random"}
         name, keys, *rest = self.game.random.get_state()
         return {
@@ -223,7 +225,7 @@ def _missing(error: ImportError) -> ConfigError:
 
 
 def _plain(value: Any) -> Any:
-    """Copies in which arrays are tensors: what a checkpoint may hold."""
+    """A copy with tensors in place of arrays, as a checkpoint may only hold plain types."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
@@ -234,7 +236,7 @@ def _plain(value: Any) -> Any:
 
 
 def _arrays(value: Any) -> Any:
-    """The way back from :func:`_plain`."""
+    """The inverse of :func:`_plain`."""
     if isinstance(value, torch.Tensor):
         return value.numpy().copy()
     if isinstance(value, dict):

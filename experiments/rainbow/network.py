@@ -1,4 +1,4 @@
-"""The network: convolutions, then noisy layers for value and advantages of a distribution."""
+"""The network: convolutions, then noisy layers, which give the distribution over returns."""
 
 import math
 from collections.abc import Callable
@@ -23,10 +23,10 @@ class NoisyLinear(nn.Module):
     """Affine layer with factorised noise (Fortunato et al. 2018): weight + sigma e_out e_in^T.
 
     Args:
-        inputs, outputs: of each stream.
-        sigma: scale of the noise; of a weight it starts as sigma / sqrt(inputs), of a bias as
-            sigma / sqrt(outputs).
-        streams: layers side by side on the same inputs, each with a noise of its own.
+        inputs, outputs: numbers of inputs and outputs of each stream.
+        sigma: initial scale of the noise: it starts as sigma / sqrt(inputs) for a weight, and as
+            sigma / sqrt(outputs) for a bias.
+        streams: number of parallel layers, each with its own noise.
     """
 
     def __init__(self, inputs: int, outputs: int, sigma: float, streams: int = 1) -> None:
@@ -58,11 +58,12 @@ class Network(nn.Module):
     """Logits of the return's distribution, for each action.
 
     Args:
-        shape: of a state, (C, H, W).
-        actions, atoms: how many.
+        shape: shape of a state, (C, H, W).
+        actions, atoms: numbers of actions and of atoms.
         convolutions: a key of :data:`CONVOLUTIONS`.
-        hidden: units of the layer between convolutions and output, of each stream.
-        dueling: a stream for the value and one for the advantages (Wang et al. 2016).
+        hidden: units of the layer between convolutions and output, in each stream.
+        dueling: whether there is a stream for the value and one for the advantages (Wang et al.
+            2016).
         sigma: see :class:`NoisyLinear`.
         unit: pixel value that counts as 1.
     """
@@ -94,7 +95,8 @@ class Network(nn.Module):
         if dueling:
             self.noisy["value"] = NoisyLinear(hidden, atoms, sigma)
         shapes = [layer.weight.shape for layer in self.noisy.values()]
-        # For each layer the shape of its inputs' factors, then of its outputs'; one draw fills all.
+        # For each layer the shape of the noise factors of its inputs, then of its outputs. One draw
+        # of random numbers fills all of them.
         self.factors = [(s, width) for s, *widths in shapes for width in reversed(widths)]
         self.sizes = [s * width for s, width in self.factors]
 
@@ -107,16 +109,16 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def formed(self, noise: Noise) -> Layers:
-        """The noisy layers for many states: their weights are formed once."""
+        """The noisy layers for many states; their noisy weights are computed once."""
         weights = {name: layer.formed(noise[name]) for name, layer in self.noisy.items()}
         return lambda name, x: linear(x, *weights[name])
 
     def factored(self, noise: Noise) -> Layers:
-        """The noisy layers for one state, which then costs no more than reading the weights."""
+        """The noisy layers for one state; they never compute noisy weights, which saves time."""
         return lambda name, x: self.noisy[name].factored(x, noise[name])
 
     def forward(self, states: Tensor, layers: Layers, advantage_alone: bool = False) -> Tensor:
@@ -124,7 +126,7 @@ class Network(nn.Module):
 
         Args:
             states: uint8 (N, C, H, W).
-            layers: of :meth:`formed` or :meth:`factored`.
+            layers: what :meth:`formed` or :meth:`factored` returned.
             advantage_alone: leave out the value, and the mean of the advantages.
         """
         x = self.convolutions(states.float() / self.unit)
@@ -147,12 +149,13 @@ def best_actions(logits: Tensor, support: Tensor) -> Tensor:
 def projected(p: Tensor, returns: Tensor, discounts: Tensor, support: Tensor) -> Tensor:
     """Distribution of ``returns + discounts Z`` on the support of Z (Bellemare et al. 2017).
 
-    Every atom's probability goes to its two neighbours on the support, the more to the nearer.
+    The probability of each moved atom is shared between its two neighbours on the support; the
+    nearer neighbour gets more.
 
     Args:
-        p: of each atom, (B, atoms).
+        p: probability of each atom, (B, atoms).
         returns, discounts: (B,).
-        support: equally spaced, (atoms,); what falls outside goes to its ends.
+        support: equally spaced atoms, (atoms,); what falls outside goes to its ends.
     """
     low, high, last = support[0], support[-1], len(support) - 1
     moved = (returns[:, None] + discounts[:, None] * support).clamp(low, high)
@@ -177,11 +180,11 @@ def losses(
 
     Args:
         online, target: the network that learns, and its older copy.
-        batch: on the networks' device.
-        noises: of the two.
+        batch: a minibatch on the networks' device.
+        noises: the noise of the online and of the target network.
         support: atoms of the returns.
-        double: the online network chooses the next action that the target network values.
-        advantage_alone: see :meth:`Network.forward`; of the prediction, not of its target.
+        double: whether the online network chooses the next action that the target network values.
+        advantage_alone: see :meth:`Network.forward`; it applies to the prediction, not its target.
     """
     mine = online.formed(noises[0])
     rows = torch.arange(len(batch.actions), device=support.device)

@@ -13,7 +13,7 @@ class SumTree:
     """Non-negative numbers with the sums of their blocks of 2, 4, 8, ...; all zero at first.
 
     Args:
-        size: how many numbers.
+        size: number of numbers.
     """
 
     def __init__(self, size: int) -> None:
@@ -30,7 +30,7 @@ class SumTree:
         return self.nodes[index + self.leaves]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """One number, or several at an array of places."""
+        """Set one number, or several at an array of places."""
         node = index + self.leaves
         self.nodes[node] = value
         for _ in range(self.depth):
@@ -38,7 +38,7 @@ class SumTree:
             self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1]
 
     def find(self, mass: np.ndarray) -> np.ndarray:
-        """For each mass in [0, total) the place at which the running sum passes it."""
+        """For each mass in [0, total) the first place whose running sum is above it."""
         node = np.ones(len(mass), np.int64)
         for _ in range(self.depth):
             left = self.nodes[2 * node]
@@ -54,35 +54,36 @@ class Batch(NamedTuple):
     states: Tensor
     actions: Tensor  # int64 (B,)
     returns: Tensor  # sum of the discounted rewards (B,)
-    following: Tensor  # states from which the value of the rest is taken
-    discounts: Tensor  # of that value, 0 where there is no rest (B,)
-    weights: Tensor  # importance of each (B,)
+    following: Tensor  # states after the n steps, whose value is added to the returns
+    discounts: Tensor  # factors of that value, 0 where the episode ended (B,)
+    weights: Tensor  # importance weights (B,)
     index: np.ndarray  # places in the memory
 
 
 class Replay:
-    """The agent's memory: it is told frames and steps, and hands out n-step transitions.
+    """The agent's memory, which turns frames and steps into n-step transitions.
 
-    A transition holds numbers of frames, and a frame is kept for as long as a transition, or the
-    state that the agent is in, holds it.
+    A transition stores the numbers of its frames. A frame is kept as long as a transition, an
+    unfinished window or the agent's present state refers to it.
 
     Args:
-        capacity: transitions.
-        shape: of a frame.
-        stack: frames in a state.
-        n_step: steps whose rewards are added; fewer where an episode ends.
-        discount: of a reward that comes a step later.
+        capacity: largest number of transitions.
+        shape: shape of a frame.
+        stack: number of frames in a state.
+        n_step: number of steps whose rewards are added; fewer at the end of an episode.
+        discount: factor of a reward for each step that it comes later.
         alpha: exponent of the priorities.
-        leak: a new transition has the priority ``m``, which each priority p that comes in makes
-            ``max(leak m, p)``; 1: the largest ever.
-        random_overwrite: a full memory loses a random transition for each new one, not the oldest.
-        stratified: draw one transition from each of B equal parts of the sum of the priorities,
-            instead of all from the whole.
-        normalise: divide the weights of a minibatch by the largest.
-        reversed_returns: as the authors' program has it: the latest reward is not discounted, the
-            earliest most; at the end of an episode only the oldest open window becomes a
-            transition, the others are dropped.
-        generator: of everything random here, on the CPU.
+        leak: a new transition has the priority ``m``. Each priority p that is updated sets m to
+            ``max(leak m, p)``; with 1, m is the largest priority so far.
+        random_overwrite: whether a full memory loses a random transition for each new one; if not,
+            it loses the oldest.
+        stratified: whether one transition is drawn from each of B equal parts of the sum of the
+            priorities; if not, all are drawn from the whole sum.
+        normalise: whether the weights of a minibatch are divided by the largest.
+        reversed_returns: whether returns are those of the authors' program: the latest reward is
+            not discounted and the earliest most; at the end of an episode only the oldest
+            unfinished window becomes a transition, and the others are dropped.
+        generator: generator of all random numbers here, on the CPU.
     """
 
     def __init__(
@@ -109,25 +110,26 @@ class Replay:
         self.tree = SumTree(capacity)
         self.filled = 0
         self.largest = 1.0  # priority of a new transition
-        self.oldest = 0  # place that is overwritten next, where that is not random
+        self.oldest = 0  # place that is overwritten next, unless it is random
         self.ids = np.zeros((capacity, 2, stack), np.int32)  # frames of a state and its follower
         self.actions = np.zeros(capacity, np.int64)
         self.returns = np.zeros(capacity, np.float32)
         self.discounts = np.zeros(capacity, np.float32)
         room = self._room()
-        self.frames = np.empty((room, *shape), np.uint8)  # memory is real where it was written
-        self.held = np.zeros(room, np.int32)  # how many states hold each frame
-        self.freed = np.zeros(room, np.int32)  # numbers of frames that no state holds any more
-        self.free = 0  # how many entries of freed count
-        self.touched = 0  # frames that were ever written
-        self.state: tuple[int, ...] = ()  # frames of the state that the agent is in
-        self.window: deque[tuple[tuple[int, ...], int, float]] = deque()  # steps without their end
+        self.frames = np.empty((room, *shape), np.uint8)  # only written pages take real memory
+        self.held = np.zeros(room, np.int32)  # number of references to each frame
+        self.freed = np.zeros(room, np.int32)  # numbers of frames without references, to use again
+        self.free = 0  # number of valid entries of freed
+        self.touched = 0  # number of frames that were ever written
+        self.state: tuple[int, ...] = ()  # frames of the agent's present state
+        self.window: deque[tuple[tuple[int, ...], int, float]] = deque()  # unfinished transitions
 
     def _room(self) -> int:
-        """More frames than are held at once.
+        """A number of frames that is enough for all references at any time.
 
-        k = stack + n_step transitions hold a frame. With random overwriting each lives for a
-        geometric time of mean N, the last of k for 1 + 1/2 + ... + 1/k times as long on average.
+        At most k = stack + n_step transitions refer to a frame. With random overwriting, each
+        transition lives for a geometrically distributed time of mean N, the capacity. The last of
+        the k lives (1 + 1/2 + ... + 1/k) N on average.
         """
         holders = self.stack + self.n_step
         alone = (self.stack + min(self.stack, self.n_step)) * self.capacity + holders
@@ -137,14 +139,14 @@ class Replay:
     def __len__(self) -> int:
         return self.filled
 
-    # What the agent lives through
+    # Steps of the agent
 
     def begin(self, frame: np.ndarray) -> None:
-        """An episode begins: the state is this frame, ``stack`` times."""
+        """Begin an episode; its state is this frame, ``stack`` times."""
         self._enter((self._store(frame),) * self.stack)
 
     def append(self, action: int, reward: float, frame: np.ndarray, terminal: bool) -> None:
-        """The agent acted; the reward and the next frame came of it."""
+        """Add an action of the agent, its reward, and the frame that followed."""
         self._hold(self.state)
         self.window.append((self.state, action, reward))
         self._enter((*self.state[1:], self._store(frame)))
@@ -154,7 +156,7 @@ class Replay:
             self._end(terminal=True)
 
     def cut(self) -> None:
-        """The episode is left without having ended: the last state stands for the rest."""
+        """End the episode although it goes on; the value of the last state stands for the rest."""
         self._end(terminal=False)
 
     def _end(self, terminal: bool) -> None:
@@ -165,7 +167,7 @@ class Replay:
                 self._add(terminal)
 
     def _add(self, terminal: bool) -> None:
-        """The oldest open window becomes a transition into the present state."""
+        """Turn the oldest unfinished window into a transition to the present state."""
         rewards = [reward for _, _, reward in self.window]
         if self.reversed_returns:
             rewards, n = rewards[::-1], self.n_step
@@ -173,7 +175,7 @@ class Replay:
             n = len(rewards)
         state, action, _ = self.window.popleft()
         place = self._place()
-        self.ids[place] = state, self.state  # the window's hold passes on to the transition
+        self.ids[place] = state, self.state  # the window's reference becomes the transition's
         self._hold(self.state)
         self.actions[place] = action
         self.returns[place] = sum(r * self.discount**i for i, r in enumerate(rewards))
@@ -194,7 +196,7 @@ class Replay:
     # Frames
 
     def _store(self, frame: np.ndarray) -> int:
-        """Keep a frame that nothing holds yet; its number."""
+        """Store a frame without references, and return its number."""
         if self.free:
             self.free -= 1
             number = int(self.freed[self.free])
@@ -225,17 +227,20 @@ class Replay:
         return frames.flatten(-4, -3)
 
     def present(self) -> Tensor:
-        """The state that the agent is in, uint8 (1, stack C, H, W)."""
+        """The agent's present state, uint8 (1, stack C, H, W)."""
         return self._stacked([self.state])
 
-    # What is learnt from
+    # Minibatches
 
     def sample(self, size: int, beta: float) -> Batch:
-        """Transitions with probability in proportion to priority^alpha; weights (N P)^-beta."""
+        """Transitions, drawn with probabilities P proportional to priority^alpha.
+
+        Their importance weights are (N P)^-beta, where N is the number of transitions.
+        """
         u = torch.rand(size, generator=self.generator, dtype=torch.float64).numpy()
         total = self.tree.total
         mass = (np.arange(size) + u) / size * total if self.stratified else u * total
-        index = np.minimum(self.tree.find(mass), self.filled - 1)  # where rounding went past it
+        index = np.minimum(self.tree.find(mass), self.filled - 1)  # rounding can lead past the end
         weights = (self.filled * self.tree[index] / total) ** -beta
         if self.normalise:
             weights /= weights.max()
@@ -251,7 +256,7 @@ class Replay:
         )
 
     def update(self, index: np.ndarray, priorities: np.ndarray) -> None:
-        """New priorities, positive, of the transitions at these places."""
+        """Set new, positive priorities of the transitions at these places."""
         self.tree[index] = priorities.astype(np.float64) ** self.alpha
         leaks = self.leak ** np.arange(len(index) - 1, -1, -1)
         leaked = self.leak ** len(index) * self.largest
@@ -263,18 +268,19 @@ class Replay:
     NUMBERS = ("filled", "largest", "oldest", "free", "touched", "state")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything; of the frames those that were ever written. Arrays are not copied."""
+        """All that a checkpoint needs, with all frames that were written; arrays are not copied."""
         return {
             **{name: torch.from_numpy(getattr(self, name)) for name in self.ARRAYS},
             **{name: getattr(self, name) for name in self.NUMBERS},
             "priorities": torch.from_numpy(self.tree.nodes),
             "window": list(self.window),
-            # Cut by NumPy: a cut of a tensor would be saved with all of the memory behind it.
+            # A slice of the NumPy array, because torch saves a slice of a tensor with all of the
+            # memory behind it.
             "frames": torch.from_numpy(self.frames[: self.touched]),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore what :meth:`state_dict` returned."""
         for name in self.ARRAYS:
             getattr(self, name)[:] = state[name].numpy()
         for name in self.NUMBERS:

@@ -1,4 +1,4 @@
-"""LaProp for fairseq: what ``fairseq-train --user-dir`` takes.
+"""LaProp for fairseq, as a folder that ``fairseq-train --user-dir`` takes.
 
 ::
 
@@ -8,19 +8,20 @@
 
 The options are those of :class:`laprop.LaProp` under fairseq's names
 (:class:`~laprop.fairseq_plugin.optimizer.FairseqLaPropConfig` lists them), and the step is that
-class's own. For ``fairseq-hydra-train`` give them in the configuration file::
+class's own. For ``fairseq-hydra-train`` give the options in the configuration file::
 
     common: {user_dir: /path/to/laprop/fairseq_plugin}
     optimizer: {_name: laprop, laprop_betas: "(0.9, 0.98)", weight_decay: 0.0001}
 
 ``--fp16``, ``--bf16`` and their memory-efficient forms work as with fairseq's adam. Arithmetic and
-averages are in float32; ``--laprop-low-precision`` says what becomes of the 16-bit weights of
-memory-efficient training. A checkpoint resumes to the last bit, except that fairseq itself does not
-save the float32 weights of plain ``--fp16`` and ``--bf16`` and goes on from rounded ones.
+averages are in float32; ``--laprop-low-precision`` says how the 16-bit weights of memory-efficient
+training are stored. A training resumes from a checkpoint with the same bits, except with plain
+``--fp16`` and ``--bf16``: fairseq does not save their float32 weights and resumes from rounded
+ones.
 
-fairseq 0.12 is no longer looked after; with today's Python and torch take ``fairseq-fixed``. What
-breaks in it is mended as soon as the plugin is imported (:mod:`~laprop.fairseq_plugin.repairs`), so
-give ``--user-dir`` to ``fairseq-generate`` and the other tools as well.
+fairseq 0.12 is no longer maintained; with today's Python and torch use ``fairseq-fixed``. Importing
+the plugin repairs what is broken in it (:mod:`~laprop.fairseq_plugin.repairs`), so give
+``--user-dir`` to ``fairseq-generate`` and the other tools as well.
 """
 
 import sys
@@ -32,8 +33,8 @@ from laprop.fairseq_plugin import optimizer, repairs
 __all__ = ["optimizer", "repairs"]
 
 if __name__ == "fairseq_plugin":
-    # fairseq imports the folder as a module of this name and leaves the folder above it, where
-    # laprop's modules lie under names such as `functional`, first on the path of every import.
-    # It writes the folder as it was given, with symbolic links.
+    # fairseq imports this folder as a module of this name, and leaves the folder above it first on
+    # sys.path. There laprop's modules would hide others of the same name, such as `functional`.
+    # fairseq does not resolve symbolic links in that path, so neither does this code.
     with suppress(ValueError):
         sys.path.remove(str(Path(__file__).absolute().parents[1]))

@@ -1,12 +1,13 @@
 """The optimizer ``laprop`` in fairseq's registry.
 
-fairseq reads the annotations of its options as types, so they are not to be strings here.
+fairseq reads the annotations of its options as types, so this file must not have
+``from __future__ import annotations``, which makes them strings.
 """
 
 import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, List  # noqa: UP035  fairseq knows no list[float]
+from typing import Any, List  # noqa: UP035  fairseq does not know list[float]
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -24,7 +25,7 @@ STATE_DTYPES = ChoiceEnum(["float32", "bfloat16"])
 
 @dataclass
 class FairseqLaPropConfig(FairseqDataclass):
-    """LaProp's options; help and defaults are what ``fairseq-train --help`` shows."""
+    """LaProp's options; ``fairseq-train --help`` shows these texts and defaults."""
 
     laprop_betas: Any = field(
         default=(0.9, 0.999), metadata={"help": "(mu, nu): decay of momentum and second moment"}
@@ -59,11 +60,11 @@ class FairseqLaPropConfig(FairseqDataclass):
     )
     laprop_lr_outside_momentum: bool = field(
         default=False,
-        metadata={"help": "Algorithm 1: the momentum is multiplied by lr, not made with it"},
+        metadata={"help": "Algorithm 1: lr multiplies the momentum, not the gradients in it"},
     )
     laprop_state_dtype: STATE_DTYPES = field(  # type: ignore[valid-type]
         default="float32",
-        metadata={"help": "of the averages; bfloat16 is rounded at random"},
+        metadata={"help": "dtype of the averages; bfloat16 is rounded at random"},
     )
     laprop_eps_in_sqrt: bool = field(
         default=False, metadata={"help": "epsilon under the root, as Algorithms 2 to 4 are printed"}
@@ -87,14 +88,14 @@ class FairseqLaPropConfig(FairseqDataclass):
 
 @register_optimizer("laprop", dataclass=FairseqLaPropConfig)
 class FairseqLaProp(FairseqOptimizer):
-    """fairseq's face of :class:`laprop.LaProp`.
+    """fairseq's interface to :class:`laprop.LaProp`.
 
     Args:
         cfg: the options.
-        params: what to train; flat float32 copies of it in ``--fp16`` training.
+        params: the parameters to train; in ``--fp16`` training flat float32 copies of them.
 
     Raises:
-        ValueError: an option out of its range.
+        ValueError: an option is out of its range.
     """
 
     # LaProp does the arithmetic of 16-bit parameters in float32 by itself.
@@ -103,13 +104,13 @@ class FairseqLaProp(FairseqOptimizer):
     def __init__(self, cfg: FairseqLaPropConfig, params: Iterable[Tensor]) -> None:
         super().__init__(cfg)
         self._optimizer = LaProp(params, **self.optimizer_config)
-        # fairseq would put a checkpoint's tensors in the place of what LaProp has loaded, which is
-        # float32 already, and on the parameter's device besides.
+        # Without this attribute fairseq would replace the state that LaProp loads from a checkpoint
+        # by the checkpoint's own tensors. LaProp's are in float32 and on the right device already.
         self._optimizer.disable_mem_eff_fp16_loading_hack = True  # type: ignore[attr-defined]
 
     @property
     def supports_flat_params(self) -> bool:
-        """Whether all parameters may be one: not where an option is about each tensor."""
+        """Whether all parameters may be one flat tensor: not if an option works on each tensor."""
         return not (self.cfg.laprop_agc or self.cfg.laprop_cautious)
 
     @property

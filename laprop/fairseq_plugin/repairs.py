@@ -1,17 +1,17 @@
-"""What breaks in fairseq 0.12 with today's torch and Hydra, mended on import.
+"""Repairs of what is broken in fairseq 0.12 with today's torch and Hydra, made on import.
 
 * Loading a checkpoint: torch since 2.6 loads weights only and refuses the ``argparse.Namespace``
-  that fairseq-train leaves inside. It is declared safe: it holds strings and numbers.
-* ``--task masked_lm --mask-whole-words``: the task asks for ``self.args``, which it has not had
-  since fairseq went over to Hydra. It gets the options of ``--bpe``.
-* Resuming after the first epoch: the batches of an undisturbed training are made once, from a seed
-  that has the epoch in it; a resumed one would make them from the seed of its own epoch, and
-  sentences of equal length would change places. It takes those of the first epoch as well.
-* ``--bf16`` of fairseq-train means a TPU to fairseq, and fails without torch_xla. There it now
-  trains on the GPU or CPU at hand; on several GPUs take fairseq-hydra-train, which makes no such
-  connection.
-* ``--fp16`` on a CPU ends in "Torch not compiled with CUDA enabled". It is refused in one line that
-  names what works.
+  that fairseq-train saves with them. It is declared safe, since it holds strings and numbers.
+* ``--task masked_lm --mask-whole-words``: the task reads ``self.args``, which does not exist since
+  fairseq uses Hydra. This attribute now returns the options of ``--bpe``.
+* Resuming after the first epoch: a training without a break makes its batches once, with a seed
+  that depends on the epoch. A resumed training would use the seed of the epoch in which it resumes,
+  and sentences of equal length would change places. It now uses the seed of the first epoch too.
+* ``--bf16`` of fairseq-train: fairseq takes it for a TPU, and fails without torch_xla. Without
+  torch_xla it now trains on the GPU or CPU. On several GPUs use fairseq-hydra-train, where bf16
+  does not mean a TPU.
+* ``--fp16`` on a CPU: fairseq ends in "Torch not compiled with CUDA enabled". It is now refused
+  with one line that names what works.
 """
 
 import argparse
@@ -28,7 +28,7 @@ torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 def _bpe(task: Any) -> Any:
-    """The options of ``--bpe``, which stand beside the task's below one root."""
+    """Return the options of ``--bpe``, which have the same parent as the task's options."""
     root = task.cfg._get_parent()
     bpe = None if root is None else root.get("bpe")
     if bpe is None or bpe.get("_name") is None:
@@ -48,7 +48,7 @@ _get_batch_iterator = FairseqTask.get_batch_iterator
 def _get_lasting_batch_iterator(task: Any, dataset: Any, *arguments: Any, **options: Any) -> Any:
     rebuilt = options.get("disable_iterator_cache") or options.get("update_epoch_batch_itr")
     if not rebuilt and task.can_reuse_epoch_itr(dataset):
-        options["epoch"] = 1  # load_state_dict then sets the epoch that it is to go on in
+        options["epoch"] = 1  # for the seed alone: load_state_dict sets the epoch to resume in
     return _get_batch_iterator(task, dataset, *arguments, **options)
 
 

@@ -10,7 +10,7 @@ from laprop.kernels.tensors import library
 
 __all__ = ["Batch", "Kernel", "available", "batches", "kernel_for"]
 
-# By type of device; a module is imported when a parameter on such a device asks for it.
+# The kernel's module for each type of device, imported when a kernel for such a device is needed.
 _MODULES = {"cpu": "laprop.kernels.cpu", "cuda": "laprop.kernels.cuda"}
 
 
@@ -21,7 +21,7 @@ def available() -> bool:
 
 @functools.cache
 def kernel_for(device_type: str) -> Kernel | None:
-    """Return the kernel for a type of device ("cpu", "cuda"), None without one."""
+    """Return the kernel for a type of device ("cpu", "cuda"), or None if there is none."""
     if device_type not in _MODULES or not available():
         return None
     try:

@@ -1,15 +1,15 @@
 // One step of LaProp for many tensors at once, in one pass over memory. Adaptive gradient clipping
-// needs the norms before the step and so reads gradients and weights once more; `cautious` needs a
-// count after the averages and so moves the weights in a second pass.
+// needs the norms before the step, so it reads gradients and weights once more. `cautious` needs to
+// count signs after the averages are known, so it moves the weights in a second pass.
 //
-// The interface is plain C, which cpu.py calls through ctypes. Nothing here knows torch or Python,
-// so one build serves every version of both. Threads are torch's, through the function that cpu.py
-// hands over; without it the step runs on the calling thread.
+// The interface is plain C, which cpu.py calls through ctypes. This file includes no header of
+// torch or Python, so one build serves every version of both. The step runs on torch's threads if
+// cpu.py passes torch's parallel_for, else on the calling thread.
 //
-// The order of operations is that of laprop/arithmetic.py's loop over tensors, and each operation
-// is rounded as ATen's kernels round it, with a fused multiply-add where they have one. All that no
-// root enters has the same bits therefore; ATen's root, which is MKL's, is not always correctly
-// rounded. The file must be compiled with -ffp-contract=off.
+// The order of operations is that of the loop over tensors in laprop/arithmetic.py, and each
+// operation is rounded as ATen's kernels round it, with a fused multiply-add where they have one.
+// Results that depend on no square root therefore have the same bits. ATen's root, which is MKL's,
+// is not always correctly rounded. The file must be compiled with -ffp-contract=off.
 
 #include <algorithm>
 #include <atomic>
@@ -24,7 +24,7 @@
 
 namespace {
 
-// --- what cpu.py hands over ----------------------------------------------------------------------
+// --- arguments from cpu.py -----------------------------------------------------------------------
 
 enum Flag {
   kAmsgrad = 1, kCentered = 2, kDecayByLr = 4, kEpsInSqrt = 8, kLrWeighted = 16, kMaximize = 32,
@@ -51,14 +51,14 @@ using Squares = Sums (*)(const Row&, int64_t begin, int64_t end);
 struct Row {
   void *param, *exp_avg, *exp_avg_sq, *maximum, *mean, *master;
   const void* grad;
-  int64_t first, numel;  // first: elements in the rows before
-  // Factors of this step. Either the first or the second pair of correction and eps is neutral.
+  int64_t first, numel;  // first: number of elements in all rows before
+  // Factors of this step. The inner or the outer pair of correction and eps is 1 and 0.
   double nu, keep, gain, inner_correction, inner_eps, outer_correction, outer_eps, scale, decay;
-  double sign;  // of the gradient, times the factor that clips it
-  bool centers;  // whether mean is subtracted, or only kept for later
+  double sign;  // -1 to maximize, else 1, times the factor that clips the gradient
+  bool centers;  // whether the squared mean is subtracted in this step
   uint32_t seed;
-  double caution;  // what the updates that are not left out are multiplied by
-  std::atomic<int64_t> aligned;  // updates that agree with their gradients
+  double caution;  // factor of the updates that agree in sign with their gradients
+  std::atomic<int64_t> aligned;  // number of such updates
   Update update, move;
 };
 
@@ -67,8 +67,8 @@ struct Row {
 enum Rounding { kNearest, kMasterCopy, kAtRandom };
 enum Phase { kAll, kAverages };
 
-// The weight before the step. A weight that is not its master's rounded copy was changed from
-// outside, and counts in the master's place.
+// The weight before the step. A weight that differs from its rounded master copy was changed from
+// outside, and is used in the master copy's place.
 template <class P, int Round> INLINE Wide<P> weight_at(const P* param, const Wide<P>* master, int64_t i) {
   const Wide<P> theta = widen(param[i]);
   if constexpr (Round == kMasterCopy) return widen(narrow<P>(master[i])) == theta ? master[i] : theta;
@@ -82,7 +82,7 @@ INLINE void put_weight(P* param, Wide<P>* master, int64_t i, Wide<P> theta, uint
   else param[i] = narrow<P>(theta);
 }
 
-// The averages, and with them (kAll) the weights.
+// Update the averages, and for kAll the weights too.
 template <bool Fma, class P, class S, int Round, bool Max, bool Mean, int Which>
 INLINE void update(Row& row, int64_t begin, int64_t end) {
   using T = Wide<P>;
@@ -99,7 +99,7 @@ INLINE void update(Row& row, int64_t begin, int64_t end) {
   const T decay = T(row.decay), sign = T(row.sign), minus_scale = T(-row.scale);
   const T floor = T(std::sqrt(double(std::numeric_limits<T>::min())));
   const bool centers = row.centers;
-  const bool moves = row.scale != 0;  // not by a product: 0 * inf
+  const bool moves = row.scale != 0;  // a product with 0 would be NaN for an infinite update
   const uint32_t seed = row.seed;
   int64_t aligned = 0;
 
@@ -140,7 +140,7 @@ INLINE void update(Row& row, int64_t begin, int64_t end) {
   if constexpr (Which == kAverages) row.aligned += aligned;
 }
 
-// The weights, where the update agrees with the gradient in sign.
+// Move the weights whose update agrees with the gradient in sign.
 template <bool Fma, class P, class S, int Round>
 INLINE void move(Row& row, int64_t begin, int64_t end) {
   using T = Wide<P>;
@@ -162,7 +162,7 @@ INLINE void move(Row& row, int64_t begin, int64_t end) {
   }
 }
 
-// Sums of squares in float64, in an order that depends on nothing but begin and end.
+// Sums of squares in float64. The order of summation depends only on begin and end.
 template <class P, int Round> INLINE Sums squares(const Row& row, int64_t begin, int64_t end) {
   const P* __restrict const param = static_cast<const P*>(row.param);
   const P* __restrict const grad = static_cast<const P*>(row.grad);
@@ -188,7 +188,7 @@ template <class P, int Round> INLINE Sums squares(const Row& row, int64_t begin,
   return sums;
 }
 
-// --- for each instruction set--------------------------------------------------------------------
+// --- for each instruction set --------------------------------------------------------------------
 
 #if defined(__aarch64__) || defined(__FMA__)
 constexpr bool kBaseFma = true;
@@ -221,7 +221,8 @@ __attribute__((target("avx2,fma"))) void move_avx2(Row& row, int64_t begin, int6
   move<true, P, S, Round>(row, begin, end);
 }
 
-// Roots and divisions are twice as many a cycle here. Compilers want to be told to use all 512 bits.
+// AVX-512 does twice as many roots and divisions per cycle. Compilers use all 512 bits only if they
+// are told to.
 #define AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma"
 #if defined(__clang__)
 #define WIDEST __attribute__((target(AVX512), min_vector_width(512)))
@@ -272,7 +273,7 @@ template <class P, class S, int Round, bool Max, bool Mean, int Which> Functions
   return {update_base<P, S, Round, Max, Mean, Which>, move_base<P, S, Round>, squares_base<P, Round>};
 }
 
-// What is known at run time becomes template arguments, one after the other.
+// The following functions turn options that are known at run time into template arguments.
 template <class P, class S, int Round> Functions choose(bool max, bool mean, bool cautious) {
   switch (4 * max + 2 * mean + cautious) {
     case 0: return for_machine<P, S, Round, false, false, kAll>();
@@ -319,7 +320,7 @@ struct Work {
   Update Row::*function;
 };
 
-// Elements begin to end of all rows laid end to end.
+// Process the elements from begin to end, numbered through all rows.
 void work_on(int64_t begin, int64_t end, void* context) {
   const Work& work = *static_cast<const Work*>(context);
   Row* row = std::upper_bound(work.rows, work.end, begin,
@@ -362,14 +363,14 @@ int32_t clip(Row* rows, int64_t count, double agc, Squares squares, ParallelFor 
     Sums sums{0, 0};
     for (int64_t begin = 0; begin < row->numel; begin += kGrain, ++block)
       sums.grad += block->sums.grad, sums.param += block->sums.param;
-    const double limit = agc * std::max(std::sqrt(sums.param), 1e-3);  // NaN if it is
+    const double limit = agc * std::max(std::sqrt(sums.param), 1e-3);  // NaN if the norm is NaN
     const double ratio = limit / std::sqrt(sums.grad);
     if (!(ratio >= 1)) row->sign *= ratio;  // also where it is NaN
   }
   return 0;
 }
 
-// Whether something that is written shares memory with anything else.
+// Whether a tensor that is written shares memory with any other tensor.
 bool overlaps(const int64_t* table, int64_t count, int64_t param_bytes, int64_t state_bytes) {
   struct Span {
     int64_t begin, end;
@@ -386,7 +387,7 @@ bool overlaps(const int64_t* table, int64_t count, int64_t param_bytes, int64_t 
     }
   }
   std::sort(spans.begin(), spans.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
-  int64_t read = 0, written = 0;  // where what was read or written so far ends
+  int64_t read = 0, written = 0;  // ends of the spans so far that are only read, and are written
   for (const Span& span : spans) {
     if (span.begin < written || (span.written && span.begin < read)) return true;
     int64_t& end = span.written ? written : read;
@@ -402,9 +403,9 @@ int32_t on_this_thread(int64_t begin, int64_t end, int64_t, Task task, void* con
 
 }  // namespace
 
-// Make one step and return 0. Has done nothing if it returns 1, where a tensor has no memory or a
-// scalar is negated, or 2, where tensors overlap; has stopped half-way if it returns 3, where torch's
-// threads failed.
+// Make one step and return 0. On 1 (a tensor has no memory, or a scalar is lazily negated) and on 2
+// (tensors overlap) it has changed nothing. On 3 torch's threads failed, and the step is only
+// partly done.
 EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* options,
                            ParallelFor parallel_for) {
   const Options& o = *options;
@@ -423,7 +424,7 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
         if (!address(column, i)) return 1;
     for (int column = kStep; column <= kSqWeight; ++column)
       if (!address(column, i)) return 1;
-    // None can be negative, but in the memory of a tensor that is negated when it is read.
+    // No scalar is ever negative, unless its tensor is lazily negated.
     const void* const steps = address(kStep, i);
     const double step = o.flags & kWideStep ? *static_cast<const double*>(steps)
                                             : *static_cast<const float*>(steps);
@@ -446,7 +447,7 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
     total += row->numel;
     row->aligned = 0;
 
-    // As scalars() of laprop/arithmetic.py.
+    // The same formulas as in _scalars() of laprop/arithmetic.py.
     void* const steps = address(kStep, i);
     const double step = o.flags & kWideStep ? ++*static_cast<double*>(steps)
                                             : ++*static_cast<float*>(steps);

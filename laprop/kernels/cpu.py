@@ -50,15 +50,16 @@ def _function() -> Callable[..., int]:
     step = ctypes.CDLL(library()).laprop_step
     step.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
     step.restype = ctypes.c_int32
-    # A handle of torch's extension module sees the libraries that it is linked to. The function is
-    # of torch's stable C interface; a torch that is too old for it makes the step on one thread.
+    # A handle of torch's extension module also finds symbols of the libraries that it is linked
+    # with. torch_parallel_for is in torch's stable C interface. With a torch that is too old to
+    # have it, the step runs on one thread.
     parallel_for = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
     address = None if parallel_for is None else ctypes.cast(parallel_for, ctypes.c_void_p)
     return lambda *arguments: cast(int, step(*arguments, address))
 
 
 def kernel() -> Kernel:
-    """Return the kernel; that the library is there is known."""
+    """Return the kernel; :func:`laprop.kernels.kernel_for` has checked that the library exists."""
     return CpuKernel()
 
 
@@ -73,7 +74,7 @@ class CpuKernel:
             return False
         narrow_state = group["state_dtype"] is not None
         if narrow_state and (dtype == torch.float64 or group["cautious"]):
-            return False  # the second pass of cautious would read averages that were rounded
+            return False  # the second pass of cautious would read averages after their rounding
         return dtype != torch.float16 or group["low_precision"] != "stochastic"
 
     def step(
@@ -83,7 +84,11 @@ class CpuKernel:
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> bool:
-        """Make one step; not where there is a scale. See the base class."""
+        """Make one step, if possible; see :meth:`laprop.kernels.rows.Kernel.step`.
+
+        It does nothing, and returns False, where GradScaler gives a scale or cpu.cpp cannot take
+        the tensors.
+        """
         if grad_scale is not None or found_inf is not None:
             return False
         state = batch.state
@@ -103,10 +108,11 @@ class CpuKernel:
             int(torch.randint(2**62, ())) if narrow_state or stochastic else 0,
             *(DTYPES.index(batch.dtype), flags),
         )
-        # As an in-place operation does, so that autograd notices a weight changed before backward.
+        # Every in-place operation of torch does this, so that autograd notices if a weight that it
+        # saved was changed before its backward pass.
         torch.autograd.graph.increment_version(batch.params)
         table, count = batch.table.buffer_info()[0], len(batch.params)
         code = _function()(table, count, ctypes.byref(options))
         if code == 3:
-            raise RuntimeError("torch's threads failed within a step, which is half made")
+            raise RuntimeError("torch's threads failed during a step, which is only partly done")
         return code == 0

@@ -1,14 +1,15 @@
 """The CUDA kernel of :class:`laprop.LaProp`, in Triton: all parameters of a dtype in two launches.
 
-Triton compiles it when a step is first made, and comes with torch's CUDA wheels; the kernels are in
-:mod:`laprop.kernels.triton_code`. Addresses are read from a table in the device's memory, so that
-one launch takes any number of tensors. There is one launch for the scalars of all parameters, one
-for all their elements, and a second of these where some tensors are not aligned. ``agc`` adds two
-launches before, ``cautious`` two after. Nothing waits for the device, and nothing is decided on the
-host that a step decides (``found_inf``, centering), so a step can be captured in a CUDA graph.
+The kernels are in :mod:`laprop.kernels.triton_code`. Triton, which comes with torch's CUDA wheels,
+compiles them at the first step. They read addresses from a table in the device's memory, so that
+one launch takes any number of tensors. A step has one launch for the scalars of all parameters and
+one for all their elements, or two of these where some tensors are not aligned to 16 bytes. ``agc``
+adds two launches between these, ``cautious`` adds two after them. The host never waits for the
+device, and the device decides what depends on its data (``found_inf``, centering), so a step can be
+captured in a CUDA graph.
 
 With ``TRITON_INTERPRET=1`` the kernels run on tensors of the CPU, which is how they are tested
-where there is no GPU. So far there was none: they were compiled for one, but not run on it.
+where there is no GPU. So far they were only compiled for a GPU, and not run on one.
 """
 
 from __future__ import annotations
@@ -32,23 +33,27 @@ _DTYPES = {
     torch.bfloat16: tl.bfloat16,
     torch.float16: tl.float16,
 }
-_BLOCK = 2048  # elements of a program; with 8 warps 16 bytes of each thread are one load
+_BLOCK = 2048  # elements per program; with 8 warps each thread can load 16 bytes at once
 _WARPS = 8
-_ROWS = 128  # parameters of a program of advance
+_ROWS = 128  # parameters per program of `advance`
 
-# What captured graphs read whenever they are replayed; a graph does not say when it is gone.
+# Tensors that captured graphs read at each replay. They are kept for ever, because a graph does not
+# tell when it is deleted.
 _captured: list[tuple[Tensor, ...]] = []
-# Pinned memory by dtype and shape, from steps before a capture, in which none can be allocated.
+# Spare pinned memory by dtype and shape. It is allocated in steps before a capture, because none
+# can be allocated during one.
 _pinned: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
-_KINDS, _SPARE = 64, 4  # so many of so many kinds
+_KINDS, _SPARE = 64, 4  # at most 4 spare tensors for each of at most 64 dtypes and shapes
 
 
 class _Tables(NamedTuple):
     """The tables that a launch reads, on the device."""
 
     addresses: Tensor  # int64, (rows, columns)
-    blocks: list[tuple[bool, Tensor]]  # aligned, int32 (programs, 2): a row, which of its blocks
-    total: int  # blocks
+    # Whether all tensors of these blocks are aligned; for each program the row and the number of
+    # the block within it, int32, (programs, 2).
+    blocks: list[tuple[bool, Tensor]]
+    total: int  # number of blocks
 
 
 class CudaKernel:
@@ -61,7 +66,7 @@ class CudaKernel:
         if dtype not in _DTYPES:
             return False
         if group["state_dtype"] is not None and (dtype == torch.float64 or group["cautious"]):
-            return False  # the second pass of cautious would read averages that were rounded
+            return False  # the second pass of cautious would read averages after their rounding
         return dtype not in LOW_PRECISION or group["low_precision"] != "stochastic"
 
     def step(
@@ -74,8 +79,9 @@ class CudaKernel:
         """Make one step with the group's present options; see the base class."""
         device = batch.params[0].device
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
-            return False  # Triton cannot
-        # As an in-place operation does, so that autograd notices a weight changed before backward.
+            return False  # Triton does not support it
+        # Every in-place operation of torch does this, so that autograd notices if a tensor that it
+        # saved was changed before its backward pass.
         torch.autograd.graph.increment_version(
             batch.params if grad_scale is None else batch.params + batch.grads
         )
@@ -97,7 +103,8 @@ class CudaKernel:
         numels, param_addresses, grad_addresses, *state = map(tuple, batch.columns())
         addresses = (param_addresses, *state)
         captures = _captures(device)
-        # A table that a graph copies to the device is there when the graph is replayed, not before.
+        # During a capture nothing is cached: the copy to the device is recorded in the graph, so
+        # the table does not exist on the device before the graph is replayed.
         make, upload = (
             (_tables.__wrapped__, _uploaded.__wrapped__) if captures else (_tables, _uploaded)
         )
@@ -106,7 +113,7 @@ class CudaKernel:
         grad_table = upload(grad_addresses, device)
         factors = torch.empty(count, int(FACTORS), dtype=torch.float64, device=device)
         partials = torch.empty(max(tables.total, 1), 2, dtype=torch.float64, device=device)
-        if captures:  # the graph goes on without what Python holds
+        if captures:  # the graph needs the tables, but does not keep them alive
             _captured.append((tables.addresses, *(b for _, b in tables.blocks), grad_table))
 
         lr, (mu, nu) = group["lr"], group["betas"]
@@ -184,7 +191,7 @@ class CudaKernel:
 
 
 def _captures(device: torch.device) -> bool:
-    """Return whether what is launched now goes into a CUDA graph."""
+    """Return whether a CUDA graph is being captured."""
     if device.type != "cuda":
         return False
     with torch.cuda.device(device):
@@ -203,7 +210,7 @@ def _upload(host: Tensor, device: torch.device) -> Tensor:
         if len(spare) < _SPARE:
             spare.append(torch.empty_like(host, pin_memory=True))
         return host.pin_memory().to(device, non_blocking=True)
-    # A graph copies from pinned memory alone, and again whenever it is replayed.
+    # A graph can copy only from pinned memory, and does so at each replay.
     if _pinned.get(kind):
         host = _pinned[kind].pop().copy_(host)
     _captured.append((host,))
@@ -222,7 +229,7 @@ def _tables(
     grads_aligned: tuple[bool, ...],
     device: torch.device,
 ) -> _Tables:
-    """Return the tables for these addresses; a training asks for the same ones step after step."""
+    """Return the tables for these addresses, cached because most steps have the same addresses."""
     counts = [-(-numel // _BLOCK) for numel in numels]
     firsts = [0, *accumulate(counts)]
     table = torch.tensor([*addresses, numels, firsts[:-1]], dtype=torch.int64).T.contiguous()
@@ -240,5 +247,5 @@ def _tables(
 
 
 def kernel() -> Kernel:
-    """Return the kernel; that Triton is there is known, as this module was imported."""
+    """Return the kernel. Triton is installed, or this module could not have been imported."""
     return CudaKernel()

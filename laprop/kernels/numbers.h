@@ -1,4 +1,4 @@
-// Numbers as cpu.cpp computes with them: widened, rounded, and rounded at random.
+// Conversions between the stored numbers and those that cpu.cpp computes with.
 
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace {
 
-// --- numbers: a parameter is stored as P, and computed with as Wide<P> ---------------------------
+// --- a parameter is stored as P; the arithmetic is in Wide<P> ------------------------------------
 
 struct BFloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
@@ -40,7 +40,7 @@ INLINE float widen(Float16 x) {
   return bit_cast<float>(sign | (rest < 0x00800000 ? bit_cast<uint32_t>(subnormal) : normal));
 }
 
-// To the nearest, ties to even.
+// Round to the nearest, ties to even.
 template <class P> INLINE P narrow(Wide<P> x) { return x; }
 template <> INLINE BFloat16 narrow<BFloat16>(float x) {
   const uint32_t bits = bit_cast<uint32_t>(x);
@@ -50,7 +50,7 @@ template <> INLINE BFloat16 narrow<BFloat16>(float x) {
 template <> INLINE Float16 narrow<Float16>(float x) {
   const uint32_t sign = bit_cast<uint32_t>(x) & 0x80000000u, rest = bit_cast<uint32_t>(x) ^ sign;
   const uint32_t normal = (rest - (112u << 23) + 0xfff + ((rest >> 13) & 1)) >> 13;
-  // The spacing of floats at 0.5 is that of subnormal halves: the sum is rounded to it.
+  // Floats just above 0.5 have the spacing of subnormal float16, so the sum is rounded to it.
   const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(rest) + 0.5f) - (126u << 23);
   const uint32_t special = rest > (255u << 23) ? 0x7e00 : 0x7c00;
   const uint32_t finite = rest < (113u << 23) ? subnormal : normal;
@@ -74,14 +74,14 @@ INLINE uint32_t hashed(uint32_t seed, uint32_t at) {
   return x ^ (x >> 16);
 }
 
-// One of the two neighbours, right in the mean: 16 random bits are added below the cut.
+// Round to one of the two neighbours without bias: add 16 random bits, then cut off the lower 16.
 INLINE BFloat16 round_at_random(float x, uint32_t noise) {
   const uint32_t bits = bit_cast<uint32_t>(x), special = 0x7f800000u;
   const uint16_t rounded = uint16_t((bits + (noise & 0xffffu)) >> 16);
   return {(bits & special) == special ? narrow<BFloat16>(x).bits : rounded};
 }
 
-// Averages are stored as Wide<P>, or all of them as bfloat16.
+// Averages are stored as Wide<P>, or with state_dtype as bfloat16.
 INLINE float stored(float x, float, uint32_t) { return x; }
 INLINE double stored(double x, double, uint32_t) { return x; }
 INLINE BFloat16 stored(float x, BFloat16, uint32_t noise) { return round_at_random(x, noise); }

@@ -1,8 +1,8 @@
-"""What the kernels have in common: which parameters of a group they take, and in which form.
+"""What all kernels share: the choice of the parameters that they take, and their interface.
 
 Nothing is kept from one step to the next. Each step asks torch for the type, dtype, device, sizes,
-strides and address of every tensor that the kernel is to touch. A kernel therefore never relies on
-how a tensor was at an earlier step, and no tensor is held longer than the optimizer holds it.
+strides and address of every tensor that the kernel will use. A kernel therefore never relies on
+what a tensor was in an earlier step, and no tensor is held longer than the optimizer holds it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCALARS = ("step", "exp_avg_weight", "exp_avg_sq_weight")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # cpu.cpp has this order
 LOW_PRECISION = DTYPES[2:]
 
-# The columns of the table in table.h, by the keys of the state that they hold.
+# The column of the table in table.h for each key of the state.
 _COLUMNS = {key: column for column, key in enumerate(AVERAGES + SCALARS, start=3)}
 _WIDTH = 3 + len(_COLUMNS)
 _dtype = attrgetter("dtype")
@@ -67,7 +67,7 @@ class Batch:
             each parameter.
         dtype: The dtype of params and grads.
         state_dtype: The dtype of the averages; ``master_param`` is float32.
-        table: The table of ``table.h``, column behind column: the number of elements of each
+        table: The table of ``table.h``, one column after the other: the number of elements of each
             parameter, then addresses.
     """
 
@@ -106,11 +106,12 @@ class Kernel(Protocol):
         Args:
             batch: What the step is made of.
             group: The options.
-            grad_scale: The gradients are this number, one float32, times what they should be.
-            found_inf: One float32; where it is not 0 nothing is changed.
+            grad_scale: One float32 that the gradients were multiplied by, or None. The kernel
+                divides them by it.
+            found_inf: One float32, or None. If it is not 0, the step must change nothing.
 
         Returns:
-            False where nothing was done.
+            False if the kernel cannot make the step and changed nothing, else True.
         """
         ...
 
@@ -161,7 +162,7 @@ def _batch(
     group: dict[str, Any],
     scalars_on_device: bool,
 ) -> tuple[Batch, list[int] | None]:
-    """Return these rows as a batch, and which of them a kernel can take; None for all."""
+    """Return these rows as a batch, and the indices of those that fit, or None if all fit."""
     params, grads, states = kept
     columns = zip(*map(itemgetter(*keys), states), strict=True)
     state = dict(zip(keys, columns, strict=True))

@@ -10,8 +10,8 @@
 #error "no function multi-versioning here: the package works without its kernels"
 #endif
 
-// Its columns; each holds one number for each parameter. The first is the number of elements, the
-// others are addresses, 0 where a column is not in use. rows.py has the same order.
+// The columns of the table; each holds one number per parameter. The first is the number of
+// elements, the others are addresses, or 0 if the column is not in use. rows.py has the same order.
 enum Column {
   kNumel, kParam, kGrad, kExpAvg, kExpAvgSq, kMaximum, kMean, kMaster, kStep, kWeight, kSqWeight,
   kColumns

@@ -1,8 +1,8 @@
-// Which rows of a step a kernel can take, and where their memory lies, asked anew in every step.
+// Finds which rows of a step a kernel can take, and their addresses. This is done in every step.
 //
-// A row is a parameter with its gradient and its state. What is known of a tensor is what torch
-// says of it through DLPack, a standard of plain C structures, so nothing here knows torch or
-// Python: one build serves every version of both.
+// A row is a parameter with its gradient and its state. Torch describes a tensor through DLPack, a
+// standard of plain C structures. This file therefore includes no header of torch or Python, and
+// one build serves every version of both.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace {
 
-// --- DLPack, as far as it is needed --------------------------------------------------------------
+// --- the part of DLPack that is needed here ------------------------------------------------------
 // https://dmlc.github.io/dlpack/latest/c_api.html
 
 struct Device {
@@ -36,9 +36,10 @@ struct Described {  // DLTensor
 
 }  // namespace
 
-// How tensors are asked. `item` takes an object from a list of Python. With `describe`, of DLPack
-// 1.3, the object is a tensor; without it, it is a capsule that torch made for the tensor. `none` is
-// Python's None, which stands for a tensor that is not to be taken. `forget` drops an exception.
+// The functions that describe a tensor. `item` returns an object of a Python list. If `describe`
+// (of DLPack 1.3) is given, the object is a tensor; if it is null, the object is a capsule that
+// torch made for the tensor, and `open` opens it. `none` is Python's None, which stands for a
+// tensor that a kernel cannot take. `forget` clears a Python exception.
 struct Exchange {
   void* (*item)(void* list, intptr_t index);
   int (*describe)(void* tensor, Described* described);
@@ -68,14 +69,14 @@ int64_t numel(const Described& x) {
   return std::accumulate(x.shape, x.shape + x.ndim, int64_t(1), [](int64_t a, int64_t b) { return a * b; });
 }
 
-// Whether the elements fill a piece of memory without gaps, in whichever order of the dimensions.
+// Whether the elements fill a piece of memory without gaps, in any order of the dimensions.
 bool dense(const Described& x) {
   constexpr int kMost = 64;  // dimensions, as in torch
   if (x.ndim > kMost || (x.ndim && !x.strides)) return false;
-  int order[kMost], count = 0;  // the outermost dimension first
+  int order[kMost], count = 0;  // dimensions by falling stride
   bool sorted = true;
   for (int d = 0; d < x.ndim; ++d) {
-    if (x.shape[d] == 1) continue;  // its stride says nothing
+    if (x.shape[d] == 1) continue;  // its stride has no meaning
     sorted = sorted && (!count || x.strides[order[count - 1]] >= x.strides[d]);
     order[count++] = d;
   }
@@ -100,18 +101,20 @@ bool same_layout(const Described& x, const Described& y, int64_t elements) {
 
 }  // namespace
 
-// Fill the table of addresses, and say of each row whether a kernel can take it.
+// Fill the table of addresses, and mark each row that a kernel can take.
 //
 // Arguments:
-//   objects: a list of `used` columns of `count` objects each, the parameters first.
-//   columns, dtypes: for each of these, its column in the table, and the dtype it has to have:
-//     code x 256 + bits, as DLPack numbers them.
-//   scalars_on_device: whether the scalars have to be where the first parameter is, else on the CPU.
+//   objects: a Python list of `used` columns of `count` objects each, the parameters first.
+//   columns, dtypes: for each of these columns, its column in the table, and the dtype that its
+//     tensors have to have: code x 256 + bits, as DLPack numbers them.
+//   scalars_on_device: whether the scalars have to be on the first parameter's device; if not, they
+//     have to be on the CPU.
 //   table: kColumns columns of `count` numbers, all 0.
-//   fits: `count` numbers; 1 for a row whose tensors are on the right device, of the right dtype,
-//     dense, and laid out as their parameter; 0 for another.
+//   fits: `count` numbers, set to 1 for a row whose tensors are on the right device, of the right
+//     dtype, dense, and laid out as their parameter, else to 0.
 //
-// Returns the number of rows that fit. The caller holds the tensors, and Python's lock.
+// Returns the number of rows that fit. The caller keeps references to the tensors and holds
+// Python's global lock.
 EXPORT int64_t laprop_look(const Exchange* exchange, void* objects, const int32_t* columns,
                            const int32_t* dtypes, int32_t used, int64_t count,
                            int32_t scalars_on_device, int64_t* table, int8_t* fits) {

@@ -1,8 +1,8 @@
 """Ask torch for the type, dtype, device, sizes, strides and address of many tensors at once.
 
-Torch answers through DLPack to ``tensors.cpp``, which is built with the package where there is a
-C++ compiler. Since torch 2.10 it answers from C to C; an older torch makes a capsule for each
-tensor, which takes longer.
+``tensors.cpp`` asks torch through DLPack. It is built with the package where there is a C++
+compiler. Since torch 2.10 DLPack is a C function that it can call; with an older torch, Python
+makes a capsule for each tensor first, which takes longer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CODES = {
 
 @functools.cache
 def library() -> str | None:
-    """Return the file of what was built from the C++ sources, None where nothing was."""
+    """Return the path of the library built from the C++ sources, or None if it was not built."""
     built = importlib.util.find_spec("laprop.kernels._native")
     return None if built is None else built.origin
 
@@ -67,10 +67,10 @@ _open_capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_ch
 
 
 def _describe() -> int | None:
-    """Return the address of torch's ``DLPackDLTensorFromPyObjectNoSync``, None without one."""
+    """Return the address of torch's ``DLPackDLTensorFromPyObjectNoSync``, or None."""
     try:
         address = _open_capsule(Tensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api")
-    except (AttributeError, ValueError):  # none there, or one of another kind
+    except (AttributeError, ValueError):  # an older torch, or a capsule of another name
         return None
     api = ctypes.cast(address, ctypes.POINTER(_Api))
     while api and api.contents.major != 1:
@@ -80,7 +80,7 @@ def _describe() -> int | None:
 
 @functools.cache
 def _exchange() -> _Exchange:
-    """Return how this version of torch is asked."""
+    """Return the functions by which tensors.cpp asks this version of torch."""
     python = ctypes.pythonapi
     needed = (python.PyList_GetItem, python.PyCapsule_GetPointer, python.PyErr_Clear)
     item, opens, forgets = (ctypes.cast(function, ctypes.c_void_p) for function in needed)
@@ -89,7 +89,7 @@ def _exchange() -> _Exchange:
 
 @functools.cache
 def _function() -> Any:
-    """Return ``laprop_look`` of tensors.cpp, which keeps Python's lock."""
+    """Return ``laprop_look`` of tensors.cpp; calls of it hold Python's global lock (PyDLL)."""
     function = ctypes.PyDLL(library()).laprop_look
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = (
@@ -121,27 +121,29 @@ def look(
     width: int,
     scalars_on_device: bool,
 ) -> tuple[array[int], list[int] | None]:
-    """Look at the rows of a step.
+    """Return the table of addresses of a step, and which of its rows a kernel can take.
 
     Args:
-        tensors: The columns of the rows: the parameters, their gradients, the tensors of their
-            state. The caller holds them.
-        columns: The column of the table (see table.h) that each of these is.
-        dtypes: The dtype that each has to have.
-        scalars: Number of the last columns that are scalars.
+        tensors: The columns of the rows: the parameters, their gradients, then the tensors of
+            their state. The caller has to keep a reference to them.
+        columns: For each of these, its column in the table (see table.h).
+        dtypes: For each of these, the dtype that its tensors have to have.
+        scalars: How many columns at the end hold scalars.
         width: Number of columns of the table.
-        scalars_on_device: Whether the scalars have to be where the first parameter is, else on the
-            CPU.
+        scalars_on_device: Whether the scalars have to be on the first parameter's device; if not,
+            they have to be on the CPU.
 
     Returns:
-        The table of addresses, and the indices of the rows that a kernel can take, None for all.
-        It cannot take tensors of subclasses, on another device than the first parameter, of
-        another dtype, not dense, not laid out as their parameter, or with a lazy negation.
+        The table, and the indices of the rows that a kernel can take, or None if it can take all.
+        It cannot take a row if one of its tensors is of a subclass (except Parameter), on another
+        device than the first parameter, of another dtype, not dense, not laid out as the row's
+        parameter, or lazily negated.
     """
     count = len(tensors[0])
     every = [*chain(*tensors)]
     objects: list[Any] = every
-    # A kernel on the CPU looks at the scalars' values, none of which may be negative.
+    # Scalars on the CPU need no check here: the CPU kernel reads their values, and refuses negative
+    # ones, which only a lazy negation can produce.
     negatable = count * (len(columns) if scalars_on_device else len(columns) - scalars)
     if not _plain(every, count, negatable):
         objects = [
@@ -162,12 +164,12 @@ def look(
 
 
 def _plain(tensors: list[Any], parameters: int, negatable: int) -> bool:
-    """Return whether none is of a subclass, but Parameter, or lazily negated.
+    """Return whether no tensor is lazily negated or of a subclass other than Parameter.
 
     Args:
-        tensors: What to look at.
+        tensors: The tensors to check.
         parameters: How many of them, from the first on, may be of the class Parameter.
-        negatable: How many of them, from the first on, could be negated.
+        negatable: How many of them, from the first on, are checked for a lazy negation.
     """
     types = [*map(type, tensors)]
     if types.count(Tensor) + types[:parameters].count(Parameter) < len(types):

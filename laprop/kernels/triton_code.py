@@ -1,6 +1,8 @@
-"""The Triton kernels behind :mod:`laprop.kernels.cuda`: what runs on the device.
+"""The Triton kernels behind :mod:`laprop.kernels.cuda`, which run on the device.
 
-A pass over all elements is :func:`update`, of which a program takes one block of one parameter.
+:func:`advance` computes the scalars of all parameters, :func:`update` makes a pass over all their
+elements, and :func:`reduce` sums over blocks. Each program of ``update`` takes one block of one
+parameter.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ import triton.language as tl
 
 __all__ = ["CAUTION", "CLIP", "FACTORS", "advance", "reduce", "update"]
 
-# Columns of the table, int64: where a parameter and its state are, how many elements it has, and
-# how many blocks the rows before have.
+# Columns of the table, int64: the addresses of a parameter and its state, the number of its
+# elements, and the number of blocks of all parameters before it.
 _PARAM = tl.constexpr(0)
 _EXP_AVG = tl.constexpr(1)
 _EXP_AVG_SQ = tl.constexpr(2)
@@ -25,7 +27,7 @@ _NUMEL = tl.constexpr(9)
 _FIRST_BLOCK = tl.constexpr(10)
 COLUMNS = tl.constexpr(11)
 
-# Columns of the scalars, float64, that advance leaves for update.
+# Columns of the factors, float64, which advance writes and update reads.
 _NU = tl.constexpr(0)
 _COMPLEMENT = tl.constexpr(1)
 _KEEP = tl.constexpr(2)
@@ -63,11 +65,15 @@ def advance(
     LR_IN_MOMENTUM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Count one step of each parameter, and leave its factors; as laprop/arithmetic.py."""
+    """Count one step of each parameter and write its factors.
+
+    The formulas are those of _scalars in laprop/arithmetic.py.
+    """
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = row < rows
     zero = tl.zeros((BLOCK,), tl.float64)
-    # Not by a cast: a float is one of float32 to Triton, unless it meets a tensor of float64.
+    # Triton takes a float for float32, unless it is combined with a tensor of float64, so the sum
+    # with a tensor of zeros stands in the place of a cast.
     lr = zero + (lr if lr_at is None else tl.load(lr_at))
     beta1 = zero + (beta1 if beta1_at is None else tl.load(beta1_at))
     beta2 = zero + (beta2 if beta2_at is None else tl.load(beta2_at))
@@ -118,7 +124,7 @@ def _pointer(table, row, COLUMN: tl.constexpr, DTYPE: tl.constexpr, ALIGNED: tl.
 
 @triton.jit
 def _load(pointer, mask):
-    """Load a block; 0 where the mask, if there is one, is false."""
+    """Return a block, with 0 where the mask is false; a mask of None loads all of it."""
     if mask is None:
         return tl.load(pointer)
     else:
@@ -132,7 +138,7 @@ def _root(x):
 
 @triton.jit
 def _rounded(x, seed, at, WHICH: tl.constexpr, NARROW: tl.constexpr):
-    """x as it is stored: in bfloat16, one of the two neighbours at random, right in the mean."""
+    """Return x, or if it is stored in bfloat16, x rounded at random without bias."""
     if NARROW:
         bits = x.to(tl.int32, bitcast=True)
         noise = tl.randint(seed + WHICH, at.to(tl.int32)).to(tl.int32) & 0xFFFF
@@ -146,7 +152,7 @@ def _rounded(x, seed, at, WHICH: tl.constexpr, NARROW: tl.constexpr):
 def _gradient(
     grads, grad_scale, row, at, mask, DTYPE: tl.constexpr, WIDE: tl.constexpr, ALIGNED: tl.constexpr
 ):
-    """A block of the gradient, unscaled."""
+    """Return a block of the gradient divided by grad_scale, and its pointers."""
     pointer = tl.load(grads + row).to(tl.pointer_type(DTYPE))
     if ALIGNED:
         pointer = tl.multiple_of(pointer, 16)
@@ -161,10 +167,11 @@ def _theta(
     table, row, at, mask, param,
     DTYPE: tl.constexpr, WIDE: tl.constexpr, ALIGNED: tl.constexpr, MASTER: tl.constexpr,
 ):  # fmt: skip
-    """The weight before the step, in the wide dtype."""
+    """Return the weight before the step, in the wide dtype."""
     if MASTER:
         master = _load(_pointer(table, row, _MASTER, WIDE, ALIGNED) + at, mask)
-        # A weight that is not the rounded copy was changed from outside: that one counts.
+        # A weight that differs from its rounded master copy was changed from outside, and is used
+        # in the master copy's place.
         param = tl.where(master.to(DTYPE).to(WIDE) == param, master, param)
     return param
 
@@ -176,7 +183,7 @@ def _put_theta(
 ):  # fmt: skip
     """Move the weight and store it."""
     scale = tl.load(factors + _SCALE).to(WIDE)
-    theta = tl.where(scale != 0, theta - scale * update, theta)  # not by a product alone: 0 * inf
+    theta = tl.where(scale != 0, theta - scale * update, theta)  # 0 * inf would be NaN
     theta = theta * tl.load(factors + _DECAY).to(WIDE)
     if MASTER:
         tl.store(_pointer(table, row, _MASTER, WIDE, ALIGNED) + at, theta, mask)
@@ -212,14 +219,14 @@ def _update_elements(
     correction = tl.load(factors + _CORRECTION).to(WIDE)
     eps = tl.load(factors + _EPS).to(WIDE)
     warm = tl.load(factors + _WARM) != 0
-    # The number of steps is in the seed, as a graph that is replayed has the same numbers again; so
-    # is the row, as elements are counted within it.
+    # A graph that is replayed gets the same `seed` again, so the number of steps is added. The row
+    # is added because `at` counts elements within it.
     noise = (row << 32) + (seed + 4 * tl.load(factors + _STEPS).to(tl.int64))
     param_at = _pointer(table, row, _PARAM, DTYPE, ALIGNED) + at
     exp_avg_at = _pointer(table, row, _EXP_AVG, STATE, ALIGNED) + at
     exp_avg_sq_at = _pointer(table, row, _EXP_AVG_SQ, STATE, ALIGNED) + at
 
-    # All that is read, before anything is written: a write could hold up the reads after it.
+    # Read everything before anything is written, because a write could delay later reads.
     g, grad_at = _gradient(grads, grad_scale, row, at, mask, DTYPE, WIDE, ALIGNED)
     m = _load(exp_avg_at, mask).to(WIDE)
     n = _load(exp_avg_sq_at, mask).to(WIDE)
@@ -233,8 +240,8 @@ def _update_elements(
         param = _load(param_at, mask).to(WIDE)
         theta = _theta(table, row, at, mask, param, DTYPE, WIDE, ALIGNED, MASTER)
 
-    # As after torch's fused optimizers and GradScaler.unscale_, it is the unscaled gradient that
-    # stays. A second pass over the weights still has to read the scaled one.
+    # Leave the unscaled gradient in memory, as torch's fused optimizers and GradScaler.unscale_ do.
+    # With cautious the second pass does it, because it too has to read the scaled gradient.
     if (grad_scale is not None) and (not CAUTIOUS):
         tl.store(grad_at, g.to(DTYPE), mask)
     g = g * tl.load(factors + CLIP).to(WIDE)
@@ -251,7 +258,7 @@ def _update_elements(
     if AMSGRAD:
         greatest = tl.where((n > maximum) | (n != n), n, maximum)
         if CENTERED:
-            # As in the authors' code, uncentered moments do not enter a centered maximum.
+            # As in the authors' code, only centered moments enter the maximum.
             greatest = tl.where(warm, greatest, maximum)
             n = tl.where(warm, greatest, n)
         else:
@@ -260,7 +267,7 @@ def _update_elements(
     root = _root(n * correction + eps) if EPS_IN_SQRT else _root(n) * correction + eps
     root = tl.where(root < FLOOR, FLOOR, root)
     gain = tl.load(factors + _GAIN).to(WIDE)
-    # Triton's own division of float32 is an approximation, as is its root.
+    # Triton's operator for the division of float32 is an approximation, as is tl.sqrt.
     u = gain * g / root if tl.float64 == WIDE else tl.div_rn(gain * g, root)
     m = m * tl.load(factors + _KEEP).to(WIDE) + u
     tl.store(exp_avg_at, _rounded(m, noise, at, 3, NARROW), mask)
@@ -276,7 +283,7 @@ def _squares_elements(
     table, grads, factors, partial, grad_scale, row, at, mask,
     DTYPE: tl.constexpr, WIDE: tl.constexpr, ALIGNED: tl.constexpr, MASTER: tl.constexpr,
 ):  # fmt: skip
-    """Leave the sums of the squares of a block's gradients and weights."""
+    """Write the sums of the squares of a block's gradients and of its weights to `partial`."""
     g, _ = _gradient(grads, grad_scale, row, at, mask, DTYPE, WIDE, ALIGNED)
     param_at = _pointer(table, row, _PARAM, DTYPE, ALIGNED) + at
     param = _load(param_at, mask).to(WIDE)
@@ -356,7 +363,10 @@ def update(
     CAUTIOUS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Make a pass over one block of a parameter: 0 for the norms, 1 for the step, 2 to move."""
+    """Make a pass over one block of a parameter.
+
+    PASS is 0 for the norms that agc needs, 1 for the step, 2 to move the weights with cautious.
+    """
     block = blocks + tl.program_id(0).to(tl.int64) * 2
     row = tl.load(block).to(tl.int64)
     within = tl.load(block + 1).to(tl.int64)
@@ -370,7 +380,7 @@ def update(
         at = start + tl.arange(0, BLOCK)
         factors = scalars + row * FACTORS
         partial = partials + (first + within) * 2
-        # Without a mask where there is none, as a load of 16 bytes cannot have one within.
+        # Only a parameter's last block has a mask, as a masked load cannot take 16 bytes at once.
         if start + BLOCK <= numel:
             _one_pass(
                 table, grads, factors, partial, seed, grad_scale, row, at, None, PASS, DTYPE, WIDE,
@@ -389,7 +399,7 @@ def reduce(
     table, scalars, partials, agc, MAKE: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Leave the factor that the sums of a parameter's blocks give: CLIP or CAUTION."""
+    """Sum over the blocks of a parameter and write its factor MAKE, which is CLIP or CAUTION."""
     row = tl.program_id(0).to(tl.int64)
     numel = tl.load(table + row * COLUMNS + _NUMEL)
     first = tl.load(table + row * COLUMNS + _FIRST_BLOCK)

@@ -1,9 +1,9 @@
 """Images per second in training ResNet-20 on CIFAR-10, against a plain PyTorch script.
 
 ``python -m scripts.benchmarks.cifar10`` writes ``results/benchmarks/cifar10.csv``. The plain script
-trains the same network with the same optimizer as tutorials do it: a ``Dataset`` hands out one PIL
-image at a time, torchvision's transforms change it, and a ``DataLoader`` with worker processes puts
-batches together. The first epoch is not counted, because processes and caches start in it.
+trains the same network with the same optimizer in the way of tutorials: a ``Dataset`` returns one
+PIL image at a time, torchvision's transforms change it, and a ``DataLoader`` with worker processes
+makes batches. The first epoch is not measured, because processes and caches start in it.
 """
 
 import tempfile
@@ -23,13 +23,13 @@ from experiments.common.config import expand
 from experiments.common.execution import execute
 from scripts.benchmarks import measure
 
-IMAGES = 5120  # an epoch
-EPOCHS = 2  # counted, after one that is not
+IMAGES = 5120  # images in an epoch
+EPOCHS = 2  # measured epochs, after one that is not measured
 BATCH = 128
 
 
 class Images(Dataset[tuple[torch.Tensor, int]]):
-    """The first training images, as ``torchvision.datasets.CIFAR10`` hands them out."""
+    """The first training images, in the form of ``torchvision.datasets.CIFAR10``."""
 
     def __init__(self) -> None:
         train, _ = data.cifar10()
@@ -69,7 +69,7 @@ def plain(workers: int) -> float:
 
 
 def ours(*options: str) -> float:
-    """Images per second of the task: a run's time beyond that of a run of one epoch."""
+    """Images per second of the task, from the difference of a run's time and that of one epoch."""
 
     def seconds(epochs: int) -> float:
         values = [f"task.epochs={epochs}", "task.average_over=1", f"task.train_images={IMAGES}"]

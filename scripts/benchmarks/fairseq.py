@@ -1,9 +1,9 @@
 """Target tokens per second of fairseq-train with LaProp and with fairseq's own Adam.
 
 ``python -m scripts.benchmarks.fairseq`` trains the paper's transformer on a part of IWSLT14 (the
-text of the scale ``small``, prepared once below ``outputs/``) for a few updates on the CPU, with
-each optimizer in turn, and writes ``results/benchmarks/fairseq.csv``. ``ratio`` is to Adam's
-median.
+text of the scale ``small``, prepared once in ``outputs/``) for a few updates on the CPU, with each
+optimizer in turn, and writes ``results/benchmarks/fairseq.csv``. ``ratio`` is the quotient to
+Adam's median.
 """
 
 import json
@@ -18,7 +18,7 @@ from experiments.common import fairseq
 from experiments.common.config import Settings, compose_settings
 from scripts.benchmarks import measure
 
-UPDATES = 6  # of one measurement; starting fairseq is not counted
+UPDATES = 6  # updates of one measurement; the start of fairseq is not measured
 SMALL_BATCH = ["task.width=512", "task.inner=1024", "task.max_tokens=500"]
 
 

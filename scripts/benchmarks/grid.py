@@ -29,14 +29,14 @@ def cell(sigma: float, nu: float, seed: int, output: str) -> list[str]:
 
 
 def batch(output: str) -> int:
-    """All cells of one optimizer and reading of sigma as one tensor program."""
+    """Train all cells of one optimizer and reading of sigma as one batch; return their number."""
     (settings,) = expand([*GRID, f"output={output}"])
     execute(settings)
     return sum(1 for _ in settings.members())
 
 
 def loop(output: str) -> int:
-    """Cells one after the other in this process."""
+    """Train cells one after the other in this process, and return their number."""
     for values in CELLS:
         (settings,) = expand(cell(*values, output))
         execute(settings)
@@ -44,7 +44,7 @@ def loop(output: str) -> int:
 
 
 def processes(output: str) -> int:
-    """Cells one after the other, each as a command of its own."""
+    """Train cells one after the other, each by a command of its own, and return their number."""
     for values in CELLS:
         command = [sys.executable, "-m", "experiments", *cell(*values, output)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -52,7 +52,7 @@ def processes(output: str) -> int:
 
 
 def rate(way: Callable[[str], int]) -> float:
-    """Cells per second; the output folder is a fresh one, so that no cell counts as finished."""
+    """Cells per second; the output folder is new, so that no cell counts as finished."""
     with tempfile.TemporaryDirectory() as output:
         start = time.perf_counter()
         count = way(output)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: ways are measured in turn, and their table names the machine."""
+"""Functions that the benchmarks share: measuring in turn, and a table that names the machine."""
 
 import argparse
 import math
@@ -18,20 +18,22 @@ from experiments.common.records import RESULTS
 def parser(doc: str, rounds: int) -> argparse.ArgumentParser:
     """The command line of a benchmark: its first line as help, ``--rounds`` and ``--to``."""
     made = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
-    made.add_argument("--rounds", type=int, default=rounds, help=f"of each way; default {rounds}")
+    made.add_argument(
+        "--rounds", type=int, default=rounds, help=f"measurements of each way; default {rounds}"
+    )
     made.add_argument("--to", type=Path, default=RESULTS / "benchmarks", help="folder of the table")
     return made
 
 
 def interleaved(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Measure every way once a round, so that a machine that slows down slows all ways alike.
+    """Measure every way once per round, so that a change of the machine's speed affects all ways.
 
     Args:
         ways: for each name a function that measures once and returns its number.
         repeats: number of rounds.
 
     Returns:
-        for each way its numbers, one of each round.
+        for each way its numbers, one per round.
     """
     numbers: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -41,7 +43,7 @@ def interleaved(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[s
 
 
 def seconds_per_call(function: Callable[[], object], at_least: float) -> float:
-    """Mean time of a call, over as many calls as take ``at_least`` seconds together."""
+    """Mean time of a call in seconds, over so many calls that they take ``at_least`` seconds."""
     calls, elapsed = 1, 0.0
     while elapsed < at_least:
         calls = max(calls, math.ceil(1.2 * calls * at_least / elapsed) if elapsed else 1)

@@ -7,12 +7,12 @@
 - ``ResNet-20``: 59 tensors, 0.27M numbers, which fit into the cache.
 - ``transformer``: 73 tensors, 39M numbers.
 - ``300 small``: 300 tensors of 64 numbers.
-- ``come and go``: the same, with a seventh of the gradients, drawn anew in each step, missing.
+- ``come and go``: the same, but in each step a random seventh of the gradients is missing.
 - ``one strided``: the same, with gaps between the elements of one tensor.
 
 On a CPU each step is timed on one thread and on all. ``stream`` is a lower limit for the time of a
-step: on a CPU a C loop that reads four arrays and writes three and hardly computes (it needs
-``cc``), on a GPU a copy that reads and writes as many bytes as a step does. A peer that is not
+step. On a CPU it is a C loop that reads four arrays, writes three and hardly computes (it needs
+``cc``), on a GPU a copy that reads and writes as many bytes as a step. Another package that is not
 installed (``pip install '.[bench]'``) has a row without numbers.
 """
 
@@ -41,7 +41,7 @@ from experiments.common.provenance import keep_freed_memory
 from scripts.benchmarks import measure
 
 ROUNDS = 7
-AT_LEAST = 0.05  # seconds a measurement
+AT_LEAST = 0.05  # least duration of a measurement in seconds
 REFERENCE = "torch Adam, fused"
 
 STREAM = """
@@ -82,7 +82,7 @@ PROBLEMS: dict[str, Callable[[], list[torch.Size]]] = {
 
 
 FOR_LOOP, FOREACH, FUSED = {"foreach": False, "fused": False}, {"foreach": True}, {"fused": True}
-# For each way: the module of an optimizer, its name there, and its options.
+# For each way to make a step: the module of an optimizer, its name there, and its options.
 OPTIMIZERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "torch Adam, for-loop": ("torch.optim", "Adam", FOR_LOOP),
     "torch Adam, foreach": ("torch.optim", "Adam", FOREACH),
@@ -116,11 +116,11 @@ def optimizer(way: str) -> Callable[..., Any]:
     return partial(getattr(importlib.import_module(module), name), **options)
 
 
-# heavyball compiles its step for the tensors that it gets: minutes for 300 of them, and anew where
-# others are missing.
+# heavyball compiles its step for the tensors that it gets. This takes minutes for 300 of them, and
+# happens again whenever other gradients are missing.
 NOT_TIMED = {"heavyball LaProp": ("300 small", "come and go", "one strided")}
 
-# Rows of these packages name their version, since every row has torch's and laprop's already.
+# Rows of these packages have a column with their version. Every row has torch's and laprop's.
 PEERS = ("timm", "pytorch_optimizer", "heavyball", "torchrl")
 
 
@@ -135,7 +135,10 @@ def missing(problem: str, count: int) -> list[list[bool]]:
 def stepper(
     make: Callable[..., Any], problem: str, shapes: list[torch.Size], device: str
 ) -> Callable[[], object]:
-    """A step of a fresh optimizer on tensors of its own; three steps have made its state."""
+    """A function that makes a step of a new optimizer on new tensors.
+
+    Three steps have been made before, so that its state exists.
+    """
     generator = torch.Generator(device).manual_seed(0)
     some = {"generator": generator, "device": device}
     params = [torch.nn.Parameter(torch.randn(shape, **some)) for shape in shapes]
@@ -157,7 +160,7 @@ def stepper(
 
 
 def assignments(problem: str, shapes: list[torch.Size]) -> Callable[[], object]:
-    """What :func:`stepper` does besides the optimizer's step; its time is subtracted."""
+    """A function that does what :func:`stepper`'s does besides the step; its time is subtracted."""
     params = [torch.nn.Parameter(torch.empty(shape)) for shape in shapes]
     grads = [torch.empty(shape) for shape in shapes]
     gone = itertools.cycle(missing(problem, len(shapes)))
@@ -170,7 +173,7 @@ def assignments(problem: str, shapes: list[torch.Size]) -> Callable[[], object]:
 
 
 def stream(shapes: list[torch.Size], threads: int) -> Callable[[], object]:
-    """A call of the C loop ``STREAM`` on as many numbers as the shapes have together.
+    """A function that calls the C loop ``STREAM`` on as many numbers as the shapes have in total.
 
     Raises:
         ImportError: there is no C compiler.
@@ -190,16 +193,20 @@ def stream(shapes: list[torch.Size], threads: int) -> Callable[[], object]:
 
 
 def copy(shapes: list[torch.Size]) -> Callable[[], object]:
-    """A copy that reads and writes as many bytes as a step: seven numbers for each."""
+    """A function that copies as many bytes as a step reads and writes, seven numbers per weight."""
     source = torch.zeros(sum(map(math.prod, shapes)) * 7 // 2, device="cuda")
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
 def seconds_on_gpu(function: Callable[[], object], at_least: float) -> float:
-    """Mean time of a call, between two events in the stream, over at least so many seconds.
+    """Mean time of a call in seconds, between two events in the stream.
 
-    The host's time for launching a call counts only where the device has to wait for it.
+    The host's time for launching a call counts only if the device has to wait for it.
+
+    Args:
+        function: what is timed.
+        at_least: least duration in seconds of all calls together.
     """
     calls, elapsed = 1, 0.0
     while elapsed < at_least:
@@ -215,10 +222,10 @@ def seconds_on_gpu(function: Callable[[], object], at_least: float) -> float:
 
 
 def temporary_bytes(step: Callable[[], object], device: str) -> float:
-    """Largest growth of the memory in use during a step; NaN where the system cannot tell.
+    """Largest growth in bytes of the memory in use during a step; NaN if the system cannot tell.
 
-    On a CPU the memory in use is the resident set. It falls when a large block is freed, as long as
-    :func:`keep_freed_memory` has not been called.
+    On a CPU the memory in use is the resident set. It decreases when a large block is freed, but
+    only before :func:`keep_freed_memory` has been called.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -267,7 +274,7 @@ def measured(problem: str, device: str, threads: int, rounds: int) -> pd.DataFra
     def milliseconds(way: str, step: Callable[[], object]) -> float:
         if device == "cuda":  # the host assigns gradients while the device still works
             return 1e3 * seconds_on_gpu(step, AT_LEAST)
-        step()  # what it touches was in no cache while the other ways were measured
+        step()  # to load its data into the caches, which the other ways have overwritten
         off = 0.0 if way == "stream" else measure.seconds_per_call(overhead, 0.002)
         return 1e3 * (measure.seconds_per_call(step, AT_LEAST) - off)
 

@@ -2,13 +2,13 @@
 
 ``python -m scripts.benchmarks.rainbow`` writes ``results/benchmarks/rainbow.csv``. Both agents have
 the network of the Nature paper with dueling and noisy layers, returns of three steps, a prioritised
-memory, torch's Adam, and an update of 32 transitions to 4 steps; the steps are counted while the
-agent learns. ``ratio`` is to tianshou's agent, and for games to gymnasium's wrappers. Everything
-runs on one thread, and the ways are measured in turn.
+memory, torch's Adam, and an update of 32 transitions every 4 steps. Steps are measured while the
+agent learns. ``ratio`` is the quotient to tianshou's agent, and for games to gymnasium's wrappers.
+Everything runs on one thread, and the ways are measured in turn.
 
-tianshou cannot be installed beside ``constraints.txt``, so this script makes an environment for it
-in ``build/tianshou``, which has the packages of the present one and tianshou's own on top. Where
-that fails, as without a network, one line says so and the agent's rows are left out.
+tianshou does not fit the versions in ``constraints.txt``, so this script makes an environment for
+it in ``build/tianshou``, which has the packages of the present environment and tianshou's own. If
+that fails, for example without a network, a line is printed and tianshou's row is left out.
 """
 
 import subprocess
@@ -32,14 +32,14 @@ from experiments.rainbow.environments import SUITES
 from scripts.benchmarks import measure
 
 GAME = "breakout"
-STEPS = 400  # of an agent, counted
-WARMUP = 200  # steps before them; learning begins in the middle of these
-GAME_STEPS = 2000  # of a game alone, counted
+STEPS = 400  # measured steps of an agent
+WARMUP = 200  # steps before these, in the middle of which learning begins
+GAME_STEPS = 2000  # measured steps of a game alone
 TIANSHOU = "tianshou==2.0.1"
 
 
 def environment_of_tianshou() -> Path | None:
-    """The Python of an environment that has tianshou; None, after a line, where it can't be had."""
+    """The Python of an environment with tianshou; or None and a printed line if that fails."""
     folder = ROOT / "build" / "tianshou"
     python = folder / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", TIANSHOU]
@@ -63,7 +63,7 @@ def tianshou(python: Path) -> float:
 
 
 def ours(optimizer: str) -> float:
-    """Steps per second of the task: a run's time beyond that of one that ends after WARMUP."""
+    """Steps per second of the task, from the difference to a run that ends after WARMUP steps."""
 
     def seconds(steps: int) -> float:
         agent = ["task.n_step=3", "task.dueling=true", f"task.learning_starts={WARMUP // 2}"]
@@ -82,7 +82,7 @@ def ours(optimizer: str) -> float:
 
 
 def game(suite: str) -> float:
-    """Steps per second of a game of ours alone, at random."""
+    """Steps per second of one of our games alone, with random actions."""
     env = SUITES[suite](GAME, 0)
     actions = np.random.default_rng(0).integers(env.actions, size=GAME_STEPS).tolist()
     env.begin()
@@ -94,7 +94,7 @@ def game(suite: str) -> float:
 
 
 def gymnasium_game(suite: str) -> float:
-    """The same by gymnasium: its wrappers for Atari, MinAtar's own environment for MinAtar."""
+    """Steps per second of a game in gymnasium; only Atari has gymnasium's wrappers."""
     if suite == "atari":
         import ale_py
 

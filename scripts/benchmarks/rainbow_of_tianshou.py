@@ -1,10 +1,10 @@
 """Steps per second of tianshou's Rainbow on an Atari game, for :mod:`scripts.benchmarks.rainbow`.
 
-``python -m scripts.benchmarks.rainbow_of_tianshou breakout 1000 1000`` plays and learns for both
-numbers of steps and prints the steps per second of the second. Network, memory and agent are
-tianshou's; the wrappers of the game are gymnasium's, because tianshou's fail with today's numpy.
-It runs in an environment of its own, because tianshou asks for older versions than those of
-``constraints.txt``.
+``python -m scripts.benchmarks.rainbow_of_tianshou breakout 1000 2000`` plays and learns for 1000
+steps that are not measured and then for 2000 that are, and prints the steps per second of the
+latter. Network, memory and agent are tianshou's. The wrappers of the game are gymnasium's, because
+tianshou's fail with today's numpy. It runs in an environment of its own, because tianshou needs
+older versions than those of ``constraints.txt``.
 """
 
 import sys
@@ -26,7 +26,7 @@ TRAIN_EVERY, BATCH, REPLAY = 4, 32, 100_000
 
 
 def main() -> None:
-    """Play for some steps that are not counted, then for some that are."""
+    """Play for some steps that are not measured, then for some that are."""
     game, warmup, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     gymnasium.register_envs(ale_py)

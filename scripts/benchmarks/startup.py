@@ -1,7 +1,7 @@
-"""Seconds until things start: importing laprop, the command line's help, all figures redrawn.
+"""Seconds of importing laprop, of the command line's help, and of redrawing all figures.
 
 ``python -m scripts.benchmarks.startup`` writes ``results/benchmarks/startup.csv``. Each measurement
-is a process of its own. ``import torch`` is measured too, since ``import laprop`` contains it.
+runs in its own process. ``import torch`` is measured too, since ``import laprop`` contains it.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 """Data sets as tensors, and other artefacts as files: `data.mnist()`, `data.fetch("gpt2_bpe")`.
 
-A new artefact is a row of `artefacts.yaml` and, where it is to be read as tensors, a loader here.
+A new artefact needs a row in `artefacts.yaml` and, if it is read as tensors, a loader here.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def imdb() -> tuple[Reviews, Reviews]:
     """The Large Movie Review Dataset, fetched if need be.
 
     Returns:
-        The training and the test set of 25,000 reviews each, in English with HTML line breaks;
-        ``labels`` is bool (25000,), the first half False: unfavourable.
+        The training and the test set of 25,000 reviews each, in English with HTML line breaks.
+        ``labels`` is bool (25000,); the first half is False, that is unfavourable.
 
     Raises:
         DataError: as `fetch`.
@@ -118,8 +118,8 @@ def glove() -> tuple[list[str], Tensor]:
     """GloVe word vectors (6B tokens, 100 dimensions), fetched if need be.
 
     Returns:
-        the words, from the most to the least frequent, and float32 (words, 100), read from disk as
-        it is used.
+        the words, from the most to the least frequent, and their vectors, float32 (words, 100),
+        which are read from disk when they are used.
 
     Raises:
         DataError: as `fetch`.
@@ -138,7 +138,8 @@ def king_james() -> str:
         DataError: as `fetch`.
     """
     verses = json.loads((fetch("king_james") / "verses-1769.json").read_text())
-    return "\n".join(verse.removeprefix("# ") for verse in verses.values())  # "# ": a paragraph
+    # "# " marks the first verse of a paragraph.
+    return "\n".join(verse.removeprefix("# ") for verse in verses.values())
 
 
 def _bytes(path: Path, start: int = 0) -> Tensor:

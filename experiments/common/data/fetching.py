@@ -1,4 +1,4 @@
-"""Find an artefact on this machine or download it; no file is used whose sha256 is not right."""
+"""Find an artefact on this machine or download it; a file with a wrong sha256 is never used."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from experiments.common import ROOT
 from experiments.common.data.sources import Source
 
 log = logging.getLogger(__name__)
-pooch.get_logger().setLevel("WARNING")  # It prints a line for each file that it puts in its place.
+pooch.get_logger().setLevel("WARNING")  # By default it prints a line for each file.
 
 MIRROR = ROOT.parent / "shared" / "data"
 
 
 class DataError(RuntimeError):
-    """An artefact that cannot be had."""
+    """An artefact cannot be fetched."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A named set of files, good only if all of them are.
+    """A named set of files, which is valid only if all its files are.
 
     Args:
         files: the sha256 of each file, by its path in the artefact's folder.
         bytes: the size of all files together.
-        sources: where the files can be had, in the order to try; none if by hand only.
-        licence: what the files may be used under.
-        citation: whose work they are.
-        folder: the artefact's folder in a mirror and in the cache.
+        sources: the places to download the files from, in the order to try; none if they can only
+            be put there by hand.
+        licence: the licence of the files.
+        citation: the authors of the files.
+        folder: name of the artefact's folder in a mirror and in the cache.
     """
 
     files: Mapping[str, str]
@@ -49,7 +50,7 @@ class Artefact:
     folder: str
 
     def faults(self, folder: Path) -> dict[str, str]:
-        """What is wrong with this artefact's files in `folder`, by file; empty if it is good."""
+        """The faults of this artefact's files in `folder`, by file; empty if all are valid."""
         found = {}
         for file, sha256 in self.files.items():
             try:
@@ -80,7 +81,7 @@ def artefact(name: str) -> Artefact:
     """The artefact called `name`.
 
     Raises:
-        DataError: there is none; the line names those that there are.
+        DataError: there is no such artefact; the message names those that exist.
     """
     try:
         return ARTEFACTS[name]
@@ -100,7 +101,7 @@ def mirrors() -> list[Path]:
 
 
 def locate(name: str) -> Path | None:
-    """The folder of a good copy of an artefact on this machine, or None if there is none.
+    """The folder of a valid copy of an artefact on this machine, or None if there is none.
 
     Raises:
         DataError: there is no artefact of this name.
@@ -109,7 +110,7 @@ def locate(name: str) -> Path | None:
 
 
 def _locate(wanted: Artefact, tried: list[str]) -> Path | None:
-    """Do what `locate` does, and add a line to `tried` for each place that does not serve."""
+    """As `locate`, and add a line to `tried` for each place without a valid copy."""
     if not os.environ.get("LAPROP_DATA"):
         tried.append("$LAPROP_DATA: not set")
     for place in (*mirrors(), cache()):
@@ -141,9 +142,9 @@ def fetch(name: str) -> Path:
     2. the cache;
     3. the artefact's sources, whose files then go to the cache.
 
-    Several processes may fetch the same artefact at once, and any of them may be killed: a file
-    gets its name in the cache by a rename, after its sha256 was checked. A wrong file in the cache
-    is thrown away with a warning; one in a mirror folder is warned of and left alone.
+    Several processes may fetch the same artefact at once, and any of them may be killed, because a
+    file gets its name in the cache by a rename, after its sha256 was checked. A wrong file in the
+    cache is deleted with a warning. A wrong file in a mirror folder is reported and left as it is.
 
     Args:
         name: a key of `ARTEFACTS`.
@@ -153,8 +154,8 @@ def fetch(name: str) -> Path:
         there.
 
     Raises:
-        DataError: there is no artefact of this name, or no place serves it; then the message gives
-            each place with its reason, and where to put the files by hand.
+        DataError: there is no artefact of this name, or no place has it. In the latter case the
+            message gives the reason for each place, and where to put the files by hand.
     """
     wanted = artefact(name)
     tried: list[str] = []
@@ -178,7 +179,11 @@ def fetch(name: str) -> Path:
 
 
 def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
-    """Fill the cache's `folder`, whose lock is held, from the first source that serves."""
+    """Fill the cache's `folder` from the first source that works; the caller holds its lock.
+
+    Returns:
+        whether a source worked. Those that did not are added to `tried`.
+    """
     faults = wanted.faults(folder)
     if not faults:
         return True  # Another process fetched it while this one waited for the lock.
@@ -186,7 +191,7 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
         if (folder / file).exists():
             log.warning("%s: thrown away, it %s", folder / file, fault)
             (folder / file).unlink()
-    # A process that was killed left its downloads, or the file that pooch was checking.
+    # A killed process may have left its downloads, or a file that pooch was checking.
     for leftover in folder.glob(".partial-*"):
         shutil.rmtree(leftover)
     for leftover in folder.rglob("tmp*"):
@@ -194,7 +199,7 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
     for source in wanted.sources:
         log.info("trying %s", source)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
-            # However a source fails or its packing is broken, the next one is to be tried.
+            # Whatever error a source raises, the next source is tried.
             try:
                 source.download(list(wanted.files), Path(temporary))
                 for file, sha256 in wanted.files.items():
@@ -208,5 +213,5 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
 
 
 def _move(path: str, output_file: str, _: Any) -> None:
-    """Downloader for pooch: the file is on this machine already, so it is moved."""
+    """A downloader for pooch that moves a file that is already on this machine."""
     os.replace(path, output_file)

@@ -1,9 +1,9 @@
-"""How sources pack an artefact's files, and how each packing is undone.
+"""Functions that unpack the files of an artefact from the form in which a source has them.
 
-`PACKINGS[name](download, folder, files)` reads one download and writes those of the artefact's
-files that it holds, named in `files`, below `folder`. Nothing is unpickled and no path that an
-archive names is written to. A packing need not check what it reads: every file that it writes is
-compared with its sha256 afterwards, and every exception only means that the source did not serve.
+`PACKINGS[name](download, folder, files)` reads one download and writes the artefact's files named
+in `files` to `folder`. Nothing is unpickled, and no path from an archive is written to. These
+functions need not check what they read, because every file that they write is compared with its
+sha256 afterwards, and an exception only means that the source does not work.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def gzipped(download: Path, folder: Path, files: Sequence[str]) -> None:
 
 
 def xz(download: Path, folder: Path, files: Sequence[str]) -> None:
-    """A file called .xz is not compressed at the source; xz's default preset gives its bytes."""
+    """The source has the file uncompressed; xz's default preset makes the bytes of our .xz file."""
     (file,) = files
     if file.endswith(".xz"):
         (folder / file).write_bytes(lzma.compress(download.read_bytes()))

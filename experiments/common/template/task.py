@@ -1,4 +1,4 @@
-"""NAME: a small network on MNIST, until something else stands here."""
+"""NAME: a small network on MNIST, to be replaced by a task of your own."""
 
 from typing import Annotated
 
@@ -11,19 +11,19 @@ from experiments.common import data
 from experiments.common.config import settings
 from experiments.common.run import Run
 
-RESULT = "best_valid_loss"  # what a sweep's line says of a finished run
-TRAINED_ON = 50_000  # of the 60,000 training images; the others validate
+RESULT = "best_valid_loss"  # the number that a sweep prints for a finished run
+TRAINED_ON = 50_000  # of the 60,000 training images; the others are for validation
 
 
 @settings
 class Config:
-    """What configs/task/NAME.yaml sets. A value out of range is refused before anything runs.
+    """The settings in configs/task/NAME.yaml. A value out of range is refused before a run begins.
 
     Attributes:
-        width: hidden units.
+        width: number of hidden units.
         batch_size: images in a minibatch, drawn with replacement.
-        updates: length of the training.
-        evaluate_every: updates.
+        updates: number of updates of the training.
+        evaluate_every: number of updates between two evaluations.
     """
 
     width: Annotated[int, Gt(0)]
@@ -33,19 +33,19 @@ class Config:
 
 
 def updates(cfg: Config) -> int:
-    """Updates of a run, over which a schedule such as schedule.lr.shape=cosine is stretched."""
+    """Number of updates of a run; a schedule such as schedule.lr.shape=cosine ends with them."""
     return cfg.updates
 
 
 def train(cfg: Config, run: Run) -> None:
-    """Train; log both losses; keep the network that validates best."""
+    """Train, log both losses, and keep the network with the lowest validation loss."""
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255
     net = nn.Sequential(nn.Linear(784, cfg.width), nn.ReLU(), nn.Linear(cfg.width, 10))
     net = net.to(run.device)
-    optimizer = run.optimizer(net.parameters())  # the one of the settings, with their schedule
-    batches = run.generator("batches")  # one for each purpose, seeded by seed=
-    # What a killed run gets back. Forget nothing: python -m experiments.check task=NAME
+    optimizer = run.optimizer(net.parameters())  # the one in the settings, with its schedule
+    batches = run.generator("batches")  # each purpose has its own generator, seeded by seed=
+    # Name everything that a resumed run needs. python -m experiments.check task=NAME tests this.
     run.track(net=net, optimizer=optimizer)
     for step in run.steps(cfg.updates):  # begins where a killed run stopped
         batch = torch.randint(TRAINED_ON, (cfg.batch_size,), generator=batches).to(run.device)
