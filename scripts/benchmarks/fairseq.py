@@ -1,8 +1,8 @@
 """Target tokens per second of fairseq-train with LaProp and with fairseq's own Adam.
 
-``python -m scripts.benchmarks.fairseq`` trains the paper's transformer on a part of IWSLT14 (the
-text of the scale ``small``, prepared once in ``outputs/``) for a few updates on the CPU, with each
-optimizer in turn, and writes ``results/benchmarks/fairseq.csv``. ``ratio`` is the quotient to
+``python -m scripts.benchmarks.fairseq`` trains the paper's transformer on IWSLT14 (the text of the
+scale ``short``, prepared once in ``outputs/``) for a few updates of small batches on the CPU, with
+each optimizer in turn, and writes ``results/benchmarks/fairseq.csv``. ``ratio`` is the quotient to
 Adam's median.
 """
 
@@ -19,17 +19,22 @@ from experiments.common.config import Settings, compose_settings
 from scripts.benchmarks import measure
 
 UPDATES = 6  # updates of one measurement; the start of fairseq is not measured
-SMALL_BATCH = ["task.width=512", "task.inner=1024", "task.max_tokens=500"]
 
 
-def tokens_per_second(settings: Settings, text: Path) -> float:
+def settings(optimizer: str) -> Settings:
+    """The settings of a training: the paper's transformer, with batches of 500 tokens."""
+    overrides = ["task=translation", "scale=short", f"optimizer={optimizer}"]
+    return compose_settings([*overrides, "task.max_tokens=500"])
+
+
+def tokens_per_second(run: Settings, text: Path) -> float:
     """Target tokens per second of a short training, as fairseq's own log counts them."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         fairseq.tool(
             "fairseq_cli.train",
-            *translation.training(settings.task, text),
-            *fairseq.optimizer(settings),
+            *translation.training(run.task, text),
+            *fairseq.optimizer(run),
             *("--user-dir", fairseq.PLUGIN, "--max-update", UPDATES, "--no-save"),
             *("--log-format", "json", "--disable-validation", "--num-workers", 0),
             log=log,
@@ -41,14 +46,11 @@ def tokens_per_second(settings: Settings, text: Path) -> float:
 def main() -> None:
     """Measure, print and write."""
     arguments = measure.parser(__doc__, rounds=3).parse_args()
-    fairseq.require("translation")
     torch.set_num_threads(1)
     ways = {}
     for optimizer in ("adam", "laprop"):
-        overrides = ["task=translation", "scale=small", f"optimizer={optimizer}", *SMALL_BATCH]
-        settings = compose_settings(overrides)
-        text = translation.prepared(settings.task, settings)
-        ways[optimizer] = partial(tokens_per_second, settings, text)
+        run = settings(optimizer)
+        ways[optimizer] = partial(tokens_per_second, run, translation.prepared(run.task, run))
     rows = measure.table(measure.interleaved(ways, arguments.rounds), "tokens_per_second")
     adam = rows.tokens_per_second[rows.way == "adam"].item()
     measure.write(arguments.to / "fairseq.csv", rows.assign(ratio=rows.tokens_per_second / adam))
