@@ -49,7 +49,7 @@ def draw(results: Results) -> Figure:
 
 
 def rise(results: Results, optimizer: str) -> Estimate:
-    """Final test loss at nu up to NU less that at larger nu, of stable runs with mu up to MU."""
+    """Final test loss at nu up to NU minus that at larger nu, of stable runs with mu up to MU."""
     runs = outcomes(results)
     chosen = runs[(runs.optimizer == optimizer) & (runs.mu <= MU) & ~runs.diverged]
     small = chosen.nu <= NU
@@ -58,14 +58,14 @@ def rise(results: Results, optimizer: str) -> Estimate:
 
 
 def cifar_test_loss(results: Results, optimizer: str, margin: float) -> Measured:
-    """Adam's final test loss rises with nu; LaProp's rises by less than ``margin``."""
+    """Whether the loss is higher at small nu; with a ``margin``, whether by less than that."""
     found = rise(results, optimizer)
     held = decide(found.below(margin), found.above(margin)) if margin else every_above([found])
     return Measured(
-        f"final test loss of stable runs of {NAMES[optimizer]}, nu up to {NU:g} less larger nu, "
-        f"mu up to {MU:g}: {difference(found, '+.3f')}",
+        f"mean final test loss of {NAMES[optimizer]}'s stable runs with mu up to {MU:g}, at nu up "
+        f"to {NU:g} minus that at larger nu: {difference(found, '+.3f')}",
         held,
-        f"{found.centre:+.3f} against {margin:g}",
+        f"{found.centre:+.3f} against the limit of {margin:g}",
         [difference(found, "+.3f")],
     )
 
