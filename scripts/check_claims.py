@@ -31,10 +31,10 @@ VERDICTS = [*(word for words in WORDS.values() for word in words), NOT_RUN]
 LEGEND = """\
 | verdict | what it means |
 | --- | --- |
-| **reproduced**, **not reproduced**, **underpowered** | at the paper's scale, or in a setting of ours where the paper has a statement and no experiment: the claim held, it did not, or the intervals allow both |
-| **short: supports**, **contradicts**, **undecided** | in the paper's own setting, stopped earlier or with less data, fewer cells or seeds |
-| **small model: seen**, **not seen**, **undecided** | in a smaller model: whether the effect exists there; it decides nothing about the paper's setting |
-| **authors' logs: seen**, **not seen**, **undecided** | in the logs that the authors published, one run each: what happened once |
+| **reproduced**, **not reproduced**, **underpowered** | at the paper's scale, or in a setting of ours where the paper has a statement and no experiment: the claim held, it did not hold, or the intervals allow both |
+| **short: supports**, **contradicts**, **undecided** | the same in the paper's own setting with fewer updates, less data, fewer cells or fewer seeds |
+| **small model: seen**, **not seen**, **undecided** | whether the effect exists in a smaller model, which decides nothing about the paper's setting |
+| **authors' logs: seen**, **not seen**, **undecided** | what happened in the runs whose logs the authors published, one run for each setting |
 | **not run** | nothing was run |"""  # noqa: E501
 LEGEND_OWN = """\
 | **own task: held**, **not held**, **undecided** | in a task that is not the paper's, whose default scale is called paper, too |"""  # noqa: E501
@@ -43,14 +43,18 @@ INTRODUCTION = """\
 
 Written by `make claims` from the committed results and `scripts/paper.yaml`.
 
-- **Rule.** {before} of the {all} rules were written before their runs; what changed in them later
-  they say. The others were written when results of the scales paper and small were known; for these
-  results they are no predictions. No rule was changed after a run of scale short had ended.
-- **By its interval.** 95 %, Student's t over seeds unless the rule names another, paired where two
-  optimizers share them. `tests/test_stats.py` shows by simulation that the intervals cover.
-- **Holm.** One of several comparisons refutes a claim only after Holm's correction for their
-  number.
-- **Apart.** How far the measurement is from what the paper reports, or from the rule's limit."""
+- **Rule.** {before} of the {all} rules were written before their runs; a rule that was changed
+  later says so. The other rules were written when results of the scales `paper` and `small` were
+  already known, so they do not predict those results. No rule was changed after a run of scale
+  `short` had ended.
+- **By its interval.** The whole 95 % interval fulfils the condition. It is Student's t interval
+  over seeds unless the rule names another, and is paired where both optimizers have the same seeds.
+  `tests/test_stats.py` shows by simulation that the intervals cover 95 %.
+- **Holm.** Where a claim rests on several comparisons, one of them refutes it only after Holm's
+  correction for their number.
+- **Apart.** How far the measurement is from what the paper reports, or from the rule's limit.
+- **Scale.** The brackets say how a scale differs from the paper's: "3 seeds for 5" means 3 where
+  the paper, or our grid for its setting, has 5."""
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 

@@ -57,7 +57,8 @@ def moves_at_zero_lr(results: Results) -> str:
     lr = results.manifest["settings"]["optimizer.lr"]
     moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
     text = ", ".join(f"{step:.2g} ({n:,} updates)" for n, step in moved.items())
-    return f"{_pair(results, 'moves_at_zero_lr')}; largest step at lr 0, after lr {lr:g}: {text}"
+    found = _pair(results, "moves_at_zero_lr")
+    return f"{found}; largest change of a weight in a step at lr 0, after lr {lr:g}: {text}"
 
 
 def proposition_2_factor(results: Results) -> str:
@@ -91,8 +92,8 @@ def theorem_1(results: Results) -> str:
         linear = cell[cell.growth_exponent > 0.9]
         passed = cell.bound_uniform_passed_at.notna()
         text.append(
-            f"{optimizer}: regret linear in T (log2 R(T)/R(T/2) above 0.9) in {len(linear)} of "
-            f"{len(cell)} runs, above the uniform bound in {passed.sum()}"
+            f"{NAMES[optimizer]}'s regret is linear in T (log2 R(T)/R(T/2) above 0.9) in "
+            f"{len(linear)} of {len(cell)} runs, and passes the uniform bound in {passed.sum()}"
         )
     return "rare gradients, which break the condition: " + "; ".join(text)
 
@@ -106,9 +107,9 @@ def rosenbrock_sigma(results: Results) -> str:
                 o: reach(medians(steps_by_nu(results, o, noise, "sigma", sigma)))
                 for o in ("adam", "amsgrad", "laprop")
             }
-            names = ", ".join(f"{o} {nu}" for o, nu in where.items())
-            text.append(f"within {reading}, sigma {sigma:g}: {names}")
-    return "converges " + "; ".join(text)
+            names = ", ".join(f"{NAMES[o]} {nu}" for o, nu in where.items())
+            text.append(f"noise in (-{reading}, {reading}), sigma {sigma:g}: {names}")
+    return f"who converges where: {'; '.join(text)}"
 
 
 def cifar_schedule(results: Results) -> str:
@@ -121,8 +122,8 @@ def iwslt_loss(results: Results) -> str:
     text = []
     for warmup, runs in results.runs.groupby("warmup"):
         loss = runs.groupby("optimizer").final_loss
-        ends = ", ".join(f"{o} {mean(arm):.2f}" for o, arm in loss)
-        text.append(f"warmup {warmup:g}: {ends}")
+        ends = ", ".join(f"{NAMES[str(o)]} {mean(arm):.2f}" for o, arm in loss)
+        text.append(f"{'with' if warmup else 'without'} warmup {ends}")
     return "final loss, bits: " + "; ".join(text)
 
 
@@ -141,10 +142,12 @@ def rainbow_eps(results: Results) -> str:
     """Area under Rainbow's training curve for both optimizers, each at both epsilons."""
     table = areas(results)
     pairs = {
-        "epsilon for epsilon, LaProp over Adam": [
+        "LaProp and Adam at the same epsilon": [
             (("laprop", e), ("adam", e)) for e in (SMALL, LARGE)
         ],
-        "1e-15 over 1.5e-4": [((o, SMALL), (o, LARGE)) for o in ("adam", "laprop")],
+        "the two epsilons with the same optimizer": [
+            ((o, SMALL), (o, LARGE)) for o in ("adam", "laprop")
+        ],
         "as in the paper": [PAPER],
     }
     text = [
@@ -164,5 +167,5 @@ def rainbow_authors(results: Results, deviation: str) -> str:
         f"{NAMES[o]} {deviations.told(table, o, deviation)}" for o in ("laprop", "adam")
     )
     every = table.index.unique("game")
-    where = "" if len(games) == len(every) else f" in {' and '.join(games)}, nothing elsewhere"
+    where = "" if len(games) == len(every) else f" in {' and '.join(games)}, no change elsewhere"
     return f"area under the training curve: {text}{where}"

@@ -26,15 +26,16 @@ INTRODUCTION = """\
 Written by `python -m scripts.make_discrepancies`. P is the paper, R the authors' repository
 (Z-T-WANG/LaProp-Optimizer). **here** is what we do by default, **otherwise** the option that gives
 the other reading. **not run**: nothing has measured it yet. **textual**: two texts or a log
-disagree, and nothing is to be measured. What is said of logs is read off the authors' files and is
-no measurement of ours. Intervals are 95 %.
+disagree, and there is nothing to measure. What the table says about logs is taken from the authors'
+files; it is not a measurement of ours. Intervals are 95 %.
 
 How the rows about the optimizer are measured: two copies of a small ReLU net on MNIST start alike
 and see the same minibatches, one with our default and one with the other reading, under five
-schedules of lr. The table has the distance of their weights after 100 and 1,000 updates, in per
-cent of how far the default has come from its start, under the schedule with the largest distance
-([all of them](figures/discrepancies.png)). Behind it stands by how much the final training loss
-changes there, after 100 and after 1,000 updates. Two controls run the default twice:
+schedules of lr. The table gives the distance between their weights after 100 and after 1,000
+updates, in per cent of the distance of the default copy from its start. It takes the schedule with
+the largest distance and names it in brackets ([all schedules](figures/discrepancies.png)). After
+"loss" follows how much the final training loss changes under that schedule, after 100 and after
+1,000 updates. Two controls run the default twice:
 
 {controls}"""
 

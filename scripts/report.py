@@ -159,7 +159,7 @@ def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     open_ = [claim for claim in claims if claim["of"] == "paper"]
     reasons = {
         "Nothing was run yet": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
-        "What was run allows both": [
+        "The runs allow both answers": [
             c for c in open_ if c["verdict"].endswith(("undecided", "underpowered"))
         ],
     }

@@ -239,7 +239,7 @@ def test_cifar_as_the_paper_has_it(tmp_path: Path) -> None:
     assert [claim.held for claim in claims] == [True] * 7, [claim.text for claim in claims]
     # Every seed is later by the same five epochs, so there is no spread and no interval.
     assert fig12.cifar_adam_earlier(found).held is None
-    assert "less the smallest: +5.0 [no interval]" in fig12.cifar_adam_earlier(found).text
+    assert "at the smallest: +5.0 [no interval]" in fig12.cifar_adam_earlier(found).text
 
 
 def test_losses_at_small_and_large_nu_are_compared_at_the_same_mu(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
         assert "\n" not in measured.text
     assert "LaProp, 1e-15) against" in fig11.rainbow_earlier(results, "own").text
     text = discrepancies.rainbow_eps(results)
-    assert text.count("P(better)") == 5
+    assert text.count("probability of improvement") == 5
     assert "|" not in text
 
 

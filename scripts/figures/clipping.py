@@ -54,7 +54,8 @@ def draw(results: Results) -> Figure:
         axis.set_xticks(range(len(labels)), labels)
         axis.set_xlim(-0.5, 2 * len(nus) - 0.5)
     axes[0, 0].set_ylabel("final loss without clipping / with it")
-    style.provenance(figure, results, "mean over seeds of the logarithm, 95 %; dots: the margin")
+    note = f"geometric mean over seeds with 95 % intervals; dotted: the margin of {MARGIN:g}"
+    style.provenance(figure, results, note)
     return figure
 
 

@@ -49,13 +49,13 @@ def finding(results: Results) -> str:
 
 
 def draw(results: Results) -> Figure:
-    """A row per disagreement, a column per length of the training."""
+    """A row per disagreement, a column per number of updates."""
     lengths = sorted(results.runs.updates.unique())
     figure, axes = plt.subplots(1, len(lengths), figsize=(9.6, 5.8), sharex=True, sharey=True)
     for axis, updates in zip(axes, lengths, strict=True):
         _panel(axis, results.runs[results.runs.updates == updates])
         axis.set_title(f"{updates:,} updates")
-        axis.set_xlabel("distance of the two paths / length of the default's")
+        axis.set_xlabel("distance of the two paths /\nthe default's distance from its start")
     axes[0].set_yticks(range(len(PAIR)), list(PAIR.values()))
     axes[0].set_ylim(len(PAIR) - 0.5, -0.5)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -63,8 +63,8 @@ def draw(results: Results) -> Figure:
     style.provenance(
         figure,
         results,
-        "small ReLU net on MNIST; mean over seeds, 95 % intervals (to the left edge: holds 0); "
-        "grey: other minibatches",
+        "small ReLU net on MNIST; mean over seeds, 95 % intervals (one that reaches the left edge "
+        "contains 0); grey: control with other minibatches",
     )
     return figure
 

@@ -76,7 +76,7 @@ def adam_turns(results: Results) -> Measured:
     """Whether Adam's loss rises again for most seeds at some learning rate."""
     text, found, turned, seeds = _turned(results, "adam")
     held = decide(somewhere(share_above(turned, seeds)), everywhere(share_below(turned, seeds)))
-    apart = f"{turned.sum()} of {seeds.sum()} runs turn, as the paper's does"
+    apart = f"{turned.sum()} of {seeds.sum()} runs turn; the paper shows one, which turns"
     return Measured(text, held, apart, found)
 
 
@@ -86,7 +86,7 @@ def laprop_keeps_falling(results: Results) -> Measured:
     held = decide(
         everywhere(share_below(turned, seeds, 0.25)), somewhere(share_above(turned, seeds, 0.25))
     )
-    apart = f"{turned.sum()} of {seeds.sum()} runs turn, against the paper's 0"
+    apart = f"{turned.sum()} of {seeds.sum()} runs turn; the paper shows one, which does not"
     return Measured(text, held, apart, found)
 
 
@@ -101,6 +101,7 @@ def _turned(results: Results, optimizer: str) -> tuple[str, list[Effect], pd.Ser
         if cell.turned.any():
             at, first, last = median(cell.step[cell.turned])
             rise = (cell["last"] / cell.lowest)[cell.turned].median()
-            line += f", lowest at update {at:,.0f} [{first:,.0f}, {last:,.0f}], then {rise:.1f} x"
+            line += f", lowest loss at update {at:,.0f} [{first:,.0f}, {last:,.0f}], "
+            line += f"final loss {rise:.1f} times the lowest"
         text.append(line)
     return "; ".join(text), found, by_lr.turned.sum(), by_lr.size()

@@ -173,8 +173,9 @@ def flat_at_small_noise(results: Results, noise: str, margin: float) -> Measured
     least = max(least, 1.0)
     found = f"{ratio['laprop']:.2f} [{least:.2f}, {most:.2f}]"
     slower = Effect(found, "ratio", ratio["laprop"], least, most)
-    text = f"slowest nu over fastest: LaProp {slower}, " + ", ".join(
-        f"{NAMES[o]} {ratio[o]:.2f}" if np.isfinite(ratio[o]) else f"{NAMES[o]} without end"
+    text = f"median steps of the slowest nu over those of the fastest: LaProp {slower}, "
+    text += ", ".join(
+        f"{NAMES[o]} {ratio[o]:.2f}" if np.isfinite(ratio[o]) else f"{NAMES[o]} infinite"
         for o in OTHERS
     )
     held = True if most <= margin else False if least > margin else None
@@ -203,14 +204,15 @@ def smooth_in_nu(results: Results, noise: str, margin: float) -> Measured:
                 where.append(f"{reach(medians(by_nu))} at sigma {sigma:g}")
     for optimizer in ("laprop", *OTHERS):
         steps = [furthest[optimizer, sigma] for sigma in (0.04, 0.1)]
-        words = {np.inf: "without end", np.nan: "never converges"}
+        words = {np.inf: "infinite", np.nan: "never converges"}
         found = [f"{step:.2f}" if np.isfinite(step) else words[step] for step in steps]
         text.append(f"{NAMES[optimizer]} {' and '.join(found)}")
     largest = max(furthest["laprop", sigma] for sigma in (0.04, 0.1))
-    apart = f"{largest:.2f}" if np.isfinite(largest) else "a jump without end"
+    apart = f"{largest:.2f}" if np.isfinite(largest) else "an infinite ratio"
     return Measured(
-        f"LaProp converges {' and '.join(where)}; largest ratio of the medians at neighbouring nu, "
-        f"sigma 0.04 and 0.1: {', '.join(text)}",
+        f"LaProp converges {' and '.join(where)}; largest ratio of the medians at neighbouring nu "
+        "(infinite where one of them does not converge), at sigma 0.04 and at 0.1: "
+        f"{', '.join(text)}",
         False if False in held else None if None in held else True,
         f"{apart} against the margin of {margin:g}",
     )
@@ -235,7 +237,7 @@ def _at(by: dict[str, pd.Series], place: int, held: bool | None, needed: str) ->
     nu = by["adam"].size().index[place]
     at = ", ".join(f"{NAMES[o]} {share:.0%}" for o, share in shares.items())
     text = ", ".join(f"{NAMES[o]} converges {reach(medians(g))}" for o, g in by.items())
-    return Measured(f"{text}; share of seeds at nu {nu:g}: {at}", held,
+    return Measured(f"{text}; share of seeds that converge at nu {nu:g}: {at}", held,
                     f"{at} of the seeds, where the claim needs {needed}")  # fmt: skip
 
 
@@ -255,7 +257,7 @@ def fastest_at_small_nu(results: Results, noise: str) -> Measured:
         held = True
     elif low > min(ends[o][1] for o in OTHERS):
         held = False
-    return Measured(f"median steps at nu {nu:g}: {', '.join(text)}", held, text[0])
+    return Measured(f"median steps at nu {nu:g}: {', '.join(text)}", held, f"{text[0]} steps")
 
 
 def only_laprop_at_large_noise(results: Results, noise: str) -> Measured:

@@ -79,11 +79,12 @@ def note(results: Results, setting: str) -> str:
     """The figure's note: weights, setting, and the meaning of the band."""
     (weights,) = results.runs.weights.unique()
     band = (
-        "; line: black start, band: lowest to highest over starts with invisible noise"
+        "; line: black start, band: range over starts with invisible noise"
         if results.runs.seed.nunique() > 1
         else "; black start"
     )
-    return f"T {results.manifest['settings']['task.updates']}, {weights} weights, {setting}{band}"
+    updates = results.manifest["settings"]["task.updates"]
+    return f"T = {updates} updates, {weights} weights, {setting}{band}"
 
 
 def regret(axis: Axes, runs: pd.DataFrame) -> None:
@@ -208,7 +209,7 @@ def style_across_nu(results: Results) -> Measured:
         words = f"lower than {NAMES[optimizer]}'s at {len(cells) - len(lost)} of {len(cells)} nu"
         words += f" (not at {', '.join(lost)})" if lost else ""
         sure = sum(gap.low > 0 for gap in cells.values())
-        text.append(f"{words}, by their intervals at {sure}")
+        text.append(f"{words}, at {sure} also by the interval")
     won = sum(gap.centre > 0 for gap in gaps.values())
     return Measured("; ".join(text), every_above(gaps.values()),
                     f"lower in {won} of {len(gaps)} comparisons")  # fmt: skip

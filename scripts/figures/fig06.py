@@ -75,8 +75,8 @@ def draw(results: Results | None) -> Figure:
     else:
         axes[1].legend(loc="lower right")
     note = (
-        "b: the authors' runs as published, one each; a point is the mean of two evaluations, "
-        "later of nine"
+        "second panel: the authors' runs, one each; a point is the mean of two evaluations, after "
+        "12M steps of nine"
     )
     if results is None:
         style.below(figure, f"{note}; ours: not run")
@@ -175,8 +175,9 @@ def rainbow_breakout_logs() -> Measured:
         )
     ahead = bool(both.laprop.max() > both.adam.max())
     return Measured(
-        f"best of all evaluations, {'; '.join(text)}; best bins of two {both.laprop.max():.0f} and "
-        f"{both.adam.max():.0f}: as far apart by chance p = {p:.2f}",
+        f"best of all evaluations, {'; '.join(text)}; best bins of two evaluations "
+        f"{both.laprop.max():.0f} and {both.adam.max():.0f}, which are so far apart by chance with "
+        f"p = {p:.2f}",
         ahead if p < ALPHA else None,
         f"{gaps['both logs']:+.1f} points within 12 M steps, {gaps['whole log']:+.1f} with the "
         "whole of Adam's log",
@@ -195,12 +196,12 @@ def breakout_logs_earlier() -> Measured:
         f"LaProp ahead by more than {line:.1f} standard errors of the games in "
         + (f"the first {lead} of {len(z)} bins, centred at {score.index[0] / 1e6:.1f} to "
            f"{until / 1e6:.1f} M steps" if lead else "none of the first bins")
-        + f"; of the bins after them in {int(ahead.iloc[lead:].sum())}, Adam in "
-        f"{int((z < -line).iloc[lead:].sum())}"
+        + f"; in the other bins LaProp is so far ahead {int(ahead.iloc[lead:].sum())} times, Adam "
+        f"{int((z < -line).iloc[lead:].sum())} times"
     )  # fmt: skip
     held = True if lead else False if z.iloc[0] < -line else None
     return Measured(text, held, f"at {score.index[2] / 1e6:.1f} M steps {score.laprop.iloc[2]:.0f} "
-                    f"against {score.adam.iloc[2]:.0f}")  # fmt: skip
+                    f"points against {score.adam.iloc[2]:.0f}")  # fmt: skip
 
 
 def _bins(column: str) -> pd.DataFrame:

@@ -86,8 +86,8 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
         best = others.mean().idxmin()
         effects.append(difference(paired(others[best], zero), "+.1f"))
         text.append(
-            f"r {flip:g}: {zero.mean():.1f} %, lowest other {others[best].mean():.1f} % "
-            f"({NAMES[best[0]]}, nu {best[1]:g}), {effects[-1]} points from it"
+            f"noise {flip:g}: {zero.mean():.1f} %, lowest other {others[best].mean():.1f} % "
+            f"({NAMES[best[0]]}, nu {best[1]:g}), difference {effects[-1]} points"
         )
     sure, most = sum(gap.low > 0 for gap in gaps), [f"{effect.centre:+.1f}" for effect in effects]
     surest = min(gaps, key=lambda gap: gap.below())
@@ -95,7 +95,7 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
         f"error of LaProp at nu 0, {'; '.join(text)}; {sure} of {len(gaps)} others are above it by "
         f"their intervals; the most certainly lower one is {surest:+.2f} points from it",
         every_above(gaps),
-        f"lowest other less LaProp's at nu 0: {', '.join(most)} points",
+        f"lowest other minus LaProp's at nu 0: {', '.join(most)} points",
         effects,
     )
 
@@ -108,9 +108,9 @@ def imdb_ten_points(results: Results) -> Measured:
     best = others.mean().idxmin()
     gain = difference(gains[best], "+.1f")
     return Measured(
-        f"without noise: LaProp at nu 0 {errors['laprop', 0.0].mean():.1f} % wrong, lowest of the "
-        f"others {others[best].mean():.1f} % ({NAMES[best[0]]}, nu {best[1]:g}); gain "
-        f"{gain} points",
+        "error without label noise: LaProp at nu 0 "
+        f"{errors['laprop', 0.0].mean():.1f} %, lowest of the others {others[best].mean():.1f} % "
+        f"({NAMES[best[0]]}, nu {best[1]:g}); gain {gain} points",
         every_above(gains.values(), GAIN),
         f"{gain.centre - GAIN:+.1f} points from the paper's gain of {GAIN}",
         [gain],

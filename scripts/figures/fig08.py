@@ -47,7 +47,9 @@ def every_lr(results: Results, noise: str) -> Measured:
         cut_off = where == "no nu" and updates * lr < TRAVEL * (1 - 1e-9)
         true.append(somewhere(does))
         false.append(1.0 if cut_off else everywhere(does_not))
-        text.append(f"{lr:g}: {where}" + (f" in {updates:,} updates, cut off" if cut_off else ""))
+        text.append(
+            f"lr {lr:g}: {where}" + (f" in {updates:,} updates, cut off" if cut_off else "")
+        )
     held = decide(everywhere(true), somewhere(false))
-    return Measured(f"nu at which LaProp converges, by lr: {'; '.join(text)}", held,
-                    f"{reached} of {len(true)} learning rates")  # fmt: skip
+    return Measured(f"nu at which LaProp converges, {'; '.join(text)}", held,
+                    f"it converges at {reached} of {len(true)} learning rates")  # fmt: skip

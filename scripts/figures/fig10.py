@@ -106,7 +106,7 @@ def roberta_logs_lower() -> Measured:
         for row in pairs.itertuples()
     )
     everywhere = int((pairs.share_below == 1).sum())
-    return Measured(f"LaProp's smoothed loss is lower {text}", everywhere == len(pairs),
+    return Measured(f"LaProp's smoothed loss is below Adam's, {text}", everywhere == len(pairs),
                     f"lower throughout in {everywhere} of {len(pairs)} pairs")  # fmt: skip
 
 

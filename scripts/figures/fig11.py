@@ -141,11 +141,12 @@ def gap(table: dict[Arm, np.ndarray], a: Arm, b: Arm) -> Estimate:
 
 
 def compared(table: dict[Arm, np.ndarray], a: Arm, b: Arm) -> str:
-    """Both interquartile means, their difference, and P(a beats b), in words."""
+    """Both interquartile means, their difference, and the probability that a run of a is better."""
     return (
         f"{interquartile_mean(table[a]):.2f} ({name(a)}) against "
         f"{interquartile_mean(table[b]):.2f} ({name(b)}), difference "
-        f"{gap(table, a, b):+.3f}, P(better) {probability_of_improvement(table[a], table[b]):.2f}"
+        f"{gap(table, a, b):+.3f}, probability of improvement "
+        f"{probability_of_improvement(table[a], table[b]):.2f}"
     )
 
 
@@ -158,5 +159,5 @@ def rainbow_earlier(results: Results, epsilon: str) -> Measured:
     text = "; ".join(compared(table, *pair) for pair in pairs)
     apart = ", ".join(f"{found.centre:+.3f}" for found in gaps)
     return Measured(f"normalised area, interquartile mean: {text}", every_above(gaps),
-                    f"LaProp's area less Adam's: {apart}",
+                    f"LaProp's area minus Adam's: {apart}",
                     [difference(found, "+.3f") for found in gaps])  # fmt: skip

@@ -86,7 +86,8 @@ def maps(
         figure.colorbar(image, ax=row, label=name, extend="both")
     for axis in axes[-1]:
         axis.set_xlabel("µ")
-    style.provenance(figure, results, "×: all seeds diverged, × n: n of them; last epochs' mean")
+    note = "mean over the last epochs; ×: all seeds diverged, × n: n seeds diverged"
+    style.provenance(figure, results, note)
     return figure
 
 
@@ -184,14 +185,14 @@ def cifar_adam_diverges(results: Results) -> Measured:
     k, n = int(adam.diverged[above].sum()), int(above.sum())
     held = decide(fisher_exact(table, alternative="greater").pvalue, share_below(k, n, 0.05))
     by_cell = adam[above].groupby(["mu", "nu"]).diverged.any()
-    where = f"{_told('adam', adam.diverged[above])} with mu > nu, in {by_cell.sum()} of "
-    where += f"{len(by_cell)} cells, of the others {_told('adam', adam.diverged[~above])}"
+    where = f"with mu > nu {_told('adam', adam.diverged[above])}, in {by_cell.sum()} of "
+    where += f"{len(by_cell)} cells, else {_told('adam', adam.diverged[~above])}"
     shares = [_share(adam.diverged[above]), _share(adam.diverged[~above])]
     return Measured(f"diverged: {where}", held, f"{k} of {n} runs with mu > nu diverge", shares)
 
 
 def cifar_adam_earlier(results: Results) -> Measured:
-    """At each mu, Adam's onset at the largest nu at which it diverges less that at the smallest."""
+    """At each mu, Adam's onset at the largest nu with divergence minus that at the smallest."""
     epochs = onset(results)
     if "adam" not in epochs.index.get_level_values("optimizer"):
         return Measured("no run of Adam diverged", None, "nothing to order")
@@ -203,8 +204,8 @@ def cifar_adam_earlier(results: Results) -> Measured:
         for mu, rows in table.groupby(level="mu")
     )
     later_by = difference(gap, "+.1f")
-    return Measured(f"mean epoch of the onset, {text}; at the largest nu less the smallest: "
-                    f"{later_by} epochs", every_above([gap]), f"{gap.centre:+.1f} epochs",
+    return Measured(f"mean epoch of the onset, {text}; at the largest nu minus that at the "
+                    f"smallest: {later_by} epochs", every_above([gap]), f"{gap.centre:+.1f} epochs",
                     [later_by])  # fmt: skip
 
 
@@ -216,5 +217,5 @@ def cifar_laprop_stable(results: Results) -> Measured:
     diverged = by["laprop"]
     k, n = int(diverged.sum()), len(diverged)
     held = False if k else decide(share_below(0, n, 0.1), share_above(0, n, 0.1))
-    return Measured(f"diverged: {text}", held, f"{k} of {n} runs, against the paper's 0",
+    return Measured(f"diverged: {text}", held, f"{k} of {n} runs diverge, in the paper none",
                     [_share(diverged) for diverged in by.values()])  # fmt: skip

@@ -49,9 +49,9 @@ def draw(results: Results) -> Figure:
 
 
 def rise(results: Results, optimizer: str) -> Estimate:
-    """Final test loss at nu up to NU less that at larger nu, of stable cells with mu up to MU.
+    """Final test loss at nu up to NU minus that at larger nu, of stable cells with mu up to MU.
 
-    The two are compared at the same mu: which mu are stable depends on nu.
+    The two are compared at the same mu, because which mu are stable depends on nu.
     """
     runs = outcomes(results)
     chosen = runs[(runs.optimizer == optimizer) & (runs.mu <= MU)]
@@ -62,14 +62,14 @@ def rise(results: Results, optimizer: str) -> Estimate:
 
 
 def cifar_test_loss(results: Results, optimizer: str, margin: float) -> Measured:
-    """Adam's final test loss rises with nu; LaProp's rises by less than ``margin``."""
+    """Whether the loss is higher at small nu; with a ``margin``, whether by less than that."""
     found = rise(results, optimizer)
     held = decide(found.below(margin), found.above(margin)) if margin else every_above([found])
     return Measured(
-        f"final test loss of stable cells of {NAMES[optimizer]}, nu up to {NU:g} less larger nu at "
-        f"the same mu, mu up to {MU:g}: {difference(found, '+.3f')}",
+        f"mean final test loss of {NAMES[optimizer]}'s stable cells with mu up to {MU:g}, at nu up "
+        f"to {NU:g} minus that at larger nu and the same mu: {difference(found, '+.3f')}",
         held,
-        f"{found.centre:+.3f} against {margin:g}",
+        f"{found.centre:+.3f} against the limit of {margin:g}",
         [difference(found, "+.3f")],
     )
 

@@ -91,11 +91,11 @@ def small_then_large(results: Results) -> Measured:
     found = {
         f"nu {SMALL:g}": log_ratio(final(results, SMALL, LARGE), final(results, SMALL, None)),
         f"nu {LARGE:g}": log_ratio(final(results, SMALL, LARGE), final(results, LARGE, None)),
-        f"{LARGE:g}, then {SMALL:g}": log_ratio(
+        f"nu {LARGE:g}, then {SMALL:g}": log_ratio(
             final(results, SMALL, LARGE), final(results, LARGE, SMALL)
         ),
     }
-    text = ", ".join(f"{ratio(log)} of {name}" for name, log in found.items())
+    text = ", ".join(f"{ratio(log)} of that with {name}" for name, log in found.items())
     return Measured(
         f"LaProp's final loss with nu {SMALL:g}, then {LARGE:g}: {text}",
         decide(

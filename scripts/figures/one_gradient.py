@@ -123,8 +123,8 @@ def direction_kept(results: Results) -> Measured:
     (nu, mu), adam = found.idxmin(), recommended_adam(results)
     return Measured(
         f"LaProp's direction at nu from {RECOMMENDED[1][0]:g} to {RECOMMENDED[1][1]:g}, {text}; "
-        f"most changed at mu {mu:g}, nu {nu:g}, from 1 to {found.min():.2f} lr; Adam's is kept at "
-        f"{(adam > 0).sum()} of {len(adam)} pairs",
+        f"the update changes most at mu {mu:g}, nu {nu:g}, from 1 to {found.min():.2f} lr; Adam's "
+        f"direction is kept at {(adam > 0).sum()} of {len(adam)} pairs",
         bool(kept.all()),
         f"kept at {kept.sum()} of {len(kept)} recommended pairs, where the paper says always",
     )

@@ -148,9 +148,9 @@ def laprop_update_bounded(results: Results) -> Measured:
     text = (
         f"{len(cells)} pairs of mu (0 to {cells.mu.max():g}) and nu (0 to {cells.nu.max():g}): the "
         f"worst sequences reach {share.min():.3f} to {share.max():.6f} of the bound, "
-        + (f"{passed} pass it" if passed else "none passes it: it is the supremum")
+        + (f"{passed} pass it" if passed else "none passes it")
     )
-    return Measured(text, passed == 0, f"{share.max():.7g} of the bound at most")
+    return Measured(text, passed == 0, f"at most {share.max():.7g} times the bound")
 
 
 def adam_bounded(results: Results, column: str) -> Measured:
@@ -161,10 +161,11 @@ def adam_bounded(results: Results, column: str) -> Measured:
     worst = cells.loc[share.idxmax()]
     passed = int((share > MARGIN).sum())
     text = (
-        f"passed at {passed} of {len(cells)} pairs with mu < sqrt(nu); largest update over bound "
-        f"{share.max():.4g} (mu {worst.mu:g}, nu {worst.nu:g}), smallest {share.min():.2g}"
+        f"the bound is passed at {passed} of {len(cells)} pairs with mu < sqrt(nu); largest "
+        f"update over bound {share.max():.4g} (mu {worst.mu:g}, nu {worst.nu:g}), smallest "
+        f"{share.min():.2g}"
     )
-    return Measured(text, passed == 0, f"{share.max():.4g} of the bound at most")
+    return Measured(text, passed == 0, f"at most {share.max():.4g} times the bound")
 
 
 def adam_update_unbounded(results: Results) -> Measured:
@@ -177,9 +178,9 @@ def adam_update_unbounded(results: Results) -> Measured:
     smallest, largest = beyond["update"].min(), beyond["update"].max()
     text = (
         f"{len(beyond.groupby(['mu', 'nu']))} pairs with mu > sqrt(nu): the largest update is "
-        f"{share.min():.2g} to {share.max():.2g} of the supremum, which grows with the step: "
-        f"{smallest:.2g} to {largest:.1g} lr where float64 or the sequence ends, above a million "
-        f"at {steep.mean():.0%}; LaProp on the same gradients at most "
+        f"{share.min():.2g} to {share.max():.2g} of the supremum, which grows with the step; where "
+        f"float64 or the sequence ends it is {smallest:.2g} to {largest:.1g} lr, and in "
+        f"{steep.mean():.0%} of the runs above a million lr; LaProp on the same gradients at most "
         f"{_laprop_on_the_same(results, beyond):.3g} lr"
     )
     return Measured(

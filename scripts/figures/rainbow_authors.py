@@ -74,7 +74,7 @@ def draw(results: Results) -> Figure:
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.legend()
-    note = "mean over the games that change, 95 % interval over seeds; | one game"
+    note = "mean over the games that change, 95 % interval over seeds; |: one game"
     style.provenance(figure, results, note)
     return figure
 

@@ -70,7 +70,7 @@ def draw(results: Results) -> Figure:
         axis.invert_xaxis()
     diverging = axes.flat[limits.index("nu_0")]
     diverging.axhline(1, color="#999999", linewidth=0.8)
-    diverging.annotate("length of the path", (0.1, 1), (0, 3), textcoords="offset points",
+    diverging.annotate("reach of the path", (0.1, 1), (0, 3), textcoords="offset points",
                         fontsize=7, color="#666666")  # fmt: skip
     for axis in axes[:, 0]:
         axis.set_ylabel("distance of the paths / length")

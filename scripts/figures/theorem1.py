@@ -145,10 +145,11 @@ def laprop_regret_bounded(results: Results, optimizer: str) -> Measured | None:
     problems = ", ".join(sorted(set(runs.problem)))
     return Measured(
         f"{len(runs)} runs of {NAMES[optimizer]} ({problems}; nu {runs.nu.min():g} to "
-        f"{runs.nu.max():g}): final regret at most {ratio['bound_run']:.2g} of the bound along the "
-        f"run, {ratio['bound_uniform']:.2g} of the one before it; {passed} pass one at some round",
+        f"{runs.nu.max():g}): final regret at most {ratio['bound_run']:.2g} of the bound computed "
+        f"along the run, {ratio['bound_uniform']:.2g} of the one computed before it; {passed} runs "
+        "pass either of them at any round",
         bool(len(runs) and passed == 0),
-        f"{max(ratio.values()):.2g} of the bound at most",
+        f"at most {max(ratio.values()):.2g} of the bound",
     )
 
 
@@ -158,14 +159,15 @@ def laprop_without_condition(results: Results) -> Measured:
     ratio = _largest(runs, "bound_uniform")
     passed = sorted(set(ratio[ratio > 1].index.get_level_values("nu")))
     rare = runs[runs.problem == "rare"]
-    text = f"final regret at most {ratio['mnist'].max():.2g} of the bound on MNIST"
+    text = f"on MNIST the final regret is at most {ratio['mnist'].max():.2g} of the bound"
     if passed:
         text = (
-            f"rare large gradients: passed at nu {', '.join(f'{nu:g}' for nu in passed)}, up to "
-            f"{ratio.max():.3g} times the bound, with a regret that grows as "
-            f"T^{rare.growth_exponent.median():.2f} (median over nu and seeds); {text}"
+            "rare large gradients: the bound is passed at nu "
+            f"{', '.join(f'{nu:g}' for nu in passed)}, with up to {ratio.max():.3g} times the "
+            f"bound and a regret that grows as T^{rare.growth_exponent.median():.2f} (median over "
+            f"nu and seeds); {text}"
         )
-    return Measured(text, not passed, f"{ratio.max():.3g} times the bound at most")
+    return Measured(text, not passed, f"at most {ratio.max():.3g} times the bound")
 
 
 def bound_needs_no_gamma(results: Results) -> Measured:
@@ -186,7 +188,8 @@ def bound_smaller(results: Results) -> Measured:
     factors = {nu: (bounds.theorem1_factor(nu), bounds.amsgrad_factor(mu, nu)) for nu in ADVISED}
     text = ", ".join(f"{a:.3g} and {b:.3g} at nu {nu:g}" for nu, (a, b) in factors.items())
     times = max(ours / theirs for ours, theirs in factors.values())
-    return Measured(f"mu {mu:g}: {text}", times < 1, f"up to {times:.3g} times AMSGrad's")
+    found = f"factors of Theorem 1 and of AMSGrad's bound at mu {mu:g}: {text}"
+    return Measured(found, times < 1, f"up to {times:.3g} times AMSGrad's")
 
 
 def _bounds(results: Results) -> tuple[pd.Series, pd.Series]:

@@ -42,7 +42,9 @@ def draw(results: Results) -> Figure:
     axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
-    note = f"{len(table)} settings of lr, µ and ν for each; dots: 5 % and 50 %"
+    note = (
+        f"{len(table)} settings of lr, µ and ν for each; dotted: 5 % and 50 % above the lowest mean"
+    )
     style.provenance(figure, results, note)
     return figure
 
@@ -72,7 +74,8 @@ def range_wider(results: Results) -> Measured:
     text = ", ".join(f"{NAMES[o]} {share[o].mean():.1%}" for o in share)
     return Measured(
         f"share of {len(means(results))} settings within 5 % of the lowest mean loss: {text}; "
-        f"LaProp less Adam {difference(gap, '+.1f')} points, and {wide:+.1f} within {WIDE - 1:.0%}",
+        f"LaProp minus Adam {difference(gap, '+.1f')} points, and {wide:+.1f} points within "
+        f"{WIDE - 1:.0%}",
         every_above([gap]),
         f"{gap.centre:+.1f} points",
         [difference(gap, "+.1f")],
@@ -87,7 +90,8 @@ def adam_settings_work(results: Results) -> Measured:
     lr, mu, nu = ratio.idxmax()
     return Measured(
         f"LaProp's mean final loss over Adam's at the {len(good)} settings within 5 % of Adam's "
-        f"best: {ratio.min():.3f} to {ratio.max():.3f} (lr {lr:g}, mu {mu:g}, nu {nu:g})",
+        f"best: {ratio.min():.3f} to {ratio.max():.3f}, the largest at lr {lr:g}, mu {mu:g}, "
+        f"nu {nu:g}",
         bool((ratio <= WITHIN).all()),
         f"{ratio.max():.3f} times at most, against {WITHIN:g}",
     )

@@ -79,10 +79,10 @@ def adam_variance_unbounded(results: Results) -> Measured:
         f"mu {mu:g}: {cell.min():.2f} to {cell.max():.2f}" for mu, cell in found.groupby("mu")
     )
     return Measured(
-        f"Adam's variance over that at a tenfold nu, below nu {FROM:g}, {text}; largest "
-        f"{largest:.3g} lr^2",
+        f"Adam's variance over that at ten times the nu, up to nu {FROM:g}, {text}; largest "
+        f"variance {largest:.3g} lr^2",
         bool((found >= STEEPER).all()),
-        f"{found.min():.2f} times at least, against {STEEPER:g} of a growth with 1/sqrt(nu)",
+        f"at least {found.min():.2f} times, against the limit of {STEEPER:g}",
     )
 
 
@@ -107,7 +107,7 @@ def variance_formula(results: Results) -> Measured:
     gap = (by.variance.mean() / by.variance_exact.first() - 1).abs()
     text = ", ".join(f"{style.NAME[o]} {cell.max():.2%}" for o, cell in gap.groupby("optimizer"))
     return Measured(
-        f"furthest from the formula at nu from {EXACT_FROM:g}: {text}",
+        f"largest deviation from the formula at nu of at least {EXACT_FROM:g}: {text}",
         bool(gap.max() <= 0.1),
         f"{gap.max():.2%} at most, against 10 %",
     )

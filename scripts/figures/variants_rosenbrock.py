@@ -83,7 +83,7 @@ def rosenbrock_no_advantage(results: Results, variant: str) -> Measured:
             ahead.append(low > 0)
             more = f"{gap:+.0%} [{low:+.0%}, {high:+.0%}]"
             found.append(Effect(more, "difference", gap, low, high))
-            text.append(f"{line}share of seeds {more}")
+            text.append(f"{line}share of seeds that converge {more}")
     return Measured(
         f"{NAMES[variant]} against LaProp, each at its best nu, {'; '.join(text)}",
         not any(ahead),
