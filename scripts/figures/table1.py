@@ -73,7 +73,7 @@ def draw(results: Results) -> Figure:
     diverging.annotate("reach of the path", (0.1, 1), (0, 3), textcoords="offset points",
                         fontsize=7, color="#666666")  # fmt: skip
     for axis in axes[:, 0]:
-        axis.set_ylabel("distance of the paths / length")
+        axis.set_ylabel("distance of the paths / reach")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2)
     mu = results.manifest["settings"]["optimizer.mu"]
@@ -110,13 +110,13 @@ def become(results: Results, limit: str, optimizers: list[str]) -> Measured:
 
 
 def adam_nu_to_zero(results: Results) -> Measured:
-    """Adam's path leaves that of signed SGD with momentum by more than its length at every nu."""
+    """Adam's path leaves that of signed SGD with momentum by more than its reach at every nu."""
     table, runs = distances(results, "adam", "nu_0"), results.runs
     update = runs[(runs.optimizer == "adam") & (runs.limit == "nu_0")].largest_update
     return Measured(
-        f"distance from signed SGD with momentum {table.iloc[-1].median():.1g} lengths of its path "
-        f"at nu {table.index[-1]:g}, {table.iloc[0].median():.1g} at {table.index[0]:g}; largest "
-        f"update {update.max():.1g} lr",
+        f"distance from signed SGD with momentum {table.iloc[-1].median():.1g} times the reach of "
+        f"its path at nu {table.index[-1]:g}, {table.iloc[0].median():.1g} at {table.index[0]:g}; "
+        f"largest update {update.max():.1g} lr",
         bool((table > 1).all().all()),
         f"updates of {update.max():.1g} lr, where the paper says unbounded",
     )
