@@ -52,8 +52,8 @@ def draw(results: Results) -> Figure:
     runs = results.runs[(results.runs.noise == "halfwidth") & np.isclose(results.runs.sigma, SIGMA)]
     for optimizer in OPTIMIZERS:
         fig02.curve(right, runs[runs.optimizer == optimizer], optimizer)
-    top = 1.3 * fig02.longest(results, runs)
-    right.set(yscale="log", ylim=(None, top), xlabel="ν", ylabel="steps to converge")
+    right.set(yscale="log", ylim=(1e3, 1e5), xlim=(-0.02, 1))
+    right.set(xlabel="ν", ylabel="steps to converge")
     right.set_title(f"noisy Rosenbrock, σ {SIGMA:g}, µ 0.9, lr 0.01")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)

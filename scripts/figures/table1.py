@@ -1,7 +1,8 @@
 """Table 1, section 3, measured: how Adam and LaProp close in on the methods that they become.
 
-A limit counts as reached where the distance of the two paths, relative to their length, falls at
-each tenfold approach for every seed, down to at most 1 % at the nearest.
+The reach of a path is its farthest distance from its start. A limit counts as reached where the
+distance of the two paths, divided by the reach, falls at each tenfold approach for every seed, down
+to at most 1 % at the nearest.
 """
 
 from dataclasses import replace
