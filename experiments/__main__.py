@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from experiments.common.settings import Settings
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
+SWEEP = {"-m", "--multirun"}
+# Flags of Hydra that print something and run nothing.
+PRINT = {
+    *("-h", "--help", "--hydra-help", "--version", "-i", "--info", "-c", "--cfg", "--resolve"),
+    *("-p", "--package", "-sc", "--shell-completion"),
+}
 MANY = 200  # checking the settings of so many runs takes long enough to print a line about it
 
 
@@ -31,8 +37,14 @@ def main() -> int:
         if flag in arguments and arguments[(at := arguments.index(flag)) + 1 :][:1] == ["job"]:
             del arguments[at : at + 2]
             show = True
-    flags = {argument for argument in arguments if argument.startswith("-")}
-    if not flags <= {"-m", "--multirun"}:  # --help, --hydra-help, --info and the like
+    flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
+    if unknown := sorted(flags - SWEEP - PRINT):
+        say(
+            f"error: {unknown[0]}: unknown flag; -m sweeps, --help and --hydra-help tell more",
+            sys.stderr,
+        )
+        return 2
+    if not flags <= SWEEP:
         import hydra
 
         try:
@@ -41,7 +53,7 @@ def main() -> int:
             if flags & {"-h", "--help"}:
                 show_times()
         return 0
-    overrides = [argument for argument in arguments if argument not in flags]
+    overrides = [argument for argument in arguments if argument not in SWEEP]
     from experiments.common.config import ConfigError
 
     try:

@@ -54,6 +54,12 @@ class Config:
     converged_below: Annotated[float, Gt(0)]
     mean_over: Annotated[int, Ge(0)]
 
+    def __post_init__(self) -> None:
+        if self.mean_over > self.updates:
+            raise ValueError(
+                f"task.mean_over={self.mean_over}: must be at most task.updates={self.updates}"
+            )
+
 
 def updates(cfg: Config) -> int:
     """Number of updates of a run that does not end early."""

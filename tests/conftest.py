@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,10 +220,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sweep(checkout: Path, tmp_path: Path) -> Any:
+def sweep(checkout: Path, tmp_path: Path) -> Iterator[Any]:
     import swept
 
-    return swept.Sweep(checkout, tmp_path / "sweep")
+    made = swept.Sweep(checkout, tmp_path / "sweep")
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="session")

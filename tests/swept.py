@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,13 +34,14 @@ class Sweep:
         self.output = folder / "outputs"
         self.checkout = checkout
         self.before: list[str] = []  # a program that runs the sweep
+        self.started: list[subprocess.Popen[bytes]] = []
         folder.mkdir(exist_ok=True)
 
     def start(
         self, *arguments: str, seeds: Sequence[int] = SEEDS, **env: str
     ) -> subprocess.Popen[bytes]:
         """The sweep in a session of its own; what it says goes to a file, which outlives it."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.before, sys.executable, "-m", "experiments", "-m", "task=toy",
              f"task.steps={STEPS}", f"task.pause={PAUSE}", "task.starts=starts", "threads=1",
              "checkpoint_every=0", f"seed={','.join(map(str, seeds))}", f"output={self.output}",
@@ -51,6 +54,14 @@ class Sweep:
             stderr=(self.folder / "err").open("wb"),
             start_new_session=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill whatever a failed test has left running."""
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def said(self) -> str:
         """What the last process printed, errors last."""

@@ -14,6 +14,7 @@ from tables import tables
 
 from experiments.common.records import Results
 from scripts.figures import (
+    fig01,
     fig02,
     fig03,
     fig04,
@@ -92,6 +93,21 @@ def test_a_learning_rate_whose_runs_were_too_short_decides_nothing(
     measured = fig08.every_lr(found, "halfwidth")
     assert measured.held is held
     assert ("cut off" in measured.text) == (held is None)
+
+
+# Figure 1 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [0.01, 5.0, np.nan])
+def test_a_loss_that_rises_or_becomes_nan_has_turned(tmp_path: Path, end: float) -> None:
+    steps = np.arange(1, 101)
+    loss = np.where(steps > 60, end, 1 / steps)
+    rows = [{"optimizer": o, "lr": 0.001, "seed": s} for o in ("adam", "laprop") for s in range(20)]
+    curves = pd.concat(pd.DataFrame(row | {"step": steps, "train_loss": loss}) for row in rows)
+    found = tables(tmp_path, "fig01", rows, curves)
+    turned = end != 0.01
+    assert fig01.adam_turns(found).held is turned
+    assert fig01.laprop_keeps_falling(found).held is not turned
 
 
 # Figures 3 and 9 ----------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import FIGURES, TASKS, files, statuses
+
+from experiments.common import launch
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ("task=rosenbrock", "scale=smoke", "threads=1")
@@ -52,6 +55,26 @@ def test_a_run_in_one_process_says_where_it_is(main, tmp_path: Path):
         for name in (".lock", "config.yaml", "manifest.json", "metrics.jsonl", "summary.json")
     }
     assert "finished before: 1" in main(*SMALL)[1]
+
+
+@pytest.mark.parametrize("flag", ["--multi", "--", "--run", "--config-name=other"])
+def test_a_flag_that_would_run_nothing_is_refused(main, tmp_path: Path, flag: str):
+    code, out, err = main(flag, *SMALL)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {flag.split('=')[0]}: unknown flag; -m sweeps, ")
+    assert len(err.splitlines()) == 1
+    assert files(tmp_path) == set()
+
+
+def test_a_signal_that_the_process_ignores_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with launch.Ending(None, "basic").heeded():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_settings_with_a_default_need_no_line_in_yaml(main, tmp_path: Path):

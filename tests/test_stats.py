@@ -84,6 +84,16 @@ def test_the_interval_of_a_median_covers(seeds: int) -> None:
     assert (narrower[:, 0] <= ends[:400, 0]).all()
 
 
+def test_a_median_between_a_number_and_infinity_is_the_number() -> None:
+    assert median([1, 2, math.nan, math.nan])[0] == 2
+
+
+def test_a_difference_of_shares_has_the_interval_that_newcombe_published() -> None:
+    """Newcombe (1998), the first example: 56 of 70 against 48 of 80."""
+    _, low, high = share_difference(56, 70, 48, 80)
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
 @pytest.mark.parametrize("trials", [9, 20, 27])
 def test_the_interval_of_a_share_covers(trials: int) -> None:
     """Computed exactly, as a mean over shares: at each single share no interval covers 95 %."""
@@ -177,6 +187,7 @@ def test_equivalence_is_refuted_where_the_interval_lies_outside() -> None:
     outside = Estimate(1.5, 0.48 / 1.96, math.inf)
     assert outside.low > 1
     assert equivalent(outside, 1) is False
+    assert equivalent(Estimate(-outside.centre, outside.error, outside.df), 1) is False
     assert equivalent(Estimate(1.5, 0.52 / 1.96, math.inf), 1) is None
 
 

@@ -95,11 +95,12 @@ def test_stuck_is_told_of_each_optimizer_by_itself(
     assert "\n" not in adam.text
 
 
-def test_a_run_that_diverged_is_stuck(tmp_path: Path) -> None:
+def test_a_run_that_diverged_counts_as_stuck(tmp_path: Path) -> None:
     """Its loss counts as that of the word frequencies; three equal losses give no interval."""
     found = iwslt(tmp_path, "short", (np.nan, 4.5))
     measured = fig05.iwslt_stuck(found, "adam", stuck=True)
     assert "Adam 9.80 [no interval]" in measured.text
+    assert measured.held is None
     assert fig05.iwslt_stuck(found, "laprop", stuck=False).held is True
 
 
@@ -234,7 +235,7 @@ def test_pictures_show_the_authors_runs_and_ours(
         assert ("not run" in figure.get_supxlabel()) == (scale is None)
         plt.close(figure)
     if translation is not None:
-        assert "laprop" in discrepancies.iwslt_loss(translation)
+        assert "LaProp" in discrepancies.iwslt_loss(translation)
 
 
 def test_the_map_has_a_panel_for_each_depth(tmp_path: Path) -> None:

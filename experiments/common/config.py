@@ -269,6 +269,10 @@ def _validated(plain: dict[str, Any]) -> Settings:
         "figure": (plain.get("figure") or {}).get("name"),
     }
     result = checked(Settings, values, "")
+    for key in getattr(module, "AXES", ()):
+        value = lookup(result, key)
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ConfigError(f"{key}={shown(value)}: each value must be there only once")
     # A task's own setting may be a list by nature. A list of seeds or of an optimizer's
     # hyper-parameter is always a batch, which only a vectorised task can train.
     for key in ("seed", *(f"optimizer.{field.name}" for field in fields(Optimizer))):

@@ -155,8 +155,9 @@ class Ending:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """A context in which both signals are handled."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        """A context in which both signals are handled, except one that the process ignores."""
+        both = (signal.SIGINT, signal.SIGTERM)
+        numbers = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
         before = [signal.signal(number, self._on_signal) for number in numbers]
         try:
             yield

@@ -63,13 +63,13 @@ def endings(results: Results, optimizer: str) -> pd.DataFrame:
     """For each lr and seed: the lowest loss, the update where it is reached, and the final loss.
 
     A loss is first averaged over windows of a tenth of the training, because the lowest of many
-    single records is low by chance.
+    single records is low by chance. A loss that ends as NaN has turned.
     """
     curves = results.curves[results.curves.optimizer == optimizer]
     table = curves.pivot(index="step", columns=["lr", "seed"], values="train_loss")
     smooth = table.rolling(len(table) // 10).mean()
     frame = pd.DataFrame({"lowest": smooth.min(), "step": smooth.idxmin(), "last": smooth.iloc[-1]})
-    return frame.assign(turned=frame["last"] > 1.1 * frame.lowest)
+    return frame.assign(turned=~(frame["last"] <= 1.1 * frame.lowest))
 
 
 def adam_turns(results: Results) -> Measured:

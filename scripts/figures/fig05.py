@@ -39,10 +39,10 @@ def finding(results: Results | None) -> str:
     curves = results.curves[results.curves.warmup == 0]
     update = int(curves.step.max())
     loss = at_update(curves, update).mean()
-    text += f"; at update {update:,} our Adam is {loss.adam - loss.laprop:+.2f} bits from LaProp"
+    text += f"; at update {update:,} our Adam is {loss.adam - loss.laprop:.2f} bits above LaProp"
     theirs = _apart("iwslt", 0.98, 0).get(f"gap_{update}")
     if results.scale == "short" and theirs is not None:
-        text += f", theirs {-theirs:+.2f}"
+        text += f", theirs {-theirs:.2f}"
     return text
 
 
