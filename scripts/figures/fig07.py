@@ -90,10 +90,10 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
             f"({NAMES[best[0]]}, nu {best[1]:g}), difference {effects[-1]} points"
         )
     sure, most = sum(gap.low > 0 for gap in gaps), [f"{effect.centre:+.1f}" for effect in effects]
-    surest = min(gaps, key=lambda gap: gap.below())
+    effects.append(difference(min(gaps, key=lambda gap: gap.below())))
     return Measured(
         f"error of LaProp at nu 0, {'; '.join(text)}; {sure} of {len(gaps)} others are above it by "
-        f"their intervals; the most certainly lower one is {surest:+.2f} points from it",
+        f"their intervals; the most certainly lower one is {effects[-1]} points from it",
         every_above(gaps),
         f"lowest other minus LaProp's at nu 0: {', '.join(most)} points",
         effects,
@@ -132,5 +132,5 @@ def imdb_unstable(results: Results, optimizer: str) -> Measured:
         f"{ours:.1f}, difference {difference(gap, '+.1f')}; without nu 0 {rest:+.1f}",
         every_above([gap]),
         f"{own / ours:.1f} times LaProp's",
-        [difference(gap, "+.1f")],
+        [difference(gap, "+.1f"), difference(rest, "+.1f")],
     )

@@ -78,7 +78,7 @@ def range_wider(results: Results) -> Measured:
         f"{WIDE - 1:.0%}",
         every_above([gap]),
         f"{gap.centre:+.1f} points",
-        [difference(gap, "+.1f")],
+        [difference(gap, "+.1f"), difference(wide, "+.1f")],
     )
 
 
