@@ -46,7 +46,7 @@ def finding(results: Results | None) -> str:
         f"{best['laprop', 'both logs']:.0f}, Adam {best['adam', 'both logs']:.0f} within 12M steps "
         f"and {best['adam', 'whole log']:.0f} later"
     )
-    if results is None or results.scale == "small":  # the scores of MinAtar are others
+    if results is None or results.scale == "small":  # scores of MinAtar and of Atari do not compare
         return text
     found = by_seed(results, "best_evaluation")
     ours = (found[arm].mean() for arm in PAPER)
