@@ -22,7 +22,7 @@ from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
 from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
-from experiments.common.run import Interrupted, Run
+from experiments.common.run import Interrupted, Run, stop_signals
 from experiments.common.settings import Settings, plain_settings, task_module
 from experiments.common.status import FINAL, read_manifest
 from experiments.common.tracking import PACKAGES
@@ -128,11 +128,8 @@ def _environments(settings: Settings) -> list[dict[str, Any]]:
 @contextmanager
 def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Send SIGINT and SIGTERM to ``handler``, except those that the process ignores."""
-    heeded = [
-        s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN
-    ]
     try:
-        before = {s: signal.signal(s, handler) for s in heeded}
+        before = {number: signal.signal(number, handler) for number in stop_signals()}
     except ValueError:  # not the main thread: whoever owns it handles signals
         before = {}
     try:

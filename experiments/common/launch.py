@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.common.execution import execute, failure
 from experiments.common.progress import process
-from experiments.common.run import Interrupted
+from experiments.common.run import Interrupted, stop_signals
 from experiments.common.settings import Settings, plain_settings, restored
 from experiments.common.status import State, Sweep, read_manifest
 from experiments.common.terminal import lasting_streams, say
@@ -156,13 +156,11 @@ class Ending:
     @contextmanager
     def heeded(self) -> Iterator[None]:
         """A context in which both signals are handled, except one that the process ignores."""
-        both = (signal.SIGINT, signal.SIGTERM)
-        numbers = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
-        before = [signal.signal(number, self._on_signal) for number in numbers]
+        before = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
         try:
             yield
         finally:
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -64,6 +64,12 @@ class Interrupted(SystemExit):
     """SIGINT or SIGTERM arrived: the exit status is 128 + its number, and the run can resume."""
 
 
+def stop_signals() -> list[signal.Signals]:
+    """SIGINT and SIGTERM, except those that this process ignores."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 class Grid:
     """The members of a vectorised run: the product of all axes, as one column per axis.
 
