@@ -148,6 +148,7 @@ def assert_same_path(
             torch.testing.assert_close(a, b, rtol=2e-6, atol=0.01 * lr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [{"fused": True}, {"foreach": True}, {"foreach": False}])
 @pytest.mark.parametrize("clipped", [True, False])
 def test_dreamer_v3s_optimizer_in_one_line(clipped: bool, kind: dict[str, bool]) -> None:
