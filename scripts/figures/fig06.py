@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.ndimage import gaussian_filter1d
 from scipy.stats import norm
 
 from experiments.common.records import Results, load
@@ -26,12 +25,12 @@ from scripts.figures.fig11 import (
     SMALL,
     Arm,
     arms,
+    band,
     curves,
     ends,
     legend,
-    look,
-    mean_curves,
     name,
+    seed_curves,
 )
 from scripts.paper import Measured
 
@@ -86,11 +85,12 @@ def draw(results: Results | None) -> Figure:
 
 def mean(axis: Axes, games: Results) -> None:
     """The mean over games of the curves, each normalised for its game."""
-    table, scale = mean_curves(games), ends(games)
+    table, scale = seed_curves(games), ends(games)
     span = scale.one - scale.zero
     table = table.sub(scale.zero, axis=0, level="game").div(span[span > 0], axis=0, level="game")
-    for arm, curve in table.groupby("step").mean().items():
-        axis.plot(curve.index, gaussian_filter1d(curve, SIGMA), **look(arm))
+    whole = table.groupby("step").mean()
+    for arm in arms(games):
+        band(axis, arm, whole[arm])
     style.steps(axis)
     count = games.runs.game.nunique()
     axis.set(title=f"{count} games", ylabel="score of a life, normalised", xlabel="steps")

@@ -77,15 +77,19 @@ def look(arm: Arm) -> dict[str, object]:
 
 
 def curves(axis: Axes, table: pd.DataFrame, value: str) -> None:
-    """Draw one logged number of one game: for each arm the mean over seeds and their range."""
+    """Draw one logged number of one game."""
     table = table.dropna(subset=value)
     for arm, part in table.groupby(ARM):
-        seeds = part.pivot(index="step", columns="seed", values=value).ffill().bfill()
-        smooth = gaussian_filter1d(seeds.to_numpy(), SIGMA, axis=0)
-        axis.plot(seeds.index, smooth.mean(1), **look(arm))
-        ends = np.min(smooth, 1), np.max(smooth, 1)
-        axis.fill_between(seeds.index, *ends, color=style.COLOUR[arm[0]], alpha=0.1, linewidth=0)
+        band(axis, arm, part.pivot(index="step", columns="seed", values=value).ffill().bfill())
     style.steps(axis)
+
+
+def band(axis: Axes, arm: Arm, seeds: pd.DataFrame) -> None:
+    """Draw the mean over seeds, and their range; a column of ``seeds`` is a curve over steps."""
+    smooth = gaussian_filter1d(seeds.to_numpy(), SIGMA, axis=0)
+    axis.plot(seeds.index, smooth.mean(1), **look(arm))
+    ends = np.min(smooth, 1), np.max(smooth, 1)
+    axis.fill_between(seeds.index, *ends, color=style.COLOUR[arm[0]], alpha=0.1, linewidth=0)
 
 
 def legend(figure: Figure, shown: list[Arm]) -> None:
@@ -106,15 +110,20 @@ def name(arm: Arm) -> str:
     return f"{NAMES[arm[0]]}, {style.short(arm[1])}"
 
 
-def mean_curves(results: Results) -> pd.DataFrame:
-    """Mean over seeds of the training score: index game and step, columns optimizer, epsilon.
+def seed_curves(results: Results) -> pd.DataFrame:
+    """Training score: index game and step, columns optimizer, epsilon, seed.
 
-    A point during which no life ended has the score of the point before.
+    A point during which no life ended has the score of the point before. Points before the end of
+    the first life have that life's score.
     """
     curves = results.curves.dropna(subset="lives")
-    axes = [*ARM, "game", "seed"]
-    filled = curves.assign(life_score=curves.groupby(axes).life_score.ffill())
-    return filled.pivot_table("life_score", ["game", "step"], ARM)
+    table = curves.pivot(index=["game", "step"], columns=[*ARM, "seed"], values="life_score")
+    return table.groupby("game").ffill().groupby("game").bfill().sort_index(axis=1)
+
+
+def mean_curves(results: Results) -> pd.DataFrame:
+    """Mean over seeds of the training score: index game and step, columns optimizer, epsilon."""
+    return seed_curves(results).T.groupby(ARM).mean().T
 
 
 def ends(results: Results) -> pd.DataFrame:
