@@ -1,4 +1,4 @@
-"""Tables in the format of committed results, for tests of claims and pictures."""
+"""Tables in the format of committed results, and runs as their tasks would have written them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.common.records import Results
+from experiments.common.settings import Settings
+from experiments.common.versions import versions
 
 
 def written(
@@ -44,3 +46,36 @@ def tables(
 def noisy(level: float, rng: np.random.Generator) -> float:
     """A number that is half a per cent away from ``level``."""
     return level * float(np.exp(0.005 * rng.normal()))
+
+
+def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: int | None) -> None:
+    """The files of a run that has ended."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record) + "\n" for record in log)
+    (settings.folder / "metrics.jsonl").write_text(lines)
+    (settings.folder / "summary.json").write_text(json.dumps(summary))
+    (settings.folder / "manifest.json").write_text(
+        json.dumps(
+            {
+                "key": settings.key,
+                "status": "finished" if diverged_at is None else "diverged",
+                "started": "2020-01-01",
+                "settings": settings.decisive(),
+                "versions": versions(settings.task_name),
+                "environments": [{"program": "one"}],
+                "diverged_at": diverged_at,
+                "wall_time_s": 1.0,
+                "peak_memory_bytes": 1,
+            }
+        )
+    )
+
+
+def grid(tmp_path: Path, *more: str) -> list[str]:
+    """A figure at its full scale; tests only write what its runs would have written."""
+    return ["figure=fig05", "scale=short", f"output={tmp_path / 'outputs'}", *more]
+
+
+def pretend(settings: Settings, loss: float = 1.0) -> None:
+    """Write what a run of this grid would have written."""
+    write_run(settings, [{"step": 1, "train_loss": loss}], {"final_loss": loss}, None)

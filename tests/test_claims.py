@@ -1,8 +1,9 @@
-"""Rules of the claims on Figures 2, 3, 4, 7, 8, 12 and 13, on tables whose outcome is known."""
+"""Rules of the claims on Figures 1 to 13, on tables whose outcome is known."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import pytest
 from tables import tables
 
 from experiments.common.records import Results
+from scripts import make_authors
 from scripts.figures import (
     fig01,
     fig02,
     fig03,
     fig04,
-    fig07,
+    fig05,
+    fig06,
     fig08,
+    fig09,
+    fig10,
     fig12,
     fig13,
     style,
@@ -152,6 +157,18 @@ def test_one_start_decides_only_what_invisible_noise_cannot_do(tmp_path: Path) -
         assert fig03.style_lowest(found).held is held
 
 
+@pytest.mark.parametrize(("adam", "held"), [(60.0, True), (52.0, None), (40.0, False)])
+def test_one_start_decides_at_other_learning_rates_too(
+    tmp_path: Path, adam: float, held: bool | None
+) -> None:
+    lowest = {"laprop": 50.0, "adam": adam, "amsgrad": 70.0}
+    rows = [
+        {"optimizer": o, "lr": lr, "nu": 0.4, "seed": 0, "regret": regret}
+        for (o, regret), lr in itertools.product(lowest.items(), (0.001, 0.1))
+    ]
+    assert fig09.style_every_lr(tables(tmp_path, "fig09", rows)).held is held
+
+
 # Figure 4 -----------------------------------------------------------------------------------------
 
 
@@ -192,28 +209,6 @@ def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> N
     titles = [axis.get_title() for axis in figure.axes if axis.images]
     assert titles == ["LaProp", "Adam"]
     plt.close(figure)
-
-
-# Figure 7 -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("zero", "lowest", "ten"), [(0.10, True, True), (0.28, None, False), (0.40, False, False)]
-)
-def test_nu_zero_is_the_best_where_every_other_is_worse(
-    tmp_path: Path, zero: float, lowest: bool | None, ten: bool
-) -> None:
-    rng, rows = np.random.default_rng(0), []
-    for optimizer, nu, flip, seed in itertools.product(
-        ("adam", "amsgrad", "laprop"), (0.0, 0.9), (0.0, 0.2), range(5)
-    ):
-        error = zero if (optimizer, nu) == ("laprop", 0.0) else 0.28
-        row = {"optimizer": optimizer, "nu": nu, "flip": flip, "seed": seed}
-        rows.append(row | {"test_error": error + 0.005 * rng.normal()})
-    found = tables(tmp_path, "fig07", rows)
-    for noisy in (False, True):
-        assert fig07.imdb_zero_nu(found, noisy).held is lowest
-    assert fig07.imdb_ten_points(found).held is ten
 
 
 # Figures 12 and 13 --------------------------------------------------------------------------------
@@ -276,3 +271,63 @@ def test_cifar_where_nothing_diverges(tmp_path: Path) -> None:
     assert fig12.cifar_adam_earlier(found).held is None
     # none of 27 runs diverged, but a share of a tenth could be missed
     assert fig12.cifar_laprop_stable(found).held is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"),
+    [
+        ([2.4, 2.0, 1.0, 1.5, 2.4, 2.0, 9.0], 5),  # not 1, which is before the lowest loss
+        ([2.4, 1.0, np.nan], 3),
+        ([np.nan, np.nan], 1),
+        ([2.0, 1.0, 2.1, 2.2], 4),  # the run was ended within the epoch after the last record
+    ],
+)
+def test_the_onset_is_where_the_loss_rises_above_guessing_for_the_first_time_after_its_lowest(
+    tmp_path: Path, losses: list[float], epoch: int
+) -> None:
+    row = {"optimizer": "adam", "mu": 0.9, "nu": 0.1, "seed": 0}
+    curve = pd.DataFrame(row | {"step": range(1, len(losses) + 1), "train_loss": losses})
+    found = tables(tmp_path, "fig12", [row | {"train_loss": np.nan}], curve)
+    assert fig12.onset(found).tolist() == [epoch]
+
+
+# The authors' logs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claim", "table", "where", "becomes", "held"),
+    [
+        (fig05.iwslt_logs_end, "ends", "optimizer == 'laprop' and warmup == 0", "last_loss = 9.43",
+         False),
+        (fig05.iwslt_logs_end, "ends", "optimizer == 'laprop' and warmup > 0", "last_loss = 9.43",
+         True),
+        (fig10.roberta_logs_lower, "apart", "task == 'roberta' and warmup == 0",
+         "share_below = 0.9999", False),
+        (fig10.roberta_logs_lower, "apart", "task == 'iwslt'", "share_below = 0.9999", True),
+        (fig10.roberta_logs_nu, "lead", "update == 3430", "nu = 0.8", False),
+        (fig10.roberta_logs_nu, "lead", "update == 313", "nu = 0.99", False),
+        (fig10.roberta_logs_nu, "lead", "update == 1", "nu = 0.0", True),
+        (fig10.roberta_logs_nu, "lead", "nu > 0", "nu = 0.9", False),
+        (fig06.rainbow_breakout_logs, "rainbow", "optimizer == 'adam'", "mean = mean * 3", False),
+        (fig06.breakout_logs_earlier, "rainbow", "optimizer == 'adam'", "mean = mean + 99", False),
+        (fig06.breakout_logs_earlier, "rainbow", "agent_steps < 500_000", "mean = 4", None),
+    ],
+)  # fmt: skip
+def test_the_authors_logs_decide_by_what_the_rule_names(
+    monkeypatch: pytest.MonkeyPatch, claim: Callable[[], Measured], table: str, where: str,
+    becomes: str, held: bool | None,
+) -> None:  # fmt: skip
+    """The published logs, of which some rows are changed."""
+    real = make_authors.load
+
+    def changed(name: str) -> pd.DataFrame:
+        log = real(name)
+        if name == table:
+            rows = log.eval(where)
+            assert rows.any()
+            column = becomes.split(" = ")[0]
+            log[column] = log[column].astype(float).mask(rows, log.eval(becomes)[column])
+        return log
+
+    monkeypatch.setattr(make_authors, "load", changed)
+    assert claim().held is held

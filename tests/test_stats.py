@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, trim_mean
+from scipy.stats import binom, norm, trim_mean
 
 from experiments.common.stats import (
     ALPHA,
@@ -21,6 +21,7 @@ from experiments.common.stats import (
     decide,
     equivalent,
     every_above,
+    every_within,
     interquartile_mean,
     jackknife,
     log_ratio,
@@ -189,6 +190,19 @@ def test_equivalence_is_refuted_where_the_interval_lies_outside() -> None:
     assert equivalent(outside, 1) is False
     assert equivalent(Estimate(-outside.centre, outside.error, outside.df), 1) is False
     assert equivalent(Estimate(1.5, 0.52 / 1.96, math.inf), 1) is None
+
+
+def test_what_lies_outside_in_some_cell_is_refuted_with_holm_for_the_cells() -> None:
+    """The two sides of a cell exclude each other, so they need no correction."""
+    inside, error = Estimate(0.0, 0.1, math.inf), 0.1
+    for cells in (1, 2, 5):
+        p = ALPHA / 2 / cells
+        for side in (-1, 1):
+            for share, verdict in ((0.99, False), (1.01, None)):
+                outside = Estimate(side * (1 + error * norm.isf(share * p)), error, math.inf)
+                found = every_within([*[inside] * (cells - 1), outside], -1, 1)
+                assert found is verdict
+        assert every_within([inside] * cells, -1, 1) is True
 
 
 def test_a_seed_without_a_number_decides_nothing() -> None:

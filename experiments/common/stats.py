@@ -284,8 +284,19 @@ def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
     )
 
 
+def every_within(cells: Iterable[Estimate], low: float, high: float) -> bool | None:
+    """True if the truth lies between ``low`` and ``high`` in every cell, False if not in some.
+
+    None if neither can be decided. An interval cannot be above ``high`` and below ``low`` at once,
+    so these two tests of a cell count as one.
+    """
+    cells = list(cells)
+    return decide(
+        everywhere(max(cell.above(low), cell.below(high)) for cell in cells),
+        somewhere(min(cell.above(high), cell.below(low)) for cell in cells),
+    )
+
+
 def equivalent(estimate: Estimate, margin: float) -> bool | None:
     """True if the interval lies within ``margin`` of 0, False if outside, None if neither."""
-    inside = everywhere([estimate.above(-margin), estimate.below(margin)])
-    outside = min(estimate.above(margin), estimate.below(-margin))
-    return decide(inside, outside)
+    return every_within([estimate], -margin, margin)

@@ -12,10 +12,10 @@ from experiments.common.stats import (
     Estimate,
     decide,
     every_above,
+    every_within,
     everywhere,
     log_ratio,
     mean,
-    somewhere,
 )
 from scripts.effects import ratio
 from scripts.figures import style
@@ -100,9 +100,7 @@ def epsilon_free(results: Results) -> Measured:
     every = sorted(results.runs.epsilon.unique())
     found = {e: ratios(results, "laprop", e, USUAL) for e in every if e < 2e-8 and e != USUAL}
     differ = [r for by_nu in found.values() for r in by_nu.values() if not same(r)]
-    inside = [p for r in differ for p in (r.above(LOW), r.below(HIGH))]
-    outside = [p for r in differ for p in (r.above(HIGH), r.below(LOW))]
-    held = decide(everywhere(inside), somewhere(outside)) if differ else True
+    held = every_within(differ, LOW, HIGH) if differ else True
     furthest = math.exp(max((abs(r.centre) for r in differ), default=0))
     return Measured(
         "LaProp's final loss over that at 1e-15: "

@@ -196,7 +196,7 @@ def deep_faster(results: Results) -> Measured:
 
 
 def deep_small_lr(results: Results, margin: float) -> Measured:
-    """Whether the smallest lr gives a higher final loss than the best one, at each depth."""
+    """Whether the smallest lr gives a higher final loss than the best other one, at each depth."""
     runs = results.runs.assign(final_loss=results.runs.final_loss.fillna(GUESSING))
     cells, smallest = {}, runs.lr.min()
     share = shares(results)
@@ -204,7 +204,8 @@ def deep_small_lr(results: Results, margin: float) -> Measured:
         if optimizer == "amsgrad" or share[optimizer, depth].max() == 0:
             continue
         loss = cell.pivot(index="seed", columns="lr", values="final_loss")
-        cells[optimizer, depth] = log_ratio(loss[smallest], loss[loss.mean().idxmin()])
+        best = loss.drop(columns=smallest).mean().idxmin()
+        cells[optimizer, depth] = log_ratio(loss[smallest], loss[best])
     limit = np.log(margin)
     held = decide(
         everywhere(cell.above(limit) for cell in cells.values()),
@@ -214,7 +215,7 @@ def deep_small_lr(results: Results, margin: float) -> Measured:
     text = ", ".join(f"{NAMES[o]} at depth {depth} {r}" for (o, depth), r in found.items())
     least = np.exp(min(cell.centre for cell in cells.values()))
     return Measured(
-        f"final loss at lr {smallest:g} over that at the best lr: {text}",
+        f"final loss at lr {smallest:g} over that at the best other lr: {text}",
         held,
         f"{least:.2f} times at least, against {margin:g}",
         [*found.values()],

@@ -37,9 +37,9 @@ TRAVEL = 40  # updates times lr; at lr 0.001 the slowest seeds converge by updat
 
 def every_lr(results: Results, noise: str) -> Measured:
     """Whether LaProp converges at some nu at every lr; a rate with too short runs is undecided."""
-    updates = longest(results, results.runs)
     text, true, false, reached = [], [], [], 0
-    for lr in sorted(results.runs.lr.unique()):
+    for lr, runs in results.runs[results.runs.noise == noise].groupby("lr"):
+        updates = longest(results, runs)
         by_nu = steps_by_nu(results, "laprop", noise, "lr", lr)
         does, does_not = converges(by_nu)
         where = reach(medians(by_nu)).removeprefix("at ")

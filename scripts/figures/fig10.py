@@ -117,6 +117,6 @@ def roberta_logs_nu() -> Measured:
     later = lead[lead["update"].shift(-1, fill_value=20_000) > WARMING_UP].nu
     return Measured(
         f"lowest smoothed loss: nu {text} on",
-        bool(later.is_monotonic_increasing),
+        bool(later.is_monotonic_increasing and later.nunique() > 1),
         f"in the order {', '.join(f'{nu:g}' for nu in later)}",
     )

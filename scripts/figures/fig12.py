@@ -152,6 +152,8 @@ def common(results: Results) -> pd.DataFrame:
 def cifar_comparable(results: Results, margin: float) -> Measured:
     """The mean accuracies over the common cells: an equivalence test, margin in points."""
     runs = common(results)
+    if runs.empty:
+        return Measured("both are stable in no cell", None, "nothing to compare")
     by = runs.groupby(["optimizer", "seed"]).test_accuracy.mean() * 100
     gap = paired(by["laprop"], by["adam"])
     higher = difference(gap)
@@ -192,13 +194,13 @@ def cifar_adam_diverges(results: Results) -> Measured:
 
 
 def cifar_adam_earlier(results: Results) -> Measured:
-    """At each mu, Adam's onset at the largest nu with divergence minus that at the smallest."""
+    """For each mu and seed, the onset at the largest nu with divergence minus the smallest's."""
     epochs = onset(results)
     if "adam" not in epochs.index.get_level_values("optimizer"):
         return Measured("no run of Adam diverged", None, "nothing to order")
     table = epochs["adam"].unstack("nu").sort_index(axis=1)
-    later = (table.iloc[:, -1] - table.iloc[:, 0]).groupby("seed").mean()
-    gap = mean(later.dropna())
+    later = table.ffill(axis=1).iloc[:, -1] - table.bfill(axis=1).iloc[:, 0]
+    gap = mean(later[table.count(axis=1) > 1].groupby("seed").mean())
     text = "; ".join(
         f"mu {mu:g}: " + ", ".join(f"{e:.0f} (nu {nu:g})" for nu, e in rows.mean().dropna().items())
         for mu, rows in table.groupby(level="mu")

@@ -176,6 +176,8 @@ def adam_update_unbounded(results: Results) -> Measured:
     share = 1 + beyond.excess_over_supremum.dropna()  # at nu = 0 the supremum is infinite
     steep = beyond["update"] > 1e6
     smallest, largest = beyond["update"].min(), beyond["update"].max()
+    if share.empty:
+        return Measured("no pair with mu > sqrt(nu) > 0", None, "nothing was run")
     text = (
         f"{len(beyond.groupby(['mu', 'nu']))} pairs with mu > sqrt(nu): the largest update is "
         f"{share.min():.2g} to {share.max():.2g} of the supremum, which grows with the step; where "

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, everywhere, log_ratio, somewhere
+from experiments.common.stats import Estimate, every_within, log_ratio
 from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import Measured
@@ -82,13 +82,11 @@ def signed_alike(results: Results) -> Measured:
     """Both methods take as many steps at every sigma, by equivalence tests."""
     ratios = ratios_of(results)
     margin = math.log(MARGIN)
-    inside = [p for r in ratios.values() for p in (r.above(-margin), r.below(margin))]
-    outside = [p for r in ratios.values() for p in (r.above(margin), r.below(-margin))]
     text = ", ".join(f"{ratio(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
     furthest = math.exp(max(abs(log.centre) for log in ratios.values()))
     return Measured(
         f"steps of the sign of the average over those of the average of signs {text}",
-        decide(everywhere(inside), somewhere(outside)),
+        every_within(ratios.values(), -margin, margin),
         f"{furthest:.2f} times at most, against the margin of {MARGIN:g}",
         [ratio(r) for r in ratios.values()],
     )

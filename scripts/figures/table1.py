@@ -124,27 +124,11 @@ def adam_nu_to_zero(results: Results) -> Measured:
 
 
 def laprop_nu_to_one(results: Results) -> Measured:
-    """LaProp becomes Adam with the same mu and nu, from a second moment that has settled.
-
-    Where the two were not run beside each other, their distance is at most the sum of their
-    distances from the path of SGD with momentum, which both become.
-    """
-    if "nu_1_other_warm" in set(results.runs.limit):
-        found = become(results, "nu_1_other_warm", ["laprop"])
-        cold = distances(results, "laprop", "nu_1_other")
-        text = (
-            f"{found.text}; from n = 0, which is no part of the claim, {cold.iloc[0].median():.2g}"
-        )
-        return replace(found, text=f"{text} at {cold.index[0]:g}")
-    table = distances(results, "adam", "nu_1") + distances(results, "laprop", "nu_1")
-    worst = table.iloc[0].max()
-    return Measured(
-        f"distance from SGD with momentum, Adam's and LaProp's added, bounds theirs: "
-        f"{table.iloc[-1].max():.2g} at nu {1 - table.index[-1]:g}, {worst:.2g} at "
-        f"{table.index[0]:g} from the limit",
-        bool((np.diff(table, axis=0) > 0).all() and worst <= REACHED),
-        f"{worst:.2g} at the nearest, against {REACHED:g}",
-    )
+    """LaProp becomes Adam with the same mu and nu, from a second moment that has settled."""
+    found = become(results, "nu_1_other_warm", ["laprop"])
+    cold = distances(results, "laprop", "nu_1_other")
+    text = f"{found.text}; from n = 0, which is no part of the claim, {cold.iloc[0].median():.2g}"
+    return replace(found, text=f"{text} at {cold.index[0]:g}")
 
 
 def differ_at_default(results: Results) -> Measured | None:

@@ -1,6 +1,7 @@
 """3.2 and 4: how wide a range of lr, mu and nu works, for each optimizer the same grid."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -53,8 +54,12 @@ def draw(results: Results) -> Figure:
 
 
 def means(results: Results) -> pd.DataFrame:
-    """Mean final loss over seeds: a row per setting, a column per optimizer."""
-    return results.runs.groupby([*SETTING, "optimizer"]).final_loss.mean().unstack("optimizer")
+    """Mean final loss over seeds: a row per setting, a column per optimizer.
+
+    It is infinite where a seed diverged.
+    """
+    runs = results.runs.fillna({"final_loss": np.inf})
+    return runs.groupby([*SETTING, "optimizer"]).final_loss.mean().unstack("optimizer")
 
 
 def shares(results: Results, within: float = WITHIN) -> pd.DataFrame:

@@ -57,10 +57,14 @@ def draw(results: Results) -> Figure:
 
 
 def chosen(results: Results, optimizer: str) -> tuple[float, float]:
-    """The lr and nu of the lowest mean final loss over the first half of the seeds."""
+    """The lr and nu of the lowest mean final loss over the first half of the seeds.
+
+    A setting at which a seed diverged is not chosen.
+    """
     runs = results.runs[results.runs.optimizer == optimizer]
     half = sorted(runs.seed.unique())[: runs.seed.nunique() // 2]
-    lr, nu = runs[runs.seed.isin(half)].groupby(["lr", "nu"]).final_loss.mean().idxmin()
+    loss = runs[runs.seed.isin(half)].fillna({"final_loss": np.inf})
+    lr, nu = loss.groupby(["lr", "nu"]).final_loss.mean().idxmin()
     return float(lr), float(nu)
 
 
