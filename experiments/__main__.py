@@ -93,11 +93,15 @@ def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], Dict
 
 def show_times() -> None:
     """Print the end of ``--help``: how long each figure takes at each scale."""
+    from experiments.common.messages import ConfigError
     from experiments.common.timings import times
 
     say("Time that all runs of a figure took on two threads, by the manifests in results/:\n")
     for file in sorted(Path(CONFIGS, "figure").glob("*.yaml")):
-        scales = "; ".join(f"{scale} {time}" for scale, time in times(file.stem).items())
+        try:
+            scales = "; ".join(f"{scale} {time}" for scale, time in times(file.stem).items())
+        except ConfigError as error:  # a damaged manifest
+            scales = str(error)
         say(f"  {file.stem:20} {scales}")
 
 
@@ -120,10 +124,9 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     from experiments.common.watch import Watch
 
     launcher = hydra_settings.hydra.launcher
-    kind = launch.kind(launcher)
+    kind, processes = launch.kind(launcher), launch.processes(launcher, len(every))
     for settings in every:
         execution.check(settings, here=kind in ("basic", "joblib"))
-    processes = launch.processes(launcher, len(every))
     command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
     try:
         sweep = status.begin(every, command, processes)
@@ -159,6 +162,9 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     for cell, state in zip(sweep.cells, states, strict=True):
         if state.status == "stopped":
             say(f"failed: {cell.label}: its process was killed, {cell.folder}", sys.stderr)
+        elif state.status == "damaged":
+            say(f"damaged: {cell.label}: {state.says}", sys.stderr)
+            broken = True
     outcomes = Counter(execution.outcome(settings) for settings in every)
     if len(every) == 1:
         say(f"{next(iter(outcomes))}: {every[0].folder}")

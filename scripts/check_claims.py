@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.common import ROOT
 from experiments.common.records import RESULTS, Results
+from experiments.common.terminal import guarded
 from scripts import readme
 from scripts.generated import only_checks, settle
 from scripts.paper import Measured, claims, figures, label, results_of, script
@@ -182,4 +183,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -9,18 +9,20 @@ import argparse
 import sys
 
 from experiments.common.collect import collect
-from experiments.common.config import ConfigError
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import guarded, lasting_streams
 
-if __name__ == "__main__":
-    lasting_streams()
-    parser = argparse.ArgumentParser(description=__doc__.split(chr(10))[0], prog="scripts.collect")
+
+def main() -> int:
+    """Collect, and say what there is now."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], prog="scripts.collect")
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
     parser.add_argument("--partial", action="store_true", help="take what is finished so far")
     arguments = parser.parse_args()
-    try:
-        results = collect(arguments.overrides, partial=arguments.partial)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    results = collect(arguments.overrides, partial=arguments.partial)
     print(f"{results.folder}: {len(results.runs)} rows, {results.label}")
+    return 0
+
+
+if __name__ == "__main__":
+    lasting_streams()
+    sys.exit(guarded(main))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.common import ROOT
+from experiments.common.files import write
 
 
 def only_checks(doc: str) -> bool:
@@ -28,6 +29,6 @@ def settle(files: Mapping[Path, bytes], check: bool) -> int:
             print(f"stale: {shown}; run python -m scripts.build", file=sys.stderr)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(files[path])
+            write(path, files[path])
             print(f"written: {shown}")
     return int(check and bool(stale))

@@ -27,9 +27,10 @@ from PIL import Image
 
 from experiments import roberta, translation
 from experiments.common import ROOT, data
-from experiments.common.checkpoint import CHECKPOINTS, write_json
+from experiments.common.checkpoint import CHECKPOINTS
 from experiments.common.config import expand
 from experiments.common.execution import FINAL, read_manifest
+from experiments.common.files import write_json
 from scripts import gpu_runs
 from scripts.gpu_runs import PACK, STEPS, records
 from scripts.long_runs import OUTPUT

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.common import data
 from experiments.common.records import RESULTS
+from experiments.common.terminal import guarded
 from scripts.generated import only_checks, settle
 
 FOLDER = RESULTS / "authors"
@@ -197,4 +198,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from experiments.common.records import RESULTS, load
+from experiments.common.terminal import guarded
 from scripts import discrepancies
 from scripts.generated import only_checks, settle
 
@@ -96,4 +97,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

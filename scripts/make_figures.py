@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.common.records import RESULTS, Results
+from experiments.common.terminal import guarded
 from experiments.common.timings import grids, times
 from scripts import check_claims
 from scripts.figures import style
@@ -141,6 +142,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.figures) - set(drawn())):
         parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
+    if not arguments.check:
+        arguments.to.mkdir(parents=True, exist_ok=True)  # fails now, not after the drawing
     new = files(arguments.figures or drawn(), arguments.to)
     if arguments.to == PICTURES:
         new |= index_file()
@@ -148,4 +151,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

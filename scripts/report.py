@@ -7,7 +7,7 @@ tables of ``results/``, and do not copy them.
 """
 
 import argparse
-import shutil
+import sys
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,9 @@ import yaml
 
 from experiments.common import ROOT
 from experiments.common.config import CONFIGS
+from experiments.common.files import write
 from experiments.common.records import RESULTS, Results
+from experiments.common.terminal import guarded
 from scripts import (
     cells,
     charts,
@@ -282,17 +284,17 @@ def build(target: Path) -> list[Path]:
         the pages.
     """
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("site.css", "site.js"):
-        shutil.copy(HERE / name, target / name)
-    (target / "vega.js").write_text(charts.library(), encoding="utf-8")
     written = {target / name: html for name, html in pages(target).items()}
+    for name in ("site.css", "site.js"):
+        write(target / name, (HERE / name).read_bytes())
+    write(target / "vega.js", charts.library().encode())
     for path, html in written.items():
-        path.write_text(html, encoding="utf-8")
+        write(path, html.encode())
     reference.write(target / "api")
     return list(written)
 
 
-def main() -> None:
+def main() -> int:
     """Write the site."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--to", type=Path, default=SITE, help="folder of the site")
@@ -301,7 +303,8 @@ def main() -> None:
     index = target / "index.html"
     shown = index.relative_to(ROOT) if index.is_relative_to(ROOT) else index
     print(f"{len(written)} pages; open {shown}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -15,6 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from experiments.common import ROOT
+from experiments.common.files import atomic
 
 NOTEBOOKS = ROOT / "notebooks"
 CELL_SECONDS = 180
@@ -79,7 +80,8 @@ def main() -> int:
                 f"no picture: {name}, the cell that begins {s.splitlines()[0]!r}" for s in blank
             ]
         elif not check:
-            nbformat.write(notebook, path)
+            with atomic(path) as temporary:
+                nbformat.write(notebook, temporary)
         elif shown(notebook) != shown(nbformat.read(path, as_version=4)):
             faults.append(f"stale: {name}; run make notebooks")
     print("\n".join(faults), file=sys.stderr, end="\n" * bool(faults))

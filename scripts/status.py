@@ -1,8 +1,8 @@
 """Show the state of a sweep, running or ended, in any terminal: ``python -m scripts.status``.
 
 It reads only the output folder, so it works on any node that sees this folder, and with any
-launcher. It shows the newest sweep with its runs that are in progress or have failed, or with
-``--runs`` all its runs. ``--sweeps`` adds a line for each earlier sweep.
+launcher. It shows the newest sweep with its runs that are in progress, have failed or are damaged,
+or with ``--runs`` all its runs. ``--sweeps`` adds a line for each earlier sweep.
 """
 
 import argparse
@@ -12,11 +12,14 @@ from pathlib import Path
 from experiments.common.status import State, Sweep, how_far, lives, overview, sweeps
 from experiments.common.terminal import lasting_streams
 
+TROUBLE = ("failed", "damaged")  # statuses of runs of which the user has to know the reason
+
 
 def whole(sweep: Sweep, states: list[State]) -> str:
     """One line for a sweep."""
     under_way = lives(sweep.parent) or any(state.status == "running" for state in states)
-    waiting = any(state.status not in ("finished", "diverged", "failed") for state in states)
+    ends = ("finished", "diverged", "failed", "damaged")
+    waiting = any(state.status not in ends for state in states)
     if under_way or not waiting:
         return overview(states, sweep.processes)
     ended = [state for state in states if state.status != "waiting"]
@@ -27,7 +30,7 @@ def whole(sweep: Sweep, states: list[State]) -> str:
 def line(label: str, state: State) -> str:
     """One line for a run."""
     text = how_far(state) if state.status == "running" else state.says or state.status
-    return f"  {label}: {'failed: ' if state.status == 'failed' else ''}{text}"
+    return f"  {label}: {f'{state.status}: ' * (state.status in TROUBLE)}{text}"
 
 
 def main() -> int:
@@ -38,15 +41,18 @@ def main() -> int:
     parser.add_argument("--sweeps", action="store_true", help="a line for each sweep")
     arguments = parser.parse_args()
     folder = Path(arguments.output.removeprefix("output="))
-    found = sweeps(folder)
+    found, damaged = sweeps(folder)
+    for error in damaged:
+        print(f"error: {error}", file=sys.stderr)
     if not found:
-        print(f"error: output={folder}: no sweep has run there", file=sys.stderr)
+        if not damaged:
+            print(f"error: output={folder}: no sweep has run there", file=sys.stderr)
         return 2
     for sweep in found if arguments.sweeps else found[-1:]:
         states = [cell.look() for cell in sweep.cells]
         print(f"{sweep.command}\n{whole(sweep, states)}")
     for cell, state in zip(sweep.cells, states, strict=True):
-        if arguments.runs or state.status in ("running", "failed"):
+        if arguments.runs or state.status in ("running", *TROUBLE):
             print(line(cell.label, state))
     return 0
 

@@ -17,6 +17,7 @@ the summary is represented in tables and maps by its last value.
 """
 
 import argparse
+import io
 import re
 import sys
 from collections import Counter
@@ -30,11 +31,11 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_float_dtype
 
-from experiments.common import records
+from experiments.common import files, records
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
 from experiments.common.tables import Sweep, read, rounded, same
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import guarded, lasting_streams
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
 from scripts.pages import environment
@@ -67,25 +68,21 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
 
 def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
     """The sweep in collected tables."""
-    axes = results.manifest["axes"]
+    with files.reading(results.folder / "manifest.json", files.RESTORE):
+        axes = dict(results.manifest["axes"])
+        name, scale, made = results.figure, results.scale, results.manifest["runs"]
+        statuses = Counter(str(run["status"]) for run in made)
+        versions = len({str(run.get("versions")) for run in made})
     runs = results.runs
     has_curves = (results.folder / "curves.parquet").exists()
     curves = results.curves if has_curves else pd.DataFrame(columns=[*axes, "step"])
-    for name, values in wanted.items():
-        column = axis(name, axes)
+    for key, values in wanted.items():
+        column = axis(key, axes)
         runs, curves = (
             frame[[any(same(cell, value) for value in values) for cell in frame[column]]]
             for frame in (runs, curves)
         )
-    return Sweep(
-        name=results.figure,
-        runs=runs,
-        curves=curves,
-        axes=axes,
-        statuses=Counter(run["status"] for run in results.manifest["runs"]),
-        scale=results.scale,
-        versions=len({str(run.get("versions")) for run in results.manifest["runs"]}),
-    )
+    return Sweep(name, runs, curves, axes, statuses, [], scale, versions)
 
 
 def axis(name: str, axes: dict[str, str]) -> str:
@@ -237,6 +234,8 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
     if sweep.versions > 1:
         facts.append(f"made by {sweep.versions} versions of the task's program")
+    if sweep.damaged:
+        facts.append(f"{len(sweep.damaged)} damaged and left out")
     table = summary(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric", "mean"])
     every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
     for metric in chosen.metric or ():
@@ -248,15 +247,23 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     alt.data_transformers.disable_max_rows()
     drawings = drawn(sweep, table, chosen)
     text = readable(table, by) if len(table) else pd.DataFrame()
-    target.mkdir(parents=True, exist_ok=True)
-    for old in [*target.glob("map-*.png"), *target.glob("curves-*.png")]:
-        old.unlink()
+    written: dict[str, bytes] = {}
     if len(table):
-        (target / "table.md").write_text(markdown(text))
-        spread(table, by).to_csv(target / "table.csv", index=False, float_format="%.7g")
+        written["table.md"] = markdown(text).encode()
+        csv = spread(table, by).to_csv(index=False, float_format="%.7g")
+        written["table.csv"] = csv.encode()
     for file, chart in drawings.items():
-        chart.save(target / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', file)}.png", scale_factor=2)
-    (target / "index.html").write_text(page(title, facts, text, by, drawings))
+        picture = io.BytesIO()
+        chart.save(picture, format="png", scale_factor=2)
+        written[f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', file)}.png"] = picture.getvalue()
+    written["index.html"] = page(title, facts, text, by, drawings).encode()
+    target.mkdir(parents=True, exist_ok=True)
+    for file, content in written.items():
+        files.write(target / file, content)
+    for pattern in ("table.*", "map-*.png", "curves-*.png"):  # an earlier call wrote them
+        for old in target.glob(pattern):
+            if old.name not in written:
+                old.unlink()
     lines = [f"{title}: {'; '.join(facts)}"]
     if len(text) > ROWS:
         lines.append(f"{len(text)} rows, see table.md")
@@ -282,15 +289,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--by", metavar="KEY", help="the colour of curves; as --y by default")
     parser.add_argument("--to", type=Path, help="another folder to write to")
     chosen = parser.parse_args(arguments)
-    try:
-        sweep = find(chosen.place, dict(map(values, chosen.settings)))
-        title = " ".join([sweep.name, sweep.scale, *chosen.settings])
-        target = chosen.to or Path("outputs") / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
-        for line in write(sweep, title, target, chosen):
-            print(line)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return guarded(lambda: show(chosen))
+
+
+def show(chosen: argparse.Namespace) -> int:
+    """Do what the command line says, and return the exit status."""
+    sweep = find(chosen.place, dict(map(values, chosen.settings)))
+    title = " ".join([sweep.name, sweep.scale, *chosen.settings])
+    target = chosen.to or Path("outputs") / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
+    for text in sweep.damaged:
+        print(f"damaged: {text}", file=sys.stderr)
+    print("\n".join(write(sweep, title, target, chosen)))
     print(f"open {target / 'index.html'}")
     return 0
 

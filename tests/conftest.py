@@ -21,6 +21,7 @@ import pytest
 
 import experiments
 from experiments.common import config, overrides
+from experiments.common import records as committed
 from experiments.common.data import DataError
 from experiments.common.execution import execute
 from experiments.common.run import Run
@@ -111,6 +112,13 @@ def make(tmp_path: Path) -> Maker:
         return config.compose_settings([f"output={output}", "threads=1", *overrides])
 
     return settings
+
+
+@pytest.fixture
+def results_folder(tmp_path: Path, monkeypatch) -> Path:
+    """The folder of committed results, in the test's own folder and empty."""
+    monkeypatch.setattr(committed, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
 
 
 @pytest.fixture

@@ -191,6 +191,88 @@ def test_of_the_same_settings_the_newest_counts(toy: Maker, runs, folder: Path) 
     assert sweep.versions == 2
 
 
+@pytest.mark.parametrize("name", ["0", "zz"])  # before and after the other in the folder's order
+def test_a_newer_run_counts_if_it_is_finished_or_none_is(toy: Maker, name: str) -> None:
+    path = pretend(toy(), [], {"final_loss": 1.0})
+    newer = shutil.copytree(path, path.with_name(name))
+    written = json.loads((path / "manifest.json").read_text())
+
+    def put(folder: Path, **changes: str) -> None:
+        (folder / "manifest.json").write_text(json.dumps(written | changes))
+
+    put(newer, started="2021-01-01", status="running")
+    assert read(path.parent, {}).statuses == {"finished": 1}
+    put(path, status="failed")
+    assert read(path.parent, {}).statuses == {"running": 1}
+    put(newer, started="2019-01-01", status="finished")
+    assert read(path.parent, {}).statuses == {"finished": 1}
+    put(newer, started="2021-01-01", scale="smoke")
+    with pytest.raises(ConfigError, match="several scales"):
+        read(path.parent, {})
+
+
+DAMAGE = [
+    ("config.yaml", ""),
+    ("config.yaml", "optimizer: ["),
+    ("config.yaml", "optimizer: {name: adam}"),
+    ("config.yaml", "- optimizer"),
+    ("manifest.json", ""),
+    ("manifest.json", '{"status": "finished"}'),
+    ("summary.json", None),
+    ("summary.json", '{"final_loss": 1'),
+    ("metrics.jsonl", None),
+    ("metrics.jsonl", '{"step": 1}\n{"step": 2, "tra'),
+    ("metrics.jsonl", "[1]\n"),
+]
+
+
+def test_damaged_runs_are_named_and_the_others_shown(
+    runs, folder: Path, tmp_path: Path, capsys
+) -> None:
+    broken = []
+    for settings, (name, content) in zip(runs.values(), DAMAGE, strict=False):
+        broken.append(settings.folder / name)
+        if content is None:
+            broken[-1].unlink()
+        else:
+            broken[-1].write_text(content)
+    sweep = read(folder, {})
+    kept = list(runs)[len(DAMAGE) :]
+    for frame in sweep.runs, sweep.curves:
+        at = frame[["optimizer", "mu", "nu", "seed"]].drop_duplicates()
+        assert sorted(at.itertuples(index=False, name=None)) == sorted(kept)
+    assert sweep.statuses == {"finished": len(kept)}
+
+    arguments = [str(folder), "--to", str(tmp_path / "to"), "--metric", "final_loss"]
+    assert command.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"toy paper: 25 finished; {len(DAMAGE)} damaged and left out\n")
+    said = sorted(err.splitlines())
+    assert len(said) == len(DAMAGE)
+    for line, path in zip(said, sorted(broken), strict=True):
+        assert line.startswith(f"damaged: {path}: cannot be used (")
+        assert line.endswith("); delete the folder of this run, and run it again")
+
+    for settings in runs.values():
+        (settings.folder / "manifest.json").write_text("{")
+    assert command.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"error: .*/manifest\.json: cannot be used \(", line)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_pictures_have_a_place_that_can_be_written(
+    folder: Path, tmp_path: Path, capsys, below: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    to = str(tmp_path / "file" / below)
+    assert command.main([str(folder), "nu=0.5", "--metric", "final_loss", "--to", to]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: {to}: .*; must be a place that can be written\n", err)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_cells_have_the_mean_and_interval_of_their_seeds(toy: Maker, runs, folder: Path) -> None:
     pretend(toy(_optimizer={"mu": 0.0, "nu": 0.5}, _seed=3), [], {"final_loss": None})
     pretend(

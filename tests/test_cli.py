@@ -57,6 +57,21 @@ def test_a_run_in_one_process_says_where_it_is(main, tmp_path: Path):
     assert "finished before: 1" in main(*SMALL)[1]
 
 
+def test_a_damaged_run_is_made_again_or_named(main, tmp_path: Path):
+    """A run without a manifest is made again; one without numbers is the user's to delete."""
+    assert main(*SMALL)[0] == 0
+    (run,) = (tmp_path / "outputs" / "rosenbrock").iterdir()
+    (run / "manifest.json").write_text("{")
+    code, out, err = main(*SMALL)
+    assert (code, err, "finished before: 0" in out) == (0, "", True)
+    (run / "summary.json").write_text("{")
+    code, out, err = main(*SMALL)
+    (line,) = err.splitlines()
+    assert code == 1
+    assert line.startswith(f"damaged: laprop: outputs/rosenbrock/{run.name}/summary.json: cannot ")
+    assert line.endswith("; delete the folder of this run, and run it again")
+
+
 @pytest.mark.parametrize("flag", ["--multi", "--", "--run", "--config-name=other"])
 def test_a_flag_that_would_run_nothing_is_refused(main, tmp_path: Path, flag: str):
     code, out, err = main(flag, *SMALL)
@@ -137,6 +152,13 @@ BAD = {
     ("optimizer.nu=[0.1",): ["optimizer.nu=[0.1", "key=value"],
     ("a=b=c",): ["a=b=c", "key=value"],
     ("device",): ["device", "key=value"],
+    ("figure=fíg",): ["figure=fíg: unknown; allowed are", *FIGURES],
+    ("optimizer=é",): ["optimizer=é: unknown; allowed are", "laprop"],
+    ("hydra/launcher=jöb",): ["hydra/launcher=jöb: unknown; allowed are", "joblib"],
+    ("hydra/launcher=joblib", "hydra.launcher.n_jobs=abc"): ["n_jobs=abc: must be of type integer"],
+    ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0"): ["n_jobs=0", "number of processes"],
+    ("hydra/launcher=joblib", "hydra.launcher.n_job=2"): ["n_job=2", "did you mean n_jobs?"],
+    ("hydra.launcher.n_jobs=2",): ["hydra.launcher.n_jobs=2", "has no settings here"],
     ("-m", "seed=range(0,30)", "optimizer.nu=0,0.5,0.9,1.0"): ["optimizer.nu=1.0", "less than 1"],
 }  # fmt: skip
 

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import files
+from conftest import files, manifest
+from tables import grid, pretend, write_run
 
 from experiments.common import collect as collecting
-from experiments.common import records, timings
 from experiments.common import settings as of_runs
+from experiments.common import timings
 from experiments.common.collect import collect
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
+from experiments.common.files import Damaged
 from experiments.common.records import Results, load
-from experiments.common.versions import versions
 
 
 @pytest.fixture
@@ -161,28 +162,6 @@ def test_rows_of_long_seeds_and_their_pictures_stay_with_their_runs(
     assert [run["key"] for run in results.manifest["runs"]] == [s.key for s in every]
 
 
-def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: int | None) -> None:
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(record) + "\n" for record in log)
-    (settings.folder / "metrics.jsonl").write_text(lines)
-    (settings.folder / "summary.json").write_text(json.dumps(summary))
-    (settings.folder / "manifest.json").write_text(
-        json.dumps(
-            {
-                "key": settings.key,
-                "status": "finished" if diverged_at is None else "diverged",
-                "started": "2020-01-01",
-                "settings": settings.decisive(),
-                "versions": versions(settings.task_name),
-                "environments": [{"program": "one"}],
-                "diverged_at": diverged_at,
-                "wall_time_s": 1.0,
-                "peak_memory_bytes": 1,
-            }
-        )
-    )
-
-
 def test_curves_and_divergence(figure, tmp_path: Path):
     overrides = figure("seed=0,1", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
     first, second = expand(overrides)
@@ -275,12 +254,6 @@ def test_a_figures_time_counts_every_run_on_two_threads(tmp_path: Path, monkeypa
     }  # fmt: skip
 
 
-@pytest.fixture
-def results_folder(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
-    return tmp_path / "results"
-
-
 def test_smoke_runs_are_never_results(figure, tmp_path: Path, results_folder: Path):
     run_all(figure())
     results = collect(figure())
@@ -288,13 +261,30 @@ def test_smoke_runs_are_never_results(figure, tmp_path: Path, results_folder: Pa
     assert not results_folder.exists()
 
 
-def grid(tmp_path: Path, *more: str) -> list[str]:
-    """A figure at its full scale; tests only write what its runs would have written."""
-    return ["figure=fig05", "scale=short", f"output={tmp_path / 'outputs'}", *more]
+def test_numbers_in_tables_have_seven_digits(tmp_path: Path, results_folder: Path):
+    overrides = grid(tmp_path)
+    for settings in expand(overrides):
+        pretend(settings, loss=1 / 3)
+        (settings.folder / "layers.csv").write_text("size\n0.1234567890\n")
+    folder = collect(overrides).folder
+    for line in (folder / "runs.csv").read_text().splitlines()[1:]:
+        assert line.endswith(",0.3333333")
+    assert (folder / "layers.csv").read_text() == "size\n0.1234568\n"
+    assert (pd.read_parquet(folder / "curves.parquet").train_loss == np.float32(1 / 3)).all()
 
 
-def pretend(settings: Settings, loss: float = 1.0) -> None:
-    write_run(settings, [{"step": 1, "train_loss": loss}], {"final_loss": loss}, None)
+def test_the_largest_scale_with_a_whole_seed_is_shown(tmp_path: Path, results_folder: Path):
+    for scale, seeds in ("small", 3), ("paper", 0), ("short", 2), ("smoke", 9):
+        (results_folder / "fig05" / scale).mkdir(parents=True)
+        text = json.dumps({"figure": "fig05", "scale": scale, "seeds": seeds})
+        (results_folder / "fig05" / scale / "manifest.json").write_text(text)
+    for scale in "short", "small":
+        assert load("fig05").scale == scale
+        shutil.rmtree(results_folder / "fig05" / scale)
+    assert load("fig05") is None
+    (results_folder / "fig05" / "paper" / "manifest.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"paper/manifest\.json: cannot be used"):
+        load("fig05")
 
 
 def test_a_part_of_a_grid_and_another_task_never_reach_the_results(
@@ -427,3 +417,35 @@ def test_a_run_stays_collectable_when_a_task_without_a_version_is_edited(
     monkeypatch.setattr(collecting, "versions", lambda task: {"task": 2, "laprop": 1})
     with pytest.raises(ConfigError, match="1 of 2 runs are not finished"):
         collect(overrides)  # a new version says that the numbers changed
+
+
+def test_of_the_runs_before_an_edit_the_newest_finished_one_counts(
+    figure, monkeypatch: pytest.MonkeyPatch
+):
+    """None counts whose settings or whose optimizer's rules are others, nor one that is damaged."""
+    for module in (of_runs, collecting):
+        monkeypatch.setattr(module, "versions", lambda task: {"task": "now", "laprop": 5})
+    overrides = figure("seed=0", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
+    (settings,) = expand(overrides)
+    write_run(settings, [{"step": 1}], {"x": 1.0}, None)
+    written = manifest(settings) | {"versions": {"task": "old", "laprop": 5}}
+
+    def put(name: str, **changes: object) -> Path:
+        folder = settings.folder.with_name(name)
+        folder.mkdir(exist_ok=True)
+        (folder / "manifest.json").write_text(json.dumps(written | changes))
+        return folder
+
+    put("a", started="2021-01-02")
+    newest = put("b", started="2021-01-03")
+    put("c", started="2021-01-01", status="diverged")
+    put("d", started="2021-01-04", status="failed")
+    put("e", started="2021-01-05", versions={"task": "old", "laprop": 4})
+    put("f", started="2021-01-06", settings=written["settings"] | {"seed": 1})
+    (put("g") / "manifest.json").write_text('{"status": "finished", "started": "2021-01-07"}')
+    (put("h") / "manifest.json").write_text("{")
+    assert collecting._find(settings) == settings.folder  # its own is not the newest
+    put(settings.key, status="running")
+    assert collecting._find(settings) == newest
+    put("b", started="2021-01-03", status="interrupted")
+    assert collecting._find(settings) == settings.folder.with_name("a")

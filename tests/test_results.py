@@ -1,6 +1,7 @@
 """The committed results: all that is generated from them is what the code makes today."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from matplotlib.text import Text
 from experiments.common import ROOT, config
 from experiments.common.config import CONFIGS
 from experiments.common.records import RESULTS, Results
-from scripts import build, check_claims, make_discrepancies, make_figures, paper, readme
+from experiments.common.terminal import guarded
+from scripts import build, check_claims, make_discrepancies, make_figures, paper, readme, report
 from scripts.figures import fig03, fig06, fig07, style
+from scripts.generated import settle
 
 KEYS = ("of", "section", "says", "reports", "rule", "decided_by", "with", "logs")
 COMMITTED = sorted(path.parent for path in RESULTS.glob("*/*/manifest.json"))
@@ -67,6 +70,43 @@ def test_what_the_paper_reports_is_in_the_picture(
     marks = " ".join(text for text in texts if "paper: " in text)
     assert marks
     assert all(f"{number:.3g}" in marks for number in numbers)
+
+
+def test_a_generated_file_is_the_old_one_or_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also if Ctrl-C arrives while it is being written."""
+    path = tmp_path / "fig.png"
+    path.write_bytes(b"old")
+
+    def interrupted(number: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            settle({path: b"new"}, check=False)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    assert settle({path: b"new"}, check=False) == 0
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    for path in tmp_path / "file" / "fig.png", tmp_path / "folder.png":
+        assert guarded(lambda path=path: settle({path: b"new"}, check=False)) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        place = path if path.is_dir() else path.parent
+        assert re.fullmatch(rf"error: {place}: .*; must be a place that can be written\n", err)
+    monkeypatch.setattr(sys, "argv", ["report", "--to", str(tmp_path / "file")])
+    assert guarded(report.main) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file'}: ")
 
 
 def test_one_command_names_all_that_is_stale(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -16,9 +17,10 @@ from conftest import SERVER, Maker, files, interrupt, manifest, wait_for
 from filelock import FileLock
 from forked import child
 
-from experiments.common import checkpoint, execution, tracking
+from experiments.common import checkpoint, execution, launch, tracking
 from experiments.common.config import ConfigError, Settings
 from experiments.common.execution import execute, outcome, status
+from experiments.common.files import Damaged
 from experiments.common.run import Run
 
 NUMBERS = ("summary.json", "metrics.jsonl")
@@ -107,6 +109,14 @@ def test_a_signal_saves_a_checkpoint_and_ends_the_process(
     assert numbers(settings) == numbers(alone)
 
 
+def test_a_signal_in_the_last_step_ends_the_process_after_the_run(toy: Maker):
+    """The run is done then, but the sweep does not begin another."""
+    settings = toy(explode_at=4)
+    interrupt(settings, after=5)
+    assert status(settings) == "diverged"
+    assert not list(settings.folder.glob("checkpoint*"))
+
+
 def test_a_signal_outside_the_loop_ends_at_once(toy: Maker, monkeypatch: pytest.MonkeyPatch):
     from experiments import toy as task
 
@@ -178,6 +188,75 @@ def test_a_log_shorter_than_the_checkpoint_says_is_not_padded(toy: Maker, tmp_pa
     assert execute(settings) == "finished"
     assert "newer than metrics.jsonl" in capfd.readouterr().err
     assert numbers(settings) == numbers(alone)
+
+
+def test_a_checkpoint_of_another_structure_is_named_and_kept(toy: Maker, tmp_path: Path):
+    """As after an edit of the task that changes its model, but not its version."""
+    alone = toy(output=tmp_path / "alone")
+    execute(alone)
+    settings = toy()
+    interrupt(settings, after=6)
+    path = settings.folder / "checkpoint.pt"
+    whole = path.read_bytes()
+    changes = [
+        lambda saved: saved["tracked"].pop("model"),
+        lambda saved: saved["tracked"]["model"].update({"0.bias": torch.zeros(3)}),
+        lambda saved: saved["tracked"].update(mean=torch.zeros(1)),
+        lambda saved: saved["tracked"].update(best=3),
+        lambda saved: saved["updates"].append(1),
+        lambda saved: saved.update(step="six"),
+        lambda saved: saved.pop("torch"),
+    ]
+    for change in changes:
+        saved = checkpoint.load(path)
+        change(saved)
+        checkpoint.save(saved, path)
+        changed = path.read_bytes()
+        with pytest.raises(Damaged) as caught:
+            execute(settings)
+        line = str(caught.value)
+        assert re.fullmatch(rf"{path}: cannot be used \(.*\); delete the folder of this .*", line)
+        assert manifest(settings)["failure"] == line
+        assert path.read_bytes() == changed
+        path.write_bytes(whole)
+    assert execute(settings) == "finished"
+    assert numbers(settings) == numbers(alone)
+
+
+def test_what_is_no_checkpoint_of_a_run_is_left_aside(toy: Maker, tmp_path: Path, capfd):
+    alone = toy(output=tmp_path / "alone")
+    execute(alone)
+    settings = toy(_checkpoint_every=0.0)
+    interrupt(settings, after=6)
+    for name, state in zip(checkpoint.CHECKPOINTS, ({}, {"metrics_bytes": "6"}), strict=True):
+        checkpoint.save(state, settings.folder / name)
+    (settings.folder / ".checkpoint.pt.7.new").touch()  # as a process leaves it that is killed
+    assert execute(settings) == "finished"
+    assert capfd.readouterr().err.count("damaged, left aside") == 2
+    assert numbers(settings) == numbers(alone)
+    assert files(settings.folder) == files(alone.folder)
+
+
+def test_a_damaged_log_is_refused_before_the_run_goes_on(toy: Maker):
+    settings = toy()
+    interrupt(settings, after=6)
+    log = settings.folder / "metrics.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole[:3] + b"\0" + whole[4:])
+    with pytest.raises(Damaged, match=re.escape(f"{log}: cannot be used (ValueError: line 1 is")):
+        execute(settings)
+    log.write_bytes(whole)
+    assert execute(settings) == "finished"
+
+
+def test_a_run_whose_folder_cannot_be_made_is_one_line(toy: Maker, capfd):
+    settings = toy()
+    settings.folder.parent.mkdir(parents=True)
+    settings.folder.touch()
+    launch.run_one(settings)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"failed: {settings.folder}: FileExistsError: ")
+    assert outcome(settings) == "failed"
 
 
 def test_records_after_the_checkpoint_are_written_once(toy: Maker):

@@ -105,16 +105,86 @@ def test_a_run_whose_process_is_gone_is_not_under_way(tmp_path: Path):
     assert (process["step"], process["total"]) == (3, 9)
     (folder / "progress.json").write_text(json.dumps(process | {"pid": 2**22 + 1}))
     assert Cell(folder, "laprop").look().status == "stopped"
+    (folder / "progress.json").write_text(json.dumps(process | {"pid": 10**30}))
+    assert Cell(folder, "laprop").look().status == "stopped"
     (folder / "progress.json").write_text(json.dumps(process | {"host": "another"}))
     assert Cell(folder, "laprop").look().status == "running"
 
 
-def test_a_torn_file_is_no_run(tmp_path: Path):
+TORN = ("", '{"status": 0.', "3", "[]", "null", '"status"', b"\xff\xfe")
+RERUN = "delete the folder of this run, and run it again"
+
+
+def spoil(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize("content", TORN)
+@pytest.mark.parametrize("name", ["manifest.json", "summary.json"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: str | bytes):
     folder = run_folder(tmp_path / "run", {})
-    (folder / "summary.json").write_text('{"loss": 0.')
-    assert Cell(folder, "laprop").look().says == ""
-    (folder / "manifest.json").write_text('{"sta')
-    assert Cell(folder, "laprop").look() == State()
+    spoil(folder / name, content)
+    state = Cell(folder, "laprop").look()
+    assert state.status == "damaged"
+    assert state.says.startswith(f"{folder / name}: cannot be used (")
+    assert state.says.endswith(f"); {RERUN}")
+    assert len(state.says.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"status": 5},
+        {"status": ["finished"]},
+        {"status": "diverged"},
+        {"status": "finished", "wall_time_s": "long"},
+    ],
+)
+def test_a_manifest_of_another_kind_is_named(tmp_path: Path, manifest: dict[str, object]):
+    folder = run_folder(tmp_path / "run", {})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    state = Cell(folder, "laprop").look()
+    assert (state.status, "manifest.json: cannot be used" in state.says) == ("damaged", True)
+
+
+@pytest.mark.parametrize(
+    "content", [*TORN, '{"host": "here"}', '{"host": "h", "pid": 1, "step": 2}', '{"pid": "x"}']
+)
+def test_a_run_whose_progress_is_damaged_is_not_under_way(tmp_path: Path, content: str | bytes):
+    folder = run_folder(tmp_path / "run", {}, status="running")
+    spoil(folder / progress.NAME, content)
+    assert Cell(folder, "laprop").look() == State("stopped")
+
+
+def test_status_names_what_is_damaged_and_shows_the_rest(tmp_path: Path, monkeypatch, capsys):
+    from scripts import status as command
+
+    for i in range(3):
+        run_folder(tmp_path / f"run{i}", {"loss": 0.5}, wall_time_s=1)
+    (tmp_path / "run1" / "summary.json").write_text("{")
+    runs = [{"folder": f"run{i}", "label": f"seed {i}", "result": None} for i in range(3)]
+    record = {"command": "the command", "processes": 1, "parent": progress.process(), "runs": runs}
+    (tmp_path / ".sweep").mkdir()
+    monkeypatch.setattr(sys, "argv", ["status", str(tmp_path)])
+    damaged = [
+        *TORN, "{}", json.dumps(record | {"processes": "many"}), json.dumps(record | {"parent": 3})
+    ]  # fmt: skip
+    for i, content in enumerate(damaged):
+        spoil(tmp_path / ".sweep" / f"bad{i}.json", content)
+    assert command.main() == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", len(damaged))
+    (tmp_path / ".sweep" / "good.json").write_text(json.dumps(record))
+    assert command.main() == 0
+    out, err = capsys.readouterr()
+    summary = tmp_path / "run1" / "summary.json"
+    lines = out.splitlines()
+    assert lines[:2] == ["the command", "2 of 3, 1 damaged"]
+    assert lines[2].startswith(f"  seed 1: damaged: {summary}: cannot be used (")
+    assert len(lines) == 3
+    for i, line in enumerate(sorted(err.splitlines())):
+        assert line.startswith(f"error: {tmp_path / '.sweep' / f'bad{i}.json'}: cannot be used (")
+        assert line.endswith("; delete it; the command of the sweep writes it again")
 
 
 def test_a_plan_knows_what_data_a_task_reads(make: Maker):

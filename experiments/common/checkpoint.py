@@ -1,13 +1,9 @@
-"""Atomic writing of a run's files, and saving and loading of checkpoints."""
+"""Saving and loading of checkpoints."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +12,6 @@ import torch
 from torch import Tensor
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A context with a temporary path, which replaces ``path`` if the block ends without error."""
-    temporary = path.with_name(f".{path.name}.new")  # only the holder of the folder's lock writes
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one, never a part."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -65,10 +42,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     for path in found:
         try:
             saved = load(path)
+            newer = saved["metrics_bytes"] > written
         except Exception as error:  # torch raises many kinds for a damaged file
             print(f"{path}: damaged, left aside ({type(error).__name__})", file=sys.stderr)
             continue
-        if saved["metrics_bytes"] <= written:
+        if not newer:
             return saved
         print(f"{path}: newer than {log.name}, left aside", file=sys.stderr)
     if found:
@@ -90,6 +68,8 @@ def restore_into(thing: Any, state: Any, device: torch.device) -> None:
     elif isinstance(thing, torch.Generator):
         thing.set_state(state)
     elif isinstance(thing, Tensor):
+        if state.shape != thing.shape:  # copy_ would repeat the smaller one
+            raise ValueError(f"shape {tuple(state.shape)} for {tuple(thing.shape)}")
         with torch.no_grad():
             thing.copy_(state)
     else:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,21 @@ from typing import Any
 import pandas as pd
 
 from experiments.common import records
-from experiments.common.checkpoint import write_json
 from experiments.common.config import composed, expand
-from experiments.common.execution import FINAL, read_manifest
+from experiments.common.files import (
+    RERUN,
+    RESTORE,
+    Damaged,
+    read_manifest,
+    reading,
+    whole_manifest,
+    write_json,
+)
 from experiments.common.messages import ConfigError
 from experiments.common.overrides import decides
-from experiments.common.records import Results
+from experiments.common.records import Results, read_table
 from experiments.common.settings import Settings
+from experiments.common.status import FINAL
 from experiments.common.tables import described, logged, rounded, rows, varying, with_summary
 from experiments.common.versions import versions
 
@@ -51,8 +59,9 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             are then kept in the table, but :class:`Results` leaves them out.
 
     Raises:
-        ConfigError: runs are missing, or the existing tables cannot be replaced, because they have
-            other columns or more seeds than are finished now. Nothing is written then.
+        ConfigError: runs are missing, a file of a run is damaged, or the existing tables cannot be
+            replaced, because they have other columns or more seeds than are finished now. Nothing
+            is written then.
     """
     every = expand(overrides)
     target = target or _home(every[0], overrides)
@@ -77,14 +86,14 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             runs.append(with_summary(folder, members))
             curves.append(logged(folder, members))
             for path in sorted(folder.glob("*.csv")):
-                extra.setdefault(path.name, []).append(pd.read_csv(path))
+                extra.setdefault(path.name, []).append(read_table(path, RERUN))
         elif settings.key in committed.runs:
             runs.append(committed.rows("runs", members, axes))
             curves.append(committed.rows("curves", members, axes))
     if there:
         for path in sorted(target.glob("*.csv")):
             if path.name != "runs.csv":
-                extra.setdefault(path.name, []).append(pd.read_csv(path))
+                extra.setdefault(path.name, []).append(read_table(path, RESTORE))
     table = pd.concat(runs, ignore_index=True)
     long = pd.concat(curves, ignore_index=True)
     manifest = _manifest(every, axes, table, found, committed)
@@ -151,14 +160,14 @@ def _find(settings: Settings) -> Path | None:
     wanted = json.dumps(settings.decisive(), sort_keys=True)
     others = []
     for path in settings.folder.parent.glob("*/manifest.json"):
-        other = read_manifest(path.parent)
-        if (
-            other is not None
-            and other["status"] in FINAL
-            and json.dumps(other.get("settings"), sort_keys=True) == wanted
-            and other["versions"]["laprop"] == now["laprop"]
-        ):
-            others.append((other["started"], path.parent))
+        with suppress(Damaged), reading(path, RERUN):
+            other = whole_manifest(path.parent) or {}
+            if (
+                other["status"] in FINAL
+                and json.dumps(other["settings"], sort_keys=True) == wanted
+                and other["versions"]["laprop"] == now["laprop"]
+            ):
+                others.append((str(other["started"]), path.parent))
     return max(others)[1] if others else None
 
 
@@ -166,16 +175,19 @@ def _find(settings: Settings) -> Path | None:
 class _Committed:
     """The tables that are already in the folder for new ones."""
 
-    folder: Path
+    results: Results
     manifest: dict[str, Any]
+    axes: dict[str, str]
     runs: dict[str, dict[str, Any]]  # by key, as in the manifest
 
     @classmethod
     def read(cls, folder: Path) -> _Committed:
         """The tables of a folder; without runs if it has no tables."""
-        path = folder / "manifest.json"
-        manifest = json.loads(path.read_text()) if path.exists() else {"runs": []}
-        return cls(folder, manifest, {run["key"]: run for run in manifest["runs"]})
+        path, results = folder / "manifest.json", Results(folder)
+        with reading(path, RESTORE):
+            manifest = results.manifest if path.exists() else {"axes": {}, "runs": []}
+            runs = {run["key"]: run for run in manifest["runs"]}
+            return cls(results, manifest, dict(manifest["axes"]), runs)
 
     def check(self, axes: dict[str, str], target: Path) -> None:
         """Check that these tables have the same columns as new ones.
@@ -183,22 +195,27 @@ class _Committed:
         Raises:
             ConfigError: they have other columns.
         """
-        if self.manifest["axes"] != axes:
+        if self.axes != axes:
             raise ConfigError(
                 f"{target}: holds runs that are not in the output folder, with the columns "
-                f"{', '.join(self.manifest['axes'])} for {', '.join(axes)}; move it away first"
+                f"{', '.join(self.axes)} for {', '.join(axes)}; move it away first"
             )
 
     def rows(self, name: str, members: pd.DataFrame, axes: dict[str, str]) -> pd.DataFrame:
         """The rows of a run's members in ``runs`` or ``curves``."""
+        wanted, folder = set(_labels(members, axes)), self.results.folder
         if name == "runs":
-            frame = pd.read_csv(self.folder / "runs.csv")
-        elif (self.folder / "curves.parquet").exists():
-            frame = pd.read_parquet(self.folder / "curves.parquet")
-        else:
+            with reading(folder / "runs.csv", RESTORE):
+                frame = self.results.every_run
+                frame = frame[_labels(frame, axes).isin(wanted)]
+                if len(frame) != len(members):
+                    raise ValueError(f"{len(frame)} rows of a run that has {len(members)}")
+                return frame
+        if not (folder / "curves.parquet").exists():
             return members.iloc[:0]
-        wanted = set(_labels(members, axes))
-        return frame[_labels(frame, axes).isin(wanted)]
+        with reading(folder / "curves.parquet", RESTORE):
+            frame = self.results.every_curve
+            return frame[_labels(frame, axes).isin(wanted)]
 
 
 def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
@@ -226,7 +243,12 @@ def _replaced(target: Path) -> Iterator[Path]:
     """A context with an empty folder, which replaces ``target`` if the block ends without error."""
     build = target.with_name(f".{target.name}.{os.getpid()}.new")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    build.mkdir(parents=True)
+    try:
+        with suppress(FileNotFoundError):
+            os.listdir(target)  # it may be a file
+        build.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{target}: {error.strerror}; must be a folder for the tables") from None
     try:
         yield build
         if target.exists():
@@ -258,16 +280,20 @@ def _manifest(
         environments.extend(place for place in of if place not in environments)
         return [environments.index(place) for place in of]
 
-    runs = []
+    runs, programs = [], set()
     for settings in every:
         if (folder := found[settings.key]) is not None:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            run = {key: manifest[key] for key in OF_A_RUN}
-            run["optimizer"] = manifest["settings"]["optimizer"]["name"]
-            of = manifest["environments"]
+            with reading(folder / "manifest.json", RERUN):
+                manifest = whole_manifest(folder) or {}
+                run = {key: manifest[key] for key in OF_A_RUN}
+                run["optimizer"] = manifest["settings"]["optimizer"]["name"]
+                of = list(manifest["environments"])
+                programs |= {str(place["program"]) for place in of}
         elif settings.key in committed.runs:
-            run = committed.runs[settings.key]
-            of = [committed.manifest["environments"][i] for i in run["environments"]]
+            with reading(committed.results.folder / "manifest.json", RESTORE):
+                run = committed.runs[settings.key]
+                of = [committed.manifest["environments"][i] for i in run["environments"]]
+                programs |= {str(place["program"]) for place in of}
         else:
             continue
         runs.append(run | {"environments": places(of)})
@@ -279,7 +305,7 @@ def _manifest(
         "axes": axes,
         "summary": [c for c in table.columns if c not in axes],
         "settings": {k: v for k, v in described(first).settings.items() if k not in axes.values()},
-        "programs": sorted({place["program"] for place in environments}),
+        "programs": sorted(programs),
         "environments": environments,
         "runs": runs,
     }

@@ -297,9 +297,10 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
     Raises:
         ConfigError: a group or an option does not exist.
     """
+    quoted = [parsed(text).input_line for text in overrides]
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose("config", list(overrides), return_hydra_config=with_hydra)
+            return compose("config", quoted, return_hydra_config=with_hydra)
     except MissingConfigException as error:
         if error.missing_cfg_file is None or not error.options:
             raise ConfigError(one_line(error)) from error
@@ -313,6 +314,35 @@ def hydra_settings(overrides: Sequence[str]) -> DictConfig:
     """Hydra's own settings of a command line, for its launchers.
 
     Raises:
-        ConfigError: the launcher does not exist.
+        ConfigError: the launcher does not exist, or it does not have such a setting.
     """
-    return composed(*(o for o in overrides if of_hydra(o)), with_hydra=True)
+    own = [text for text in overrides if of_hydra(text)]
+    try:
+        return composed(*own, with_hydra=True)
+    except ConfigError:
+        _refuse_first(own)
+        raise
+
+
+def _refuse_first(overrides: Sequence[str]) -> None:
+    """Refuse the first of Hydra's own settings that does not exist or has a wrong type, if any."""
+    groups = [text for text in overrides if "/" in parsed(text).key_or_group]
+    chosen = composed(*groups, with_hydra=True)
+    for text in [text for text in overrides if text not in groups]:
+        override = parsed(text)
+        above, _, name = override.key_or_group.rpartition(".")
+        place = OmegaConf.select(chosen, above)
+        known = [str(key) for key in place] if isinstance(place, DictConfig) else []
+        if not (override.is_add() or name in known):
+            allowed = [key for key in known if not key.startswith("_")]
+            if not allowed:
+                raise ConfigError(f"{text}: unknown; {above} has no settings here")
+            raise unknown(override.key_or_group, text.partition("=")[2], name, allowed)
+        try:
+            composed(*groups, text, with_hydra=True)
+        except ConfigError as error:
+            cause = error.__cause__ and error.__cause__.__cause__
+            if isinstance(cause, OmegaConfBaseException):
+                kind = re.search(r"could not be converted to (\w+)", str(cause))
+                what = f"must be of type {kind[1].lower()}" if kind else str(cause).splitlines()[0]
+                raise ConfigError(f"{text}: {what}") from error

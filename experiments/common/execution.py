@@ -18,13 +18,14 @@ import yaml
 from filelock import FileLock, Timeout
 
 from experiments.common import progress
-from experiments.common.checkpoint import CHECKPOINTS, atomic, write_json
+from experiments.common.checkpoint import CHECKPOINTS
+from experiments.common.files import read_manifest, write, write_json
 from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run, stop_signals
 from experiments.common.settings import Settings, plain_settings, task_module
-from experiments.common.status import FINAL, read_manifest
+from experiments.common.status import FINAL
 from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
 
@@ -59,6 +60,8 @@ def _execute(settings: Settings) -> str:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_freed_memory()
+    for unfinished in folder.glob(".*.new"):  # a killed process left it
+        unfinished.unlink()
     manifest = {
         "key": settings.key,
         "task": settings.task_name,
@@ -72,8 +75,10 @@ def _execute(settings: Settings) -> str:
         "environments": _environments(settings),
     }
     write_json(folder / "manifest.json", manifest)
-    with atomic(folder / "config.yaml") as path:
-        path.write_text(yaml.safe_dump(plain_settings(settings), sort_keys=False))
+    write(
+        folder / "config.yaml",
+        yaml.safe_dump(plain_settings(settings), sort_keys=False).encode(),
+    )
     run = None
     try:
         run = Run(settings)
@@ -140,7 +145,12 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def failure(error: BaseException) -> str:
-    """An error in one line: its type, its text, and where it was raised."""
+    """An error in one line: its type, its text, and where it was raised.
+
+    An error of input or of a damaged file is only its text, which says what the user can do.
+    """
+    if isinstance(error, ConfigError):
+        return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{named(error)} ({place.filename}:{place.lineno})"
 
@@ -193,12 +203,14 @@ def outcome(settings: Settings) -> str:
     done = status(settings)
     if done in FINAL:
         return str(done)
-    if settings.folder.exists():
-        try:
+    try:
+        if settings.folder.exists():
             with FileLock(settings.folder / ".lock", timeout=0):
                 pass
-        except Timeout:
-            return "busy"
+    except Timeout:
+        return "busy"
+    except OSError:  # a folder that cannot be written
+        pass
     return "failed"
 
 

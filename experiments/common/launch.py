@@ -28,10 +28,12 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.common.execution import execute, failure
+from experiments.common.files import read_manifest
+from experiments.common.messages import ConfigError
 from experiments.common.progress import process
 from experiments.common.run import Interrupted, stop_signals
 from experiments.common.settings import Settings, plain_settings, restored
-from experiments.common.status import State, Sweep, read_manifest
+from experiments.common.status import State, Sweep
 from experiments.common.terminal import lasting_streams, say
 
 PATIENCE = 5.0  # seconds to wait for runs that were ended at once to write their status
@@ -119,9 +121,15 @@ def kind(launcher: DictConfig) -> str:
 
 
 def processes(launcher: DictConfig, runs: int) -> int:
-    """The number of runs that a launcher executes at a time, by its configuration."""
+    """The number of runs that a launcher executes at a time, by its configuration.
+
+    Raises:
+        ConfigError: joblib is to use no process.
+    """
     name, cores = kind(launcher), os.cpu_count() or 1
     if name == "joblib":
+        if launcher.n_jobs == 0:
+            raise ConfigError("hydra.launcher.n_jobs=0: must be a number of processes, or -1: all")
         return int(launcher.n_jobs) if launcher.n_jobs > 0 else max(cores + 1 + launcher.n_jobs, 1)
     if name == "slurm":
         return int(launcher.array_parallelism)

@@ -22,14 +22,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 
 from experiments.common import data, progress
+from experiments.common.files import RERUN, RESTORE, Damaged, read_manifest, read_settings, reading
 from experiments.common.launch import run_one
-from experiments.common.records import RESULTS
+from experiments.common.records import RESULTS, Results
 from experiments.common.settings import Settings, Tracking, plain_settings, restored
-from experiments.common.status import FINAL, duration, read_manifest
+from experiments.common.status import FINAL, duration
 from experiments.common.tables import described, rows, same
 from experiments.common.terminal import say
 from experiments.common.versions import sources
@@ -127,24 +127,14 @@ def _finished(output: Path, task: str) -> list[tuple[str, Cost]]:
     """The cost of every finished run of a task in an output folder."""
     found = []
     for path in (output / task).glob("*/manifest.json"):
-        manifest = read_manifest(path.parent) or {}
-        if manifest.get("status") not in FINAL:
-            continue
-        settings = restored_from(path.parent)
-        if settings is not None:
-            seconds, memory = manifest["wall_time_s"], manifest["peak_memory_bytes"]
-            found.append((alike(settings), Cost(seconds, memory, weight(path.parent), "")))
+        # A run that is damaged, or whose settings do not fit the present task, does not count.
+        with suppress(Damaged), reading(path, RERUN):
+            manifest = read_manifest(path.parent) or {}
+            if manifest.get("status") in FINAL:
+                kind = alike(restored(read_settings(path.parent)))
+                seconds, memory = float(manifest["wall_time_s"]), int(manifest["peak_memory_bytes"])
+                found.append((kind, Cost(seconds, memory, weight(path.parent), "")))
     return found
-
-
-def restored_from(folder: Path) -> Settings | None:
-    """The settings of a run's folder, or None if they do not fit the present task."""
-    import yaml
-
-    try:
-        return restored(yaml.safe_load((folder / "config.yaml").read_text()))
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return None
 
 
 def _committed(settings: Settings) -> list[Cost]:
@@ -153,26 +143,29 @@ def _committed(settings: Settings) -> list[Cost]:
     They are similar if the table contains the run's value of each ``task.*`` setting, and its runs
     have as many members.
     """
-    path = RESULTS / str(settings.figure) / settings.scale / "manifest.json"
-    if not path.exists():
+    results = Results(RESULTS / str(settings.figure) / settings.scale)
+    if not (results.folder / "manifest.json").exists():
         return []
-    manifest = json.loads(path.read_text())
-    run = described(settings)
-    now = json.loads(json.dumps(run.settings, default=str))
-    fixed = {key: value for key, value in manifest["settings"].items() if key.startswith("task.")}
-    axes = {name: key for name, key in manifest["axes"].items() if key.startswith("task.")}
-    table, members = pd.read_csv(path.with_name("runs.csv")), rows(run, axes)
-    like_this = all(now.get(key) == value for key, value in fixed.items())
-    for name in axes:
-        tried = table[name].unique().tolist()
-        like_this &= all(any(same(x, value) for x in tried) for value in members[name].tolist())
-    if not like_this or len(members) * len(manifest["runs"]) != len(table):
-        return []
-    return [
-        Cost(done["wall_time_s"], done["peak_memory_bytes"], None, "")
-        for done in manifest["runs"]
-        if done["optimizer"] == settings.optimizer.name
-    ]
+    with reading(results.folder / "manifest.json", RESTORE):
+        manifest = results.manifest
+        run = described(settings)
+        now = json.loads(json.dumps(run.settings, default=str))
+        fixed = {
+            key: value for key, value in manifest["settings"].items() if key.startswith("task.")
+        }
+        axes = {name: key for name, key in manifest["axes"].items() if key.startswith("task.")}
+        table, members = results.every_run, rows(run, axes)
+        like_this = all(now.get(key) == value for key, value in fixed.items())
+        for name in axes:
+            tried = table[name].unique().tolist()
+            like_this &= all(any(same(x, value) for x in tried) for value in members[name].tolist())
+        if not like_this or len(members) * len(manifest["runs"]) != len(table):
+            return []
+        return [
+            Cost(done["wall_time_s"], done["peak_memory_bytes"], None, "")
+            for done in manifest["runs"]
+            if done["optimizer"] == settings.optimizer.name
+        ]
 
 
 def _mean(costs: Sequence[Cost], by: str) -> Cost:

@@ -52,8 +52,14 @@ class Progress:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The progress that a run has written, or None if there is none."""
+    """The progress that a run has written, or None if there is none that can be read."""
     try:
-        return dict(json.loads((folder / NAME).read_text()))
-    except (OSError, ValueError):
+        found = json.loads((folder / NAME).read_bytes())
+        process = {"host": str(found["host"]), "pid": int(found["pid"])}
+        if "step" not in found:
+            return process
+        seconds = found["seconds_left"]
+        process |= {"step": int(found["step"]), "total": int(found["total"])}
+        return process | {"seconds_left": None if seconds is None else float(seconds)}
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return None

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.common import RESULTS
+from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.timings import SCALES, grids
 
 __all__ = ["RESULTS", "SCALES", "Results", "load"]
@@ -54,21 +55,33 @@ class Results:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row per member."""
-        return self._whole(pd.read_csv(self.folder / "runs.csv"))
+        return self._whole(self.every_run)
+
+    @property
+    def every_run(self) -> pd.DataFrame:
+        """The content of ``runs.csv``, also the rows of unfinished seeds."""
+        return self.table("runs")
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Long table of logged metrics."""
-        return self._whole(pd.read_parquet(self.folder / "curves.parquet"))
+        return self._whole(self.every_curve)
+
+    @property
+    def every_curve(self) -> pd.DataFrame:
+        """The content of ``curves.parquet``, also the rows of unfinished seeds."""
+        path = self.folder / "curves.parquet"
+        with reading(path, RESTORE):
+            return pd.read_parquet(path)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The content of ``manifest.json``."""
-        return dict(json.loads((self.folder / "manifest.json").read_text()))
+        return read_object(self.folder / "manifest.json", RESTORE)
 
     def table(self, name: str) -> pd.DataFrame:
         """An extra table by name."""
-        return pd.read_csv(self.folder / f"{name}.csv")
+        return read_table(self.folder / f"{name}.csv", RESTORE)
 
     @property
     def label(self) -> str:
@@ -105,7 +118,19 @@ class Results:
 def load(figure: str) -> Results | None:
     """The largest committed scale of a figure with at least one complete seed, or None."""
     for scale in SCALES:
-        folder = RESULTS / figure / scale
-        if (folder / "manifest.json").exists() and (results := Results(folder)).manifest["seeds"]:
-            return results
+        path = RESULTS / figure / scale / "manifest.json"
+        if path.exists():
+            results = Results(path.parent)
+            with reading(path, RESTORE):
+                if results.manifest["seeds"]:
+                    return results
     return None
+
+
+def read_table(path: Path, remedy: str) -> pd.DataFrame:
+    """A table that this program wrote; ``remedy`` is what helps if it is damaged."""
+    with reading(path, remedy):
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):  # pandas would take the rest of a number for a number
+            raise ValueError("its last line is cut off")
+        return pd.read_csv(io.BytesIO(content))

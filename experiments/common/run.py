@@ -30,7 +30,6 @@ import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -41,15 +40,15 @@ from torch import Tensor
 
 from experiments.common import provenance
 from experiments.common.checkpoint import (
-    atomic,
+    CHECKPOINTS,
     load,
     load_checkpoint,
     plain_numpy_state,
     restore_into,
     save,
     state_of,
-    write_json,
 )
+from experiments.common.files import RERUN, atomic, read_log, reading, write_json
 from experiments.common.optimizers import HYPERPARAMETERS, by_rule, rule, torch_optimizer
 from experiments.common.progress import Progress
 from experiments.common.schedules import Course, Follower, own_schedule, updates
@@ -150,7 +149,9 @@ class Run:
         self._metrics = (self.folder / "metrics.jsonl").open("ab")
         self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
         self._metrics.seek(0, os.SEEK_END)
-        self._tracker = tracker(settings, _records(self.folder / "metrics.jsonl"))
+        for _ in read_log(self.folder, ended=True):
+            pass  # a damaged log is refused now, and not after the training
+        self._tracker = tracker(settings, read_log(self.folder, ended=True))
         self._seed_globals()  # after the tracker, which may draw random numbers
 
     # Randomness and optimizer
@@ -308,9 +309,12 @@ class Run:
 
     def _restore(self, total: int) -> None:
         saved, self._checkpoint = self._checkpoint, {}
-        if not saved:
-            return
-        self._step, self.diverged_at = saved["step"], saved["diverged_at"]
+        if saved:  # the program may have changed since, and with it what the checkpoint must hold
+            with reading(self.folder / CHECKPOINTS[0], RERUN):
+                self._restore_from(saved, total)
+
+    def _restore_from(self, saved: dict[str, Any], total: int) -> None:
+        self._step, self.diverged_at = int(saved["step"]), saved["diverged_at"]
         self._summary, self._best = saved["summary"], saved.get("best", {})
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
@@ -406,9 +410,10 @@ class Run:
         path = self.folder / "best.pt"
         if not self._best or not path.exists():
             return False
-        saved = load(path)
-        for name, thing in things.items():
-            restore_into(thing, saved[name], self.device)
+        with reading(path, RERUN):
+            saved = load(path)
+            for name, thing in things.items():
+                restore_into(thing, saved[name], self.device)
         return True
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
@@ -461,12 +466,6 @@ class Run:
         with suppress(OSError):  # the error of a full disk has been reported already
             self._metrics.close()
         self._tracker.finish(self._summary, completed)
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log."""
-    with path.open() as log:
-        yield from map(json.loads, log)
 
 
 def _seed_of(seed: str, name: str) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from experiments.common import progress
+from experiments.common.files import RERUN, Damaged, read_summary, reading, whole_manifest, write
 from experiments.common.messages import shown
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ class State:
     """The state of one run at one moment.
 
     Attributes:
-        status: waiting, running, finished, diverged, failed, interrupted (by a signal), or
-            stopped (its process ended without writing a status: it was killed, or the machine went
-            down).
+        status: waiting, running, finished, diverged, failed, interrupted (by a signal), stopped
+            (its process ended without writing a status: it was killed, or the machine went down),
+            or damaged (a file of it cannot be read).
         started: time of its start from the manifest; empty before.
         seconds: wall time of a run that has ended.
-        says: its main result, the step at which it diverged, or the error with file and line.
+        says: its main result, the step at which it diverged, the error with file and line, or
+            which file is damaged.
         process: the process and progress of a run in progress, see :class:`progress.Progress`.
     """
 
@@ -60,17 +62,26 @@ class Cell:
 
     def look(self) -> State:
         """The present state of the run."""
-        manifest = read_manifest(self.folder)
-        if manifest is None:
-            return State()
-        status, started = manifest["status"], manifest.get("started", "")
+        try:
+            manifest = whole_manifest(self.folder)
+            if manifest is None:
+                return State()
+            with reading(self.folder / "manifest.json", RERUN):
+                return self._state(manifest)
+        except Damaged as error:
+            return State("damaged", says=str(error))
+
+    def _state(self, manifest: dict[str, Any]) -> State:
+        """The state of a run that has begun."""
+        status, started = manifest["status"], str(manifest.get("started", ""))
         seconds = manifest.get("wall_time_s")
+        seconds = None if seconds is None else float(seconds)
         if status == "running":
             process = progress.read(self.folder)
             status = "running" if process and lives(process) else "stopped"
             return State(status, started, process=process)
         if status == "failed":
-            return State(status, started, seconds, manifest.get("failure", ""))
+            return State(status, started, seconds, str(manifest.get("failure", "")))
         if status == "diverged":
             return State(status, started, seconds, f"diverged at step {manifest['diverged_at']}")
         says = _result(self.folder, self.result) if status == "finished" else ""
@@ -82,10 +93,7 @@ def _result(folder: Path, name: str | None) -> str:
 
     For a batch it is the median over the members that have the number.
     """
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return ""
+    summary = read_summary(folder)
     for key in [name] if name in summary else summary:
         values = summary[key] if isinstance(summary[key], list) else [summary[key]]
         numbers = sorted(v for v in values if isinstance(v, int | float))
@@ -98,16 +106,12 @@ def _result(folder: Path, name: str | None) -> str:
 
 def lives(process: dict[str, Any]) -> bool:
     """Whether the process of a run is alive; a process on another machine counts as alive."""
-    return process["host"] != socket.gethostname() or psutil.pid_exists(process["pid"])
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest in a run's folder, or None if there is no readable one."""
+    if process["host"] != socket.gethostname():
+        return True
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        return dict(manifest) if "status" in manifest else None
-    except (OSError, ValueError, TypeError):
-        return None
+        return psutil.pid_exists(process["pid"])
+    except OverflowError:  # a damaged file; no process has so large a number
+        return False
 
 
 # Sweeps -------------------------------------------------------------------------------------------
@@ -161,24 +165,32 @@ def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
     ]
     sweep.record.parent.mkdir(parents=True, exist_ok=True)
     sweep.stop.unlink(missing_ok=True)
-    temporary = sweep.record.with_suffix(f".{os.getpid()}.new")
     written = {"command": command, "processes": processes, "parent": sweep.parent, "runs": runs}
-    temporary.write_text(json.dumps(written))
-    temporary.replace(sweep.record)
+    write(sweep.record, json.dumps(written).encode())
     return sweep
 
 
-def sweeps(output: Path) -> list[Sweep]:
-    """Every sweep that has a record in an output folder, the newest last."""
+def sweeps(output: Path) -> tuple[list[Sweep], list[Damaged]]:
+    """Every sweep that has a record in an output folder, the newest last; and damaged records."""
     paths = (output / RECORDS).glob("*.json")
-    found = []
+    found, damaged = [], []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
-        record = json.loads(path.read_text())
+        try:
+            found.append(_recorded(path, output))
+        except Damaged as error:
+            damaged.append(error)
+    return found, damaged
+
+
+def _recorded(path: Path, output: Path) -> Sweep:
+    """The sweep of a record."""
+    with reading(path, "delete it; the command of the sweep writes it again"):
+        record = json.loads(path.read_bytes())
         cells = [
-            Cell(output / run["folder"], run["label"], run["result"]) for run in record["runs"]
+            Cell(output / run["folder"], str(run["label"]), run["result"]) for run in record["runs"]
         ]
-        found.append(Sweep(path, record["command"], record["processes"], record["parent"], cells))
-    return found
+        parent = {"host": str(record["parent"]["host"]), "pid": int(record["parent"]["pid"])}
+        return Sweep(path, str(record["command"]), int(record["processes"]), parent, cells)
 
 
 def short_name(key: str) -> str:
@@ -230,7 +242,7 @@ def overview(states: Sequence[State], processes: int) -> str:
     parts = [f"{sum(counts[name] for name in FINAL)} of {len(states)}"]
     parts += [
         f"{counts[name]} {name}"
-        for name in ("failed", "diverged", "interrupted", "stopped")
+        for name in ("failed", "diverged", "interrupted", "stopped", "damaged")
         if counts[name]
     ]
     if (seconds := left(states, processes)) is not None:

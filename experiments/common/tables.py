@@ -19,14 +19,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from experiments.common.execution import FINAL, read_manifest
+from experiments.common.files import (
+    RERUN,
+    Damaged,
+    read_log,
+    read_settings,
+    read_summary,
+    reading,
+    whole_manifest,
+)
 from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.optimizers import option_default
 from experiments.common.schedules import Schedule
 from experiments.common.settings import Settings, lookup
-from experiments.common.status import short_name
+from experiments.common.status import FINAL, short_name
 
 
 @dataclass(frozen=True)
@@ -136,31 +143,37 @@ def rounded(value: Any) -> Any:
 def with_summary(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
     """One row per member: its axes, and its final numbers."""
     frame = members.copy()
-    summary = json.loads((folder / "summary.json").read_text())
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name, values in summary.items():  # a column of None only gets the type of numbers
-        column = pd.Series(values, index=frame.index)
-        frame[_beside(name, members)] = pd.to_numeric(column) if column.isna().all() else column
-    if manifest["diverged_at"] is not None:
-        frame["diverged_at"] = manifest["diverged_at"]
+    with reading(folder / "summary.json", RERUN):
+        for name, values in read_summary(folder).items():
+            column = pd.Series(values, index=frame.index)
+            # A column of None only gets the type of numbers.
+            frame[_beside(name, members)] = pd.to_numeric(column) if column.isna().all() else column
+    with reading(folder / "manifest.json", RERUN):
+        diverged_at = (whole_manifest(folder) or {})["diverged_at"]
+    if diverged_at is not None:
+        frame["diverged_at"] = diverged_at
     return frame
 
 
-def logged(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
+def logged(folder: Path, members: pd.DataFrame, ended: bool = True) -> pd.DataFrame:
     """The records of one run, one row per member and step.
 
-    A record that a run in progress has written only in part is left out.
+    Args:
+        folder: the run's folder.
+        members: the axes of each member.
+        ended: whether the run has ended, see :func:`files.read_log`.
     """
-    lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
-    records = [json.loads(line) for line in lines]
-    frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
-    for name in dict.fromkeys(itertools.chain.from_iterable(records)):
-        values = np.full((len(records), len(members)), np.nan)
-        for row, record in zip(values, records, strict=True):
-            row[:] = np.asarray(record.get(name), dtype=float)  # None, once or in a list, is NaN
-        whole = name == "step" and np.isfinite(values).all()
-        frame[_beside(name, members)] = values.astype(np.int64).ravel() if whole else values.ravel()
-    return frame
+    with reading(folder / "metrics.jsonl", RERUN):
+        records = list(read_log(folder, ended))
+        frame = members.iloc[np.tile(np.arange(len(members)), len(records))].reset_index(drop=True)
+        for name in dict.fromkeys(itertools.chain.from_iterable(records)):
+            values = np.full((len(records), len(members)), np.nan)
+            for row, record in zip(values, records, strict=True):
+                row[:] = np.asarray(record.get(name), dtype=float)  # None, or in a list, is NaN
+            whole = name == "step" and np.isfinite(values).all()
+            column = values.astype(np.int64).ravel() if whole else values.ravel()
+            frame[_beside(name, members)] = column
+        return frame
 
 
 def _beside(name: str, members: pd.DataFrame) -> str:
@@ -181,6 +194,7 @@ class Sweep:
         curves: long table of all logged records, also of unfinished runs.
         axes: column name -> dotted key, for every setting that varies.
         statuses: numbers of runs that are ``finished``, ``diverged``, ``running``, ...
+        damaged: a line for each run that is left out, since a file of it is damaged.
         scale: the scale of all runs.
         versions: number of versions of the task's program that made the runs.
     """
@@ -190,6 +204,7 @@ class Sweep:
     curves: pd.DataFrame
     axes: dict[str, str]
     statuses: Counter[str]
+    damaged: list[str]
     scale: str
     versions: int
 
@@ -199,12 +214,17 @@ class _Found:
     """A run of a folder, as it describes itself."""
 
     folder: Path
-    manifest: dict[str, Any]
+    task: str
+    scale: str
+    status: str
+    started: str
+    decisive: str  # settings and scale: of runs that share them only one counts
+    versions: str
     run: Described
 
     @property
     def final(self) -> bool:
-        return self.manifest["status"] in FINAL
+        return self.status in FINAL
 
     def members(self, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Whether each member has the wanted values (by dotted key), booleans of shape (B,)."""
@@ -219,7 +239,7 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
     """All runs in the folder of a task, ``<output>/<task>``, or those with certain settings.
 
     If several runs have the same settings, because the task was edited, only one counts: the newest
-    finished one or, if none is finished, the newest.
+    finished one or, if none is finished, the newest. A run of which a file is damaged is left out.
 
     Args:
         folder: a folder that contains a folder for each run.
@@ -227,8 +247,10 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
 
     Raises:
         ConfigError: nothing matches, a key is unknown, or the runs are of several scales.
+        Damaged: every run is damaged.
     """
-    found = _of_one_scale(_newest(folder), folder, wanted.get("scale"))
+    newest, damaged = _newest(folder)
+    found = _of_one_scale(newest, folder, wanted.get("scale"))
     known = dict.fromkeys(itertools.chain.from_iterable(one.run.settings for one in found))
     keys = {_key(k, list(known), values): values for k, values in wanted.items() if k != "scale"}
     kept = [(one, members) for one in found if (members := one.members(keys)).any()]
@@ -239,41 +261,79 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
     axes = varying([one.run for one, _ in kept])
     tables = [pd.DataFrame(columns=list(axes))]
     curves = [pd.DataFrame(columns=list(axes))]
+    whole = []
     for one, chosen in kept:
         members = rows(one.run, axes)
-        if one.final:
-            tables.append(with_summary(one.folder, members)[chosen])
-        if (one.folder / "metrics.jsonl").exists():
-            long = logged(one.folder, members)
+        try:
+            summary = with_summary(one.folder, members)[chosen] if one.final else None
+            begun = one.final or (one.folder / "metrics.jsonl").exists()
+            long = logged(one.folder, members, one.final) if begun else None
+        except Damaged as error:
+            damaged.append(str(error))
+            continue
+        whole.append(one)
+        if summary is not None:
+            tables.append(summary)
+        if long is not None:
             curves.append(long[np.tile(chosen, len(long) // len(members))])
+    if not whole:
+        raise Damaged(damaged[-1])
     return Sweep(
-        name=found[0].manifest["task"],
+        name=found[0].task,
         runs=pd.concat(tables[1:] or tables, ignore_index=True),
         curves=pd.concat(curves[1:] or curves, ignore_index=True),
         axes=axes,
-        statuses=Counter(one.manifest["status"] for one, _ in kept),
-        scale=found[0].manifest["scale"],
-        versions=len({json.dumps(one.manifest["versions"]) for one, _ in kept}),
+        statuses=Counter(one.status for one in whole),
+        damaged=damaged,
+        scale=found[0].scale,
+        versions=len({one.versions for one in whole}),
     )
 
 
-def _newest(folder: Path) -> list[_Found]:
-    """The runs of a folder; of runs with the same settings only one, see :func:`read`."""
+def _newest(folder: Path) -> tuple[list[_Found], list[str]]:
+    """The runs of a folder, and a line for each that is damaged.
+
+    Of runs with the same settings there is only one, see :func:`read`.
+    """
     newest: dict[str, _Found] = {}
+    damaged = []
     for path in sorted(folder.glob("*/config.yaml")):
-        manifest = read_manifest(path.parent)
-        if manifest is None:
+        try:
+            one = _found(path.parent)
+        except Damaged as error:
+            damaged.append(str(error))
+            continue
+        if one is None:
             continue  # the run is just beginning
-        settings = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        run = Described(_flat(settings), _batch(manifest, settings))
-        one = _Found(path.parent, manifest, run)
-        text = json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True)
-        other = newest.setdefault(text, one)
-        if (other.final, other.manifest["started"]) < (one.final, manifest["started"]):
-            newest[text] = one
+        other = newest.setdefault(one.decisive, one)
+        if (other.final, other.started) < (one.final, one.started):
+            newest[one.decisive] = one
+    if damaged and not newest:
+        raise Damaged(damaged[0])
     if not newest:
         raise ConfigError(f"{folder}: no run has begun yet")
-    return list(newest.values())
+    return list(newest.values()), damaged
+
+
+def _found(folder: Path) -> _Found | None:
+    """The run of a folder, or None if it has not begun."""
+    manifest = whole_manifest(folder)
+    if manifest is None:
+        return None
+    settings = read_settings(folder)
+    with reading(folder / "config.yaml", RERUN):
+        flat = _flat(settings)
+    with reading(folder / "manifest.json", RERUN):
+        return _Found(
+            folder=folder,
+            task=str(manifest["task"]),
+            scale=str(manifest["scale"]),
+            status=manifest["status"],
+            started=str(manifest["started"]),
+            decisive=json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True),
+            versions=json.dumps(manifest["versions"]),
+            run=Described(flat, _batch(manifest, flat)),
+        )
 
 
 def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | None) -> list[_Found]:
@@ -282,14 +342,14 @@ def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | Non
     Raises:
         ConfigError: no run has it, or none is named and there are several.
     """
-    present = sorted({one.manifest["scale"] for one in found})
+    present = sorted({one.scale for one in found})
     chosen = [scale for scale in present if wanted is None or scale in wanted]
     if not chosen:
         raise ConfigError(f"scale={_listed(wanted or ())}: the runs are {', '.join(present)}")
     if len(chosen) > 1:
         several = ", scale=".join(chosen)
         raise ConfigError(f"{folder}: holds runs of several scales; add one of scale={several}")
-    return [one for one in found if one.manifest["scale"] == chosen[0]]
+    return [one for one in found if one.scale == chosen[0]]
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -297,13 +357,12 @@ def _listed(values: Sequence[Any]) -> str:
     return ",".join(map(shown, values))
 
 
-def _batch(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _batch(manifest: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The batch axes of a run, by its manifest; if an old manifest has none, by its task."""
     names = manifest.get("axes")
     if names is None:
         module = importlib.import_module(f"experiments.{manifest['task']}")
         names = getattr(module, "AXES", ())
-    flat = _flat(settings)
     return {name: v if isinstance(v := flat[name], list) else [v] for name in names}
 
 

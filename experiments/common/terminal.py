@@ -1,11 +1,14 @@
-"""Standard streams whose errors do not end a run: closed ones, and pipes without a reader."""
+"""What commands share: streams that outlive their readers, and errors of input as one line."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
+
+from experiments.common.messages import ConfigError, named
 
 
 class _Lasting(io.FileIO):
@@ -47,6 +50,19 @@ def lasting_streams() -> None:
             line_buffering=True,
         )
         setattr(sys, name, stream)
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """The exit status of a command; bad input and a place that cannot be written are one line."""
+    try:
+        return command()
+    except ConfigError as error:
+        text = str(error)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        text = f"{place}{error.strerror or named(error)}; must be a place that can be written"
+    say(f"error: {text}", sys.stderr)
+    return 2
 
 
 def say(line: str, to: TextIO | None = None) -> None:

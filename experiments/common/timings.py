@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from experiments.common import RESULTS, ROOT
+from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.status import duration
 
 SCALES = ("paper", "short", "small")  # the scales of results, the largest first
@@ -38,9 +38,10 @@ def _time(folder: Path) -> str:
     path = folder / "manifest.json"
     if not path.exists():
         return "not run"
-    manifest = json.loads(path.read_text())
-    seconds = 0.0
-    for run in manifest["runs"]:
-        last = manifest["environments"][run["environments"][-1]]
-        seconds += run["wall_time_s"] * last["hardware"]["threads"] / 2
+    manifest = read_object(path, RESTORE)
+    with reading(path, RESTORE):
+        seconds = 0.0
+        for run in manifest["runs"]:
+            last = manifest["environments"][run["environments"][-1]]
+            seconds += run["wall_time_s"] * last["hardware"]["threads"] / 2
     return duration(seconds) + " so far" * bool(manifest.get("unfinished_seeds"))
