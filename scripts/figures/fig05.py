@@ -38,8 +38,9 @@ def finding(results: Results | None) -> str:
         return text
     curves = results.curves[results.curves.warmup == 0]
     update = int(curves.step.max())
-    loss = at_update(curves, update).mean()
-    text += f"; at update {update:,} our Adam is {loss.adam - loss.laprop:.2f} bits above LaProp"
+    loss = at_update(curves, update)
+    gap = paired(loss.adam, loss.laprop)
+    text += f"; at update {update:,} our Adam is {gap:.2f} bits above LaProp"
     theirs = _apart("iwslt", 0.98, 0).get(f"gap_{update}")
     if results.scale == "short" and theirs is not None:
         text += f", theirs {-theirs:.2f}"
