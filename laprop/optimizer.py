@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import suppress
-from operator import attrgetter, itemgetter
+from operator import attrgetter, is_, itemgetter
 from typing import Any, Literal, TypeVar, cast, overload
 
 import torch
@@ -19,17 +19,16 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _use_grad_for_d
 
 from laprop.arithmetic import Row, step_rows
 from laprop.kernels import Batch, Kernel, batches
-from laprop.options import checked, refuse_near_misses, warn_of_decay
+from laprop.options import OPTIONS, checked, checked_group, warn_of_decay
 from laprop.state import Kept, check_dtype, complete, keep, kernel_of, placed, row_keys
 
 __all__ = ["LaProp"]
 
 Step = TypeVar("Step", bound=Callable[..., Any])
-# The options that decide what the state holds, beside its dtypes.
-_FORM = ("centered", "lr_in_momentum", "lr_weighted_correction")
-_form = itemgetter(*_FORM)
-
 _grad = attrgetter("grad")
+# lr often changes in every step. It is checked in every step, the others only when they change.
+_LASTING = tuple(option for option in OPTIONS if option != "lr")
+_lasting = itemgetter(*_LASTING)
 
 
 def _traced(step: Step) -> Step:
@@ -66,7 +65,9 @@ class LaProp(Optimizer):
     It takes the arguments of torch.optim.AdamW. Give a ``weight_decay`` meant for AdamW together
     with ``decay_by_lr=True``. Every argument below but ``params`` is also an option of a param
     group. Options may be changed between steps, except ``lr_in_momentum`` and
-    ``lr_weighted_correction``, which define what the momentum is an average of.
+    ``lr_weighted_correction``, which define what the momentum is an average of. A step refuses the
+    values that the constructor refuses. It does not read tensors for this check, and a step that
+    torch.compile traces checks nothing.
 
     .. math::
         n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \qquad
@@ -97,16 +98,16 @@ class LaProp(Optimizer):
             enough not to affect gradients of \|g\| > 1e-8 and large enough to hide the underflow of
             g**2 in float32 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of
             the smallest normal number, so that a gradient of 0 gives the update 0, not 0 / 0.
-        weight_decay: :math:`w` >= 0, decoupled from the gradient. As in the paper it does **not**
-            scale with ``lr``. A warning is given if each step shrinks the weights by more than a
-            thousandth.
+        weight_decay: :math:`w` in [0, 1], decoupled from the gradient. As in the paper it does
+            **not** scale with ``lr``. With ``decay_by_lr`` it may be any number >= 0. A warning is
+            given if each step shrinks the weights by more than a thousandth.
         amsgrad: AmsProp (B.4): n is replaced by its maximum so far, before the bias correction.
         centered: Centered LaProp (B.5): n is replaced by n minus the squared average gradient,
             bounded below by 0. Allowed together with ``amsgrad``.
-        centered_warmup: Steps (of the parameter) before centering begins.
+        centered_warmup: Steps (of the parameter) before centering begins, an integer >= 0.
         agc: Adaptive gradient clipping of each tensor as a whole, as in DreamerV3: the norm of its
             gradient is made at most ``agc`` times its own norm, which counts as at least 1e-3.
-            None: gradients are not clipped.
+            Greater than 0, or None: gradients are not clipped.
         cautious: Leave out the coordinates of an update whose sign is against the gradient's, and
             divide the others by their share in the tensor, which counts as at least 1e-3
             (arXiv 2411.16085).
@@ -143,7 +144,8 @@ class LaProp(Optimizer):
         differentiable: Autograd runs through the step. The root has derivative 0 at 0.
 
     State, for each parameter:
-        * ``step``: float32 scalar, steps that this parameter has made;
+        * ``step``: scalar, steps that this parameter has made; float32, or float64 if that is
+          torch's default dtype;
         * ``exp_avg``: :math:`m/c_m` without :math:`\lambda`: the bias-corrected average of u (with
           ``lr_weighted_correction=False``, of :math:`\lambda u`). The bias-corrected form does not
           scale with lr, so it survives a learning rate that goes to 0 and comes back;
@@ -183,8 +185,9 @@ class LaProp(Optimizer):
     Raises:
         ValueError: A hyper-parameter is out of its range, or a key in a param group looks like a
             misspelt option.
-        TypeError: A keyword is unknown, or a parameter that requires a gradient has a dtype other
-            than float16, bfloat16, float32, float64, complex64 and complex128.
+        TypeError: A keyword is unknown, an option is of the wrong type, or a parameter that
+            requires a gradient has a dtype other than float16, bfloat16, float32, float64,
+            complex64 and complex128 (with ``state_dtype``, other than the first three).
         RuntimeError: ``fused`` is combined with ``foreach`` or ``differentiable``.
     """
 
@@ -235,7 +238,8 @@ class LaProp(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
         }
-        self._forms: dict[int, tuple[bool, ...]] = {}
+        # For the id of each group its options, except lr, as they were last checked.
+        self._lasting: dict[int, tuple[Any, ...]] = {}
         super().__init__(params, checked(defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -247,13 +251,14 @@ class LaProp(Optimizer):
 
         Raises:
             ValueError: An option is out of its range, or a key looks like a misspelt option.
-            TypeError: A parameter that requires a gradient has a dtype that cannot be optimized.
+            TypeError: An option is of the wrong type, or a parameter that requires a gradient has a
+                dtype that cannot be optimized.
+            RuntimeError: Two options exclude each other.
         """
         if not isinstance(param_group, dict):  # the base class has the message
             super().add_param_group(param_group)
             return
-        refuse_near_misses(param_group, self.defaults)
-        options = checked({key: param_group.get(key, self.defaults[key]) for key in self.defaults})
+        options = checked_group(param_group, self.defaults)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.update(options)
@@ -264,29 +269,32 @@ class LaProp(Optimizer):
         except TypeError:
             self.param_groups.pop()
             raise
+        self._lasting[id(group)] = _lasting(group)
         warn_of_decay(group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for key, default in self.defaults.items():
-                group.setdefault(key, default)
             for param in group["params"]:
                 kept = self.state.get(param)
                 if isinstance(kept, Kept):
                     self.state[param] = {
                         key: placed(key, value, param, group) for key, value in kept.state.items()
                     }
-        self._forms = {id(group): _form(group) for group in self.param_groups}
+        self._lasting = {id(group): _lasting(group) for group in self.param_groups}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load a state_dict of LaProp, bit for bit, or one of Adam or AdamW (see the class).
 
         Args:
-            state_dict: What ``state_dict()`` returned; it is copied, not aliased.
+            state_dict: What ``state_dict()`` returned; it is copied, not aliased. Options that its
+                groups lack, because they are newer than it, are those of the constructor.
 
         Raises:
-            ValueError: The groups do not fit this optimizer's, or the state is of another kind.
+            ValueError: The groups do not fit this optimizer's, the state is of another kind, an
+                option is out of its range, or a key looks like a misspelt option.
+            TypeError: An option is of the wrong type.
+            RuntimeError: Two options exclude each other.
         """
         # torch would cast float32 averages of 16-bit parameters to 16 bits. As the last hook before
         # the cast, `keep` wraps them so that they pass through; __setstate__ unwraps them.
@@ -297,29 +305,39 @@ class LaProp(Optimizer):
             handle.remove()
 
     def _follow_changes(self, group: dict[str, Any]) -> None:
-        """Check the options that decide what the state holds, where they changed between steps.
+        """Check lr, and the other options of a group that changed since the last step.
 
-        If ``centered`` was switched off, its average is dropped, because it would be out of date
-        when ``centered`` is switched on again.
+        They are compared by identity, because comparing tensors would wait for their device. If
+        ``centered`` was switched off, its average is dropped, because it would be out of date when
+        ``centered`` is switched on again.
 
         Raises:
-            ValueError: An option was changed that defines what the momentum is an average of.
+            ValueError: An option is out of its range, or one was changed that defines what the
+                momentum is an average of.
+            TypeError: An option is of the wrong type.
+            RuntimeError: Two options exclude each other.
         """
-        form = _form(group)
-        before = self._forms.get(id(group))
-        if before == form:
+        before, present = self._lasting.get(id(group)), _lasting(group)
+        if before is not None and all(map(is_, before, present)):
+            checked(group, ("lr",), read_tensors=False)
             return
-        states = [self.state[param] for param in group["params"] if param in self.state]
-        if before is not None and states:
-            for key, was, now in zip(_FORM, before, form, strict=True):
-                if key != "centered" and was != now:
-                    raise ValueError(
-                        f"{key}={now}: cannot be changed after a step (it was {was}), because the "
-                        "momentum so far is an average of something else"
-                    )
-            for state in states if before[0] else ():
-                state.pop("exp_avg_grad", None)
-        self._forms[id(group)] = form
+        changed: dict[str, Any] = dict.fromkeys(_LASTING)  # with the value at the last check
+        if before is not None:
+            pairs = zip(_LASTING, before, present, strict=True)
+            changed = {key: was for key, was, now in pairs if was is not now}
+        options = checked(group, ("lr", *changed), read_tensors=False)
+        for key in ("lr_in_momentum", "lr_weighted_correction"):
+            was = changed.get(key)
+            if was is not None and any(param in self.state for param in group["params"]):
+                raise ValueError(
+                    f"{key}={options[key]}: cannot be changed after a step (it was {was}), because "
+                    "the momentum so far is an average of something else"
+                )
+        if changed.get("centered"):
+            for param in group["params"]:
+                self.state.get(param, {}).pop("exp_avg_grad", None)
+        group.update(options)
+        self._lasting[id(group)] = _lasting(group)
 
     def _init_group(
         self, group: dict[str, Any], tensors: list[Tensor], done: frozenset[int] = frozenset()
@@ -434,14 +452,21 @@ class LaProp(Optimizer):
             What the closure returned, or None.
 
         Raises:
-            RuntimeError: A gradient is sparse, or of another shape than its parameter.
-            ValueError: A parameter's state was changed so that it cannot be used.
+            RuntimeError: A gradient is sparse, or of another shape or dtype than its parameter; or
+                two options exclude each other.
+            ValueError: A parameter's state was changed so that it cannot be used, or an option was
+                set to a value out of its range.
+            TypeError: An option was set to a value of the wrong type, or a parameter was converted
+                to a dtype that cannot be optimized.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
 
+        if not torch.compiler.is_compiling():
+            for group in self.param_groups:
+                self._follow_changes(group)
         # GradScaler.step sets these attributes while it calls this method.
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
@@ -450,7 +475,6 @@ class LaProp(Optimizer):
             if torch.compiler.is_compiling():
                 self._init_group(group, tensors)
             else:
-                self._follow_changes(group)
                 done = self._kernel_step(group, grad_scale, found_inf)
                 if done is None:
                     continue

@@ -5,110 +5,202 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["checked", "refuse_near_misses", "warn_of_decay"]
-
-_ROUNDINGS = ("master", "stochastic", "nearest")
-_FLAGS = (
-    *("amsgrad", "centered", "decay_by_lr", "eps_in_sqrt", "lr_in_momentum"),
-    *("lr_weighted_correction", "cautious", "maximize", "capturable", "differentiable"),
-)
+__all__ = ["OPTIONS", "checked", "checked_group", "warn_of_decay"]
 
 
-def checked(options: dict[str, Any]) -> dict[str, Any]:
-    """Return a group's options after a check, with numbers of NumPy and the like as Python's own.
+# --- one option: its name, its value, and whether values of tensors are read ----------------------
+
+
+def _number(value: Any, what: str, high: float, allowed: str) -> float:
+    """Return a number as a float if it is at least 0 and below ``high``."""
+    if type(value) is not float:  # asked first, because isinstance with Real takes much longer
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"Invalid {what}: {value!r} (allowed: a number, {allowed})")
+        try:
+            value = float(value)
+        except OverflowError:  # a large integer or fraction
+            value = math.inf if value > 0 else -math.inf
+    number: float = value
+    if not 0.0 <= number < high:
+        raise ValueError(f"Invalid {what}: {number} (allowed: {allowed})")
+    return number
+
+
+def _number_or_tensor(
+    name: str, value: Any, what: str, high: float, allowed: str, read_tensors: bool
+) -> float | Tensor:
+    if not isinstance(value, Tensor):
+        return _number(value, what, high, allowed)
+    if value.numel() != 1:
+        raise ValueError(f"Tensor {name} must be 1-element, but its shape is {tuple(value.shape)}")
+    if value.is_complex():
+        raise TypeError(f"Invalid {what}: {value.dtype} (allowed: a real number, {allowed})")
+    if read_tensors and not 0.0 <= value < high:
+        raise ValueError(f"Invalid {what}: {value} (allowed: {allowed})")
+    return value
+
+
+def _lr(key: str, value: Any, read_tensors: bool) -> float | Tensor:
+    return _number_or_tensor(key, value, "learning rate", math.inf, "0 <= lr < inf", read_tensors)
+
+
+def _betas(key: str, value: Any, read_tensors: bool) -> tuple[float | Tensor, ...]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"Invalid betas: {value!r} (allowed: two values, (mu, nu))")
+    if isinstance(value[0], Tensor) != isinstance(value[1], Tensor):
+        raise ValueError(f"betas must be either both floats or both Tensors, but are {value}")
+    return tuple(
+        _number_or_tensor(
+            f"{key}[{i}]", beta, f"beta parameter at index {i}", 1.0, "0 <= beta < 1", read_tensors
+        )
+        for i, beta in enumerate(value)
+    )
+
+
+def _eps(key: str, value: Any, _: bool) -> float:
+    return _number(value, "epsilon value", math.inf, "0 <= eps < inf")
+
+
+def _weight_decay(key: str, value: Any, _: bool) -> float:
+    return _number(value, "weight_decay value", math.inf, "0 <= weight_decay < inf")
+
+
+def _agc(key: str, value: Any, _: bool) -> float | None:
+    if value is None:
+        return None
+    allowed = "0 < agc < inf, or None"
+    bound = _number(value, key, math.inf, allowed)
+    if bound == 0:
+        raise ValueError(f"Invalid agc: {value} (allowed: {allowed})")
+    return bound
+
+
+def _centered_warmup(key: str, value: Any, _: bool) -> int:
+    # A kernel takes it as an integer of 64 bits.
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not integer or not 0 <= value < 2**63:
+        allowed = f"an integer, 0 <= {key} < 2**63"
+        raise ValueError(f"Invalid {key}: {value!r} (allowed: {allowed})")
+    return int(value)
+
+
+def _low_precision(key: str, value: Any, _: bool) -> str:
+    allowed = ("master", "stochastic", "nearest")
+    if value not in allowed:
+        raise ValueError(f"Invalid {key}: {value!r} (allowed: {', '.join(allowed)})")
+    return str(value)
+
+
+def _state_dtype(key: str, value: Any, _: bool) -> torch.dtype | None:
+    if value is not None and value is not torch.bfloat16:
+        raise ValueError(f"Invalid {key}: {value!r} (allowed: None, torch.bfloat16)")
+    return value
+
+
+def _flag(key: str, value: Any, _: bool) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"Invalid {key}: {value!r} (allowed: True or False)")
+    return value
+
+
+def _flag_or_none(key: str, value: Any, _: bool) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"Invalid {key}: {value!r} (allowed: True, False or None)")
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, Any, bool], Any]] = {
+    "lr": _lr,
+    "betas": _betas,
+    "eps": _eps,
+    "weight_decay": _weight_decay,
+    "amsgrad": _flag,
+    "centered": _flag,
+    "centered_warmup": _centered_warmup,
+    "agc": _agc,
+    "cautious": _flag,
+    "decay_by_lr": _flag,
+    "eps_in_sqrt": _flag,
+    "lr_in_momentum": _flag,
+    "lr_weighted_correction": _flag,
+    "low_precision": _low_precision,
+    "state_dtype": _state_dtype,
+    "maximize": _flag,
+    "foreach": _flag_or_none,
+    "fused": _flag_or_none,
+    "capturable": _flag,
+    "differentiable": _flag,
+}
+OPTIONS = tuple(_CHECKS)
+
+
+# --- all options of a group -----------------------------------------------------------------------
+
+
+def checked(
+    options: dict[str, Any], changed: Iterable[str] = OPTIONS, *, read_tensors: bool = True
+) -> dict[str, Any]:
+    """Return those options that changed after a check, with numbers of NumPy as Python's own.
 
     Error messages begin as torch.optim.Adam's do, and then say which values are allowed.
+
+    Args:
+        options: All options of a group.
+        changed: Names of those that were not checked before.
+        read_tensors: Whether values of tensors are checked. Reading one waits for its device.
 
     Raises:
         ValueError: A value is out of its range.
         TypeError: A value is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
-    options = dict(options)
-    options["lr"] = _number("lr", options["lr"], math.inf, "learning rate", "0 <= lr < inf")
-    betas = options["betas"]
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise ValueError(f"Invalid betas: {betas!r} (allowed: two values, (mu, nu))")
-    if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
-        raise ValueError(f"betas must be either both floats or both Tensors, but are {betas}")
-    options["betas"] = tuple(
-        _number(f"betas[{i}]", beta, 1.0, f"beta parameter at index {i}", "0 <= beta < 1")
-        for i, beta in enumerate(betas)
-    )
-    for key, what in (("eps", "epsilon value"), ("weight_decay", "weight_decay value")):
-        if isinstance(options[key], Tensor):
-            raise TypeError(f"Invalid {what}: {options[key]} (allowed: a float, {key} >= 0)")
-        options[key] = _number(key, options[key], math.inf, what, f"0 <= {key} < inf")
+    result = {key: _CHECKS[key](key, options[key], read_tensors) for key in changed}
     if options["weight_decay"] > 1 and not options["decay_by_lr"]:
         raise ValueError(
             f"Invalid weight_decay value: {options['weight_decay']} (allowed: weight_decay <= 1 "
             "with decay_by_lr=False, where the weights are multiplied by 1 - weight_decay)"
         )
-    agc = options["agc"]
-    if agc is not None:
-        if isinstance(agc, Tensor):
-            raise TypeError(f"Invalid agc: {agc} (allowed: None, or a float, 0 < agc < inf)")
-        options["agc"] = _number("agc", agc, math.inf, "agc", "None, or 0 < agc < inf")
-        if options["agc"] == 0:
-            raise ValueError("Invalid agc: 0.0 (allowed: None, or 0 < agc < inf)")
-    warmup = options["centered_warmup"]
-    if not isinstance(warmup, Integral) or isinstance(warmup, bool) or warmup < 0:
-        raise ValueError(f"Invalid centered_warmup: {warmup!r} (allowed: an integer >= 0)")
-    options["centered_warmup"] = int(warmup)
-    if options["low_precision"] not in _ROUNDINGS:
-        raise ValueError(
-            f"Invalid low_precision: {options['low_precision']!r} "
-            f"(allowed: {', '.join(_ROUNDINGS)})"
-        )
-    if options["state_dtype"] not in (None, torch.bfloat16):
-        raise ValueError(
-            f"Invalid state_dtype: {options['state_dtype']!r} (allowed: None, torch.bfloat16)"
-        )
-    for key in (*_FLAGS, "foreach", "fused"):
-        if not isinstance(options[key], bool) and (key in _FLAGS or options[key] is not None):
-            raise TypeError(f"Invalid {key}: {options[key]!r} (allowed: True or False)")
     if options["fused"] and options["differentiable"]:
         raise RuntimeError("`fused` does not support `differentiable`")
     if options["fused"] and options["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    return options
+    return result
 
 
-def _number(name: str, value: Any, high: float, what: str, allowed: str) -> Any:
-    """Return a number as a float, or a tensor as it is, if it is at least 0 and below ``high``."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(
-                f"Tensor {name} must be 1-element, but its shape is {tuple(value.shape)}"
-            )
-    elif isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"Invalid {what}: {value!r} (allowed: a number, {allowed})")
-    if not 0.0 <= value < high:
-        raise ValueError(f"Invalid {what}: {value} (allowed: {allowed})")
-    return value if isinstance(value, Tensor) else float(value)
+def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a param group after a check; those that it lacks are the defaults.
+
+    Raises:
+        ValueError: A value is out of its range, or a key looks like a misspelt option.
+        TypeError: A value is of the wrong type.
+        RuntimeError: Two options exclude each other.
+    """
+    _refuse_near_misses(group)
+    return checked({key: group.get(key, default) for key, default in defaults.items()})
 
 
-def refuse_near_misses(group: dict[str, Any], options: dict[str, Any]) -> None:
+def _refuse_near_misses(group: dict[str, Any]) -> None:
     """Refuse a key that looks like a misspelt option. Other programs may use any other key.
 
     Raises:
         ValueError: A key looks like a misspelt option.
     """
-    for key in group.keys() - options.keys() - {"params"}:
+    for key in group.keys() - set(OPTIONS) - {"params"}:
         # A key such as no_weight_decay, which contains an option's whole name, may be meant as it
         # is, so it must be even more similar to an option to be refused.
-        about = any(f"_{option}_" in f"_{key}_" for option in options)
-        near = difflib.get_close_matches(str(key), options, n=1, cutoff=0.9 if about else 0.8)
+        about = any(f"_{option}_" in f"_{key}_" for option in OPTIONS)
+        near = difflib.get_close_matches(str(key), OPTIONS, n=1, cutoff=0.9 if about else 0.8)
         if near:
             raise ValueError(
                 f"Unknown key in param group: {key} (did you mean {near[0]}? Other keys that are "
-                f"none of LaProp's options are kept and ignored: {', '.join(options)})"
+                f"none of LaProp's options are kept and ignored: {', '.join(OPTIONS)})"
             )
 
 

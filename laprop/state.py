@@ -12,6 +12,7 @@ from torch.optim.optimizer import Optimizer, StateDict
 
 from laprop.kernels import Kernel, kernel_for
 from laprop.kernels.rows import DTYPES, LOW_PRECISION, SCALARS, averages_of, state_dtype
+from laprop.options import checked_group
 
 __all__ = ["Kept", "check_dtype", "complete", "keep", "kernel_of", "placed", "row_keys"]
 
@@ -170,14 +171,17 @@ def keep(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     It is a hook that torch calls before it loads a state_dict.
 
     Raises:
-        ValueError: The state_dict is neither LaProp's nor Adam's.
+        ValueError: The state_dict is neither LaProp's nor Adam's, or an option is out of its range.
+        TypeError: An option is of the wrong type.
+        RuntimeError: Two options exclude each other.
     """
     adam = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
     groups = state_dict["param_groups"]
     states: dict[Any, Any] = state_dict["state"]
     if all("lr_weighted_correction" in group for group in groups):
         kept = {k: Kept(v) if isinstance(v, dict) else v for k, v in states.items()}
-        return {**state_dict, "state": kept}
+        groups = [{**group, **checked_group(group, optimizer.defaults)} for group in groups]
+        return {**state_dict, "state": kept, "param_groups": groups}
 
     keys = {key for state in states.values() for key in state}
     if not all("betas" in group for group in groups) or (keys and not {"step"} < keys <= adam):
@@ -187,7 +191,7 @@ def keep(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         )
     kept = {}
     for group in groups:
-        nu = float(group["betas"][1])
+        nu = float(checked_group({"betas": group["betas"]}, optimizer.defaults)["betas"][1])
         for k in group["params"]:
             if k in states:
                 state = {key: value for key, value in states[k].items() if key != "exp_avg"}

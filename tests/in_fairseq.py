@@ -6,6 +6,7 @@ They share one process, because importing fairseq takes longer than any of the t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import laprop
+from experiments.common import fairseq as ours_of_fairseq
 
 PLUGIN = Path(laprop.__file__).parent / "fairseq_plugin"
 GPT2 = Path(os.environ["GPT2_BPE"])
@@ -37,7 +39,10 @@ WORDS = [
 ]
 
 from fairseq import checkpoint_utils, optim, options, tasks, utils  # noqa: E402
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf  # noqa: E402
+from fairseq.dataclass.utils import (  # noqa: E402
+    convert_namespace_to_omegaconf,
+    gen_parser_from_dataclass,
+)
 from fairseq.logging import metrics, progress_bar  # noqa: E402
 from fairseq_cli import preprocess, train  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
@@ -126,6 +131,80 @@ def test_a_step_is_that_of_laprop_bit_for_bit(ours, theirs, dtype):
 def test_bad_betas_are_refused(betas):
     with pytest.raises((ValueError, TypeError), match=r"betas|beta parameter"):
         optim.build_optimizer(config(laprop_betas=betas), [torch.nn.Parameter(torch.zeros(2))])
+
+
+def group_of(*arguments: str) -> dict[str, Any]:
+    """The options of LaProp that fairseq builds for these arguments of its command line."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--optimizer", default="laprop")
+    parser.add_argument("--lr", type=float, default=0.01)
+    gen_parser_from_dataclass(parser, FairseqLaPropConfig())
+    cfg = FairseqLaPropConfig.from_namespace(parser.parse_args(arguments))
+    wrapped = FairseqLaProp(cfg, [torch.nn.Parameter(torch.zeros(2))])
+    (group,) = wrapped.param_groups
+    return {key: value for key, value in group.items() if key != "params"}
+
+
+FLAGS = [  # each flag, the option that it reaches, and the value that arrives
+    (["--lr", "0.02"], "lr", 0.02),
+    (["--laprop-betas", "(0.8, 0.5)"], "betas", (0.8, 0.5)),
+    (["--laprop-eps", "0.001"], "eps", 0.001),
+    (["--weight-decay", "0.1"], "weight_decay", 0.1),
+    (["--laprop-decay", "paper"], "decay_by_lr", False),
+    (["--laprop-amsgrad"], "amsgrad", True),
+    (["--laprop-centered"], "centered", True),
+    (["--laprop-centered-warmup", "3"], "centered_warmup", 3),
+    (["--laprop-agc", "0.3"], "agc", 0.3),
+    (["--laprop-cautious"], "cautious", True),
+    (["--laprop-lr-outside-momentum"], "lr_in_momentum", False),
+    (["--laprop-state-dtype", "bfloat16"], "state_dtype", torch.bfloat16),
+    (["--laprop-eps-in-sqrt"], "eps_in_sqrt", True),
+    (["--laprop-printed-correction"], "lr_weighted_correction", False),
+    (["--laprop-low-precision", "stochastic"], "low_precision", "stochastic"),
+    (["--laprop-low-precision", "nearest"], "low_precision", "nearest"),
+    (["--laprop-fused", "on"], "fused", True),
+    (["--laprop-fused", "off"], "fused", False),
+]
+
+
+def test_every_flag_reaches_its_option_and_no_other():
+    plain = group_of()
+    assert (
+        plain
+        == laprop.LaProp([torch.nn.Parameter(torch.zeros(2))], lr=0.01, decay_by_lr=True).defaults
+    )
+    for arguments, option, value in FLAGS:
+        assert plain[option] != value
+        assert group_of(*arguments) == plain | {option: value}, arguments
+    fields = {field.name for field in dataclasses.fields(FairseqLaPropConfig)} - {"_name"}
+    assert {arguments[0][2:].replace("-", "_") for arguments, _, _ in FLAGS} == fields
+    without = {"maximize", "foreach", "capturable", "differentiable"}
+    assert {option for _, option, _ in FLAGS} == plain.keys() - without
+
+
+def test_the_options_of_an_experiment_reach_fairseqs_optimizer():
+    changed = {
+        **{"amsgrad": True, "centered": True, "cautious": True, "eps_in_sqrt": True},
+        **{"lr_in_momentum": False, "lr_weighted_correction": False, "agc": 0.3},
+        **{"centered_warmup": 3, "low_precision": "nearest", "state_dtype": "bfloat16"},
+    }
+    assert changed.keys() == set(ours_of_fairseq.OPTIONS)
+    first = {"name": "laprop", "lr": 0.02, "mu": 0.8, "nu": 0.5, "epsilon": 1e-8}
+    first |= {"weight_decay": 0.1, "decay_by_lr": False, "options": None}
+
+    def reached(**values: Any) -> dict[str, Any]:
+        settings: Any = SimpleNamespace(optimizer=SimpleNamespace(**first | values))
+        return group_of(*ours_of_fairseq.optimizer(settings))
+
+    plain = reached()
+    wanted = {"lr": 0.02, "betas": (0.8, 0.5), "eps": 1e-8, "weight_decay": 0.1}
+    assert plain == group_of() | wanted | {"decay_by_lr": False}
+    assert reached(decay_by_lr=True) == plain | {"decay_by_lr": True}
+    assert reached(name="amsprop") == plain | {"amsgrad": True}
+    assert reached(name="amsprop", options={"amsgrad": False}) == plain
+    for option, value in changed.items():
+        arrives = torch.bfloat16 if value == "bfloat16" else value
+        assert reached(options={option: value}) == plain | {option: arrives}
 
 
 @pytest.fixture(scope="session")

@@ -143,6 +143,46 @@ def test_special_gradients(options, dtype):
     torch.testing.assert_close(*results, rtol=rtol, atol=0, equal_nan=True)
 
 
+def test_the_share_that_cautious_divides_by_counts_as_at_least_a_thousandth():
+    """Of a whole tensor one update agrees with its gradient, and then none."""
+    results = []
+    for kind in ({"foreach": False}, {"fused": True}):
+        params = make(shapes=[(cuda._BLOCK + 3,)])
+        optimizer = LaProp(params, lr=1e-4, cautious=True, **kind)
+        for size, first in ((1.0, 1.0), (-1e-3, 1.0), (-1e-3, -1e-3)):
+            params[0].grad = torch.full_like(params[0], size)
+            params[0].grad[0] = first
+            optimizer.step()
+        results.append((params, optimizer))
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
+def test_averages_in_16_bits_are_right_in_the_mean():
+    """The mean over many copies of a coordinate is the loop's path with averages in float32."""
+    torch.manual_seed(0)
+    options = {"lr": 0.01, "amsgrad": True, "centered": True, "centered_warmup": 2, "eps": 1e-2}
+    dtypes = (torch.float32, torch.float32, torch.float16, torch.bfloat16)
+    results = []
+    for kind in ({"foreach": False}, {"fused": True, "state_dtype": torch.bfloat16}):
+        params = [
+            Parameter(torch.ones(cuda._BLOCK, device=DEVICE, dtype=dtype)) for dtype in dtypes
+        ]
+        optimizer = LaProp(params, **options, **kind)
+        for t in range(5):
+            for param in params:
+                param.grad = torch.full_like(param, math.sin(t) + 0.5)
+            taken = fused.taken_by_the_kernel(optimizer, DEVICE)
+            assert taken == ("fused" in kind) * len(params)
+        results.append([optimizer.state[param] for param in params])
+    for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_grad"):
+        for wide, narrow in zip(*results, strict=True):
+            assert narrow[key].dtype == torch.bfloat16
+            assert narrow[key].unique().numel() > 2  # each copy was rounded on its own
+            error = narrow[key].double().mean() / wide[key].double().mean() - 1
+            assert abs(float(error)) < 5e-4, (key, error)
+        assert not torch.equal(results[1][0][key], results[1][1][key])
+
+
 def test_a_master_copy_follows_a_weight_changed_from_outside():
     params = make(torch.float16, SHAPES[:2])
     optimizer = LaProp(params, lr=1e-4, fused=True)

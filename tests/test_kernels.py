@@ -1,8 +1,11 @@
 """The one-pass CPU kernel: LaProp(fused=True) against the loop over tensors."""
 
 import copy
+import ctypes
 import datetime
 import math
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from torch.nn import Parameter
 
 from laprop import LaProp, kernels
-from laprop.kernels import tensors
+from laprop.kernels import cpu, tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -321,6 +324,85 @@ def test_a_torch_that_answers_otherwise_is_asked_by_capsules(found, monkeypatch)
     monkeypatch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", found, raising=False)
     assert tensors._describe() is None
 
+
+# --- on other processors --------------------------------------------------------------------------
+
+# cpu.cpp as a processor without AVX2 runs it. The standard headers need the macro, so all that
+# cpu.cpp includes is included before the #undef.
+ELSEWHERE = """
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <vector>
+#undef __x86_64__
+#include "cpu.cpp"
+"""
+
+
+@pytest.fixture(scope="module", params=["", "-mfma"])
+def elsewhere(request, tmp_path_factory):
+    """Use a build for processors without AVX2, on one thread as with an old torch."""
+    compiler = shutil.which("g++")
+    if compiler is None or platform.machine() != "x86_64":
+        pytest.skip("needs g++ on x86-64")
+    if request.param and "AVX" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("this processor has no fused multiply-add")
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "elsewhere.cpp").write_text(ELSEWHERE)
+    flags = ["-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+    flags += ["-shared", "-fPIC", f"-I{ROOT / 'laprop' / 'kernels'}", *request.param.split()]
+    built = folder / "elsewhere.so"
+    subprocess.run([compiler, *flags, folder / "elsewhere.cpp", "-o", built], check=True)
+    step = ctypes.CDLL(str(built)).laprop_step
+    step.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "_function", lambda: lambda *arguments: step(*arguments, None))
+        yield bool(request.param)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"maximize": True, "weight_decay": 0.01},
+        {"agc": 0.05, "cautious": True, "low_precision": "nearest"},
+        {"amsgrad": True, "centered": True, "centered_warmup": 2, "eps": 1e-3, "agc": 0.05},
+        {"amsgrad": True, "centered": True, "centered_warmup": 2, "eps": 1e-3, "cautious": True},
+    ],
+)
+def test_other_processors_make_the_same_steps(options, dtype, elsewhere):
+    one, other = (make([(5, 7), (), (0,), (3, 16)], [dtype]) for _ in range(2))
+    optimizers = [LaProp(one, **options, foreach=False), LaProp(other, **options, fused=True)]
+    for params, optimizer in zip((one, other), optimizers, strict=True):
+        step(params, optimizer, range(5))
+    assert used(other, optimizers[1])
+    for x, y in zip(one, other, strict=True):
+        states = [optimizer.state[p] for optimizer, p in zip(optimizers, (x, y), strict=True)]
+        for u, v in ((x.detach(), y.detach()), *((states[0][k], states[1][k]) for k in states[0])):
+            error = 64 * torch.finfo(u.dtype).eps
+            torch.testing.assert_close(u, v, rtol=error, atol=error)
+
+
+def test_a_processor_without_fused_multiply_add_rounds_twice(elsewhere):
+    param = Parameter(torch.zeros(1000))
+    optimizer = LaProp([param], betas=(0.9, 0.7), fused=True)
+    nu, complement = torch.tensor(0.7), torch.tensor(1 - 0.7)
+    once, twice = torch.zeros(1000), torch.zeros(1000)
+    for t in range(3):
+        give_gradients([param], t)
+        g = param.grad
+        once = once.mul_(0.7).addcmul_(g, g, value=1 - 0.7)
+        twice = complement * g * g + twice * nu
+        optimizer.step()
+    assert not torch.equal(once, twice)
+    assert torch.equal(optimizer.state[param]["exp_avg_sq"], once if elsewhere else twice)
+
+
+# --- memory ---------------------------------------------------------------------------------------
 
 MEMORY = """
 import resource, sys, torch

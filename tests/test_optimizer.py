@@ -123,6 +123,30 @@ def test_nu_0_is_signed_sgd_with_momentum(foreach):
     assert torch.equal(*paths)
 
 
+@pytest.mark.parametrize("kind", KINDS_OF_STEP)
+def test_the_share_that_cautious_divides_by_counts_as_at_least_a_thousandth(kind):
+    """One of 5000 updates agrees with its gradient, and then none."""
+    size, lr = 5000, 1e-3
+    param = Parameter(torch.zeros(size, dtype=torch.float64))
+    optimizer = LaProp([param], lr=lr, cautious=True, **KINDS_OF_STEP[kind])
+    rule = dataclasses.replace(ALGORITHMS["laprop"], cautious=True)
+    theta, state = param.detach().clone(), rule.init(param.detach())
+    against = torch.full((size,), -1e-3, dtype=torch.float64)
+    one = against.clone()
+    one[7] = 1.0
+    for t, g in enumerate((torch.ones_like(one), one, against)):
+        before, param.grad = param.detach().clone(), g.clone()
+        optimizer.step()
+        theta, state = rule.step(theta, g, state, lr=lr)
+        expected = torch.ones_like(one)  # by how much the update is multiplied
+        if t:
+            expected.zero_()[7] = 1000.0 if t == 1 else 0.0
+        torch.testing.assert_close(
+            before - param.detach(), lr * optimizer.state[param]["exp_avg"] * expected
+        )
+        assert_close([param.detach()], [theta], ulp=20)
+
+
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3e38])
 def test_extreme_gradients_stay_with_their_coordinate(foreach, bad):

@@ -1,9 +1,11 @@
 """What a user of torch.optim.Adam relies on: state, groups, hooks, schedulers, refused input."""
 
 import copy
+import inspect
 import io
 import math
 import pickle
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.testing._internal import common_optimizers
 from training import KINDS, NARROW, OPTIONS, assert_same, give_gradients, make, states, train
 
 from laprop import LaProp
+from laprop import options as checks
 
 # --- state ----------------------------------------------------------------------------------------
 
@@ -60,6 +63,39 @@ def test_pickle_and_deepcopy(clone, options):
     other = clone(optimizer)
     copied = other.param_groups[0]["params"]
     assert_same(train(copied, other, 5, start=5), train(params, optimizer, 5, start=5))
+
+
+@pytest.mark.parametrize("foreach", [None, False, True])
+@pytest.mark.parametrize("dtype", KINDS[:-1])
+def test_a_state_goes_on_with_parameters_of_another_dtype(dtype, foreach):
+    """It takes the same steps as a copy whose state always had the dtypes of the new parameters."""
+    params = [Parameter(param.bfloat16().float()) for param in make()]  # exact in the other dtypes
+    params[0].data.mul_(0.5)
+    optimizer = LaProp(params, amsgrad=True, foreach=foreach)
+    train(params, optimizer, 4)
+    converted = [Parameter(param.detach().to(dtype)) for param in params]
+    other = LaProp(converted, foreach=foreach)
+    other.load_state_dict(optimizer.state_dict())
+    wide = [Parameter(param.detach().double()) for param in converted]
+    reference = LaProp(wide, foreach=foreach)
+    reference.load_state_dict(optimizer.state_dict())
+    before = copy.deepcopy(wide)
+    for t in range(4, 7):
+        give_gradients(converted, t)
+        for a, b in zip(converted, wide, strict=True):
+            b.grad = a.grad.double()
+        other.step()
+        reference.step()
+    for a, b, old in zip(converted, wide, before, strict=True):
+        state = other.state[a]
+        averages = torch.float32 if dtype in NARROW else dtype
+        assert {state[key].dtype for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")} == {
+            averages
+        }
+        torch.testing.assert_close(state["exp_avg"].double(), reference.state[b]["exp_avg"],
+                                   rtol=1e-5, atol=1e-6)  # fmt: skip
+        torch.testing.assert_close(a.double(), b, rtol=torch.finfo(dtype).eps, atol=1e-6)
+        assert not torch.equal(b, old)
 
 
 @pytest.mark.parametrize("cls", [torch.optim.Adam, torch.optim.AdamW])
@@ -174,6 +210,21 @@ def test_closure_and_hooks():
     assert optimizer.param_groups[0]["param_names"] == ["weight"]
 
 
+@pytest.mark.parametrize("foreach", [None, False, True])
+def test_a_closure_that_raises_leaves_everything_as_it_was(foreach):
+    params = make()
+    optimizer = LaProp(params, foreach=foreach)
+    train(params, optimizer, 2)
+    before = copy.deepcopy([params, optimizer.state_dict()])
+
+    def closure():
+        raise KeyError("no data")
+
+    with pytest.raises(KeyError, match="no data"):
+        optimizer.step(closure)
+    assert_same([params, optimizer.state_dict()], before)
+
+
 def test_torchs_lr_schedulers_and_grad_scaler():
     params = make()
     optimizer = LaProp(params, lr=0.1)
@@ -248,6 +299,10 @@ def test_torchs_empty_and_missing_gradients():
 # --- refused input --------------------------------------------------------------------------------
 
 
+def test_every_argument_is_checked():
+    assert ("params", *checks.OPTIONS) == tuple(inspect.signature(LaProp).parameters)
+
+
 def test_unknown_keywords_are_refused():
     with pytest.raises(TypeError, match="beta1"):
         LaProp(make(), beta1=0.9)
@@ -266,6 +321,9 @@ def test_unknown_keywords_are_refused():
         ({"lr": math.nan}, ValueError, "Invalid learning rate: nan"),
         ({"lr": math.inf}, ValueError, "Invalid learning rate: inf"),
         ({"lr": "fast"}, TypeError, "Invalid learning rate: 'fast' (allowed: a number, 0 <= lr"),
+        ({"lr": 10**400}, ValueError, "Invalid learning rate: inf (allowed: 0 <= lr < inf)"),
+        ({"eps": Fraction(-(10**400))}, ValueError, "Invalid epsilon value: -inf"),
+        ({"lr": torch.tensor(1j)}, TypeError, "Invalid learning rate: torch.complex64"),
         ({"lr": torch.ones(2)}, ValueError, "Tensor lr must be 1-element, but its shape is (2,)"),
         (
             {"betas": (1.0, 0.9)},
@@ -274,13 +332,24 @@ def test_unknown_keywords_are_refused():
         ),
         ({"betas": (0.9, -0.1)}, ValueError, "Invalid beta parameter at index 1: -0.1"),
         ({"betas": (0.9, math.nan)}, ValueError, "Invalid beta parameter at index 1: nan"),
+        ({"betas": (0.9, Fraction(10**30 - 1, 10**30))}, ValueError, "at index 1: 1.0 (allowed"),
         ({"betas": 0.9}, ValueError, "Invalid betas: 0.9 (allowed: two values, (mu, nu))"),
         ({"betas": (0.9, torch.tensor(0.9))}, ValueError, "either both floats or both Tensors"),
         ({"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (allowed: 0 <= eps < inf)"),
+        ({"weight_decay": "0.1"}, TypeError, "Invalid weight_decay value: '0.1'"),
         ({"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1"),
         ({"weight_decay": 1.5}, ValueError, "weight_decay <= 1 with decay_by_lr=False"),
         ({"centered_warmup": -1}, ValueError, "Invalid centered_warmup: -1"),
         ({"centered_warmup": 2.5}, ValueError, "Invalid centered_warmup: 2.5"),
+        (
+            {"centered_warmup": 2**63},
+            ValueError,
+            "(allowed: an integer, 0 <= centered_warmup < 2**63)",
+        ),
+        ({"agc": 0}, ValueError, "Invalid agc: 0 (allowed: 0 < agc < inf, or None)"),
+        ({"eps": torch.tensor(1e-8)}, TypeError, "Invalid epsilon value: tensor(1.0000e-08)"),
+        ({"state_dtype": torch.half}, ValueError, "torch.float16 (allowed: None, torch.bfloat16)"),
+        ({"fused": 1}, TypeError, "Invalid fused: 1 (allowed: True, False or None)"),
         ({"low_precision": "no"}, ValueError, "'no' (allowed: master, stochastic, nearest)"),
         ({"amsgrad": 1}, TypeError, "Invalid amsgrad: 1 (allowed: True or False)"),
         ({"foreach": True, "fused": True}, RuntimeError, "cannot be `True` together"),
@@ -288,12 +357,73 @@ def test_unknown_keywords_are_refused():
     ],
 )
 def test_bad_options_get_a_clear_line(options, error, line):
-    with pytest.raises(error) as caught:
-        LaProp(make(), **options)
-    assert line in str(caught.value)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(error):
-        LaProp([{"params": make(), **options}])
+    """The same line, wherever the option comes from; what is refused changes nothing."""
+
+    def refused(do):
+        with pytest.raises(error) as caught:
+            do()
+        assert line in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    refused(lambda: LaProp(make(), **options))
+    refused(lambda: LaProp([{"params": make(), **options}]))
+    params = make()
+    optimizer = LaProp([{"params": params[:1]}, {"params": params[1:]}])
+    train(params, optimizer, 2)
+    weights, kept = copy.deepcopy((params, optimizer.state_dict()))
+    saved = copy.deepcopy(kept)
+    saved["param_groups"][1].update(options)
+    refused(lambda: optimizer.load_state_dict(saved))
+    assert_same(optimizer.state_dict(), kept)
+    optimizer.param_groups[1].update(options)
+    for _ in range(2):
+        refused(optimizer.step)
+    assert_same([params, optimizer.state_dict()["state"]], [weights, kept["state"]])
+
+
+def test_betas_in_a_state_of_adam_are_checked():
+    params = make()
+    adam = torch.optim.Adam(params)
+    train(params, adam, 1)
+    saved = adam.state_dict()
+    saved["param_groups"][0]["betas"] = (0.9, 1.5)
+    with pytest.raises(ValueError, match=r"Invalid beta parameter at index 1: 1.5"):
+        LaProp(params).load_state_dict(saved)
+
+
+def test_a_saved_group_may_lack_newer_options_and_hold_other_keys():
+    params = make()
+    optimizer = LaProp(params, lr=0.1)
+    train(params, optimizer, 2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    group = saved["param_groups"][0]
+    del group["cautious"], group["agc"]
+    group.update(initial_lr=0.1, lr_scale=0.5)
+    other = LaProp(make(), agc=0.3)
+    other.load_state_dict(saved)
+    loaded = other.param_groups[0]
+    wanted = {"agc": 0.3, "cautious": False, "lr": group["lr"], "initial_lr": 0.1, "lr_scale": 0.5}
+    assert {key: loaded[key] for key in wanted} == wanted
+    group["weigth_decay"] = 0.1
+    with pytest.raises(ValueError, match=r"weigth_decay .did you mean weight_decay"):
+        other.load_state_dict(saved)
+
+
+def test_options_are_compared_without_reading_tensors(monkeypatch):
+    """On a device that would wait, and a graph could not be captured."""
+    optimizer = LaProp(make(), lr=torch.tensor(0.1))
+    group = optimizer.param_groups[0]
+    group.update(lr=torch.tensor(0.2), betas=[torch.tensor(0.5), torch.tensor(0.6)])
+
+    def read(tensor):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(torch.Tensor, "__bool__", read)
+    for _ in range(2):  # with changes, and without
+        optimizer._follow_changes(group)
+    assert isinstance(group["betas"], tuple)
+    with pytest.raises(AssertionError, match="read"):
+        LaProp(make(), lr=torch.tensor(0.1))
 
 
 def test_bad_parameters_get_a_clear_line():

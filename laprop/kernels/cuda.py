@@ -76,7 +76,7 @@ class CudaKernel:
         grad_scale: Tensor | None,
         found_inf: Tensor | None,
     ) -> bool:
-        """Make one step with the group's present options; see the base class."""
+        """Make one step, if possible; see :meth:`laprop.kernels.rows.Kernel.step`."""
         device = batch.params[0].device
         if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
             return False  # Triton does not support it
