@@ -102,7 +102,7 @@ def test_claims_are_filtered_and_the_address_keeps_it(view, claims) -> None:
     output = find(driver, "form.filter output")[0]
     assert output.text == f"{len(left)} of {len(claims)} claims"
     driver.refresh()
-    assert visible_claims(driver) == left
+    wait(driver, lambda: visible_claims(driver) == left)
     scales = {ENTRIES[claim["figure"]]["scale"] for claim in claims}
     select(driver, "[name=scale]", max(scales - {ENTRIES[expected[0]["figure"]]["scale"]}))
     assert visible_claims(driver) == []

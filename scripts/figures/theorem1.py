@@ -151,7 +151,7 @@ def laprop_regret_bounded(results: Results, optimizer: str) -> Measured | None:
         f"{runs.nu.max():g}): final regret at most {ratio['bound_run']:.2g} of the bound computed "
         f"along the run, {ratio['bound_uniform']:.2g} of the one computed before it; {passed} runs "
         "pass either of them at any round",
-        passed == 0 if len(runs) else None,
+        bool(passed == 0) if len(runs) else None,
         f"at most {max(ratio.values()):.2g} of the bound",
     )
 
