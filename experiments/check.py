@@ -30,8 +30,10 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.common.config import ConfigError, Settings, Tracking, expand
-from experiments.common.execution import FINAL, execute, read_manifest
+from experiments.common.execution import execute
+from experiments.common.files import read_manifest
 from experiments.common.run import Run
+from experiments.common.status import FINAL
 from experiments.common.terminal import lasting_streams
 
 SERVER = multiprocessing.get_context("forkserver")

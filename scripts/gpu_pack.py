@@ -29,8 +29,8 @@ from experiments import roberta, translation
 from experiments.common import ROOT, data
 from experiments.common.checkpoint import CHECKPOINTS
 from experiments.common.config import expand
-from experiments.common.execution import FINAL, read_manifest
-from experiments.common.files import write_json
+from experiments.common.files import read_manifest, write_json
+from experiments.common.status import FINAL
 from scripts import gpu_runs
 from scripts.gpu_runs import PACK, STEPS, records
 from scripts.long_runs import OUTPUT
