@@ -61,15 +61,15 @@ class Damaged(ConfigError):
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """A context that reads a file and takes out what it needs.
+    """A context in which a file is read and used; any error in it becomes :class:`Damaged`.
 
     Args:
         path: the file.
         remedy: what the user can do if the file is damaged.
 
     Raises:
-        Damaged: there was any error in the block, since libraries raise many kinds for a damaged
-            file. Its line names the file, the error and the remedy.
+        Damaged: there was an error in the block, of whatever kind, because libraries raise many for
+            a damaged file. Its line names the file, the error and the remedy.
     """
     try:
         yield

@@ -194,7 +194,7 @@ def cifar_adam_diverges(results: Results) -> Measured:
 
 
 def cifar_adam_earlier(results: Results) -> Measured:
-    """For each mu and seed, the onset at the largest nu with divergence minus the smallest's."""
+    """The onset at the largest nu that diverges minus that at the smallest, per mu and seed."""
     epochs = onset(results)
     if "adam" not in epochs.index.get_level_values("optimizer"):
         return Measured("no run of Adam diverged", None, "nothing to order")

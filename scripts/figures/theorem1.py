@@ -71,7 +71,7 @@ def draw(results: Results) -> Figure:
 
 
 def _condition(runs: pd.DataFrame) -> str:
-    """Words: whether LaProp's runs fulfil the condition of the theorem."""
+    """Whether LaProp's runs fulfil the condition of the theorem, in words."""
     broken = runs[runs.optimizer == "laprop"].condition_broken > 0
     if not broken.any():
         return "condition holds"
