@@ -2,7 +2,7 @@
 # make check       install, lint, check types, run the fast tests: what to run while editing
 # make test        install, with fairseq, lint, check types, run all tests
 # make fairseq     what the tasks translation and roberta need: built in three minutes, C++ compiler
-# make bench       all benchmarks anew (half an hour; nothing else should run)
+# make bench       all benchmarks but fairseq's (half an hour; nothing else should run)
 # make notebooks   execute the notebooks anew
 # make figures     redraw every figure from results/          make claims   the verdict tables
 # make report      results/site/: all of it as pages that open from disk

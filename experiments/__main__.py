@@ -120,7 +120,7 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     """Start every run that is not finished, print the outcomes, and return the exit status."""
     from experiments.common import execution, launch, status
     from experiments.common.messages import ConfigError, named
-    from experiments.common.run import Interrupted
+    from experiments.common.run import Interrupted, signals_to
     from experiments.common.watch import Watch
 
     launcher = hydra_settings.hydra.launcher
@@ -129,17 +129,16 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
         execution.check(settings, here=kind in ("basic", "joblib"))
     command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
     try:
-        sweep = status.begin(every, command, processes)
+        sweep = launch.begin(every, command, processes)
     except OSError as error:
         raise ConfigError(f"output={every[0].output}: {error.strerror}; must take files") from None
-    todo = [s for s in every if execution.status(s) not in status.FINAL]
-    tasks = ", ".join(f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items())
-    say(f"runs: {tasks}; finished before: {len(every) - len(todo)}")
+    todo, counted = execution.unfinished(every)
+    say(counted)
 
     ending = launch.Ending(sweep, kind)
     broken = False
     try:
-        with ending.heeded(), Watch(sweep, ending.follow) as watch:
+        with signals_to(ending.on_signal), Watch(sweep, ending.follow) as watch:
             for _ in every:  # start again after a killed worker, at most as often as there are runs
                 try:
                     launch.launch(todo, hydra_settings, sweep)

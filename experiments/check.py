@@ -14,11 +14,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import json
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -29,12 +27,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.common.config import ConfigError, Settings, Tracking, expand
+from experiments.common.config import Settings, Tracking, expand
 from experiments.common.execution import execute
-from experiments.common.files import read_manifest
+from experiments.common.files import read_log, read_manifest, read_summary
 from experiments.common.run import Run
 from experiments.common.status import FINAL
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import as_command
 
 SERVER = multiprocessing.get_context("forkserver")
 # These modules are imported once, before the processes fork, to save time. torch.optim would import
@@ -131,8 +129,7 @@ class TaskError(Exception):
 
 def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
     """Yield what a finished run wrote, in order: name, place, value."""
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
+    for record in read_log(folder, ended=True):
         for name, value in record.items():
             yield name, f"at step {record['step']}", value
     for path in sorted(folder.glob("*.csv")):
@@ -140,7 +137,7 @@ def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
             yield path.name, f"in row {row}", line
     for path in sorted(folder.glob("*.jpg")):
         yield path.name, "in its bytes", hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    for name, value in json.loads((folder / "summary.json").read_text()).items():
+    for name, value in read_summary(folder).items():
         yield name, "in the summary", value
     manifest = read_manifest(folder) or {}
     yield "status", "in the manifest", manifest["status"]
@@ -229,8 +226,12 @@ def _after(done: Sequence[Kill]) -> str:
     return f", killed {', '.join(places)}"
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Check each run of the command line and return the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check each run of the command line and return the exit status.
+
+    Args:
+        arguments: those of the command line; None: those of this process.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[1], prog="python -m experiments.check"
     )
@@ -240,11 +241,7 @@ def main(arguments: Sequence[str]) -> int:
     overrides = parser.parse_args(arguments).overrides
     if not any(text.startswith("scale=") for text in overrides):
         overrides = [*overrides, "scale=smoke"]
-    try:
-        every = expand(overrides)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    every = expand(overrides)
     SERVER.set_forkserver_preload(PRELOADED)
     verdicts = []
     for settings in every:
@@ -256,5 +253,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(main(sys.argv[1:]))
+    as_command(main)

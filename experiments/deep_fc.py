@@ -4,6 +4,7 @@ A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all memb
 stack of networks. Members with the same seed start at the same weights and see the same batches.
 """
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -95,8 +96,7 @@ def losses(params: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
-    grid, algorithm = run.grid, run.algorithm
-    seeds, stream = grid.codes("seed")
+    seeds, stream = run.grid.codes("seed")
     (images, labels), _ = data.mnist(run.device)
     images = (images.float() / 255 - MEAN) / STD
 
@@ -112,16 +112,8 @@ def train(cfg: Config, run: Run) -> None:
             order = [torch.randperm(len(images), generator=g) for g in shuffles]
             carry["order"] = torch.stack(order).to(run.device)
         batch = carry["order"][:, i * cfg.batch_size : (i + 1) * cfg.batch_size]
-        params = {k: v.requires_grad_() for k, v in carry["params"].items()}
-        loss = losses(params, images[batch][stream], labels[batch][stream])
-        gradients = torch.autograd.grad(loss.sum(), list(params.values()))
-        carry["total"] += loss.detach()
-        hyper = run.hyper(step)
-        with torch.no_grad():
-            for (name, value), g in zip(params.items(), gradients, strict=True):
-                carry["params"][name], carry["states"][name] = algorithm.step(
-                    value.detach(), g, carry["states"][name], **hyper
-                )
+        loss = partial(losses, images=images[batch][stream], labels=labels[batch][stream])
+        stacked.step(run, carry, stacked.gradients(carry, loss), step)
         if update % cfg.log_every == 0:
             stacked.record(run, carry, update, cfg.log_every)
     run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

@@ -22,7 +22,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from experiments import digits
+from experiments import digits, stacked
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
 from laprop.functional import ALGORITHMS, Algorithm, State
@@ -207,9 +207,8 @@ def losses(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     width = (theta.shape[1] - 10) // (inputs + 11)
     w1, b1, w2, b2 = theta.split((inputs * width, width, 10 * width, 10), dim=1)
     hidden = (images @ w1.view(members, inputs, width) + b1[:, None]).relu()
-    scores = (hidden @ w2.view(members, width, 10) + b2[:, None]).log_softmax(-1)
-    chosen = scores.gather(-1, labels.expand(scores.shape[:-1])[..., None])
-    return -chosen.mean((-2, -1))
+    logits = hidden @ w2.view(members, width, 10) + b2[:, None]
+    return stacked.cross_entropy(logits, labels.expand(logits.shape[:-1]))
 
 
 def gradient(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:

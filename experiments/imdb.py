@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from experiments import stacked
 from experiments.common import data
 from experiments.common.config import Axis, settings
 from experiments.common.run import Run
@@ -294,7 +295,7 @@ def updates(cfg: Config) -> int:
 @subnormals_as_zero()
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; after each epoch log the training loss and the errors on clean labels."""
-    grid, algorithm, flip = run.grid, run.algorithm, run.grid["task.flip"].float()
+    grid, flip = run.grid, run.grid["task.flip"].float()
     seeds, _ = grid.codes("seed")
     # Number of members with the same seed. They are adjacent, since the seed is the first axis.
     members = len(grid) // len(seeds)
@@ -316,7 +317,7 @@ def train(cfg: Config, run: Run) -> None:
     labels = torch.where(wrong, 1 - train_set.labels, train_set.labels)  # (B, reviews)
     carry: dict[str, Any] = {
         "params": params,
-        "states": {name: algorithm.init(value) for name, value in params.items()},
+        "states": {name: run.algorithm.init(value) for name, value in params.items()},
         "order": torch.zeros(len(seeds), len(train_set), dtype=torch.int64, device=run.device),
         "total": torch.zeros(len(grid), dtype=torch.float64, device=run.device),  # of the losses
         "history": torch.zeros(cfg.epochs, len(METRICS), len(grid), dtype=torch.float64),
@@ -342,13 +343,9 @@ def train(cfg: Config, run: Run) -> None:
             ):
                 gradients[name].append(g)
             carry["total"][group] += loss.detach() * len(index)
-        hyper = run.hyper(step)
-        with torch.no_grad():
-            for name, parts in gradients.items():
-                carry["params"][name], carry["states"][name] = algorithm.step(
-                    carry["params"][name], torch.cat(parts), carry["states"][name], **hyper
-                )
-            if i == per_epoch - 1:
+        stacked.step(run, carry, map(torch.cat, gradients.values()), step)
+        if i == per_epoch - 1:
+            with torch.no_grad():
                 found = [carry["total"] / len(train_set)]
                 for texts in (valid_set, test_set):
                     stacks = ({k: v[group] for k, v in carry["params"].items()} for group in groups)

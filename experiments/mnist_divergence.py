@@ -7,6 +7,7 @@ A vectorised task: optimizer.lr, mu, nu, epsilon and seed may be lists; all memb
 stack of networks. Members with the same seed start at the same weights and see the same batches.
 """
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -112,8 +113,7 @@ def scaled(g: Tensor, factor: Tensor) -> Tensor:
 
 def train(cfg: Config, run: Run) -> None:
     """Train the stack; log each member's training loss."""
-    grid, algorithm = run.grid, run.algorithm
-    seeds, stream = grid.codes("seed")
+    seeds, stream = run.grid.codes("seed")
     (images, labels), _ = data.mnist(run.device)
     images = images.float() / 255
 
@@ -129,22 +129,15 @@ def train(cfg: Config, run: Run) -> None:
         spiked = (chance < cfg.spike_share).to(run.device)
         for i in range(per_epoch):
             batch = order[:, i * cfg.batch_size : (i + 1) * cfg.batch_size]
-            params = {k: v.requires_grad_() for k, v in carry["params"].items()}
-            loss = losses(params, images[batch][stream], labels[batch][stream])
-            gradients = torch.autograd.grad(loss.sum(), list(params.values()))
-            carry["total"] += loss.detach()
+            loss = partial(losses, images=images[batch][stream], labels=labels[batch][stream])
+            gradients = stacked.gradients(carry, loss)
             if cfg.spike_share:
                 factor = torch.where(spiked[i], cfg.spike, 1.0)[stream]
                 gradients = [scaled(g, factor) for g in gradients]
             if cfg.clip:
                 gradients = clipped(gradients, cfg.clip)
-            hyper = run.hyper(epoch * per_epoch + i)
-            with torch.no_grad():
-                for (name, value), g in zip(params.items(), gradients, strict=True):
-                    carry["params"][name], carry["states"][name] = algorithm.step(
-                        value.detach(), g, carry["states"][name], **hyper
-                    )
             update = epoch * per_epoch + i + 1
+            stacked.step(run, carry, gradients, update - 1)
             if update % cfg.log_every == 0:
                 stacked.record(run, carry, update, cfg.log_every)
     run.summary(lowest_loss=carry["lowest"], lowest_at=carry["lowest_at"])

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import keyword
-import sys
 from pathlib import Path
 
 from experiments.common import ROOT
+from experiments.common.messages import ConfigError
+from experiments.common.terminal import as_command
 
 TEMPLATE = Path(__file__).parent / "common" / "template"
 NEXT = """
@@ -27,10 +28,10 @@ def files(name: str, root: Path) -> dict[Path, Path]:
     """The path of the new file for each file of the template.
 
     Raises:
-        ValueError: the name cannot be a module's name, or is taken; the message is one line.
+        ConfigError: the name cannot be a module's name, or is taken.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise ValueError(f"{name}: must be a name of lower-case letters, digits and _")
+        raise ConfigError(f"{name}: must be a name of lower-case letters, digits and _")
     targets = {
         TEMPLATE / "task.py": root / "experiments" / f"{name}.py",
         TEMPLATE / "task.yaml": root / "configs" / "task" / f"{name}.yaml",
@@ -39,22 +40,18 @@ def files(name: str, root: Path) -> dict[Path, Path]:
     if not there and importlib.util.find_spec(f"experiments.{name}"):
         there = [f"experiments/{name}"]
     if there:
-        raise ValueError(f"{name}: there is {' and '.join(there)} already")
+        raise ConfigError(f"{name}: there is {' and '.join(there)} already")
     return targets
 
 
 def main(root: Path = ROOT) -> int:
-    """Write the files and return the exit status, 2 if the name cannot be used."""
+    """Write the files and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.new", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("name", metavar="NAME", help="name of the task, and of both files")
     name = parser.parse_args().name
-    try:
-        targets = files(name, root)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    targets = files(name, root)
     for source, target in targets.items():  # the YAML file comes last, because it makes the task
         target.write_text(source.read_text().replace("NAME", name))
     written = " and ".join(str(path.relative_to(root)) for path in targets.values())
@@ -63,4 +60,4 @@ def main(root: Path = ROOT) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_command(main)

@@ -147,7 +147,7 @@ def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sign_zero(h: float, nodes: int = 2001) -> tuple[float, float]:
+def sign_zero(h: float) -> tuple[float, float]:
     """The point (x, y) where the signs of both gradient components have the mean 0.
 
     For a given e1 each component is monotone in e2, so the mean over e2 is exact, and only the mean
@@ -155,10 +155,10 @@ def sign_zero(h: float, nodes: int = 2001) -> tuple[float, float]:
 
     Args:
         h: half-width of the noise.
-        nodes: number of midpoints of the quadrature.
     """
     if h == 0:
         return 1.0, 1.0
+    nodes = 2001  # midpoints of the quadrature
     e1 = h * (2 * (np.arange(nodes) + 0.5) / nodes - 1)
 
     def mean_sign_y(x: float, y: float) -> float:

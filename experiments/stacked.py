@@ -1,11 +1,11 @@
-"""Stacks of networks of one shape, which deep_fc and mnist_divergence train.
+"""Stacks of networks of one shape, which vectorised tasks train.
 
 The first axis of every weight is that of the members, so that all networks train in one tensor
 program. The dict ``carry`` holds all that such a training keeps from one update to the next, and
 what its checkpoints save.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -48,6 +48,40 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     chosen = logits.log_softmax(-1).gather(-1, labels[..., None])
     return -chosen.mean((-2, -1))
+
+
+def gradients(carry: dict[str, Any], losses: Callable[[dict[str, Tensor]], Tensor]) -> list[Tensor]:
+    """The gradients of all members, one tensor for each entry of ``params``.
+
+    Each member's loss is added to ``total``.
+
+    Args:
+        carry: see :func:`begin`.
+        losses: a function of ``params`` that returns the loss of each member, (B,).
+    """
+    params = {k: v.requires_grad_() for k, v in carry["params"].items()}
+    loss = losses(params)
+    found = list(torch.autograd.grad(loss.sum(), list(params.values())))
+    carry["total"] += loss.detach()
+    return found
+
+
+def step(run: Run, carry: dict[str, Any], gradients: Iterable[Tensor], update: int) -> None:
+    """Make one update of all members by the rule of the run's optimizer.
+
+    Args:
+        run: gives the rule and the hyper-parameters.
+        carry: its ``params`` and ``states`` are replaced.
+        gradients: one for each entry of ``params``, in order.
+        update: number of the update, counted from 0.
+    """
+    hyper = run.hyper(update)
+    params, states = carry["params"], carry["states"]
+    with torch.no_grad():
+        for name, g in zip(params, gradients, strict=True):
+            params[name], states[name] = run.algorithm.step(
+                params[name].detach(), g, states[name], **hyper
+            )
 
 
 def record(run: Run, carry: dict[str, Any], update: int, updates: int) -> None:

@@ -59,8 +59,7 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
         group: The options of the group.
 
     Raises:
-        RuntimeError: ``capturable`` is set on a device that cannot capture graphs, or ``foreach``
-            is combined with ``differentiable``.
+        RuntimeError: ``capturable`` is set on a device that cannot capture graphs.
     """
     if not rows:
         return
@@ -81,43 +80,37 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
     if group["foreach"] is None and group["fused"] is None:
         _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
         foreach = foreach and (group["capturable"] or not tensor_options)
-    if foreach and group["differentiable"]:
-        raise RuntimeError("`foreach` does not support `differentiable`")
 
     if tensor_options and not group["capturable"] and not compiling:
-        # The scalars of the state are on the CPU, so lr, mu and nu have to be there too. Copying
-        # them waits only for a tensor that is on a device.
-        lr, mu, nu = (x.cpu() if isinstance(x, Tensor) else x for x in (lr, mu, nu))
+        # The scalars of the state are on the CPU, so lr, mu and nu have to be there too. Reading
+        # them waits only for a tensor that is on a device. As floats they give the kernels' bits;
+        # as tensors they keep their derivatives.
+        read = Tensor.cpu if group["differentiable"] else Tensor.item
+        lr, mu, nu = (read(x) if isinstance(x, Tensor) else x for x in (lr, mu, nu))
     device = rows[0]["step"].device
     lr, mu, nu = (_exact(x, device) for x in (lr, mu, nu))
     as_tensors = (
         group["capturable"]
         or group["differentiable"]
         or compiling
-        or tensor_options
         or device.type != "cpu"  # reading a scalar would wait for the device
     )
     common = _Common(group, lr, mu, nu, *_moves(lr, group), as_tensors)
 
-    narrow = [pair for row in rows for pair in _widen(row, group)]
-    for row in rows:
-        if row["param"].is_complex():
-            row["grad"] = row["grad"].resolve_conj()
-            for key, tensor in row.items():
-                if key not in SCALARS:
-                    row[key] = torch.view_as_real(tensor)
     singles = rows
     if foreach:
-        # Lists of tensors cannot be changed where one has a lazy negation.
-        lazy = [not compiling and any(map(Tensor.is_neg, row.values())) for row in rows]
-        singles = [row for row, is_lazy in zip(rows, lazy, strict=True) if is_lazy]
-        listed = [row for row, is_lazy in zip(rows, lazy, strict=True) if not is_lazy]
+        alone = _alone(rows)
+        singles = [row for i, row in enumerate(rows) if i in alone]
+        listed = [row for i, row in enumerate(rows) if i not in alone]
+        narrow = [pair for row in listed for pair in _widen(row, group)]
         if listed:
             _foreach_step(listed, common)
+        _write_back(narrow)
     for row in singles:
+        # Rows may share memory, so each is read after the step of the one before it.
+        narrow = _widen(row, group)
         _single_step(row, common)
-    for target, wide, at_random in narrow:
-        target.copy_(stochastic_rounding(wide, target.dtype) if at_random else wide)
+        _write_back(narrow)
 
 
 # --- scalars --------------------------------------------------------------------------------------
@@ -138,8 +131,9 @@ def _exact(x: Scalar, device: torch.device) -> Scalar:
 
 def _quotient(a: Scalar, b: Scalar) -> Scalar:
     """Return a / b, and 0 for 0 / 0."""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return torch.where(torch.as_tensor(b == 0), 0.0, a / b)
+    if isinstance(b, Tensor):
+        # Autograd multiplies by 1 / b also where the result is not used.
+        return torch.where(b == 0, 0.0, a / torch.where(b == 0, 1.0, b))
     return a / b if b != 0 else 0.0
 
 
@@ -202,14 +196,18 @@ def _clip_factor(grad: Tensor, param: Tensor, agc: float) -> Tensor:
     The factor is a float64 scalar, at most 1. The parameter's norm counts as at least 1e-3.
     """
     norm: Tensor = torch.linalg.vector_norm(grad, dtype=torch.float64)
-    size: Tensor = torch.linalg.vector_norm(param.detach(), dtype=torch.float64)
-    return (agc * size.clamp(min=1e-3) / norm).clamp(max=1.0)
+    size: Tensor = torch.linalg.vector_norm(param, dtype=torch.float64)
+    # A gradient of 0 needs no factor, and without a division by 0 it has a derivative.
+    return (agc * size.clamp(min=1e-3) / torch.where(norm == 0, 1.0, norm)).clamp(max=1.0)
 
 
 def _moved(update: Tensor, scale: Scalar) -> Tensor:
     """Return update * scale, and 0 for a scale of 0, whatever the update."""
     if isinstance(scale, Tensor):
-        return torch.where(scale != 0, update * scale, 0.0)
+        moves = scale != 0
+        if torch.is_grad_enabled():  # the product has a derivative in a scale of 0 too
+            moves = moves | update.isfinite()
+        return torch.where(moves, update, 0.0) * scale
     return update * scale if scale != 0 else torch.zeros_like(update)
 
 
@@ -243,7 +241,7 @@ def _single_step(row: Row, common: _Common) -> None:
 
     grad = -row["grad"] if group["maximize"] else row["grad"]
     if group["agc"] is not None:
-        grad = grad * _clip_factor(grad, param, group["agc"]).to(grad.dtype)
+        grad = grad * _clip_factor(grad, old(param), group["agc"]).to(grad.dtype)
 
     if isinstance(nu, Tensor):
         exp_avg_sq.copy_(old(exp_avg_sq) * nu + grad * grad * (1 - nu))
@@ -419,7 +417,7 @@ def _where(conditions: list[Any], a: list[Tensor], b: list[Tensor]) -> list[Tens
     ]
 
 
-# --- 16 bits --------------------------------------------------------------------------------------
+# --- 16 bits and complex numbers ------------------------------------------------------------------
 
 
 def stochastic_rounding(source: Tensor, dtype: torch.dtype) -> Tensor:
@@ -443,13 +441,52 @@ def stochastic_rounding(source: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(source.isfinite(), rounded, source).to(dtype)
 
 
+def _alone(rows: list[Row]) -> set[int]:
+    """Return the indices of the rows that must not be in a list of tensors.
+
+    Lists cannot be changed where a tensor has a lazy negation. Where rows share memory, each has to
+    be read after the step of the one before it. While torch.compile traces there are no addresses;
+    then 16-bit rows, whose steps would be lost, count as if they shared memory.
+    """
+    written = [
+        (i, tensor)
+        for i, row in enumerate(rows)
+        for key, tensor in row.items()
+        if key == "param" or (tensor.dtype in LOW_PRECISION and key != "grad")
+    ]
+    if torch.compiler.is_compiling():
+        return {i for i, tensor in written if tensor.dtype in LOW_PRECISION}
+    alone = {i for i, row in enumerate(rows) if any(map(Tensor.is_neg, row.values()))}
+    owner, end = -1, 0  # of the spans so far, the one that reaches furthest
+    for begin, stop, i in sorted((*_span(tensor), i) for i, tensor in written):
+        if begin < end:
+            alone |= {i, owner}
+        if stop > end:
+            owner, end = i, stop
+    return alone
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Return the addresses at which a tensor's memory begins and ends; (0, 0) if it has none."""
+    begin = tensor.data_ptr()
+    if not begin:
+        return 0, 0
+    if tensor.is_contiguous():
+        return begin, begin + tensor.nbytes
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return begin, begin + (last + 1) * tensor.element_size()
+
+
 def _widen(row: Row, group: dict[str, Any]) -> list[tuple[Tensor, Tensor, bool]]:
-    """Replace the 16-bit tensors of a row by float32 tensors.
+    """Replace the 16-bit tensors of a row by float32 tensors, and complex ones by pairs of reals.
 
     Returns:
-        For each replaced tensor: the tensor, its float32 replacement, and whether the result is
+        For each tensor replaced by float32: the tensor, its replacement, and whether the result is
         rounded at random when it is written back.
     """
+    if row["param"].is_complex():
+        row["grad"] = row["grad"].resolve_conj()
+        row |= {key: torch.view_as_real(x) for key, x in row.items() if key not in SCALARS}
     narrow = []
     param = row["param"]
     if param.dtype in LOW_PRECISION:
@@ -469,3 +506,9 @@ def _widen(row: Row, group: dict[str, Any]) -> list[tuple[Tensor, Tensor, bool]]
                 row[key] = tensor.to(torch.float32)
                 narrow.append((tensor, row[key], True))
     return narrow
+
+
+def _write_back(narrow: list[tuple[Tensor, Tensor, bool]]) -> None:
+    """Write the float32 results to the 16-bit tensors that :func:`_widen` returned."""
+    for target, wide, at_random in narrow:
+        target.copy_(stochastic_rounding(wide, target.dtype) if at_random else wide)

@@ -93,6 +93,11 @@ def _geometric_sum(ratio: float, terms: float) -> float:
     return math.expm1(exponent) / (ratio - 1.0) if exponent < 700.0 else math.inf
 
 
+def _product(a: float, b: float) -> float:
+    """Return a b, and 0 if one is 0: a bound that is 0 for every T is 0 for T = infinity too."""
+    return a * b if a != 0.0 and b != 0.0 else 0.0
+
+
 def proposition1(nu: float) -> float:
     """Bound on LaProp's update: |m_t/c_m| ≤ 1/√(1-ν) (Proposition 1, section 4).
 
@@ -292,9 +297,9 @@ def theorem1(
     _positive(lr=lr)
     _not_negative(diameter=diameter, growth=growth, mixing=mixing, stepping=stepping)
     return (
-        diameter**2 / (2.0 * lr) * growth
-        + 2.0 * diameter * proposition1(nu) * mixing
-        + lr / (2.0 * (1.0 - nu)) * stepping
+        _product(diameter**2 / (2.0 * lr), growth)
+        + _product(2.0 * diameter * proposition1(nu), mixing)
+        + _product(lr / (2.0 * (1.0 - nu)), stepping)
     )
 
 
@@ -341,9 +346,9 @@ def theorem1_uniform(
         lr=lr,
         nu=nu,
         diameter=diameter,
-        growth=size * math.sqrt(steps),
+        growth=_product(size, math.sqrt(steps)),
         mixing=size * mu * _geometric_sum(zeta, steps),
-        stepping=size * 2.0 * math.sqrt(steps),
+        stepping=_product(size * 2.0, math.sqrt(steps)),
     )
 
 
@@ -423,11 +428,9 @@ def amsgrad_regret(
     _not_negative(diameter=diameter, root=root, mixing=mixing, gradient_norm=gradient_norm)
     if _gamma(mu, nu) >= 1.0:
         return math.inf
-    return (
-        diameter**2 / (lr * (1.0 - mu)) * (math.sqrt(steps) * root + mixing / 2.0)
-        + lr * math.sqrt(1.0 + math.log(steps)) * proposition2(mu, nu) / (1.0 - mu) ** 2
-        * gradient_norm
-    )  # fmt: skip
+    stepping = lr * math.sqrt(1.0 + math.log(steps)) * proposition2(mu, nu) / (1.0 - mu) ** 2
+    distances = _product(math.sqrt(steps), root) + mixing / 2.0
+    return _product(diameter**2 / (lr * (1.0 - mu)), distances) + _product(stepping, gradient_norm)
 
 
 def amsgrad_regret_uniform(
@@ -475,5 +478,5 @@ def amsgrad_regret_uniform(
         diameter=diameter,
         root=size,
         mixing=size * mu / (1.0 - zeta) ** 2,
-        gradient_norm=size * math.sqrt(steps),
+        gradient_norm=_product(size, math.sqrt(steps)),
     )

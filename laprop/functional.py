@@ -31,6 +31,7 @@ Where members are many and small, let the member be the fastest dimension in mem
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,6 +69,10 @@ def exact_sqrt(x: Tensor) -> Tensor:
         return torch.from_numpy(numpy.asarray(numpy.sqrt(x.detach().numpy())))
 
 
+# What a hyper-parameter has to be below; it has to be at least 0, and agc above 0.
+_BELOW = dict.fromkeys(("lr", "epsilon", "weight_decay", "agc"), math.inf) | {"mu": 1.0, "nu": 1.0}
+
+
 class _Step:
     """One step under way: the old state, the new state, and the pieces that the rules share."""
 
@@ -85,6 +90,11 @@ class _Step:
         centered_warmup: int,
     ) -> None:
         self.algorithm, self.theta, self.g, self.old = algorithm, theta, g, state
+        if g.shape != theta.shape or g.dtype != theta.dtype:
+            raise ValueError(
+                f"g has shape {tuple(g.shape)} and dtype {g.dtype}; it must have those of theta, "
+                f"{tuple(theta.shape)} and {theta.dtype}"
+            )
         self.centered_warmup = centered_warmup
         self.new: State = {}
         self.lr = self.exact("lr", lr)
@@ -105,10 +115,15 @@ class _Step:
         """Return a hyper-parameter in float64.
 
         Raises:
-            ValueError: Its shape does not broadcast over the leading dimensions of theta.
+            ValueError: It is a float out of its range, or a tensor whose shape does not broadcast
+                over the leading dimensions of theta.
         """
         if not isinstance(value, Tensor):
-            return float(value)
+            number = float(value)
+            if not 0 <= number < _BELOW[name] or (name == "agc" and number == 0):
+                allowed = f"{'0 <' if name == 'agc' else '0 <='} {name} < {_BELOW[name]:g}"
+                raise ValueError(f"Invalid {name}: {value!r} (allowed: {allowed})")
+            return number
         lead = self.theta.shape[: value.dim()]
         if len(lead) < value.dim() or any(
             v not in (1, d) for v, d in zip(value.shape, lead, strict=True)
@@ -350,7 +365,7 @@ class Algorithm:
             state["n_max"] = torch.zeros_like(theta)
         if self.centered:
             state["n_bar"] = torch.zeros_like(theta)
-            state["t"] = torch.zeros((), dtype=torch.int64)  # on the CPU: read without a sync
+            state["t"] = torch.zeros((), dtype=torch.int64, device="cpu")  # read without a sync
         return state
 
     def step(
@@ -370,6 +385,8 @@ class Algorithm:
         """Return theta and the state after one step; the arguments are left as they were.
 
         A rule without mu, nu or epsilon ignores them, so that all rules can be called alike.
+        torch.func.vmap cannot go through a step on a CPU, because numpy computes its root; in its
+        place give hyper-parameters as tensors.
 
         Args:
             theta: Parameters, shape (*members, ...).
@@ -390,7 +407,9 @@ class Algorithm:
                 centering, 10 in the authors' code.
 
         Raises:
-            ValueError: A tensor hyper-parameter has a shape that theta's does not begin with.
+            ValueError: g differs from theta in shape or dtype; or a hyper-parameter is a float out
+                of its range, or a tensor of a shape that theta's does not begin with. The values
+                of a tensor are not checked, because reading them would wait for its device.
         """
         s = _Step(self, theta, g, state, lr, mu, nu, epsilon, agc, centered_warmup)
         move = self.rule(s)

@@ -18,9 +18,16 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _use_grad_for_differentiable
 
 from laprop.arithmetic import Row, step_rows
-from laprop.kernels import Batch, Kernel, batches
-from laprop.options import OPTIONS, checked, checked_group, warn_of_decay
-from laprop.state import Kept, check_dtype, complete, keep, kernel_of, placed, row_keys
+from laprop.kernels import Batch, batches
+from laprop.options import (
+    OPTIONS,
+    check_kinds_of_betas,
+    checked,
+    checked_group,
+    is_rounded_0,
+    warn_of_decay,
+)
+from laprop.state import Kept, check_dtype, complete, keep, kernel_of, row_keys
 
 __all__ = ["LaProp"]
 
@@ -88,16 +95,20 @@ class LaProp(Optimizer):
             any dtype.
         lr: Learning rate :math:`\lambda`, >= 0; a float or a one-element tensor. The update is
             close to ``lr`` per step and coordinate, as in Adam. A step with ``lr = 0`` changes no
-            weight, whatever the other options; the averages are still updated.
+            weight, whatever the other options; the averages are still updated. A step counts an lr
+            that a scheduler's rounding errors made negative, such as that of torch's LinearLR with
+            ``end_factor=0``, as 0.
         betas: :math:`(\mu, \nu)`, decay rates of momentum and second moment, each in [0, 1); both
-            floats or both one-element tensors. Any pair is stable. ``nu = 0`` is signed SGD with
-            momentum, to the last bit for \|g\| from 2**24 eps (1.7e-8) up to 1.8e19 in float32.
-            For a larger \|g\|, g**2 overflows, as in Adam. From then on the gradients of this
-            coordinate count as 0, or with ``nu = 0`` its weight becomes NaN in the next step.
-        eps: Added to the root of the bias-corrected second moment, >= 0. The default is small
-            enough not to affect gradients of \|g\| > 1e-8 and large enough to hide the underflow of
-            g**2 in float32 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of
-            the smallest normal number, so that a gradient of 0 gives the update 0, not 0 / 0.
+            floats or both one-element tensors. For any pair the update is bounded
+            (:func:`laprop.bounds.proposition1`). ``nu = 0`` is signed SGD with momentum, to the
+            last bit for \|g\| from 2**25 eps up to 1.8e19 in float32; with the default ``eps`` from
+            2**-25 (3.0e-8). A larger \|g\| makes n overflow, as in Adam: at once from
+            1.8e19 / sqrt(1 - nu) on, which is 5.8e20 for the default. From then on the gradients of
+            this coordinate count as 0, or with ``nu = 0`` its weight becomes NaN in the next step.
+        eps: Added to the root of the bias-corrected second moment, >= 0. In float32 the default is
+            too small to change a root of 3e-8 or more, and large enough to hide the underflow of
+            g**2 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of the
+            smallest normal number, so that a gradient of 0 gives the update 0, not 0 / 0.
         weight_decay: :math:`w` in [0, 1], decoupled from the gradient. As in the paper it does
             **not** scale with ``lr``. With ``decay_by_lr`` it may be any number >= 0. A warning is
             given if each step shrinks the weights by more than a thousandth.
@@ -124,10 +135,11 @@ class LaProp(Optimizer):
             The two are the same as long as ``lr`` is constant. With ``lr_in_momentum=False`` this
             option has no effect.
         low_precision: How bfloat16 and float16 parameters are stored; their arithmetic is float32
-            in any case. Rounding to the nearest loses a step of size lr if the weight is more than
-            2**8 (2**11) times as large. ``"master"`` therefore keeps a float32 copy in the state,
-            for 4 bytes per weight; a weight that is changed from outside is noticed and copied.
-            ``"stochastic"`` rounds at random without bias, and needs no memory. ``"nearest"``
+            in any case. Rounding to the nearest may lose a step if the weight is 2**8 (2**11) times
+            as large, and loses it from 2**9 (2**12) times on. ``"master"`` therefore keeps a
+            float32 copy in the state, for 4 bytes per weight. A weight that is changed from outside
+            is noticed and copied, also if the step of another parameter in the same memory changed
+            it. ``"stochastic"`` rounds at random without bias, and needs no memory. ``"nearest"``
             rounds to the nearest, and stalls as Adam does.
         state_dtype: The dtype of the averages. None: float32 for parameters of at most 32 bits,
             else the parameter's. ``torch.bfloat16``: two bytes for each, rounded at random, for
@@ -141,7 +153,10 @@ class LaProp(Optimizer):
         fused: Use the kernel that makes the step in one pass over memory (see below). None: use it
             on the CPU, unless ``foreach`` is given.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
-        differentiable: Autograd runs through the step. The root has derivative 0 at 0.
+        differentiable: Autograd runs through the step. The root has derivative 0 at 0. In an ``lr``
+            of 0 there is no derivative where the step jumps: with the default momentum before the
+            first step with another ``lr``, with ``lr_weighted_correction=False``, and with a
+            ``weight_decay`` without ``decay_by_lr``. Autograd then leaves out the jump.
 
     State, for each parameter:
         * ``step``: scalar, steps that this parameter has made; float32, or float64 if that is
@@ -163,17 +178,21 @@ class LaProp(Optimizer):
     Replicas (DDP) must seed it with the same number.
 
     The kernels take plain dense tensors in float16, bfloat16, float32 and float64 whose gradient
-    has the same layout in memory. Complex, DTensor and strided parameters, some combinations of
-    options with 16 bits, and all steps that torch.compile traces do not use a kernel. They are
-    computed as with ``foreach=True`` if ``fused=True``, else as with ``foreach=None``. A kernel
-    makes no temporaries; ``agc`` and ``cautious`` cost it one more pass each.
+    and averages have the same layout in memory; a state is loaded in the layout of its parameter.
+    Complex, DTensor and strided parameters, some combinations of options with 16 bits, and all
+    steps that torch.compile traces do not use a kernel. Nor does the CPU kernel take parameters if
+    two of their dtype share memory. All these steps are computed as with ``foreach=True`` if
+    ``fused=True``, else as with ``foreach=None``. Parameters of one group may be on several
+    devices; each device's kernel takes its own. A kernel makes no temporaries; ``agc`` and
+    ``cautious`` cost it one more pass each.
 
     The CPU kernel exists if there was a C++ compiler when laprop was installed
     (``laprop.kernels.available()``). It runs on torch's threads, or on one thread if this version
     of torch does not offer them; the results do not depend on the number of threads. On x86-64 with
-    AVX2 and FMA, second moments and counters have the bits of the other implementations. Momentum
-    and weights differ by a few units in the last place, because the kernel's square root is
-    correctly rounded and torch's (MKL's) is not always.
+    AVX2 and FMA, second moments and counters have the bits of the other implementations, except
+    those of compiled and differentiable steps. Momentum and weights differ by a few units in the
+    last place, because the kernel's square root is correctly rounded and torch's (MKL's) is not
+    always.
 
     The CUDA kernel is written in Triton, which comes with torch's CUDA wheels, and needs compute
     capability 7.0 or more. As in torch it is used only with ``fused=True``. A step is two launches
@@ -183,12 +202,12 @@ class LaProp(Optimizer):
     in a CUDA graph and its lr scheduled.
 
     Raises:
-        ValueError: A hyper-parameter is out of its range, or a key in a param group looks like a
-            misspelt option.
+        ValueError: A hyper-parameter is out of its range, one of betas is a float and the other a
+            tensor, or a key in a param group looks like a misspelt option.
         TypeError: A keyword is unknown, an option is of the wrong type, or a parameter that
             requires a gradient has a dtype other than float16, bfloat16, float32, float64,
             complex64 and complex128 (with ``state_dtype``, other than the first three).
-        RuntimeError: ``fused`` is combined with ``foreach`` or ``differentiable``.
+        RuntimeError: Two of ``fused``, ``foreach`` and ``differentiable`` are set.
     """
 
     def __init__(
@@ -240,6 +259,7 @@ class LaProp(Optimizer):
         }
         # For the id of each group its options, except lr, as they were last checked.
         self._lasting: dict[int, tuple[Any, ...]] = {}
+        check_kinds_of_betas(betas)
         super().__init__(params, checked(defaults))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -259,6 +279,7 @@ class LaProp(Optimizer):
             super().add_param_group(param_group)
             return
         options = checked_group(param_group, self.defaults)
+        check_kinds_of_betas(options["betas"])
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.update(options)
@@ -278,9 +299,7 @@ class LaProp(Optimizer):
             for param in group["params"]:
                 kept = self.state.get(param)
                 if isinstance(kept, Kept):
-                    self.state[param] = {
-                        key: placed(key, value, param, group) for key, value in kept.state.items()
-                    }
+                    self.state[param] = kept.state
         self._lasting = {id(group): _lasting(group) for group in self.param_groups}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
@@ -291,8 +310,9 @@ class LaProp(Optimizer):
                 groups lack, because they are newer than it, are those of the constructor.
 
         Raises:
-            ValueError: The groups do not fit this optimizer's, the state is of another kind, an
-                option is out of its range, or a key looks like a misspelt option.
+            ValueError: The groups do not fit this optimizer's, the state or an entry of it is of
+                another kind, an option is out of its range, or a key looks like a misspelt option.
+                The optimizer is then as it was.
             TypeError: An option is of the wrong type.
             RuntimeError: Two options exclude each other.
         """
@@ -307,9 +327,10 @@ class LaProp(Optimizer):
     def _follow_changes(self, group: dict[str, Any]) -> None:
         """Check lr, and the other options of a group that changed since the last step.
 
-        They are compared by identity, because comparing tensors would wait for their device. If
-        ``centered`` was switched off, its average is dropped, because it would be out of date when
-        ``centered`` is switched on again.
+        An lr that a scheduler's rounding errors made negative becomes 0. Options are compared by
+        identity, because comparing tensors would wait for their device. If ``centered`` was
+        switched off, its average is dropped, because it would be out of date when ``centered`` is
+        switched on again.
 
         Raises:
             ValueError: An option is out of its range, or one was changed that defines what the
@@ -317,6 +338,8 @@ class LaProp(Optimizer):
             TypeError: An option is of the wrong type.
             RuntimeError: Two options exclude each other.
         """
+        if is_rounded_0(group["lr"], group.get("initial_lr", self.defaults["lr"])):
+            group["lr"] = 0.0
         before, present = self._lasting.get(id(group)), _lasting(group)
         if before is not None and all(map(is_, before, present)):
             checked(group, ("lr",), read_tensors=False)
@@ -381,7 +404,7 @@ class LaProp(Optimizer):
     def _kernel_step(
         self, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
     ) -> frozenset[int] | None:
-        """Make the step of those parameters of a group that a kernel takes.
+        """Make the step of those parameters of a group that a kernel of their device takes.
 
         The local lists hold parameters, gradients and state, so that their memory exists until the
         kernel is done even if another thread drops its references.
@@ -397,41 +420,57 @@ class LaProp(Optimizer):
         params = group["params"]
         if len(grads) < len(params):
             params = [p for p, grad in zip(params, present, strict=True) if grad is not None]
-        kernel = kernel_of(params[0], group)
-        if kernel is None:
-            return frozenset()
-        if kernel.scalars_on_device:
+        found = self._batches(params, grads, group)
+        if any(batch.kernel.scalars_on_device for batch in found):
             self._check_capture()
         done = [
             batch.params
-            for batch in self._batches(params, grads, group, kernel)
-            if kernel.step(batch, group, grad_scale, found_inf)
+            for batch in found
+            if batch.kernel.step(batch, group, grad_scale, found_inf)
         ]
         if sum(map(len, done)) == len(params):
             return None
         return frozenset(id(param) for batch in done for param in batch)
 
     def _batches(
-        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], kernel: Kernel
+        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]
     ) -> list[Batch]:
-        """Return the batches that the kernel takes.
+        """Return the batches that kernels take.
 
-        The state of all other parameters is completed and checked here, so that an error is raised
-        before any parameter is changed.
+        If there are any, the state of all other parameters is completed and checked here, so that
+        an error is raised before any parameter is changed.
         """
+        kernel = kernel_of(params[0], group)
         states = [self.state[param] for param in params]
         found: list[Batch] = []
-        with suppress(KeyError):  # some state is not there yet
-            found = batches(params, grads, states, group, kernel)
+        if kernel is not None:
+            with suppress(KeyError):  # some state is not there yet
+                found = batches(params, grads, states, group, kernel)
+            if sum(len(batch.params) for batch in found) == len(params):
+                return found
+            if kernel.scalars_on_device:
+                found = []  # scalars may still be on the host, from steps with other options
         taken = {id(param) for batch in found for param in batch.params}
-        if len(taken) == len(params):
-            return found
-        # For a kernel on a device, scalars may still be on the host, from steps with other options.
-        again = not found or kernel.scalars_on_device
-        for param, grad, state in zip(params, grads, states, strict=True):
-            if again or id(param) not in taken:
-                complete(param, grad, state, group)
-        return batches(params, grads, states, group, kernel) if again else found
+        others: dict[torch.device, list[int]] = {}
+        for i, param in enumerate(params):
+            if id(param) not in taken:
+                others.setdefault(param.device, []).append(i)
+        kernels = [kernel_of(params[rows[0]], group) for rows in others.values()]
+        if not found and not any(kernels):
+            return []
+        for rows in others.values():
+            for i in rows:
+                complete(params[i], grads[i], states[i], group)
+        for rows, kernel in zip(others.values(), kernels, strict=True):
+            if kernel is not None:
+                found += batches(
+                    [params[i] for i in rows],
+                    [grads[i] for i in rows],
+                    [states[i] for i in rows],
+                    group,
+                    kernel,
+                )
+        return found
 
     @overload
     def step(self, closure: None = None) -> None: ...

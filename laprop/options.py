@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
@@ -12,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["OPTIONS", "checked", "checked_group", "warn_of_decay"]
+__all__ = [
+    "OPTIONS",
+    "check_kinds_of_betas",
+    "checked",
+    "checked_group",
+    "is_rounded_0",
+    "warn_of_decay",
+]
 
 
 # --- one option: its name, its value, and whether values of tensors are read ----------------------
@@ -54,8 +62,6 @@ def _lr(key: str, value: Any, read_tensors: bool) -> float | Tensor:
 def _betas(key: str, value: Any, read_tensors: bool) -> tuple[float | Tensor, ...]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise ValueError(f"Invalid betas: {value!r} (allowed: two values, (mu, nu))")
-    if isinstance(value[0], Tensor) != isinstance(value[1], Tensor):
-        raise ValueError(f"betas must be either both floats or both Tensors, but are {value}")
     return tuple(
         _number_or_tensor(
             f"{key}[{i}]", beta, f"beta parameter at index {i}", 1.0, "0 <= beta < 1", read_tensors
@@ -167,8 +173,9 @@ def checked(
             f"Invalid weight_decay value: {options['weight_decay']} (allowed: weight_decay <= 1 "
             "with decay_by_lr=False, where the weights are multiplied by 1 - weight_decay)"
         )
-    if options["fused"] and options["differentiable"]:
-        raise RuntimeError("`fused` does not support `differentiable`")
+    for implementation in ("fused", "foreach"):
+        if options[implementation] and options["differentiable"]:
+            raise RuntimeError(f"`{implementation}` does not support `differentiable`")
     if options["fused"] and options["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     return result
@@ -184,6 +191,26 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
     """
     _refuse_near_misses(group)
     return checked({key: group.get(key, default) for key, default in defaults.items()})
+
+
+def check_kinds_of_betas(betas: Any) -> None:
+    """Check that betas given to an optimizer are two floats or two tensors, as torch's Adam does.
+
+    A step takes one of each too: torch's schedulers replace the first of two tensors by a float.
+
+    Raises:
+        ValueError: They are one of each.
+    """
+    if isinstance(betas, tuple | list) and len({isinstance(beta, Tensor) for beta in betas}) > 1:
+        raise ValueError(f"betas must be either both floats or both Tensors, but are {betas}")
+
+
+def is_rounded_0(lr: Any, initial_lr: Any) -> bool:
+    """Return whether lr is below 0 only by a scheduler's rounding errors.
+
+    torch's LinearLR with ``end_factor=0`` may end at -1e-18 times the initial lr.
+    """
+    return isinstance(lr, float) and lr < 0 and -lr <= 1e-12 * float(initial_lr)
 
 
 def _refuse_near_misses(group: dict[str, Any]) -> None:
@@ -205,7 +232,10 @@ def _refuse_near_misses(group: dict[str, Any]) -> None:
 
 
 def warn_of_decay(group: dict[str, Any]) -> None:
-    """Warn if the weight decay shrinks the weights by more than a thousandth in each step."""
+    """Warn if the weight decay shrinks the weights by more than a thousandth in each step.
+
+    The warning names the first line of the callers that is neither in this package nor in torch.
+    """
     share, lr = group["weight_decay"], group["lr"]
     if group["decay_by_lr"]:
         if isinstance(lr, Tensor) and lr.device.type != "cpu":
@@ -218,8 +248,11 @@ def warn_of_decay(group: dict[str, Any]) -> None:
             else f"weight_decay={group['weight_decay']:g}, which does not scale with lr (give a "
             "value meant for AdamW together with decay_by_lr=True),"
         )
+        level, frame, ours = 1, sys._getframe(), ("laprop.", "torch.")
+        while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):
+            level, frame = level + 1, frame.f_back
         warnings.warn(
             f"{cause} takes {share:.2g} of the weights in every step; without gradients they "
             f"halve in {max(1, round(math.log(0.5) / math.log1p(-min(share, 0.999999))))} steps",
-            stacklevel=5,
+            stacklevel=level,
         )

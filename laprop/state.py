@@ -11,12 +11,20 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, StateDict
 
 from laprop.kernels import Kernel, kernel_for
-from laprop.kernels.rows import DTYPES, LOW_PRECISION, SCALARS, averages_of, state_dtype
+from laprop.kernels.rows import (
+    AVERAGES,
+    DTYPES,
+    LOW_PRECISION,
+    SCALARS,
+    averages_of,
+    state_dtype,
+)
 from laprop.options import checked_group
 
-__all__ = ["Kept", "check_dtype", "complete", "keep", "kernel_of", "placed", "row_keys"]
+__all__ = ["Kept", "check_dtype", "complete", "keep", "kernel_of", "row_keys"]
 
 _DTYPES = (*DTYPES, torch.complex64, torch.complex128)
+_STEP_DTYPES = (torch.float32, torch.float64)
 # Each average and the entry that corrects its bias: the same average of the number 1, or of lr.
 _WEIGHTS = {"exp_avg": "exp_avg_weight", "exp_avg_sq": "exp_avg_sq_weight"}
 
@@ -70,19 +78,21 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
         )
     keys = averages_of(param.dtype, group)
     for key in (*keys, *SCALARS):
-        entry = state.get(key)
-        if entry is not None and not isinstance(entry, Tensor):
+        if key not in state:
+            continue
+        entry = state[key]
+        if not isinstance(entry, Tensor):
             raise ValueError(
                 f"state[{key!r}] of a parameter of shape {shape} is a {type(entry).__name__} "
                 "(allowed: a tensor; give a state made elsewhere to load_state_dict)"
             )
-        if key in _WEIGHTS and entry is not None and _WEIGHTS[key] not in state:
+        if key in _WEIGHTS and _WEIGHTS[key] not in state:
             raise ValueError(
                 f"the state of a parameter of shape {shape} has {key} but not {_WEIGHTS[key]}, "
                 "without which its bias cannot be corrected (give a state of Adam to "
                 "load_state_dict)"
             )
-        if key in SCALARS and entry is not None and entry.numel() != 1:
+        if key in SCALARS and entry.numel() != 1:
             raise ValueError(
                 f"state[{key!r}] of a parameter of shape {shape} has {entry.numel()} elements "
                 "(allowed: one)"
@@ -102,10 +112,13 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
     on_device = _scalars_on_device(param, group)
     for key in SCALARS:
         if key not in state:
-            state[key] = torch.zeros((), dtype=_scalar_dtype(key))
+            state[key] = torch.zeros((), dtype=_scalar_dtype(key), device="cpu")
         # Scalars are on the CPU, where reading them is free, unless the step must not read them.
         # torch.compile moves `step`, and no other scalar, to the device, so the others follow it.
-        state[key] = state[key].to(param.device if on_device else state["step"].device)
+        device = param.device if on_device else state["step"].device
+        exact = _STEP_DTYPES if key == "step" else (torch.float64,)
+        dtype = state[key].dtype if state[key].dtype in exact else _scalar_dtype(key)
+        state[key] = state[key].to(device, dtype)
     if grad.dtype != param.dtype:
         raise RuntimeError(
             f"a parameter of shape {shape} is {param.dtype} and its gradient {grad.dtype}: after a "
@@ -153,54 +166,114 @@ def _scalar_dtype(key: str) -> torch.dtype:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def placed(key: str, value: Any, param: Tensor, group: dict[str, Any]) -> Any:
-    """Return a copy of a loaded value with the dtype and on the device that the step expects."""
-    if key in SCALARS:
-        device = param.device if _scalars_on_device(param, group) else torch.device("cpu")
-        scalar = torch.as_tensor(value, dtype=_scalar_dtype(key))
-        return scalar.detach().to(device=device, dtype=_scalar_dtype(key), copy=True)
-    if isinstance(value, Tensor):
-        dtype = torch.float32 if key == "master_param" else state_dtype(param, group)
-        return value.detach().to(device=param.device, dtype=dtype, copy=True)
-    return value
-
-
 def keep(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     """Return a state_dict of LaProp or Adam in LaProp's form, with each state wrapped in a Kept.
 
-    It is a hook that torch calls before it loads a state_dict.
+    It is a hook that torch calls before it loads a state_dict. Whatever can be refused is refused
+    here, because torch has replaced the optimizer's state when it calls ``__setstate__``.
 
     Raises:
-        ValueError: The state_dict is neither LaProp's nor Adam's, or an option is out of its range.
+        ValueError: The state_dict is neither LaProp's nor Adam's, an entry of its state is of the
+            wrong kind, or an option is out of its range.
         TypeError: An option is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
-    adam = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
     groups = state_dict["param_groups"]
     states: dict[Any, Any] = state_dict["state"]
+    if len(groups) != len(optimizer.param_groups):
+        return state_dict  # the base class refuses it
     if all("lr_weighted_correction" in group for group in groups):
-        kept = {k: Kept(v) if isinstance(v, dict) else v for k, v in states.items()}
         groups = [{**group, **checked_group(group, optimizer.defaults)} for group in groups]
-        return {**state_dict, "state": kept, "param_groups": groups}
-
-    keys = {key for state in states.values() for key in state}
-    if not all("betas" in group for group in groups) or (keys and not {"step"} < keys <= adam):
-        raise ValueError(
-            "LaProp cannot load this state_dict: its state is neither LaProp's nor Adam's, "
-            f"it holds {', '.join(sorted(map(str, keys))) or 'nothing'}"
-        )
-    kept = {}
-    for group in groups:
-        nu = float(checked_group({"betas": group["betas"]}, optimizer.defaults)["betas"][1])
-        for k in group["params"]:
-            if k in states:
-                state = {key: value for key, value in states[k].items() if key != "exp_avg"}
-                # 1 - nu^t without the cancellation for nu near 1
-                weight = -math.expm1(float(state["step"]) * math.log(nu)) if nu > 0 else 1.0
-                kept[k] = Kept({**state, "exp_avg_sq_weight": weight})
-    if len(groups) == len(optimizer.param_groups):  # otherwise the base class refuses it
+    else:
+        states = _of_adam(states, groups, optimizer.defaults)
         groups = [
             {**ours, "params": theirs["params"]}
             for ours, theirs in zip(optimizer.param_groups, groups, strict=True)
         ]
+    kept = dict(states)
+    for ours, theirs in zip(optimizer.param_groups, groups, strict=True):
+        # The base class refuses another number of parameters.
+        for param, k in zip(ours["params"], theirs["params"], strict=False):
+            if isinstance(states.get(k), dict):
+                kept[k] = Kept(_placed(states[k], param, theirs))
     return {**state_dict, "state": kept, "param_groups": groups}
+
+
+def _of_adam(
+    states: dict[Any, Any], groups: list[dict[str, Any]], defaults: dict[str, Any]
+) -> dict[Any, Any]:
+    """Return Adam's states in LaProp's form, without those that are empty.
+
+    Raises:
+        ValueError: They are not Adam's, or betas are out of their range.
+        TypeError: betas are of the wrong type.
+    """
+    adam = {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+    states = {k: state for k, state in states.items() if state}
+    if not all("betas" in group for group in groups) or not all(
+        {"step", "exp_avg_sq"} <= state.keys() <= adam for state in states.values()
+    ):
+        keys = {key for state in states.values() for key in state}
+        raise ValueError(
+            "LaProp cannot load this state_dict: its state is neither LaProp's nor Adam's, "
+            f"it holds {', '.join(sorted(map(str, keys))) or 'nothing'}"
+        )
+    ours = {}
+    for group in groups:
+        nu = float(checked_group({"betas": group["betas"]}, defaults)["betas"][1])
+        for k in group["params"]:
+            if k in states:
+                state = {key: value for key, value in states[k].items() if key != "exp_avg"}
+                steps = float(_scalar("step", state["step"]))
+                # 1 - nu^t without the cancellation for nu near 1
+                weight = -math.expm1(steps * math.log(nu)) if nu > 0 else 1.0
+                ours[k] = {**state, "exp_avg_sq_weight": weight}
+    return ours
+
+
+def _placed(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a loaded state: dtypes, devices and layout are those that a step expects.
+
+    Raises:
+        ValueError: An entry is of the wrong kind.
+    """
+    device = param.device if _scalars_on_device(param, group) else torch.device("cpu")
+    result = {}
+    for key, value in state.items():
+        if key in SCALARS:
+            result[key] = _scalar(key, value).to(device=device, copy=True)
+        elif key == "master_param" and param.dtype not in LOW_PRECISION:
+            continue  # a parameter of 32 bits has none
+        elif isinstance(value, Tensor):
+            dtype = torch.float32 if key == "master_param" else state_dtype(param, group)
+            copied = value.detach().to(device=param.device, dtype=dtype, copy=True)
+            # A step refuses another shape. With another layout no kernel would take the parameter.
+            if copied.shape == param.shape and copied.stride() != param.stride():
+                copied = torch.empty_like(param, dtype=dtype).detach().copy_(copied)
+            result[key] = copied
+        elif key in AVERAGES:
+            raise ValueError(
+                f"LaProp cannot load this state_dict: state[{key!r}] is a {type(value).__name__} "
+                "(allowed: a tensor)"
+            )
+        else:
+            result[key] = value
+    return result
+
+
+def _scalar(key: str, value: Any) -> Tensor:
+    """Return a loaded scalar as a tensor of its dtype on the CPU.
+
+    Raises:
+        ValueError: It is not one number.
+    """
+    try:
+        scalar = torch.as_tensor(value, dtype=_scalar_dtype(key), device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        scalar = None
+    if scalar is None or scalar.numel() != 1:
+        shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(
+            f"LaProp cannot load this state_dict: state[{key!r}] is {shown} (allowed: one number)"
+        )
+    return scalar

@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-from experiments.common.terminal import guarded
+from experiments.common.terminal import as_command
 from scripts import check_claims, make_discrepancies, make_figures, report
 from scripts.generated import settle
 from scripts.paper import drawn
@@ -41,4 +41,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    as_command(main)

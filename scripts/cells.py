@@ -17,8 +17,6 @@ from scripts import words
 
 POINTS = 150  # largest number of points of a curve
 DRAWN = 6_000  # largest number of points of all curves of a metric, so that drawing takes seconds
-AVERAGES = ("mean", "geometric mean", "median")
-BANDS = ("interval", "range")
 
 
 def free(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
@@ -53,8 +51,9 @@ def estimate(values: pd.Series, average: str, band: str) -> tuple[float, float, 
 
     Args:
         values: one per seed; NaN where a seed has no number.
-        average: one of AVERAGES. The median counts NaN as infinite, the others leave it out.
-        band: one of BANDS: the 95 % interval, or the lowest and the highest seed.
+        average: mean, geometric mean or median. The median counts NaN as infinite, the others leave
+            it out.
+        band: ``interval``, the 95 % interval, or ``range``, the lowest and the highest seed.
     """
     found = values.dropna().to_numpy(float)
     if average == "median":
@@ -82,8 +81,8 @@ def summarised(
         frame: a row per run, or per run and step.
         by: the columns whose values make a group.
         names: the metrics.
-        average: one of AVERAGES; by default the usual one of each metric.
-        band: one of BANDS.
+        average: mean, geometric mean or median; by default the usual one of each metric.
+        band: interval or range.
     """
     rows = []
     grouped = frame.groupby(by, sort=False, dropna=False) if by else [((), frame)]
@@ -117,7 +116,7 @@ def cells(
         by: the axes whose values make a cell.
         names: the metrics.
         diverged: whether each run has diverged; by default whether it was ended for that reason.
-        average: one of AVERAGES; by default the usual one of each metric.
+        average: mean, geometric mean or median; by default the usual one of each metric.
     """
     diverged = ended(runs) if diverged is None else diverged
     numbers = pd.concat([runs[by], runs[list(names)].mask(diverged, axis=0)], axis=1)

@@ -4,7 +4,6 @@ It writes ``results/CLAIMS.md`` and the summary in the README. A claim that does
 result, not an error. ``--check`` writes nothing, and exits with 1 if a file is stale.
 """
 
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from experiments.common import ROOT
 from experiments.common.records import RESULTS, Results
-from experiments.common.terminal import guarded
+from experiments.common.terminal import as_command
 from scripts import readme
 from scripts.generated import only_checks, settle
 from scripts.paper import Measured, claims, figures, label, results_of, script
@@ -29,16 +28,32 @@ WORDS = {  # for each scale the word if the claim held, did not hold, cannot be 
     OWN: (f"{OWN}: held", f"{OWN}: not held", f"{OWN}: undecided"),
 }
 VERDICTS = [*(word for words in WORDS.values() for word in words), NOT_RUN]
-LEGEND = """\
-| verdict | what it means |
-| --- | --- |
-| **reproduced**, **not reproduced**, **underpowered** | at the paper's scale, or in a setting of ours where the paper has a statement and no experiment: the claim held, it did not hold, or the intervals allow both |
-| **short: supports**, **contradicts**, **undecided** | the same in the paper's own setting with fewer updates, less data, fewer cells or fewer seeds |
-| **small model: seen**, **not seen**, **undecided** | whether the effect exists in a smaller model, which decides nothing about the paper's setting |
-| **authors' logs: seen**, **not seen**, **undecided** | what happened in the runs whose logs the authors published, one run for each setting |
-| **not run** | nothing was run |"""  # noqa: E501
-LEGEND_OWN = """\
-| **own task: held**, **not held**, **undecided** | in a task that is not the paper's, whose default scale is called paper, too |"""  # noqa: E501
+LEGEND = (  # verdicts, and what they mean
+    (
+        "**reproduced**, **not reproduced**, **underpowered**",
+        "at the paper's scale, or in a setting of ours where the paper has a statement and no "
+        "experiment: the claim held, it did not hold, or the intervals allow both",
+    ),
+    (
+        "**short: supports**, **contradicts**, **undecided**",
+        "the same in the paper's own setting cut short: fewer updates, less data, fewer cells or "
+        "seeds, and a smaller size where the paper names none",
+    ),
+    (
+        "**small model: seen**, **not seen**, **undecided**",
+        "whether the effect exists in a smaller model, which decides nothing about the paper's "
+        "setting",
+    ),
+    (
+        "**authors' logs: seen**, **not seen**, **undecided**",
+        "what happened in the runs whose logs the authors published, one run for each setting",
+    ),
+    ("**not run**", "nothing was run"),
+)
+LEGEND_OWN = (
+    "**own task: held**, **not held**, **undecided**",
+    "in a task that is not the paper's, whose default scale is called paper, too",
+)
 INTRODUCTION = """\
 # Claims
 
@@ -59,10 +74,10 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
-def legend(table: list[dict[str, Any]]) -> str:
-    """The meaning of the verdicts; those of a user's own task only if there is one."""
+def legend(table: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Verdicts in Markdown, and what they mean; those of a user's own task only if there is one."""
     own = any(row["verdict"] in WORDS[OWN] for row in table)
-    return f"{LEGEND}\n{LEGEND_OWN}" if own else LEGEND
+    return [*LEGEND, *[LEGEND_OWN] * own]
 
 
 def verdict(measured: Measured, scale: str) -> str:
@@ -127,14 +142,20 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
     return table
 
 
-def counts(table: list[dict[str, Any]]) -> str:
-    """A Markdown table of the numbers of the paper's claims, and of ours, with each verdict."""
+def counted(table: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """The numbers of the paper's claims, and of ours, with each verdict, in the legend's order."""
     found = {of: Counter(row["verdict"] for row in table if row["of"] == of) for of in OF}
+    return {of: {w: n[w] for w in VERDICTS if n[w]} for of, n in found.items()}
+
+
+def counts(table: list[dict[str, Any]]) -> str:
+    """The same as a Markdown table."""
+    found = counted(table)
     lines = ["| verdict | the paper's | ours |", "| --- | ---: | ---: |"]
     lines += [
-        f"| **{word}** | {found['paper'][word]} | {found['ours'][word]} |"
+        f"| **{word}** | {found['paper'].get(word, 0)} | {found['ours'].get(word, 0)} |"
         for word in VERDICTS
-        if any(found[of][word] for of in OF)
+        if any(word in found[of] for of in OF)
     ]
     total = [sum(found[of].values()) for of in OF]
     return "\n".join([*lines, f"| all | {total[0]} | {total[1]} |"])
@@ -142,9 +163,10 @@ def counts(table: list[dict[str, Any]]) -> str:
 
 def claims_page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/CLAIMS.md``."""
+    head = (("verdict", "what it means"), ("---", "---"))
     parts = [
         INTRODUCTION.format(before=sum(bool(row["written"]) for row in table), all=len(table)),
-        legend(table),
+        "\n".join(f"| {words} | {meaning} |" for words, meaning in (*head, *legend(table))),
         counts(table),
     ]
     for of, title in OF.items():
@@ -183,4 +205,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    as_command(main)

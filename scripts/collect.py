@@ -6,10 +6,9 @@ It takes the same overrides as the runs. The tables of a figure's whole grid are
 """
 
 import argparse
-import sys
 
 from experiments.common.collect import collect
-from experiments.common.terminal import guarded, lasting_streams
+from experiments.common.terminal import as_command
 
 
 def main() -> int:
@@ -24,5 +23,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(guarded(main))
+    as_command(main)

@@ -78,7 +78,7 @@ def proposition_2_condition(results: Results) -> str:
     runs = results.runs[results.runs.mu**2 > results.runs.nu]
     largest = runs.groupby("optimizer")["update"].max()
     return (
-        f"mu > sqrt(nu): updates up to {largest['adam']:.2g} lr found for Adam, as the range of "
+        f"mu > sqrt(nu): updates up to {largest['adam']:.1g} lr found for Adam, as the range of "
         f"float64 allows, {largest['laprop']:.3g} lr for LaProp, over all sequences"
     )
 
@@ -93,7 +93,8 @@ def theorem_1(results: Results) -> str:
         passed = cell.bound_uniform_passed_at.notna()
         text.append(
             f"{NAMES[optimizer]}'s regret is linear in T (log2 R(T)/R(T/2) above 0.9) in "
-            f"{len(linear)} of {len(cell)} runs, and passes the uniform bound in {passed.sum()}"
+            f"{len(linear)} of {len(cell)} runs, and passes Theorem 1's bound beforehand in "
+            f"{passed.sum()}"
         )
     return "rare gradients, which break the condition: " + "; ".join(text)
 
@@ -124,7 +125,8 @@ def iwslt_loss(results: Results) -> str:
         loss = runs.groupby("optimizer").final_loss
         ends = ", ".join(f"{NAMES[str(o)]} {mean(arm):.2f}" for o, arm in loss)
         text.append(f"{'with' if warmup else 'without'} warmup {ends}")
-    return "final loss, bits: " + "; ".join(text)
+    updates = results.manifest["settings"]["task.average_over"]
+    return f"mean loss of the last {updates} updates, bits: {'; '.join(text)}"
 
 
 def roberta_faster(results: Results) -> str:

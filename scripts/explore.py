@@ -88,9 +88,10 @@ def usual(results: Results) -> list[dict[str, Any]]:
     across, colour = settings[0], "optimizer" if "optimizer" in free else settings[-1]
     panels = [axis for axis in free if axis not in (across, colour)]
     by = None if colour == across else colour
-    first = [name for name in cells.metrics(results.runs, axes) if name != "diverged"][:1]
-    chosen = [{"draw": "lines", "of": name, "x": across, "by": by, "panels": panels}
-              for name in first]  # fmt: skip
+    chosen = [
+        {"draw": "lines", "of": name, "x": across, "by": by, "panels": panels}
+        for name in cells.metrics(results.runs, axes)[:1]
+    ]
     if (results.folder / "curves.parquet").exists():
         panels = [axis for axis in free if axis != colour]
         chosen += [
@@ -115,8 +116,6 @@ def _rows(results: Results, entry: Entry) -> pd.DataFrame:
     frame = results.curves if entry["draw"] == "curves" else outcomes(results)
     if "where" in entry:
         frame = frame.query(entry["where"])
-    if "until" in entry:
-        frame = frame[frame.step <= entry["until"]]
     return frame
 
 

@@ -7,7 +7,7 @@ import logging
 import sys
 
 from experiments.common import data
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import as_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,5 +41,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(main())
+    as_command(main)

@@ -29,8 +29,9 @@ from experiments import roberta, translation
 from experiments.common import ROOT, data
 from experiments.common.checkpoint import CHECKPOINTS
 from experiments.common.config import expand
-from experiments.common.files import read_manifest, write_json
+from experiments.common.files import atomic, read_manifest, write_json
 from experiments.common.status import FINAL
+from experiments.common.terminal import as_command
 from scripts import gpu_runs
 from scripts.gpu_runs import PACK, STEPS, records
 from scripts.long_runs import OUTPUT
@@ -162,11 +163,9 @@ def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
 def archived(target: Path, inside: dict[Path, str]) -> Path:
     """Make a tar archive of files and folders under new names, unless it exists."""
     if not target.exists():
-        partial = target.with_suffix(".new")
-        with tarfile.open(partial, "w:xz") as tar:
+        with atomic(target) as partial, tarfile.open(partial, "w:xz") as tar:
             for path, name in inside.items():
                 tar.add(path, name)
-        partial.rename(target)
     return target
 
 
@@ -179,11 +178,9 @@ def images(folder: Path) -> Iterator[Path]:
             records = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, 3073)
             labels.write_bytes(records[:, 0].tobytes())
             grid = records[:, 1:].reshape(100, 100, 3, 32, 32).transpose(0, 3, 1, 4, 2)
-            partial = sheet.with_suffix(".new")
-            Image.fromarray(np.ascontiguousarray(grid).reshape(3200, 3200, 3)).save(
-                partial, "WEBP", lossless=True, quality=50, method=4
-            )
-            partial.rename(sheet)
+            picture = Image.fromarray(np.ascontiguousarray(grid).reshape(3200, 3200, 3))
+            with atomic(sheet) as partial:
+                picture.save(partial, "WEBP", lossless=True, quality=50, method=4)
         yield from (labels, sheet)
 
 
@@ -226,7 +223,7 @@ def unpack(folder: Path, output: Path) -> None:
                 print(f"{name}: a process is at it here; stop that first")
 
 
-def main() -> None:
+def main() -> int:
     """The command line."""
     names = [step.name for step in STEPS]
     parser = argparse.ArgumentParser(prog="scripts.gpu_pack", description=__doc__.split("\n")[0])
@@ -242,12 +239,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "unpack":
         unpack(arguments.folder, arguments.output.absolute())
-        return
+        return 0
     chosen = [step for step in STEPS if step.name in arguments.steps]
     lists = [step.rehearsal for step in chosen]  # these are small and always packed
     lists += [step.commands for step in chosen if not arguments.rehearse]
     pack(arguments.parts.absolute(), arguments.limit, list(itertools.chain.from_iterable(lists)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

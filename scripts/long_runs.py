@@ -27,11 +27,11 @@ from experiments.common.collect import collect, finished
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute, outcome
 from experiments.common.run import Interrupted
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import as_command
 
 # Figure and scale, and for some the seed, in the order of the runs.
 QUEUE = (
-    # These take minutes.
+    # These take minutes to two hours.
     ("theorem1", "paper"),
     ("clipping", "paper"),
     ("nu_schedule", "paper"),
@@ -112,6 +112,7 @@ def yield_to_others() -> None:
 
 def start(output: Path, processes: int) -> int:
     """Run the queue in several processes until all runs are finished or Ctrl-C is pressed."""
+    output.mkdir(parents=True, exist_ok=True)  # fails here and not once a run
     command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     workers: list[subprocess.Popen[bytes]] = []
@@ -195,5 +196,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(main())
+    as_command(main)

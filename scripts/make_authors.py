@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.common import data
 from experiments.common.records import RESULTS
-from experiments.common.terminal import guarded
+from experiments.common.terminal import as_command
 from scripts.generated import only_checks, settle
 
 FOLDER = RESULTS / "authors"
@@ -198,4 +198,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    as_command(main)

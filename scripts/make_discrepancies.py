@@ -4,7 +4,6 @@
 ``--check`` writes nothing, and exits with 1 if the page is stale.
 """
 
-import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 
 from experiments.common.records import RESULTS, load
-from experiments.common.terminal import guarded
+from experiments.common.terminal import as_command
 from scripts import discrepancies
 from scripts.generated import only_checks, settle
 
@@ -97,4 +96,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    as_command(main)

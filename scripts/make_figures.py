@@ -7,7 +7,6 @@ It writes ``results/figures/<name>.png`` and the index of figures, ``results/FIG
 import argparse
 import io
 import os
-import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.common.records import RESULTS, Results
-from experiments.common.terminal import guarded
+from experiments.common.terminal import as_command
 from experiments.common.timings import grids, times
-from scripts import check_claims
+from scripts import check_claims, readme
 from scripts.figures import style
 from scripts.generated import settle
 from scripts.paper import drawable, drawn, figures, label, results_of, script
@@ -54,14 +53,16 @@ def _pixels(figure: Figure) -> Image.Image:
 
 
 def verdicts(name: str) -> str:
-    """The numbers of the paper's claims that a figure decides, by verdict, as text."""
-    words = Counter(row["verdict"] for row in check_claims.rows(name) if row["of"] == "paper")
+    """The numbers of the claims that a figure decides, by verdict, as text; see ``shown``."""
+    rows = readme.shown(check_claims.rows(name))
+    words = Counter(row["verdict"] for row in rows)
     by_kind: dict[str, list[str]] = {}
     for word, count in words.items():
         kind, _, what = word.rpartition(": ")
         by_kind.setdefault(kind, []).append(f"{count} {what}")
     parts = [f"{kind}: " * bool(kind) + ", ".join(counts) for kind, counts in by_kind.items()]
-    return f"claims of the paper: {'; '.join(parts)}" if parts else ""
+    whose = "claims of the paper" if any(row["of"] == "paper" for row in rows) else "our claims"
+    return f"{whose}: {'; '.join(parts)}" if parts else ""
 
 
 def index() -> str:
@@ -151,4 +152,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    as_command(main)

@@ -45,17 +45,25 @@ def filled(text: str, table: list[dict[str, Any]]) -> str:
 
 
 def found(table: list[dict[str, Any]]) -> str:
-    """A bullet for each of the figures: its finding, its picture, and its claims' verdicts."""
+    """A bullet for each of the figures: its finding, its picture, and the verdicts on claims."""
     lines = []
     for name in FOUND:
         results = results_of(name)
-        scale = "" if results is None or results.scale == "paper" else f", scale {results.scale}"
-        verdicts = signs([row for row in table if row["figure"] == name and row["of"] == "paper"])
-        lines.append(
-            f"- {script(name).finding(results)} ([{name}](results/figures/{name}.png){scale}"
-            f"{', ' * bool(verdicts)}{verdicts})."
-        )
+        picture = f"[{name}](results/figures/{name}.png)"
+        verdicts = by_kind(shown([row for row in table if row["figure"] == name]))
+        lines.append(f"- {script(name).finding(results)} ({picture}; {verdicts}).")
     return "\n".join(lines)
+
+
+def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The paper's claims among those of a figure; ours if it has none of the paper's."""
+    return [row for row in rows if row["of"] == "paper"] or rows
+
+
+def by_kind(rows: list[dict[str, Any]]) -> str:
+    """The numbers of claims with each verdict, by kind: ``paper's scale: ✓ 3; not run: – 1``."""
+    kinds = groupby(sorted(rows, key=_kind), key=_kind)
+    return "; ".join(f"{kind}: {signs(list(same))}" for kind, same in kinds)
 
 
 def signs(rows: list[dict[str, Any]]) -> str:
@@ -72,13 +80,11 @@ def scorecard(table: list[dict[str, Any]]) -> str:
     for experiment, tasks in EXPERIMENTS.items():
         names = [name for name, task in of_task.items() if task in tasks]
         claims = [row for row in table if row["figure"] in names and row["of"] == "paper"]
-        kinds = groupby(sorted(claims, key=_kind), key=_kind)
-        verdicts = "; ".join(f"{kind}: {signs(list(rows))}" for kind, rows in kinds)
         links = [
             name if results_of(name) is None else f"[{name}](results/figures/{name}.png)"
             for name in names
         ]
-        lines.append(f"| {experiment} | {verdicts} | {', '.join(links)} |")
+        lines.append(f"| {experiment} | {by_kind(claims)} | {', '.join(links)} |")
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ tables of ``results/``, and do not copy them.
 """
 
 import argparse
-import sys
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,7 @@ from experiments.common import ROOT
 from experiments.common.config import CONFIGS
 from experiments.common.files import write
 from experiments.common.records import RESULTS, Results
-from experiments.common.terminal import guarded
+from experiments.common.terminal import as_command
 from scripts import (
     cells,
     charts,
@@ -144,18 +143,6 @@ def pictures(results: Results) -> list[tuple[Path, str]]:
     return found
 
 
-def counted(claims: list[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """The numbers of the paper's claims, and of ours, with each verdict, in the legend's order."""
-    found = {of: Counter(claim["verdict"] for claim in claims if claim["of"] == of) for of in OF}
-    return {of: [(w, n[w]) for w in check_claims.VERDICTS if n[w]] for of, n in found.items()}
-
-
-def legend(claims: list[dict[str, Any]]) -> list[list[str]]:
-    """The rows of the legend of verdicts: the words, and what they mean."""
-    rows = check_claims.legend(claims).splitlines()[2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
 def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The undecided claims of the paper, by the reason."""
     open_ = [claim for claim in claims if claim["of"] == "paper"]
@@ -236,9 +223,9 @@ def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> 
         "advice": markdown(section_of_readme("Should I use it?"), ROOT, target),
         "findings": findings,
         "by_figure": [(name, list(rows)) for name, rows in groupby(claims, lambda c: c["figure"])],
-        "counts": counted(claims),
+        "counts": check_claims.counted(claims),
         "titles": OF,
-        "legend": legend(claims),
+        "legend": check_claims.legend(claims),
         "untested": untested(claims),
         "repository": ROOT,
         "guides": {name: heading(path) for name, path in guides().items()},
@@ -307,4 +294,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    as_command(main)

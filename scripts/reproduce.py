@@ -19,6 +19,7 @@ from experiments.common import ROOT, data
 from experiments.common.collect import collect
 from experiments.common.records import Results, load
 from experiments.common.stats import median
+from experiments.common.terminal import as_command
 from scripts import check_claims
 from scripts.paper import figures
 
@@ -213,4 +214,4 @@ def told(found: dict[str, Compared], duration: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_command(main)

@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 
 from experiments.common import ROOT
 from experiments.common.files import atomic
+from experiments.common.terminal import as_command
 
 NOTEBOOKS = ROOT / "notebooks"
 CELL_SECONDS = 180
@@ -89,4 +90,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_command(main)

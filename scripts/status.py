@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from experiments.common.status import State, Sweep, how_far, lives, overview, sweeps
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import as_command
 
 TROUBLE = ("failed", "damaged")  # statuses of runs of which the user has to know the reason
 
@@ -58,5 +58,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(main())
+    as_command(main)

@@ -35,7 +35,7 @@ from experiments.common import files, records
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
 from experiments.common.tables import Sweep, read, rounded, same
-from experiments.common.terminal import guarded, lasting_streams
+from experiments.common.terminal import as_command
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
 from scripts.pages import environment
@@ -272,8 +272,12 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     return lines
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Read the runs, write tables and pictures, and return the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the runs, write tables and pictures, and return the exit status.
+
+    Args:
+        arguments: those of the command line; None: those of this process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m scripts.sweep", description=__doc__.split(":")[0] + "."
     )
@@ -289,11 +293,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--by", metavar="KEY", help="the colour of curves; as --y by default")
     parser.add_argument("--to", type=Path, help="another folder to write to")
     chosen = parser.parse_args(arguments)
-    return guarded(lambda: show(chosen))
-
-
-def show(chosen: argparse.Namespace) -> int:
-    """Do what the command line says, and return the exit status."""
     sweep = find(chosen.place, dict(map(values, chosen.settings)))
     title = " ".join([sweep.name, sweep.scale, *chosen.settings])
     target = chosen.to or Path("outputs") / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
@@ -305,5 +304,4 @@ def show(chosen: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(main(sys.argv[1:]))
+    as_command(main)

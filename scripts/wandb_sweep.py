@@ -11,7 +11,6 @@ The grid of a figure works in the same way: ``figure=fig12 scale=short``.
 """  # noqa: E501
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import yaml
 
 from experiments.common.config import ConfigError, command_lines, compose_settings, expand
 from experiments.common.overrides import choices
-from experiments.common.terminal import lasting_streams
+from experiments.common.terminal import as_command
 
 
 def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
@@ -67,8 +66,12 @@ def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print the sweep and return the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the sweep and return the exit status.
+
+    Args:
+        arguments: those of the command line; None: those of this process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m scripts.wandb_sweep", description=__doc__.split(":")[0] + "."
     )
@@ -76,14 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-m", "--multirun", action="store_true", help="as for the runs; not needed")
     parser.add_argument("--grid", type=int, help="number of the grid, from 1, if several")
     chosen = parser.parse_args(arguments)
-    try:
-        print(yaml.safe_dump(sweep(chosen.overrides, chosen.grid), sort_keys=False), end="")
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(yaml.safe_dump(sweep(chosen.overrides, chosen.grid), sort_keys=False), end="")
     return 0
 
 
 if __name__ == "__main__":
-    lasting_streams()
-    sys.exit(main(sys.argv[1:]))
+    as_command(main)

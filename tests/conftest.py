@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,27 +126,29 @@ def results_folder(tmp_path: Path, monkeypatch) -> Path:
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
     """``toy(steps=5, _seed=1)``: settings of the toy task, and with ``_`` those of all tasks."""
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(TOYS)])
+    return partial(toy_settings, output=tmp_path / "outputs")
+
+
+def toy_settings(output: Path, **values: Any) -> config.Settings:
+    """The settings that the fixture ``toy`` makes; ``TOYS`` must be in the path of experiments."""
     from experiments import toy as module
 
-    def settings(output: Path = tmp_path / "outputs", **values: Any) -> config.Settings:
-        shared = {k[1:]: values.pop(k) for k in list(values) if k.startswith("_")}
-        optimizer = {"name": "laprop", "lr": 0.01, "mu": 0.9, "nu": 0.99, "epsilon": 1e-15}
-        fields = {
-            "task_name": "toy",
-            "task": module.Config(**values),
-            "optimizer": config.Optimizer(**optimizer | shared.pop("optimizer", {})),
-            "seed": 0,
-            "scale": "paper",
-            "figure": None,
-            "device": "cpu",
-            "threads": 1,
-            "output": output,
-            "checkpoint_every": 60.0,
-            "tracking": config.Tracking(),
-        }
-        return config.Settings(**fields | shared)
-
-    return settings
+    shared = {k[1:]: values.pop(k) for k in list(values) if k.startswith("_")}
+    optimizer = {"name": "laprop", "lr": 0.01, "mu": 0.9, "nu": 0.99, "epsilon": 1e-15}
+    fields = {
+        "task_name": "toy",
+        "task": module.Config(**values),
+        "optimizer": config.Optimizer(**optimizer | shared.pop("optimizer", {})),
+        "seed": 0,
+        "scale": "paper",
+        "figure": None,
+        "device": "cpu",
+        "threads": 1,
+        "output": output,
+        "checkpoint_every": 60.0,
+        "tracking": config.Tracking(),
+    }
+    return config.Settings(**fields | shared)
 
 
 @pytest.fixture

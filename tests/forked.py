@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, for seconds
-from conftest import TOYS
+from conftest import TOYS, toy_settings
 
 import experiments
 from experiments import __main__ as entry
 from experiments.check import Kill, attempt
-from experiments.common.config import Optimizer, Settings, Tracking
+from experiments.common.config import Settings, Tracking
 from experiments.common.execution import execute
 
 experiments.__path__ = [*experiments.__path__, str(TOYS)]
@@ -55,23 +55,10 @@ def tracked(
         runs: settings of the toy task for each run; one that fails is followed by the next.
         killed_after: the step after whose checkpoint the process dies.
     """
-    from experiments import toy  # in a folder that was added to experiments above
-
     os.chdir(folder)
     os.environ["HOME"] = str(folder)
-    optimizer = Optimizer(name="laprop", lr=0.01, mu=0.9, nu=0.99, epsilon=1e-15)
-    shared = {
-        "task_name": "toy",
-        "optimizer": optimizer,
-        "seed": 0,
-        "scale": "paper",
-        "figure": None,
-        "device": "cpu",
-        "threads": 1,
-        "output": Path("outputs"),
-        "checkpoint_every": 0.0,
-        "tracking": Tracking(name=tracker, mode="offline"),
-    }
+    shared = {"_checkpoint_every": 0.0, "_tracking": Tracking(name=tracker, mode="offline")}
     kills = [] if killed_after is None else [Kill(killed_after, False)]
     for run in runs:
-        attempt(Settings(task=toy.Config(**run), **shared), kills, SimpleNamespace(value=0))
+        settings = toy_settings(Path("outputs"), **run, **shared)
+        attempt(settings, kills, SimpleNamespace(value=0))

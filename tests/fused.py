@@ -45,6 +45,14 @@ def asked(how):
         exchange.describe = before
 
 
+def give_gradients(params, t, scale=1.0):
+    """Gradients that the step ``t`` decides, the same for every layout and dtype."""
+    for i, param in enumerate(params):
+        generator = torch.Generator().manual_seed(1000 * t + i)
+        grad = torch.randn(param.shape, generator=generator) * scale
+        param.grad = torch.empty_like(param).copy_(grad)
+
+
 each_way_to_ask = pytest.mark.parametrize("how", ["directly", "by capsules"])
 
 

@@ -44,6 +44,7 @@ from fairseq.dataclass.utils import (  # noqa: E402
     gen_parser_from_dataclass,
 )
 from fairseq.logging import metrics, progress_bar  # noqa: E402
+from fairseq.trainer import Trainer  # noqa: E402
 from fairseq_cli import preprocess, train  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
@@ -299,6 +300,22 @@ def test_sixteen_bits_train_as_float32_does(text, tmp_path):
     assert fallen > 0.2
     for name, loss in losses.items():
         assert abs(loss[-1] - reference[-1]) < 0.3 * fallen, name
+
+
+def test_a_trainer_takes_the_options_of_old_programs():
+    """fairseq converts an argparse.Namespace; --bf16 is repaired and --fp16 refused there too."""
+    model = torch.nn.Linear(2, 2)
+
+    def trainer_of(*arguments: str) -> Any:
+        parser = options.get_training_parser()
+        given = options.parse_args_and_arch(
+            parser, ["no data", "--arch", "transformer", "--cpu", *arguments]
+        )
+        return Trainer(given, SimpleNamespace(), model, torch.nn.Module())
+
+    assert trainer_of("--bf16").cfg.common.tpu is False
+    with pytest.raises(SystemExit, match=r"^error: --fp16: .*--fp16-no-flatten-grads"):
+        trainer_of("--fp16")
 
 
 def test_fp16_with_flat_gradients_is_refused_without_a_gpu(text, tmp_path):

@@ -2,11 +2,13 @@
 by Triton's interpreter on tensors of the CPU (TRITON_INTERPRET=1, read when Triton is imported)."""
 
 import copy
+import inspect
 import math
 
 import fused
 import pytest
 import torch
+from fused import give_gradients
 from torch.nn import Parameter
 
 from laprop import LaProp, kernels
@@ -50,13 +52,6 @@ def make(dtype=torch.float32, shapes=SHAPES, seed=0):
             value = torch.cat([value[:1], value])[1:]
         params.append(Parameter(value))
     return params
-
-
-def give_gradients(params, t):
-    for i, param in enumerate(params):
-        generator = torch.Generator().manual_seed(1000 * t + i)
-        param.grad = torch.empty_like(param)
-        param.grad.copy_(torch.randn(param.shape, generator=generator))
 
 
 def train(params, optimizer, steps):
@@ -211,6 +206,64 @@ def test_hyper_parameters_on_the_device(capturable):
     reference = LaProp(expected, lr=lr.clone(), betas=(float(mu), float(nu)), foreach=False)
     train(expected, reference, range(4))
     assert_close(expected, params, [reference, optimizer])
+
+
+def test_numbers_reach_the_kernels_in_float64():
+    """Every float argument is declared so; Triton would hand it over in float32."""
+    kernels_of_a_step = [(cuda, name) for name in ("advance", "reduce", "update")]
+    seen = set()
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in kernels_of_a_step:
+            kernel = getattr(module, name)
+
+            class Launch:
+                def __init__(self, kernel=kernel, name=name):
+                    self.kernel, self.name = kernel, name
+
+                def __getitem__(self, grid):
+                    def launch(*arguments, **constants):
+                        names = [*inspect.signature(self.kernel.fn).parameters]
+                        for key, value in zip(names, arguments, strict=False):
+                            if isinstance(value, float):
+                                seen.add(key)
+                                declared = self.kernel.fn.__annotations__.get(key)
+                                assert declared == "tl.float64", (self.name, key)
+                        return self.kernel[grid](*arguments, **constants)
+
+                    return launch
+
+            patch.setattr(module, name, Launch())
+        params = make(shapes=[(5, 3)])
+        train(params, LaProp(params, agc=0.1, cautious=True, fused=True), range(1))
+    assert {"agc", "eps", "weight_decay"} <= seen
+
+
+@pytest.mark.parametrize("agc", [0.3, 0.1])
+def test_clipping_is_exact_in_float64(agc):
+    param = Parameter(torch.ones(1, dtype=torch.float64, device=DEVICE))
+    optimizer = LaProp([param], agc=agc, betas=(0.9, 0.5), fused=True)
+    param.grad = torch.full_like(param, 7.0)
+    optimizer.step()
+    n = optimizer.state[param]["exp_avg_sq"].item()
+    assert n == pytest.approx(agc**2 / 2, rel=1e-14)
+
+
+def test_the_default_device_makes_no_difference():
+    results = []
+    for default in (None, "meta"):
+        torch.manual_seed(0)
+        params = make(shapes=SHAPES[:3])
+        optimizer = LaProp(params, state_dtype=torch.bfloat16, fused=True)
+        give_gradients(params, 0)
+        torch.set_default_device(default)
+        cuda._tables.cache_clear()
+        cuda._uploaded.cache_clear()
+        try:
+            optimizer.step()
+        finally:
+            torch.set_default_device(None)
+        results.append(params)
+    assert all(map(torch.equal, *results))
 
 
 def test_grad_scaler():

@@ -16,7 +16,7 @@ from experiments.common.versions import versions
 
 def written(
     folder: Path,
-    rows: list[dict[str, Any]],
+    rows: list[dict[str, Any]] | pd.DataFrame,
     curves: pd.DataFrame | list[pd.DataFrame] | None = None,
     **manifest: Any,
 ) -> Results:

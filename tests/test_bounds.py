@@ -251,6 +251,28 @@ def test_amsgrad_regret_by_hand() -> None:
     assert value == pytest.approx(by_hand, rel=1e-14)
 
 
+@pytest.mark.parametrize("bound", [bounds.theorem1_uniform, bounds.amsgrad_regret_uniform])
+@pytest.mark.parametrize(
+    ("changed", "limit"),
+    [
+        ({}, math.inf),
+        ({"gradient": 0.0}, 0.0),
+        ({"diameter": 0.0}, math.inf),
+        ({"diameter": 0.0, "gradient": 0.0}, 0.0),
+    ],
+)
+def test_a_uniform_bound_for_infinitely_many_steps_is_its_limit(
+    bound: Callable[..., float], changed: dict[str, float], limit: float
+) -> None:
+    given = {"lr": 0.1, "mu": 0.0, "nu": 0.9, "zeta": 0.5, "diameter": 1.0, "gradient": 1.0}
+    given |= {"dimension": 1} | changed
+    assert bound(steps=math.inf, **given) == limit
+    if limit == 0:
+        assert bound(steps=10**9, **given) == 0
+    else:
+        assert bound(steps=10**9, **given) > 1000
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [

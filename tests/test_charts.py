@@ -21,6 +21,7 @@ from experiments.common import stats
 from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
 from experiments.common.tables import read, same
+from experiments.common.terminal import guarded
 from scripts import cells, charts
 from scripts import sweep as command
 
@@ -108,10 +109,6 @@ def test_a_real_sweep_and_the_same_as_one_batch_give_the_same_rows(make: Maker, 
     one, other = (table.sort_values(["nu", "seed"], ignore_index=True) for table in tables)
     pd.testing.assert_frame_equal(one, other[list(one)])
     (path,) = (tmp_path / "batch").glob("*/*/manifest.json")
-    manifest = json.loads(path.read_text())
-    assert manifest.pop("axes") == list(expand(batch)[0].axes())
-    path.write_text(json.dumps(manifest))  # as it was written before it said so
-    pd.testing.assert_frame_equal(read(path.parents[1], {}).runs, tables[1])
     part = read(path.parents[1], {"nu": [0.9], "seed": [1]})
     assert part.runs[["nu", "seed"]].to_numpy().tolist() == [[0.9, 1]]
 
@@ -141,7 +138,7 @@ def test_only_runs_with_certain_settings(folder: Path) -> None:
 )
 def test_bad_input_is_one_line(folder: Path, monkeypatch, capsys, arguments: list[str], line: str):
     monkeypatch.chdir(folder.parents[1])
-    assert command.main(arguments) == 2
+    assert guarded(lambda: command.main(arguments)) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(f"error: {line}.*\n", err)
@@ -173,7 +170,8 @@ def test_a_part_of_a_sweep_under_way(toy: Maker, runs, folder: Path) -> None:
     target = folder.parent / "drawn"
     assert command.main([str(folder), "mu=0.5", "--to", str(target)]) == 0  # nothing is finished
     assert [path.name for path in target.iterdir()] == ["index.html"]  # one step is no curve
-    assert command.main([str(folder), "mu=0.6", "--to", str(target)]) == 2  # it failed at once
+    failed = [str(folder), "mu=0.6", "--to", str(target)]
+    assert guarded(lambda: command.main(failed)) == 2
 
 
 def test_of_the_same_settings_the_newest_counts(toy: Maker, runs, folder: Path) -> None:
@@ -255,7 +253,7 @@ def test_damaged_runs_are_named_and_the_others_shown(
 
     for settings in runs.values():
         (settings.folder / "manifest.json").write_text("{")
-    assert command.main(arguments) == 2
+    assert guarded(lambda: command.main(arguments)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.match(r"error: .*/manifest\.json: cannot be used \(", line)
 
@@ -266,7 +264,8 @@ def test_pictures_have_a_place_that_can_be_written(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     to = str(tmp_path / "file" / below)
-    assert command.main([str(folder), "nu=0.5", "--metric", "final_loss", "--to", to]) == 2
+    arguments = [str(folder), "nu=0.5", "--metric", "final_loss", "--to", to]
+    assert guarded(lambda: command.main(arguments)) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(rf"error: {to}: .*; must be a place that can be written\n", err)

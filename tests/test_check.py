@@ -12,6 +12,7 @@ from conftest import TASKS, Maker
 from experiments import check
 from experiments.check import Kill, kills
 from experiments.common import data, plan
+from experiments.common.terminal import guarded
 
 # What a task's smoke scale does not reach.
 MORE = {
@@ -95,7 +96,7 @@ def test_a_task_that_fails_says_when(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == (
         "forgets: fails: RuntimeError: the mean is lost, killed after step 1, after step 4\n"
     )
-    assert check.main(["task=forgets", "task.steps=none"]) == 2
+    assert guarded(lambda: check.main(["task=forgets", "task.steps=none"])) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("error: task.steps=none: must be a valid integer")

@@ -12,6 +12,7 @@ import pytest
 from conftest import FIGURES, TASKS, files, statuses
 
 from experiments.common import launch
+from experiments.common.run import signals_to
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ("task=rosenbrock", "scale=smoke", "threads=1")
@@ -84,7 +85,7 @@ def test_a_flag_that_would_run_nothing_is_refused(main, tmp_path: Path, flag: st
 def test_a_signal_that_the_process_ignores_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with launch.Ending(None, "basic").heeded():
+        with signals_to(launch.Ending(None, "basic").on_signal):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -156,7 +156,8 @@ def test_damaged_tables_are_named_by_the_sweeps_command(tmp_path: Path, capsys):
     ):  # fmt: skip
         (tmp_path / "manifest.json").write_text(whole)
         (tmp_path / name).write_text(content)
-        assert sweep.main([str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+        arguments = [str(tmp_path), "--to", str(tmp_path / "to")]
+        assert guarded(lambda arguments=arguments: sweep.main(arguments)) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {tmp_path / name}: cannot be used (")
         assert line.endswith("); restore it by git, or collect the runs again")

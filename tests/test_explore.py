@@ -1,6 +1,5 @@
 """The charts, tables, effects and formulas of the site, before they stand in a page."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tables import written
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, log_ratio
+from experiments.common.tables import rounded
 from scripts import cells, check_claims, effects, explore, readme, reference, report, words
 
 ENTRIES = report.entries()
@@ -42,19 +43,15 @@ def cifar10(folder: Path) -> Results:
                     )
                     row |= {"train_loss": np.nan if ended else loss[-1], "test_accuracy": 0.9}
                     rows.append(row | {"diverged_at": 150.0 if ended else np.nan})
-    folder = folder / "fig12" / "paper"
-    folder.mkdir(parents=True)
-    runs = pd.DataFrame(rows)
-    runs.to_csv(folder / "runs.csv", index=False, float_format="%.7g")
-    pd.concat(curves).to_parquet(folder / "curves.parquet", index=False)
     axes = {name: f"optimizer.{name}" for name in ("mu", "nu", "epsilon")}
-    manifest = {
-        "figure": "fig12",
-        "axes": {"optimizer": "optimizer.name", **axes, "seed": "seed"},
-        "summary": ["train_loss", "test_accuracy", "diverged_at"],
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Results(folder)
+    return written(
+        folder / "fig12" / "paper",
+        pd.DataFrame(rows).map(rounded),
+        curves,
+        figure="fig12",
+        axes={"optimizer": "optimizer.name", **axes, "seed": "seed"},
+        summary=["train_loss", "test_accuracy", "diverged_at"],
+    )
 
 
 def test_diverged_runs_are_counted_and_not_averaged(tmp_path: Path) -> None:
@@ -139,9 +136,9 @@ def test_a_chart_averages_nothing_but_seeds(tmp_path: Path, monkeypatch) -> None
 def test_every_chart_is_of_what_its_figure_has() -> None:
     assert set(explore.entries("figures")) <= set(ENTRIES)
     assert set(explore.entries("findings")) == set(readme.FOUND)
-    allowed = {"draw", "of", "x", "y", "by", "panels", "average", "band", "where", "until",
-               "times", "smooth", "step", "title", "apart", "authors", "table", "log",
-               "within", "names"}  # fmt: skip
+    allowed = {"draw", "of", "x", "y", "by", "panels", "average", "band", "where",
+               "times", "smooth", "step", "title", "apart", "authors", "table", "log", "within",
+               "names"}  # fmt: skip
     lists = [*explore.entries("figures").values(), [*explore.entries("findings").values()]]
     for one in [one for some in lists for one in some]:
         assert set(one) <= allowed

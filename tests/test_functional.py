@@ -249,7 +249,8 @@ def test_hyper_gradients():
 
     def loss(lr, mu, nu, epsilon, scale):
         rule = ALGORITHMS["laprop"]
-        theta, _ = run(rule, scale, scale * gradients, lr=lr, mu=mu, nu=nu, epsilon=epsilon)
+        start = scale.expand(3)
+        theta, _ = run(rule, start, scale * gradients, lr=lr, mu=mu, nu=nu, epsilon=epsilon)
         return theta
 
     values = [
@@ -268,6 +269,48 @@ def test_a_wrong_shape_is_named(key):
     hyper[key] = torch.full((4, 2, 1), 0.5)
     with pytest.raises(ValueError, match=rf"{key} has shape \(4, 2, 1\)"):
         rule.step(theta, theta, rule.init(theta), **hyper)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "line"),
+    [
+        ({"lr": -1}, "Invalid lr: -1 (allowed: 0 <= lr < inf)"),
+        ({"lr": math.nan}, "Invalid lr: nan (allowed: 0 <= lr < inf)"),
+        ({"lr": math.inf}, "Invalid lr: inf (allowed: 0 <= lr < inf)"),
+        ({"mu": 2}, "Invalid mu: 2 (allowed: 0 <= mu < 1)"),
+        ({"nu": 1.5}, "Invalid nu: 1.5 (allowed: 0 <= nu < 1)"),
+        ({"nu": -0.1}, "Invalid nu: -0.1 (allowed: 0 <= nu < 1)"),
+        ({"epsilon": -1e-8}, "Invalid epsilon: -1e-08 (allowed: 0 <= epsilon < inf)"),
+        ({"weight_decay": -1}, "Invalid weight_decay: -1 (allowed: 0 <= weight_decay < inf)"),
+        ({"agc": 0}, "Invalid agc: 0 (allowed: 0 < agc < inf)"),
+    ],
+)
+def test_a_float_out_of_its_range_is_refused(hyper, line):
+    rule, theta = ALGORITHMS["laprop"], torch.zeros(3)
+    with pytest.raises(ValueError) as caught:
+        rule.step(theta, theta, rule.init(theta), **{"lr": 0.1} | hyper)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("g", [torch.ones(2, 3), torch.tensor(2.0), torch.ones(3).double()])
+def test_a_gradient_of_another_shape_or_dtype_is_refused(g):
+    rule, theta = ALGORITHMS["laprop"], torch.zeros(3)
+    with pytest.raises(ValueError) as caught:
+        rule.step(theta, g, rule.init(theta), lr=0.1)
+    line = (
+        f"g has shape {tuple(g.shape)} and dtype {g.dtype}; it must have those of theta, (3,) and"
+    )
+    assert str(caught.value) == f"{line} torch.float32"
+
+
+def test_the_default_device_makes_no_difference():
+    rule, theta = algorithm("centered_amsprop"), torch.ones(3)
+    torch.set_default_device("meta")
+    try:
+        found, _ = run(rule, theta, [theta] * 12, lr=0.1)
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found, run(rule, theta, [theta] * 12, lr=0.1)[0])
 
 
 def test_dtypes_are_named():

@@ -22,10 +22,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from laprop import LaProp
+from laprop.kernels.rows import AVERAGES, DTYPES
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SHAPES = ((3, 4), (5,), (), (0,), (2, 3, 2), (1, 6), (17,))
-AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_grad", "master_param")
 
 
 def transposed(x: Tensor) -> Tensor:

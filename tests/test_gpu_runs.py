@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from experiments.common import data
 from experiments.common.collect import collect
 from experiments.common.config import expand
+from experiments.common.terminal import guarded
 from scripts import gpu_pack, gpu_runs
 from scripts.gpu_runs import STEPS, Machine, Step
 
@@ -160,3 +162,12 @@ def test_a_step_waits_for_what_the_steps_between_would_wait_for(parts, tmp_path)
     machine.run(quick)
     notes = json.loads((back / "report.json").read_text())["steps"]
     assert notes["roberta"]["started_s"] >= notes["benchmark"]["ended_s"]
+
+
+def test_a_file_that_is_missing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu_pack", "unpack", str(tmp_path / "none")])
+    assert guarded(gpu_pack.main) == 2
+    line = f"error: {tmp_path / 'none' / 'report.json'}: No such file or directory\n"
+    assert capsys.readouterr() == ("", line)

@@ -13,6 +13,7 @@ from pathlib import Path
 import fused
 import pytest
 import torch
+from fused import give_gradients
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import Parameter
@@ -49,13 +50,6 @@ def make(shapes, dtypes, seed=0, transposed=False):
         params.append(Parameter(value.permute(tuple(reversed(range(value.dim()))))
                                 if transposed else value))  # fmt: skip
     return params
-
-
-def give_gradients(params, t, scale=1.0):
-    for i, param in enumerate(params):
-        generator = torch.Generator().manual_seed(1000 * t + i)
-        grad = torch.randn(param.shape, generator=generator) * scale
-        param.grad = torch.empty_like(param).copy_(grad)
 
 
 def step(params, optimizer, steps, scale=1.0):
@@ -274,6 +268,65 @@ def test_what_changes_between_steps_is_noticed(change):
 def test_state_dicts_go_both_ways():
     one, other = (make([(5, 3), (40,)], DTYPES) for _ in range(2))
     assert_close(one, other, fused.state_dicts_go_both_ways(one, other, step))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"agc": 0.05}, {"amsgrad": True, "centered": True, "centered_warmup": 2}]
+)
+@pytest.mark.parametrize("foreach", [False, True])
+def test_tensor_options_give_the_same_second_moments(foreach, options):
+    one, other = (make([(1000,)], DTYPES[2:]) for _ in range(2))
+    optimizers = []
+    for params, kind in ((one, {"foreach": foreach}), (other, {"fused": True})):
+        lr, mu, nu = (torch.tensor(x, dtype=torch.float64) for x in (0.01, 0.9, 0.999))
+        optimizers.append(LaProp(params, lr=lr, betas=(mu, nu), **options, **kind))
+        step(params, optimizers[-1], range(12))
+    assert used(other, optimizers[1])
+    assert_close(one, other, optimizers)
+
+
+class Tensor(ctypes.Structure):
+    """The beginning of ``DLTensor``."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("id", ctypes.c_int32))
+
+
+def test_the_kernel_is_not_given_tensors_on_another_device(monkeypatch):
+    """torch says of the float64 parameter and all that belongs to it that they are on a GPU."""
+    if tensors._describe() is None:
+        pytest.skip("this version of torch has capsules alone")
+    function = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
+    describe = function(tensors._describe())
+
+    @function
+    def elsewhere(tensor, described):
+        result = describe(tensor, described)
+        if tensor.dtype == torch.float64 and tensor.dim():
+            described.contents.type = 2
+        return result
+
+    address = ctypes.cast(elsewhere, ctypes.c_void_p).value
+    monkeypatch.setattr(tensors._exchange(), "describe", address)
+    params = make([(3,), (4,)], (torch.float32, torch.float64))
+    optimizer = LaProp(params)
+    for t in range(2):
+        give_gradients(params, t)
+        with fused.counted() as taken:
+            optimizer.step()
+        assert [id(param) for batch in taken for param in batch] == [id(params[0])]
+    assert optimizer.state[params[1]]["step"] == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_device_of_a_group_has_its_kernel(order):
+    """The parameters on the CPU are taken also where the first parameter is on a device without."""
+    params = [*make([(3,), (4,)], DTYPES[2:3]), Parameter(torch.ones(3, device="meta"))][::order]
+    optimizer = LaProp(params)
+    for t in range(2):
+        for param in params:
+            param.grad = torch.full_like(param, t + 1.0)
+        assert fused.taken_by_the_kernel(optimizer) == 2
+    assert [int(optimizer.state[param]["step"]) for param in params] == [2, 2, 2]
 
 
 def test_autograd_notices_the_step():

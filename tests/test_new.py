@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from experiments import new
+from experiments.common.terminal import guarded
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def test_a_name_that_does_not_do_is_refused_in_one_line(
     name: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(sys, "argv", ["python -m experiments.new", name])
-    assert new.main() == 2
+    assert guarded(new.main) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {line}")
     assert said.count("\n") == 1

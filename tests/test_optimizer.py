@@ -294,6 +294,97 @@ def test_16_bit_weights_do_not_stall(dtype, low_precision, stalls):
     assert ("master_param" in optimizer.state[param]) == (low_precision == "master")
 
 
+IMPLEMENTATIONS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"low_precision": "nearest"}, {"low_precision": "stochastic"}]
+    + [{"state_dtype": torch.bfloat16}],
+)
+def test_16_bit_weights_that_share_memory_take_each_others_steps(options, dtype, kind):
+    """As in float32, where the implementations work on the weights themselves."""
+    piece = torch.zeros(8, dtype=dtype)
+    first, same, over = (Parameter(torch.empty(n, dtype=dtype)) for n in (4, 4, 3))
+    first.data, same.data, over.data = piece[:4], piece[:4], piece[3:6]
+    apart = Parameter(torch.zeros(2, dtype=dtype))
+    optimizer = LaProp([first, apart, same, over], lr=1.0, **options, **kind)
+    for _ in range(3):
+        first.grad, apart.grad = torch.ones_like(first), torch.ones_like(apart)
+        same.grad, over.grad = torch.zeros_like(same), torch.ones_like(over)
+        optimizer.step()
+    expected = torch.tensor([-3.0, -3, -3, -6, -3, -3, 0, 0])
+    torch.testing.assert_close(piece.float(), expected, rtol=0.01, atol=0)
+    torch.testing.assert_close(apart.detach().float(), expected[:2], rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+def test_a_parameter_that_is_listed_twice_makes_two_steps(kind):
+    for options in ({}, {"state_dtype": torch.bfloat16}):
+        param = Parameter(torch.zeros(3))
+        optimizer = LaProp([param, param], lr=0.5, **options, **kind)
+        param.grad = torch.ones(3)
+        optimizer.step()
+        torch.testing.assert_close(param.detach(), torch.full((3,), -1.0), rtol=0.01, atol=0)
+        assert optimizer.state[param]["step"] == 2
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
+def test_the_sizes_that_the_docstring_names(kind):
+    """In float32 and with the default epsilon, at both sides of each limit."""
+
+    def moved(*gradients, **options):
+        param = Parameter(torch.zeros(1))
+        optimizer = LaProp([param], lr=1.0, **options, **kind)
+        path = [0.0]
+        for g in gradients:
+            param.grad = torch.tensor([g])
+            optimizer.step()
+            path.append(-param.item())
+        return [b - a for a, b in itertools.pairwise(path)]
+
+    def below(x):
+        return float(np.nextafter(np.float32(x), np.float32(0)))
+
+    # nu = 0: signs to the last bit from 2**25 eps on; with the default eps from 2**-25 on.
+    signs = {"betas": (0.0, 0.0)}
+    for size, options in ((2.0**-25, {}), (2.0**-35, {"eps": 2.0**-60})):
+        assert moved(size, -size, **options, **signs) == [1.0, -1.0]
+        assert moved(below(size), **options, **signs)[0] < 1
+    assert moved(1.8e19, **signs) == [1.0]
+    # n overflows: at nu = 0 the weight becomes NaN in the step after it, else gradients count as 0.
+    assert moved(1.9e19, **signs) == [0.0]
+    assert math.isnan(moved(1.9e19, 1.0, **signs)[1])
+    for size, length in ((5.8e20, 1.0), (5.9e20, 0.0)):
+        assert moved(size) == [pytest.approx(length)]
+    assert moved(5.9e20, 1.0, 1.0) == [0.0, 0.0, 0.0]
+    # The default eps does not change a root of 3e-8.
+    size = 3e-8
+    assert moved(size, size / 3, size) == moved(size, size / 3, size, eps=0.0)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.bfloat16, 8), (torch.float16, 11)])
+def test_the_steps_that_rounding_to_the_nearest_loses(dtype, bits):
+    def is_lost(weight, ratio):
+        param = Parameter(torch.tensor([weight], dtype=dtype))
+        optimizer = LaProp([param], lr=weight / ratio, low_precision="nearest", maximize=True)
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        return param.item() == weight
+
+    weights = [1 + i / 2 ** (bits - 1) for i in range(2 ** (bits - 1))]
+    lost = {ratio: [is_lost(w, ratio) for w in weights[::5]] for ratio in (0.99, 1, 1.5, 2)}
+    lost = {ratio: [is_lost(w, ratio * 2**bits) for w in weights[::5]] for ratio in lost}
+    assert not any(lost[0.99])
+    assert any(lost[1])
+    assert any(lost[1.5])
+    assert not all(lost[1.5])
+    assert all(lost[2])
+
+
 @pytest.mark.parametrize("dtype", NARROW)
 @given(value=st.floats(-6e4, 6e4, width=32) | st.floats(-(2.0**-12), 2.0**-12, width=32))
 @settings(max_examples=50, deadline=None)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
+from torch.nn import Parameter
 from training import OPTIONS, assert_close, give_gradients, make, train
 
 from laprop import LaProp
@@ -42,6 +43,19 @@ def assert_compiled_is_eager(options, foreach, backend):
         optimizer.param_groups[0]["lr"].fill_(0.01 * (1 + 0.3 * (t % 5)))
         step()
     assert_close(params, compiled, ulp=20)
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_compiled_16_bit_weights_that_share_memory_take_each_others_steps(foreach):
+    torch._dynamo.reset()
+    one, other = (Parameter(torch.zeros(3, dtype=torch.bfloat16)) for _ in range(2))
+    other.data = one.data
+    optimizer = LaProp([one, other], lr=torch.tensor(1.0), foreach=foreach)
+    step = torch.compile(optimizer.step, backend="eager")
+    for _ in range(3):
+        one.grad, other.grad = torch.ones_like(one), torch.zeros_like(one)
+        step()
+    torch.testing.assert_close(one.detach().float(), torch.full((3,), -3.0), rtol=0.01, atol=0)
 
 
 @traced
@@ -112,7 +126,7 @@ def test_a_compiled_training_step(wrap, graphs, foreach):
     assert_close(results[LaProp][3], results["eager"][3], ulp=20)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:-1])
+@pytest.mark.parametrize("options", [*OPTIONS[:-1], {"agc": 0.3}, {"agc": 0.3, "cautious": True}])
 def test_differentiable(options):
     """The weights after five steps have right gradients in lr, betas and the first weights."""
     gradients = torch.randn(5, 6, dtype=torch.float64)

@@ -1,6 +1,5 @@
 """``make reproduce``: what counts as reproduced, and what the last screen says."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tables import written
 
 from experiments.common.records import Results
 from scripts import check_claims, reproduce
@@ -17,20 +17,17 @@ AXES = {"optimizer": "optimizer.name", "nu": "optimizer.nu", "seed": "seed"}
 
 
 def tables(folder: Path, runs: pd.DataFrame, **settings: Any) -> Results:
-    folder.mkdir(parents=True)
-    axes = {name: key for name, key in AXES.items() if name in runs}
-    runs.to_csv(folder / "runs.csv", index=False)
-    manifest = {
-        "figure": "own",
-        "scale": "paper",
-        "axes": axes,
-        "summary": ["steps"],
-        "settings": settings,
-        "seeds": runs.seed.nunique(),
-        "runs": [{"wall_time_s": 600.0}],
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return Results(folder)
+    return written(
+        folder,
+        runs,
+        figure="own",
+        scale="paper",
+        axes={name: key for name, key in AXES.items() if name in runs},
+        summary=["steps"],
+        settings=settings,
+        seeds=runs.seed.nunique(),
+        runs=[{"wall_time_s": 600.0}],
+    )
 
 
 @pytest.fixture

@@ -129,6 +129,7 @@ def test_a_change_of_shape_without_a_new_state_is_refused(kind):
     ("state", "line"),
     [
         ({"step": 5}, r"state\['step'\].*is a int"),
+        ({"step": None}, r"state\['step'\].*is a NoneType"),
         ({"step": torch.ones(2)}, r"state\['step'\].*has 2 elements"),
         ({"exp_avg": torch.zeros(3)}, "has exp_avg but not exp_avg_weight"),
         ({"exp_avg_sq": torch.zeros(3)}, "has exp_avg_sq but not exp_avg_sq_weight"),
@@ -269,19 +270,194 @@ def test_numbers_of_numpy_and_others(kind):
 @pytest.mark.parametrize(
     "options",
     [{}, {"amsgrad": True}, {"centered": True, "centered_warmup": 0}, {"eps_in_sqrt": True}]
-    + [{"lr_in_momentum": False}, {"maximize": True, "weight_decay": 0.0005}],
+    + [{"lr_in_momentum": False}, {"maximize": True, "weight_decay": 0.0005}]
+    + [{"agc": 0.1}, {"cautious": True}, {"agc": 0.1, "cautious": True}],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_meta_gradients_are_finite_where_gradients_are_0(options, dtype):
-    """Gradients are 0 in the first step, in the second, or in all of them."""
+    """Gradients are all 0 in the first step; later some are, in some steps or in all of them."""
     w = torch.tensor([1.0, 2.0, 3.0, -1.0], dtype=dtype, requires_grad=True)
     param = torch.ones(4, dtype=dtype, requires_grad=True).clone()
     optimizer = LaProp([param], lr=0.1, differentiable=True, eps=1e-8, **options)
-    for mask in ([1.0, 0, 0, 1], [1, 1, 0, 0], [0, 1, 0, 1]):
+    for mask in ([0.0] * 4, [1, 0, 0, 1], [1, 1, 0, 0], [0, 1, 0, 1]):
         param.grad = w * torch.tensor(mask, dtype=dtype)
         optimizer.step()
     (gradient,) = torch.autograd.grad(param.sum(), w)
     assert gradient.isfinite().all()
+
+
+def derivative_in_lr(*rates, **options):
+    """Of the sum of the weights after a step for each lr, in the last lr."""
+    param = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True).clone()
+    optimizer = LaProp([param], lr=0.1, differentiable=True, **options)
+    for rate in rates:
+        lr = torch.tensor(rate, dtype=torch.float64, requires_grad=True)
+        optimizer.param_groups[0]["lr"] = lr
+        param.grad = torch.tensor([3.0, 4.0], dtype=torch.float64)
+        optimizer.step()
+    (derivative,) = torch.autograd.grad(param.sum(), lr)
+    return derivative.item()
+
+
+def test_meta_gradients_in_an_lr_of_0():
+    """The derivative is that for a very small lr, unless the step jumps there."""
+    inside, after = {"lr_in_momentum": False}, {"weight_decay": 0.005, "decay_by_lr": True}
+    for rates, options in (((), inside), ((), inside | after), ((0.1,), {}), ((0.1, 0.0), after)):
+        expected = derivative_in_lr(*rates, 1e-9, **options)
+        assert expected < -1
+        assert derivative_in_lr(*rates, 0.0, **options) == pytest.approx(expected, rel=1e-6)
+    for rates, options in (((), {}), ((0.1,), {"lr_weighted_correction": False})):
+        assert math.isfinite(derivative_in_lr(*rates, 0.0, **options))
+    # An update that is not finite leaves the weights as they are, with a finite derivative.
+    param = torch.ones(2, requires_grad=True).clone()
+    lr = torch.tensor(0.0, requires_grad=True)
+    optimizer = LaProp([param], lr=lr, lr_in_momentum=False, differentiable=True)
+    param.grad = torch.tensor([1.0, math.nan])
+    optimizer.step()
+    assert param.tolist() == [1.0, 1.0]
+    assert torch.autograd.grad(param.sum(), lr)[0] == -1
+
+
+@each_kind
+@pytest.mark.parametrize("start", [1.0, 0.9, 1 / 3, 0.1, 0.01])
+@pytest.mark.parametrize("length", [3, 5, 10, 50, 100, 1000])
+def test_an_lr_that_a_scheduler_rounds_below_0_counts_as_0(start, length, kind):
+    param = Parameter(torch.ones(2))
+    optimizer = LaProp([param], lr=1e-3, weight_decay=1e-4, **kind)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start, 0.0, length)
+    for _ in range(length):
+        optimizer.step()  # there is no gradient yet
+        scheduler.step()
+    for _ in range(2):
+        param.grad = torch.ones(2)
+        optimizer.step()
+    assert abs(optimizer.param_groups[0]["lr"]) < 1e-17
+    assert param.allclose(torch.ones(2), rtol=1e-3)
+
+
+@each_kind
+def test_any_other_lr_below_0_is_refused(kind):
+    with pytest.raises(ValueError, match=r"Invalid learning rate: -1e-21"):
+        LaProp([Parameter(torch.ones(2))], lr=-1e-21, **kind)
+    param = Parameter(torch.ones(2))
+    optimizer = LaProp([param], lr=1e-3, **kind)
+    group = optimizer.param_groups[0]
+    for initial, bound in ((None, 1e-15), (1e-6, 1e-18), (0.0, 0.0)):
+        if initial is not None:
+            group["initial_lr"] = initial
+        param.grad = torch.ones(2)
+        group["lr"] = -2e-12 * (initial or 1e-3)
+        with pytest.raises(ValueError, match=r"Invalid learning rate: -"):
+            optimizer.step()
+        group["lr"] = -bound / 2
+        optimizer.step()
+        assert group["lr"] == 0
+        assert torch.equal(param, torch.ones(2))
+
+
+@each_kind
+def test_one_cycle_with_tensors(kind):
+    """torch's scheduler replaces the first beta alone, by a float; a state saved then is loaded."""
+    paths = []
+    for wrap in (float, torch.tensor):
+        param = Parameter(torch.ones(3))
+        options = {"lr": wrap(0.125), "betas": (wrap(0.5), wrap(0.75)), **kind}
+        optimizer = LaProp([param], **options)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.125, total_steps=8)
+        for t in range(7):
+            param.grad = torch.linspace(-1, 1, 3) + t
+            optimizer.step()
+            scheduler.step()
+            other = LaProp([Parameter(torch.ones(3))], **options)
+            other.load_state_dict(optimizer.state_dict())
+        assert other.param_groups[0]["betas"] == optimizer.param_groups[0]["betas"]
+        paths.append(param.detach())
+    torch.testing.assert_close(*paths)
+    mixed = (torch.tensor(0.9), 0.99)
+    with pytest.raises(ValueError, match="betas must be either both floats or both Tensors"):
+        LaProp([param], betas=mixed)
+    with pytest.raises(ValueError, match="betas must be either both floats or both Tensors"):
+        optimizer.add_param_group({"params": [Parameter(torch.ones(2))], "betas": mixed})
+
+
+@each_kind
+def test_the_default_device_makes_no_difference(kind):
+    """Scalars and seeds are on the CPU, as those of torch's Adam, whatever the default is."""
+    cases = [{}, {"agc": 0.1, "cautious": True}, {"amsgrad": True, "centered": True}]
+    cases += [{"state_dtype": torch.bfloat16}, {"low_precision": "stochastic"}]
+    cases += [{"lr": torch.tensor(1e-3)}, {"differentiable": True}]
+    for options in cases:
+        if options.get("differentiable") and (kind.get("foreach") or kind.get("fused")):
+            continue
+        results = []
+        for default in ("cpu", "meta"):
+            torch.manual_seed(0)
+            dtype = torch.bfloat16 if "low_precision" in options else torch.float32
+            param = torch.ones(4, dtype=dtype)
+            grad = torch.linspace(-1, 1, 4).to(dtype)
+            torch.set_default_device(default)
+            try:
+                optimizer = LaProp([param], **options, **kind)
+                for _ in range(3):
+                    param.grad = grad
+                    optimizer.step()
+                    optimizer.load_state_dict(optimizer.state_dict())
+                adam = torch.optim.Adam([param])
+                if dtype == torch.float32:
+                    adam.step()
+                saved = adam.state_dict()
+                for state in saved["state"].values():
+                    state["step"] = state["step"].item()
+                optimizer.load_state_dict(saved)
+                optimizer.step()
+            finally:
+                torch.set_default_device(None)
+            results.append([param, *optimizer.state[param].values()])
+        assert all(map(torch.equal, *results))
+
+
+@each_kind
+def test_a_loaded_state_has_the_layout_of_its_parameter(kind):
+    """Otherwise no kernel would take the parameter for the rest of the training."""
+    contiguous = torch.nn.Conv2d(4, 6, 3)
+    last = copy.deepcopy(contiguous).to(memory_format=torch.channels_last)
+    optimizers = []
+    for module in (contiguous, last):
+        optimizers.append(LaProp(module.parameters(), amsgrad=True, **kind))
+        if optimizers[1:]:
+            optimizers[1].load_state_dict(optimizers[0].state_dict())
+        for param in module.parameters():
+            param.grad = torch.empty_like(param).copy_(
+                torch.linspace(-1, 1, param.numel()).view_as(param)
+            )
+        assert fused.taken_by_the_kernel(optimizers[-1]) == 2 * ("fused" in kind)
+    contiguous_state, state = (
+        o.state[m.weight] for o, m in zip(optimizers, (contiguous, last), strict=True)
+    )
+    for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+        assert state[key].stride() == last.weight.stride() != contiguous_state[key].stride()
+    optimizers[0].step()
+    torch.testing.assert_close(contiguous_state["exp_avg_sq"], state["exp_avg_sq"])
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scalars_that_were_converted_are_exact_again(dtype, kind):
+    """In bfloat16 a count of steps would stay at 256."""
+    param = Parameter(torch.zeros(2))
+    optimizer = LaProp([param], lr=1e-3, **kind)
+    for t in range(400):
+        param.grad = torch.ones(2)
+        optimizer.step()
+        if t == 10:
+            state = optimizer.state[param]
+            state.update({key: value.to(dtype) for key, value in state.items()})
+    assert state["step"] == 400
+    assert float(state["exp_avg_sq_weight"]) == pytest.approx(1 - 0.999**400, rel=0.01)
+    assert {key: value.dtype for key, value in state.items()} == {
+        "exp_avg": torch.float32, "exp_avg_sq": torch.float32, "step": torch.float32,
+        "exp_avg_weight": torch.float64, "exp_avg_sq_weight": torch.float64,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -310,7 +486,11 @@ def test_schedules_take_up_a_late_group(make):
 def test_a_decay_that_shrinks_the_weights_is_warned_of():
     params = [Parameter(torch.ones(2))]
     with pytest.warns(UserWarning, match="give a value meant for AdamW.*decay_by_lr=True") as seen:
-        LaProp(params, weight_decay=0.01)
+        optimizer = LaProp(params, weight_decay=0.01)
+    assert seen[0].filename == __file__
+    group = {"params": [Parameter(torch.ones(2))], "weight_decay": 0.02}
+    with pytest.warns(UserWarning, match="weight_decay=0.02, which does not scale") as seen:
+        optimizer.add_param_group(group)
     assert seen[0].filename == __file__
     with pytest.warns(UserWarning, match="lr=0.5 times weight_decay=0.1"):
         LaProp(params, lr=0.5, weight_decay=0.1, decay_by_lr=True)

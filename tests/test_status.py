@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from experiments.common import plan, progress, status
 from experiments.common.config import compose_settings, expand
-from experiments.common.launch import Jobs
+from experiments.common.launch import Jobs, labels
 from experiments.common.settings import plain_settings, restored
 from experiments.common.status import Cell, State
 
@@ -44,11 +44,11 @@ def test_a_job_carries_any_text():
 
 def test_labels_name_what_varies():
     every = expand(["task=rosenbrock", "optimizer=adam,sgd", "optimizer.lr=0.1,0.2", "seed=0,1"])
-    assert status.labels(every)[:2] == ["adam lr 0.1 seed 0", "adam lr 0.1 seed 1"]
-    assert len(set(status.labels(every))) == len(every) == 8
+    assert labels(every)[:2] == ["adam lr 0.1 seed 0", "adam lr 0.1 seed 1"]
+    assert len(set(labels(every))) == len(every) == 8
     mixed = expand(["task=rosenbrock,one_gradient"])
-    assert status.labels(mixed)[1].startswith("one_gradient laprop")
-    assert status.labels(every[:1]) == ["adam"]
+    assert labels(mixed)[1].startswith("one_gradient laprop")
+    assert labels(every[:1]) == ["adam"]
 
 
 @given(

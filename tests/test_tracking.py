@@ -19,6 +19,7 @@ import yaml
 from conftest import SERVER, files, statuses
 
 from experiments.common import config
+from experiments.common.terminal import guarded
 from scripts import wandb_sweep
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -179,7 +180,7 @@ def test_a_sweep_of_ones_own_is_a_wandb_sweep_as_it_is_typed(capsys: pytest.Capt
     wanted = [settings.key for settings in config.expand(typed[1:])]
     assert sorted(settings.key for settings in cells(made)) == sorted(wanted)
     assert len(set(wanted)) == 8
-    assert wandb_sweep.main(["task=rosenbrock"]) == 2
+    assert guarded(lambda: wandb_sweep.main(["task=rosenbrock"])) == 2
     assert "one run is no sweep" in capsys.readouterr().err
 
 

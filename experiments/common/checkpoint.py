@@ -95,7 +95,17 @@ def _placed(state: Any, like: Any, device: torch.device) -> Any:
     return state
 
 
-def plain_numpy_state() -> list[Any]:
-    """The state of NumPy's global generator as plain lists, which a checkpoint can hold."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+def numpy_state(generator: Any) -> list[Any]:
+    """The state of a generator as plain lists, which a checkpoint can hold.
+
+    Args:
+        generator: a ``numpy.random.RandomState``, or ``numpy.random`` itself for the global one.
+    """
+    name, keys, *rest = generator.get_state()
     return [name, np.asarray(keys).tolist(), *rest]
+
+
+def restore_numpy_state(generator: Any, state: list[Any]) -> None:
+    """Give a generator the state that :func:`numpy_state` returned."""
+    name, keys, *rest = state
+    generator.set_state((name, np.array(keys, dtype=np.uint32), *rest))

@@ -37,6 +37,7 @@ from experiments.common.records import Results, read_table
 from experiments.common.settings import Settings
 from experiments.common.status import FINAL
 from experiments.common.tables import described, logged, rounded, rows, varying, with_summary
+from experiments.common.timings import COMMITTED
 from experiments.common.versions import versions
 
 OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
@@ -136,7 +137,7 @@ def finished(settings: Settings) -> bool:
 def _home(first: Settings, overrides: Sequence[str]) -> Path:
     """The folder for the tables of a command line."""
     own = sorted(text for text in overrides if decides(text))
-    if first.figure and first.scale in records.SCALES and not own:
+    if first.figure and first.scale in COMMITTED and not own:
         return records.RESULTS / first.figure / first.scale
     named = [text for text in own if not text.startswith("task=")]
     name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]).strip())

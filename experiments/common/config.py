@@ -32,7 +32,8 @@ from experiments.common.optimizers import (
 from experiments.common.overrides import choices, names_a_file, of_hydra, options, parsed
 from experiments.common.schedules import Schedule, checked_schedule, own_schedule
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
-from experiments.common.settings import SCALES, Settings, Tracking, lookup, task_module
+from experiments.common.settings import SCALES, Settings, Tracking, lookup
+from experiments.common.tasks import axes_of, task_module
 
 # Besides ConfigError and Settings, task files import these names from here.
 __all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]
@@ -269,7 +270,7 @@ def _validated(plain: dict[str, Any]) -> Settings:
         "figure": (plain.get("figure") or {}).get("name"),
     }
     result = checked(Settings, values, "")
-    for key in getattr(module, "AXES", ()):
+    for key in axes_of(module):
         value = lookup(result, key)
         if isinstance(value, list) and len(set(value)) < len(value):
             raise ConfigError(f"{key}={shown(value)}: each value must be there only once")
@@ -277,7 +278,7 @@ def _validated(plain: dict[str, Any]) -> Settings:
     # hyper-parameter is always a batch, which only a vectorised task can train.
     for key in ("seed", *(f"optimizer.{field.name}" for field in fields(Optimizer))):
         value = lookup(result, key)
-        if isinstance(value, list) and key not in getattr(module, "AXES", ()):
+        if isinstance(value, list) and key not in axes_of(module):
             one, *_ = value
             raise ConfigError(
                 f"{key}={shown(value)}: {name} trains one value in a run, such as {one}; "

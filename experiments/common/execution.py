@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,9 +22,10 @@ from experiments.common.files import read_manifest, write, write_json
 from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
-from experiments.common.run import Interrupted, Run, stop_signals
-from experiments.common.settings import Settings, plain_settings, task_module
+from experiments.common.run import Interrupted, Run, signals_to
+from experiments.common.settings import Settings, plain_settings
 from experiments.common.status import FINAL
+from experiments.common.tasks import task_module
 from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
 
@@ -82,7 +82,7 @@ def _execute(settings: Settings) -> str:
     run = None
     try:
         run = Run(settings)
-        with _signals(run._on_signal):
+        with signals_to(run._on_signal):
             task_module(settings.task_name).train(settings.task, run)
             manifest["status"] = run.finish()
     except (SystemExit, KeyboardInterrupt):  # Interrupted, or the exit of a scheduler
@@ -128,20 +128,6 @@ def _environments(settings: Settings) -> list[dict[str, Any]]:
     resumes = any((settings.folder / name).exists() for name in CHECKPOINTS)
     before = (read_manifest(settings.folder) or {}).get("environments", []) if resumes else []
     return before if here in before else [*before, here]
-
-
-@contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Send SIGINT and SIGTERM to ``handler``, except those that the process ignores."""
-    try:
-        before = {number: signal.signal(number, handler) for number in stop_signals()}
-    except ValueError:  # not the main thread: whoever owns it handles signals
-        before = {}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def failure(error: BaseException) -> str:
@@ -212,6 +198,18 @@ def outcome(settings: Settings) -> str:
     except OSError:  # a folder that cannot be written
         pass
     return "failed"
+
+
+def unfinished(every: Sequence[Settings]) -> tuple[list[Settings], str]:
+    """The runs that are not finished, and a line that counts all runs and the finished ones.
+
+    Args:
+        every: the settings of the runs of a sweep.
+    """
+    todo = [settings for settings in every if status(settings) not in FINAL]
+    counts = Counter(settings.task_name for settings in every)
+    tasks = ", ".join(f"{count} of {task}" for task, count in counts.items())
+    return todo, f"runs: {tasks}; finished before: {len(every) - len(todo)}"
 
 
 def status(settings: Settings) -> str | None:

@@ -8,13 +8,14 @@ loader, which would read and compose the YAML files again.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,12 +29,14 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.common.execution import execute, failure
-from experiments.common.files import read_manifest
-from experiments.common.messages import ConfigError
+from experiments.common.files import read_manifest, write
+from experiments.common.messages import ConfigError, shown
 from experiments.common.progress import process
-from experiments.common.run import Interrupted, stop_signals
+from experiments.common.run import Interrupted
 from experiments.common.settings import Settings, plain_settings, restored
-from experiments.common.status import State, Sweep
+from experiments.common.status import RECORDS, Cell, State, Sweep, short_name
+from experiments.common.tables import described
+from experiments.common.tasks import task_module
 from experiments.common.terminal import lasting_streams, say
 
 PATIENCE = 5.0  # seconds to wait for runs that were ended at once to write their status
@@ -49,6 +52,63 @@ class Jobs:
             # OmegaConf reads a dollar sign as the beginning of a reference.
             config.job = overrides[0].replace("$", "\\u0024")
         return config
+
+
+def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
+    """Write the record of a new sweep of these runs, and return the sweep.
+
+    Args:
+        every: the settings of the runs.
+        command: the command line.
+        processes: number of runs that it executes at a time.
+
+    Raises:
+        OSError: the output folder does not take the record.
+    """
+    output = every[0].output
+    name = hashlib.sha256(" ".join(s.key for s in every).encode()).hexdigest()[:12]
+    cells = [
+        Cell(s.folder, label, getattr(task_module(s.task_name), "RESULT", None))
+        for s, label in zip(every, labels(every), strict=True)
+    ]
+    sweep = Sweep(output / RECORDS / f"{name}.json", command, processes, process(), cells)
+    runs = [
+        {"folder": os.path.relpath(cell.folder, output), "label": cell.label, "result": cell.result}
+        for cell in sweep.cells
+    ]
+    sweep.record.parent.mkdir(parents=True, exist_ok=True)
+    sweep.stop.unlink(missing_ok=True)
+    written = {"command": command, "processes": processes, "parent": sweep.parent, "runs": runs}
+    write(sweep.record, json.dumps(written).encode())
+    return sweep
+
+
+def labels(every: Sequence[Settings]) -> list[str]:
+    """A label for each run, with its optimizer and varying settings: ``laprop nu 0.9 seed 1``.
+
+    A setting that is the same in all runs of one task and one optimizer, such as each optimizer's
+    own epsilon, is left out. If there are several tasks, each label begins with the task.
+    """
+    flats = [described(settings).settings for settings in every]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    varying = []
+    for key in keys:
+        by_kind: dict[tuple[str, str], set[str]] = {}
+        for settings, flat in zip(every, flats, strict=True):
+            kind = settings.task_name, settings.optimizer.name
+            by_kind.setdefault(kind, set()).add(shown(flat.get(key)))
+        if any(len(values) > 1 for values in by_kind.values()):
+            varying.append(key)
+    several = len({settings.task_name for settings in every}) > 1
+    lines = []
+    for settings, flat in zip(every, flats, strict=True):
+        words = [settings.task_name] if several else []
+        words.append(settings.optimizer.name)
+        for key in varying:
+            if flat.get(key) is not None:
+                words.append(f"{short_name(key)} {shown(flat[key])}")
+        lines.append(" ".join(words))
+    return lines
 
 
 def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
@@ -161,17 +221,12 @@ class Ending:
         self._in_other_processes = kind in ("joblib", "local", "ray")
         self._told: set[int] = set()
 
-    @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """A context in which both signals are handled, except one that the process ignores."""
-        before = {number: signal.signal(number, self._on_signal) for number in stop_signals()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal, see :func:`run.signals_to`.
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        Raises:
+            Interrupted: it is the second one, or the runs are in this process.
+        """
         again, self.number = self.number is not None, number
         if not self._in_other_processes:
             raise Interrupted(128 + number)

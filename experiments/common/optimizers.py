@@ -34,6 +34,7 @@ from pydantic import create_model
 
 from experiments.common.messages import ConfigError, checked, one_line, shown, unknown
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
+from experiments.common.tasks import axes_of
 from laprop import LaProp
 from laprop.functional import ALGORITHMS, Algorithm
 
@@ -109,7 +110,7 @@ def hyperparameters(optimizer: str) -> list[str]:
 
 def vectorised(task: ModuleType) -> bool:
     """Whether a task trains a batch of settings by the rules of ``laprop.functional``."""
-    return any(axis.startswith("optimizer.") for axis in getattr(task, "AXES", ()))
+    return any(axis.startswith("optimizer.") for axis in axes_of(task))
 
 
 def by_rule(optimizer: str, task: ModuleType) -> bool:

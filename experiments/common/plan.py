@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from experiments.common import data, progress
+from experiments.common.execution import unfinished
 from experiments.common.files import RERUN, RESTORE, Damaged, read_manifest, read_settings, reading
 from experiments.common.launch import run_one
 from experiments.common.records import RESULTS, Results
@@ -62,9 +63,8 @@ def plan(every: Sequence[Settings], processes: int) -> str:
         every: the settings of the runs of the sweep.
         processes: number of runs at a time.
     """
-    todo = [s for s in every if (read_manifest(s.folder) or {}).get("status") not in FINAL]
-    tasks = ", ".join(f"{n} of {task}" for task, n in Counter(s.task_name for s in every).items())
-    lines = [f"runs: {tasks}; finished before: {len(every) - len(todo)}"]
+    todo, counted = unfinished(every)
+    lines = [counted]
     missing = [
         f"{name} ({size(data.artefact(name).bytes)})"
         for name in sorted({name for s in every for name in needed(s.task_name)})

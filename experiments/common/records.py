@@ -27,9 +27,9 @@ import pandas as pd
 
 from experiments.common import RESULTS
 from experiments.common.files import RESTORE, read_object, reading
-from experiments.common.timings import SCALES, grids
+from experiments.common.timings import COMMITTED, grids
 
-__all__ = ["RESULTS", "SCALES", "Results", "load"]
+__all__ = ["RESULTS", "Results", "load"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Results:
 
 def load(figure: str) -> Results | None:
     """The largest committed scale of a figure with at least one complete seed, or None."""
-    for scale in SCALES:
+    for scale in COMMITTED:
         path = RESULTS / figure / scale / "manifest.json"
         if path.exists():
             results = Results(path.parent)

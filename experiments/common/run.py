@@ -27,8 +27,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -43,8 +43,9 @@ from experiments.common.checkpoint import (
     CHECKPOINTS,
     load,
     load_checkpoint,
-    plain_numpy_state,
+    numpy_state,
     restore_into,
+    restore_numpy_state,
     save,
     state_of,
 )
@@ -52,7 +53,8 @@ from experiments.common.files import RERUN, atomic, read_log, reading, write_jso
 from experiments.common.optimizers import HYPERPARAMETERS, by_rule, rule, torch_optimizer
 from experiments.common.progress import Progress
 from experiments.common.schedules import Course, Follower, own_schedule, updates
-from experiments.common.settings import Settings, task_module
+from experiments.common.settings import Settings
+from experiments.common.tasks import task_module
 from experiments.common.tracking import tracker
 from laprop.functional import Algorithm
 
@@ -63,10 +65,23 @@ class Interrupted(SystemExit):
     """SIGINT or SIGTERM arrived: the exit status is 128 + its number, and the run can resume."""
 
 
-def stop_signals() -> list[signal.Signals]:
-    """SIGINT and SIGTERM, except those that this process ignores."""
+@contextmanager
+def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """A context in which SIGINT and SIGTERM go to ``handler``, except one that is ignored.
+
+    Outside the main thread it changes nothing, because only the main thread can set handlers.
+    """
     both = (signal.SIGINT, signal.SIGTERM)
-    return [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+    heeded = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
+    try:
+        before = {number: signal.signal(number, handler) for number in heeded}
+    except ValueError:  # not the main thread
+        before = {}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 class Grid:
@@ -121,7 +136,6 @@ class Run:
         task, optimizer = task_module(settings.task_name), settings.optimizer
         own, total = own_schedule(task, settings.task), updates(task, settings.task)
         self._course = Course(settings.schedule, own, total)
-        self._updates = total
         self._followers: list[Follower] = []
         self._followed = False
         self._options: dict[str, Any] = {}
@@ -257,7 +271,7 @@ class Run:
         step), but less often if writing would take more than a twentieth of the time. When SIGINT
         or SIGTERM arrives, a checkpoint is written after the step and the process ends.
         """
-        self._restore(total)
+        self._restore()
         self._progress.update(self._step, total)
         self._looping = True
         try:
@@ -292,7 +306,7 @@ class Run:
             | {name: g.get_state() for name, g in self._generators.items()},
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-            "numpy": plain_numpy_state(),
+            "numpy": numpy_state(np.random),
             "python": random.getstate(),
         }
         current = self.folder / "checkpoint.pt"
@@ -307,19 +321,17 @@ class Run:
         every = self.config.checkpoint_every
         self._save_after = now + (max(every, CHECKPOINT_SHARE * (now - begun)) if every else 0.0)
 
-    def _restore(self, total: int) -> None:
+    def _restore(self) -> None:
         saved, self._checkpoint = self._checkpoint, {}
         if saved:  # the program may have changed since, and with it what the checkpoint must hold
             with reading(self.folder / CHECKPOINTS[0], RERUN):
-                self._restore_from(saved, total)
+                self._restore_from(saved)
 
-    def _restore_from(self, saved: dict[str, Any], total: int) -> None:
+    def _restore_from(self, saved: dict[str, Any]) -> None:
         self._step, self.diverged_at = int(saved["step"]), saved["diverged_at"]
-        self._summary, self._best = saved["summary"], saved.get("best", {})
+        self._summary, self._best = saved["summary"], saved["best"]
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
-        if "updates" not in saved:  # an older program wrote it, at the end of a step
-            saved["updates"] = [self._step * (self._updates or 0) // total] * len(self._followers)
         for follower, update in zip(self._followers, saved["updates"], strict=True):
             follower.update = update
             follower.apply()
@@ -329,8 +341,7 @@ class Run:
         torch.set_rng_state(saved["torch"])
         if saved["cuda"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(saved["cuda"])
-        name, keys, *rest = saved["numpy"]
-        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+        restore_numpy_state(np.random, saved["numpy"])
         random.setstate(saved["python"])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

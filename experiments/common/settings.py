@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import json
 import re
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
@@ -23,6 +21,7 @@ from pydantic import AfterValidator
 from experiments.common.optimizers import Optimizer
 from experiments.common.schedules import Schedule
 from experiments.common.schema import Axis, Nonnegative, settings
+from experiments.common.tasks import axes_of, task_module
 from experiments.common.versions import versions
 
 SCALES = ("paper", "short", "small", "smoke")  # the largest first
@@ -74,7 +73,7 @@ class Settings:
         }
         if schedule := _plain(self.schedule):
             plain["schedule"] = schedule
-        for axis in getattr(task_module(self.task_name), "AXES", ()):
+        for axis in axes_of(task_module(self.task_name)):
             *group, name = axis.split(".")
             place = plain[group[0]] if group else plain
             if isinstance(value := place.get(name), list) and len(value) == 1:
@@ -96,7 +95,7 @@ class Settings:
     def axes(self) -> dict[str, list[Any]]:
         """The batch axes in the order of the task's ``AXES``, each as a list of values."""
         values = {}
-        for name in getattr(task_module(self.task_name), "AXES", ()):
+        for name in axes_of(task_module(self.task_name)):
             value = lookup(self, name)
             values[name] = list(value) if isinstance(value, list | tuple) else [value]
         return values
@@ -111,11 +110,6 @@ def lookup(settings: Any, dotted: str) -> Any:
     for name in dotted.split("."):
         settings = getattr(settings, name)
     return settings
-
-
-def task_module(name: str) -> ModuleType:
-    """The module ``experiments.<name>``, imported when first asked for."""
-    return importlib.import_module(f"experiments.{name}")
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,6 @@ ROUNDING = 1e-9  # numbers with a smaller relative difference count as equal
 
 # The fewest seeds at which each method's interval has its stated coverage.
 FEWEST_FOR_MEAN = 2
-FEWEST_FOR_MEDIAN = 6
 FEWEST_FOR_JACKKNIFE = 5
 
 
@@ -281,6 +280,15 @@ def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
     return decide(
         everywhere(cell.above(limit) for cell in cells),
         somewhere(cell.below(limit) for cell in cells),
+    )
+
+
+def every_below(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:
+    """True if the truth is below ``limit`` in every cell, False if above in some, else None."""
+    cells = list(cells)
+    return decide(
+        everywhere(cell.below(limit) for cell in cells),
+        somewhere(cell.above(limit) for cell in cells),
     )
 
 

@@ -1,30 +1,24 @@
 """The state of a sweep, read from the files of its runs, in the same way for every launcher.
 
-A sweep writes a record of its runs to ``<output>/.sweep/<name>.json``. Everything else is read from
-the runs' own folders, so any process that sees the output folder can report the state. Nothing here
-needs torch.
+A sweep writes a record of its runs to ``<output>/.sweep/<name>.json``, see ``launch.begin``.
+Everything else is read from the runs' own folders, so any process that sees the output folder can
+report the state. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from experiments.common import progress
-from experiments.common.files import RERUN, Damaged, read_summary, reading, whole_manifest, write
-from experiments.common.messages import shown
-
-if TYPE_CHECKING:
-    from experiments.common.settings import Settings
+from experiments.common.files import RERUN, Damaged, read_summary, reading, whole_manifest
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 RECORDS = ".sweep"  # folder of the records, in the output folder
@@ -122,7 +116,7 @@ class Sweep:
     """The runs of one command line.
 
     Attributes:
-        record: the file that :func:`begin` wrote.
+        record: the file that :func:`launch.begin` wrote.
         command: the command line.
         processes: number of runs that it executes at a time.
         parent: host and pid of the process that starts the runs.
@@ -139,35 +133,6 @@ class Sweep:
     def stop(self) -> Path:
         """A file whose existence means that the sweep has to end and no further run may begin."""
         return self.record.with_suffix(".stop")
-
-
-def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
-    """Write the record of a new sweep of these runs, and return the sweep."""
-    from experiments.common.settings import (
-        task_module,  # imports torch, which reading does not need
-    )
-
-    output = every[0].output
-    name = hashlib.sha256(" ".join(s.key for s in every).encode()).hexdigest()[:12]
-    sweep = Sweep(
-        output / RECORDS / f"{name}.json",
-        command,
-        processes,
-        progress.process(),
-        [
-            Cell(s.folder, label, getattr(task_module(s.task_name), "RESULT", None))
-            for s, label in zip(every, labels(every), strict=True)
-        ],
-    )
-    runs = [
-        {"folder": os.path.relpath(cell.folder, output), "label": cell.label, "result": cell.result}
-        for cell in sweep.cells
-    ]
-    sweep.record.parent.mkdir(parents=True, exist_ok=True)
-    sweep.stop.unlink(missing_ok=True)
-    written = {"command": command, "processes": processes, "parent": sweep.parent, "runs": runs}
-    write(sweep.record, json.dumps(written).encode())
-    return sweep
 
 
 def sweeps(output: Path) -> tuple[list[Sweep], list[Damaged]]:
@@ -197,43 +162,6 @@ def short_name(key: str) -> str:
     """A setting's name in tables and labels: ``optimizer.nu`` is nu, ``schedule.nu.end`` nu_end."""
     group, _, name = key.partition(".")
     return name.replace(".", "_") if group == "schedule" else name.rpartition(".")[2] or key
-
-
-def labels(every: Sequence[Settings]) -> list[str]:
-    """A label for each run, with its optimizer and varying settings: ``laprop nu 0.9 seed 1``.
-
-    A setting that is the same in all runs of one task and one optimizer, such as each optimizer's
-    own epsilon, is left out. If there are several tasks, each label begins with the task.
-    """
-    flats = []
-    for settings in every:
-        optimizer = asdict(settings.optimizer)
-        options = optimizer.pop("options") or {}
-        del optimizer["definition"]
-        groups = {"optimizer": optimizer | options, "task": asdict(settings.task)}
-        for name, part in settings.decisive().get("schedule", {}).items():
-            groups[f"schedule.{name}"] = part
-        flat = {f"{group}.{k}": v for group, inner in groups.items() for k, v in inner.items()}
-        flats.append(flat | {"seed": settings.seed})
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    varying = []
-    for key in keys:
-        by_kind: dict[tuple[str, str], set[str]] = {}
-        for settings, flat in zip(every, flats, strict=True):
-            kind = settings.task_name, settings.optimizer.name
-            by_kind.setdefault(kind, set()).add(shown(flat.get(key)))
-        if any(len(values) > 1 for values in by_kind.values()):
-            varying.append(key)
-    several = len({settings.task_name for settings in every}) > 1
-    lines = []
-    for settings, flat in zip(every, flats, strict=True):
-        words = [settings.task_name] if several else []
-        words.append(settings.optimizer.name)
-        for key in varying:
-            if flat.get(key) is not None:
-                words.append(f"{short_name(key)} {shown(flat[key])}")
-        lines.append(" ".join(words))
-    return lines
 
 
 def overview(states: Sequence[State], processes: int) -> str:

@@ -7,7 +7,6 @@ runs of an older program.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import math
@@ -324,6 +323,8 @@ def _found(folder: Path) -> _Found | None:
     with reading(folder / "config.yaml", RERUN):
         flat = _flat(settings)
     with reading(folder / "manifest.json", RERUN):
+        axes = {name: flat[name] for name in manifest["axes"]}
+        batch = {name: v if isinstance(v, list) else [v] for name, v in axes.items()}
         return _Found(
             folder=folder,
             task=str(manifest["task"]),
@@ -332,7 +333,7 @@ def _found(folder: Path) -> _Found | None:
             started=str(manifest["started"]),
             decisive=json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True),
             versions=json.dumps(manifest["versions"]),
-            run=Described(flat, _batch(manifest, flat)),
+            run=Described(flat, batch),
         )
 
 
@@ -355,15 +356,6 @@ def _of_one_scale(found: list[_Found], folder: Path, wanted: Sequence[Any] | Non
 def _listed(values: Sequence[Any]) -> str:
     """Values as on the command line."""
     return ",".join(map(shown, values))
-
-
-def _batch(manifest: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The batch axes of a run, by its manifest; if an old manifest has none, by its task."""
-    names = manifest.get("axes")
-    if names is None:
-        module = importlib.import_module(f"experiments.{manifest['task']}")
-        names = getattr(module, "AXES", ())
-    return {name: v if isinstance(v := flat[name], list) else [v] for name in names}
 
 
 def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:

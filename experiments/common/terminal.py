@@ -1,4 +1,4 @@
-"""What commands share: streams that outlive their readers, and errors of input as one line."""
+"""What commands share: streams that outlive their readers, and errors as one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from experiments.common.messages import ConfigError, named
 
@@ -52,15 +52,34 @@ def lasting_streams() -> None:
         setattr(sys, name, stream)
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """The exit status of a command; bad input and a place that cannot be written are one line."""
+def as_command(main: Callable[[], int]) -> NoReturn:
+    """Run a script as a command, and end this process with its exit status.
+
+    Args:
+        main: the script's function, which returns the exit status.
+
+    Raises:
+        SystemExit: always, see :func:`guarded`.
+    """
+    lasting_streams()
+    sys.exit(guarded(main))
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """The exit status of a command; bad input and an error of a file are one line and the status 2.
+
+    Args:
+        main: the command's function, which returns the exit status.
+    """
     try:
-        return command()
+        return main()
     except ConfigError as error:
         text = str(error)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        text = f"{place}{error.strerror or named(error)}; must be a place that can be written"
+        text = f"{place}{error.strerror or named(error)}"
+        if not isinstance(error, FileNotFoundError):
+            text += "; must be a place that can be written"
     say(f"error: {text}", sys.stderr)
     return 2
 

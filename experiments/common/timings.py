@@ -11,7 +11,7 @@ from experiments.common import RESULTS, ROOT
 from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.status import duration
 
-SCALES = ("paper", "short", "small")  # the scales of results, the largest first
+COMMITTED = ("paper", "short", "small")  # the scales that have results, the largest first
 
 
 def grids(figure: str) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def times(figure: str) -> dict[str, str]:
         scale -> ``1.4 h``; ``1.4 h so far`` where seeds are unfinished; ``not run``.
     """
     known = grids(figure)
-    folders = {scale: RESULTS / figure / scale for scale in SCALES}
+    folders = {scale: RESULTS / figure / scale for scale in COMMITTED}
     return {scale: _time(f) for scale, f in folders.items() if scale in known or f.exists()}
 
 

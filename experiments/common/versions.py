@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import importlib.util
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from experiments.common.tasks import task_module
 from laprop.version import RULES
 
 PACKAGES = ("experiments", "laprop")
@@ -25,7 +25,7 @@ def versions(task: str) -> dict[str, int | str]:
     Args:
         task: name of the module ``experiments.<task>``.
     """
-    declared = getattr(importlib.import_module(f"experiments.{task}"), "VERSION", None)
+    declared = getattr(task_module(task), "VERSION", None)
     return {"task": program(task) if declared is None else declared, "laprop": RULES}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.common.checkpoint import numpy_state, restore_numpy_state
 from experiments.common.config import ConfigError
 
 MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
@@ -200,10 +201,9 @@ class MinAtar:
     def state_dict(self) -> dict[str, Any]:
         """The state of the game and of its random numbers."""
         inner = {k: v for k, v in vars(self.game.env).items() if k != "random"}
-        name, keys, *rest = self.game.random.get_state()
         return {
             "game": _plain(inner),
-            "random": [name, keys.tolist(), *rest],
+            "random": numpy_state(self.game.random),
             "last_action": self.game.last_action,
             "over": bool(self.over),
         }
@@ -211,8 +211,7 @@ class MinAtar:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
         vars(self.game.env).update(_arrays(state["game"]))
-        name, keys, *rest = state["random"]
-        self.game.random.set_state((name, np.array(keys, np.uint32), *rest))
+        restore_numpy_state(self.game.random, state["random"])
         self.game.last_action = state["last_action"]
         self.over = state["over"]
 

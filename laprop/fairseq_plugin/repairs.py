@@ -20,6 +20,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.tasks import FairseqTask
 from fairseq.tasks.masked_lm import MaskedLMTask
 from fairseq.trainer import Trainer
@@ -59,6 +60,8 @@ _init = Trainer.__init__
 
 @functools.wraps(_init)
 def _checked_init(trainer: Any, cfg: Any, *arguments: Any, **options: Any) -> None:
+    if isinstance(cfg, argparse.Namespace):  # the trainer itself would convert it too late
+        cfg = convert_namespace_to_omegaconf(cfg)
     common = cfg.common
     if common.bf16 and common.tpu and importlib.util.find_spec("torch_xla") is None:
         common.tpu = False

@@ -105,7 +105,7 @@ class CpuKernel:
         options = _Options(
             *(float(group["lr"]), float(mu), float(nu), group["eps"], group["weight_decay"]),
             *(group["agc"] or 0.0, group["centered_warmup"]),
-            int(torch.randint(2**62, ())) if narrow_state or stochastic else 0,
+            int(torch.randint(2**62, (), device="cpu")) if narrow_state or stochastic else 0,
             *(DTYPES.index(batch.dtype), flags),
         )
         # Every in-place operation of torch does this, so that autograd notices if a weight that it

@@ -144,7 +144,8 @@ class CudaKernel:
             BLOCK=_ROWS,
         )
         wide = torch.float64 if batch.dtype == torch.float64 else torch.float32
-        seed = 0 if group["state_dtype"] is None else int(torch.randint(2**30, ()))
+        draws = group["state_dtype"] is not None
+        seed = int(torch.randint(2**30, (), device="cpu")) if draws else 0
 
         def elements(which: int) -> None:
             for aligned, blocks in tables.blocks:
@@ -219,7 +220,7 @@ def _upload(host: Tensor, device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _uploaded(addresses: tuple[int, ...], device: torch.device) -> Tensor:
-    return _upload(torch.tensor(addresses, dtype=torch.int64), device)
+    return _upload(torch.tensor(addresses, dtype=torch.int64, device="cpu"), device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -232,7 +233,8 @@ def _tables(
     """Return the tables for these addresses, cached because most steps have the same addresses."""
     counts = [-(-numel // _BLOCK) for numel in numels]
     firsts = [0, *accumulate(counts)]
-    table = torch.tensor([*addresses, numels, firsts[:-1]], dtype=torch.int64).T.contiguous()
+    columns = [*addresses, numels, firsts[:-1]]
+    table = torch.tensor(columns, dtype=torch.int64, device="cpu").T.contiguous()
     rows: dict[bool, list[int]] = {}
     averages = addresses[: 1 + len(AVERAGES)]
     for row, numel in enumerate(numels):
@@ -242,7 +244,8 @@ def _tables(
     blocks = []
     for all_aligned, these in rows.items():
         pairs = [(row, within) for row in these for within in range(counts[row])]
-        blocks.append((all_aligned, _upload(torch.tensor(pairs, dtype=torch.int32), device)))
+        table_of_blocks = torch.tensor(pairs, dtype=torch.int32, device="cpu")
+        blocks.append((all_aligned, _upload(table_of_blocks, device)))
     return _Tables(_upload(table, device), blocks, firsts[-1])
 
 

@@ -61,6 +61,7 @@ class Batch:
     """Parameters of one dtype on one device that a kernel takes, with all that belongs to them.
 
     Attributes:
+        kernel: The kernel.
         params: The parameters.
         grads: The gradient of each. The batch holds them until the step is done.
         state: For each key of :data:`AVERAGES` and :data:`SCALARS` that is in use, the tensor of
@@ -71,6 +72,7 @@ class Batch:
             parameter, then addresses.
     """
 
+    kernel: Kernel
     params: list[Tensor]
     grads: list[Tensor]
     state: Mapping[str, Sequence[Tensor]]
@@ -126,7 +128,7 @@ def batches(
     """Return what the kernel takes of these parameters, one batch for each dtype.
 
     Args:
-        params: Parameters that have a gradient.
+        params: Parameters that have a gradient. Only those on the device of the first are taken.
         grads: The gradient of each.
         states: The state of each, complete.
         group: Their options.
@@ -135,7 +137,7 @@ def batches(
     Raises:
         KeyError: A state is not complete.
     """
-    dtypes = [*map(_dtype, params)]
+    dtypes, device = [*map(_dtype, params)], params[0].device
     found: list[Batch] = []
     for dtype in dict.fromkeys(dtypes):
         if not kernel.takes(dtype, group):
@@ -148,7 +150,7 @@ def batches(
         while rows is None or rows:
             if rows is not None:
                 kept = tuple([column[i] for i in rows] for column in kept)
-            batch, rows = _batch(kept, keys, dtype, group, kernel.scalars_on_device)
+            batch, rows = _batch(kept, keys, dtype, group, kernel, device)
             if rows is None:
                 found.append(batch)
                 break
@@ -160,7 +162,8 @@ def _batch(
     keys: tuple[str, ...],
     dtype: torch.dtype,
     group: dict[str, Any],
-    scalars_on_device: bool,
+    kernel: Kernel,
+    device: torch.device,
 ) -> tuple[Batch, list[int] | None]:
     """Return these rows as a batch, and the indices of those that fit, or None if all fit."""
     params, grads, states = kept
@@ -180,6 +183,7 @@ def _batch(
         (dtype, dtype, *(expected.get(key, averages) for key in keys)),
         len(SCALARS),
         _WIDTH,
-        scalars_on_device,
+        device,
+        kernel.scalars_on_device,
     )
-    return Batch(params, grads, state, dtype, averages, table), rows
+    return Batch(kernel, params, grads, state, dtype, averages, table), rows

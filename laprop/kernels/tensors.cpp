@@ -107,8 +107,9 @@ bool same_layout(const Described& x, const Described& y, int64_t elements) {
 //   objects: a Python list of `used` columns of `count` objects each, the parameters first.
 //   columns, dtypes: for each of these columns, its column in the table, and the dtype that its
 //     tensors have to have: code x 256 + bits, as DLPack numbers them.
-//   scalars_on_device: whether the scalars have to be on the first parameter's device; if not, they
-//     have to be on the CPU.
+//   device_type, device_id: the device that the tensors have to be on, as DLPack numbers it.
+//   scalars_on_device: whether the scalars have to be on this device; if not, they have to be on the
+//     CPU.
 //   table: kColumns columns of `count` numbers, all 0.
 //   fits: `count` numbers, set to 1 for a row whose tensors are on the right device, of the right
 //     dtype, dense, and laid out as their parameter, else to 0.
@@ -117,14 +118,14 @@ bool same_layout(const Described& x, const Described& y, int64_t elements) {
 // Python's global lock.
 EXPORT int64_t laprop_look(const Exchange* exchange, void* objects, const int32_t* columns,
                            const int32_t* dtypes, int32_t used, int64_t count,
-                           int32_t scalars_on_device, int64_t* table, int8_t* fits) {
-  Device device{0, 0};
+                           int32_t device_type, int32_t device_id, int32_t scalars_on_device,
+                           int64_t* table, int8_t* fits) {
+  const Device device{device_type, device_id};
   int64_t fitting = 0;
   for (int64_t i = 0; i < count; ++i) {
     Described param, other;
     fits[i] = 0;
     if (!ask(*exchange, objects, i, &param)) continue;
-    if (!device.type) device = param.device;
     const int64_t elements = numel(param);
     bool fit = !elements || dense(param);
     for (int32_t k = 0; fit && k < used; ++k) {

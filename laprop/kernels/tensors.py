@@ -28,6 +28,8 @@ _CODES = {
     torch.float16: 2 * 256 + 16,
     torch.bfloat16: 4 * 256 + 16,
 }
+# A type of device as DLPack numbers it; torch calls AMD's "cuda" too.
+_DEVICES = {"cpu": 1, "cuda": 2 if torch.version.hip is None else 10}
 
 
 @functools.cache
@@ -100,6 +102,8 @@ def _function() -> Any:
         number,
         number,
         ctypes.c_int32,
+        ctypes.c_int32,
+        ctypes.c_int32,
         pointer,
         pointer,
     )
@@ -119,6 +123,7 @@ def look(
     dtypes: tuple[torch.dtype, ...],
     scalars: int,
     width: int,
+    device: torch.device,
     scalars_on_device: bool,
 ) -> tuple[array[int], list[int] | None]:
     """Return the table of addresses of a step, and which of its rows a kernel can take.
@@ -130,14 +135,14 @@ def look(
         dtypes: For each of these, the dtype that its tensors have to have.
         scalars: How many columns at the end hold scalars.
         width: Number of columns of the table.
-        scalars_on_device: Whether the scalars have to be on the first parameter's device; if not,
-            they have to be on the CPU.
+        device: The device that the tensors have to be on, of the type "cpu" or "cuda".
+        scalars_on_device: Whether the scalars have to be on this device; if not, they have to be on
+            the CPU.
 
     Returns:
         The table, and the indices of the rows that a kernel can take, or None if it can take all.
         It cannot take a row if one of its tensors is of a subclass (except Parameter), on another
-        device than the first parameter, of another dtype, not dense, not laid out as the row's
-        parameter, or lazily negated.
+        device, of another dtype, not dense, not laid out as the row's parameter, or lazily negated.
     """
     count = len(tensors[0])
     every = [*chain(*tensors)]
@@ -157,7 +162,7 @@ def look(
         ctypes.byref(exchange),
         objects,
         *_wanted(columns, dtypes),
-        *(len(columns), count, scalars_on_device),
+        *(len(columns), count, _DEVICES[device.type], device.index or 0, scalars_on_device),
         *(table.buffer_info()[0], fits.buffer_info()[0]),
     )
     return table, None if fitting == count else [i for i in range(count) if fits[i]]

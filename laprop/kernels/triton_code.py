@@ -396,7 +396,7 @@ def update(
 
 @triton.jit
 def reduce(
-    table, scalars, partials, agc, MAKE: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    table, scalars, partials, agc: tl.float64, MAKE: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sum over the blocks of a parameter and write its factor MAKE, which is CLIP or CAUTION."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from experiments.common.files import atomic
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment
 from experiments.common.records import RESULTS
@@ -70,4 +71,5 @@ def write(path: Path, rows: pd.DataFrame, device: str = "cpu") -> None:
     rows = rows.assign(**{k: v for k, v in machine.items() if k not in rows}, **where["versions"])
     rows = rows if "threads" in rows else rows.assign(threads=torch.get_num_threads())
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, index=False, float_format="%.4g")
+    with atomic(path) as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.4g")

@@ -28,8 +28,9 @@ def finding(results: Results) -> str:
     ours = one["LaProp, fused"]
     peers = one[[way for way in one.index if "LaProp" in way and not way.startswith("LaProp")]]
     return (
-        f"A step of LaProp takes {ours.min():.2g} to {ours.max():.2g} times torch's fused Adam, "
-        f"the LaProps of other packages {peers.min():.2g} to {peers.max():.2g} times (one thread)"
+        f"A fused step of LaProp takes {ours.min():.2g} to {ours.max():.2g} times as long as "
+        "torch's fused Adam, the LaProps of other packages take "
+        f"{peers.min():.2g} to {peers.max():.2g} times (one thread)"
     )
 
 

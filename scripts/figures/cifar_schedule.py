@@ -11,6 +11,7 @@ from experiments.common.records import Results
 from experiments.common.stats import Estimate, log_ratio, mean
 from scripts.effects import ratio
 from scripts.figures import style
+from scripts.paper import NAMES
 
 PAPER, README = "[80,120]", "[81,122]"  # the column `milestones`
 
@@ -19,7 +20,7 @@ def finding(results: Results) -> str:
     """The title."""
     found = {name: loss(results, name) for name in ("adam", "laprop")}
     text = ", ".join(
-        f"{style.NAME[name]}'s {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
+        f"{NAMES[name]}'s {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
     )
     return f"lr that falls at epochs 81 and 122, not 80 and 120, changes the training loss: {text}"
 
@@ -32,12 +33,7 @@ def draw(results: Results) -> Figure:
         logs = np.log(losses[README] / losses[PAPER])
         by_epoch = [mean(seeds.to_numpy()) for _, seeds in logs.groupby("step")]
         epochs = logs.index.unique("step")
-        centre, low, high = (
-            np.exp([getattr(x, part) for x in by_epoch]) for part in ("centre", "low", "high")
-        )
-        look = style.line(str(optimizer))
-        axis.plot(epochs, centre, **look)
-        axis.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        style.geometric(axis, epochs, by_epoch, **style.line(str(optimizer)))
     axis.axhline(1, color="#999999", linewidth=0.8)
     axis.set(xlabel="epochs", ylabel="training loss at 81 and 122\n/ that at 80 and 120")
     axis.legend()
@@ -60,7 +56,7 @@ def accuracy(results: Results, optimizer: str) -> Estimate:
 def told(results: Results, optimizer: str) -> str:
     """Both in one line."""
     return (
-        f"{style.NAME[optimizer]} training loss {ratio(loss(results, optimizer))} times, "
+        f"{NAMES[optimizer]} training loss {ratio(loss(results, optimizer))} times, "
         f"test accuracy {accuracy(results, optimizer):+.2f} points"
     )
 

@@ -16,7 +16,7 @@ from experiments.common.stats import (
 )
 from scripts.effects import Effect, share
 from scripts.figures import style
-from scripts.paper import Measured
+from scripts.paper import NAMES, Measured
 
 
 def finding(results: Results) -> str:
@@ -24,7 +24,7 @@ def finding(results: Results) -> str:
     turned = {o: endings(results, o).turned for o in ("adam", "laprop")}
     mu, nu = (results.manifest["settings"][f"optimizer.{name}"] for name in ("mu", "nu"))
     return f"At µ {mu:g}, ν {nu:g} (µ > √ν) the loss rises again in " + ", ".join(
-        f"{turned[o].sum()} of {len(turned[o])} runs of {style.NAME[o]}" for o in turned
+        f"{turned[o].sum()} of {len(turned[o])} runs of {NAMES[o]}" for o in turned
     )
 
 

@@ -33,13 +33,13 @@ READING = {
 
 
 def finding(results: Results) -> str:
-    """The title: at sigma 0.1, by the reading of the text."""
+    """The title: at sigma 0.1, with noise in (-sigma, sigma), as the paper states it."""
     by_reach: dict[str, list[str]] = {}
     for optimizer in ("laprop", *OTHERS):
         steps = steps_by_nu(results, optimizer, "halfwidth", "sigma", 0.1)
         where = reach(medians(steps)).replace("nu", "ν")
         by_reach.setdefault(where, []).append(NAMES[optimizer])
-    return "With noise of σ 0.10, as stated, " + ", ".join(
+    return "With noise between −0.10 and 0.10 and lr 0.01, " + ", ".join(
         f"{' and '.join(names)} converge{'s' * (len(names) == 1)} {where}"
         for where, names in by_reach.items()
     )

@@ -62,7 +62,7 @@ def draw(results: Results) -> Figure:
     for optimizer in optimizers:
         axis = axes[optimizer]
         _first(axis, black[black.optimizer == optimizer])
-        axis.set_title(style.NAME[optimizer])
+        axis.set_title(NAMES[optimizer])
         axis.set_ylim(0.8 * black.loss.min(), 1.3 * start)
         if optimizer != optimizers[0]:
             axis.tick_params(labelleft=False)
@@ -76,15 +76,16 @@ def draw(results: Results) -> Figure:
 
 
 def note(results: Results, setting: str) -> str:
-    """The figure's note: weights, setting, and the meaning of the band."""
+    """The figure's note: length, setting, weights if the label has not said it, and the band."""
     (weights,) = results.runs.weights.unique()
+    of = "" if results.manifest["reduced"] else f", {weights} weights"
     band = (
         "; line: black start, band: range over starts with invisible noise"
         if results.runs.seed.nunique() > 1
         else "; black start"
     )
     updates = results.manifest["settings"]["task.updates"]
-    return f"T = {updates} updates, {weights} weights, {setting}{band}"
+    return f"T = {updates} updates{of}, {setting}{band}"
 
 
 def regret(axis: Axes, runs: pd.DataFrame) -> None:
@@ -102,7 +103,7 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     lowest = runs.regret.min()
     bottom, top = 0.9 * lowest, 4 * lowest
     axis.set(yscale="log", ylim=(bottom, top))
-    style.digits(axis)
+    style.plain(axis.yaxis)
     for optimizer, cell in runs.groupby("optimizer"):
         table = cell.pivot_table(index="nu", columns="seed", values="regret").reindex(values)
         axis.plot(places, table[0], marker=".", markersize=4, **style.line(str(optimizer)))
@@ -140,7 +141,7 @@ def _first(axis: Axes, curves: pd.DataFrame) -> None:
         curve = curves[np.isclose(curves.nu, nu)]
         axis.plot(curve.step, curve.loss, color=colour, linewidth=1, label=f"{nu:g}")
     axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
-    style.digits(axis)
+    style.plain(axis.yaxis)
 
 
 def _pictures(axis: Axes, results: Results, optimizer: str) -> None:
@@ -159,7 +160,7 @@ def _pictures(axis: Axes, results: Results, optimizer: str) -> None:
     places = width * (np.arange(len(values)) + 0.5)
     axis.set_xticks(places, [f"ν {nu:g}" for nu in values], fontsize=7)
     axis.set_yticks([])
-    axis.set_ylabel(style.NAME[optimizer])
+    axis.set_ylabel(NAMES[optimizer])
     axis.tick_params(length=0)
     axis.grid(False)
     axis.spines[:].set_visible(False)

@@ -13,13 +13,11 @@ from experiments.common.records import Results
 from experiments.common.stats import (
     decide,
     every_above,
-    everywhere,
     log_ratio,
     mean,
     median,
     paired,
     share_above,
-    somewhere,
 )
 from scripts.effects import difference, ratio
 from scripts.figures import style
@@ -34,11 +32,12 @@ OPTIMIZERS = ("laprop", "adam", "amsgrad")
 def finding(results: Results) -> str:
     """The title."""
     tried = [o for o in OPTIMIZERS if o in set(results.runs.optimizer)]
-    by_depth = {o: largest_rates(results, o).groupby("depth").median() for o in tried}
+    by_depth = {o: mean_rates(results, o) for o in tried}
     depth = by_depth["laprop"].index.max()
     rates = {o: rate[depth] for o, rate in by_depth.items()}
-    return f"Largest lr that trains {depth} layers, median over seeds: " + ", ".join(
-        f"{NAMES[o]} {style.short(rate)}" if rate >= results.runs.lr.min() else f"{NAMES[o]} none"
+    return f"Largest lr that trains {depth} layers, geometric mean over seeds: " + ", ".join(
+        f"{NAMES[o]} "
+        + (style.short(float(f"{rate:.2g}")) if rate >= results.runs.lr.min() else "none")
         for o, rate in rates.items()
     )
 
@@ -66,7 +65,7 @@ def draw(results: Results) -> Figure:
                 axis.plot(seeds.index, middle, **style.line(optimizer))
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log", ylim=(0.8 * shown.train_loss.min(), 2 * GUESSING))
-            style.digits(axis)
+            style.plain(axis.yaxis)
         row[0].set_ylabel(f"training loss\nlr = {style.short(lr)}")
     for axis, depth in zip(panels[0], depths, strict=True):
         axis.set_title(f"{depth} hidden layers")
@@ -81,12 +80,12 @@ def draw(results: Results) -> Figure:
         table = share[optimizer].unstack("depth")
         image = axis.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto", origin="lower")
         axis.grid(False)
-        axis.set(title=style.NAME[optimizer], xlabel="hidden layers")
+        axis.set(title=NAMES[optimizer], xlabel="hidden layers")
         axis.set_xticks(range(len(table.columns)), table.columns)
         axis.set_yticks(range(len(table.index)), [style.short(lr) for lr in table.index])
         if optimizer != "amsgrad":  # of which the paper says nothing here
             edge = np.searchsorted(table.index, ABOVE * (1 + 1e-9)) - 0.5
-            style.paper(axis, "none\nlearns above", y=edge, at=0.5, before=True)
+            style.paper(axis, "no deep net\nlearns above", y=edge, at=0.55, before=True)
     maps[0].set_ylabel("lr")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
@@ -122,10 +121,7 @@ def deep_nothing_above(results: Results) -> Measured:
     # A loss that was never a number counts as guessing.
     by_setting = chosen.lowest_loss.fillna(GUESSING).groupby([chosen.optimizer, chosen.lr])
     cells = {key: mean(loss) for key, loss in by_setting}
-    held = decide(
-        everywhere(cell.above(LEARNED_BELOW) for cell in cells.values()),
-        somewhere(cell.below(LEARNED_BELOW) for cell in cells.values()),
-    )
+    held = every_above(cells.values(), LEARNED_BELOW)
     text = ", ".join(f"{NAMES[o]} at {lr:g} {cell:.2f}" for (o, lr), cell in cells.items())
     learned = sum(cell.centre < LEARNED_BELOW for cell in cells.values())
     return Measured(
@@ -145,6 +141,12 @@ def largest_rates(results: Results, optimizer: str) -> pd.Series:
     return learned.groupby([runs.depth, runs.seed]).max()
 
 
+def mean_rates(results: Results, optimizer: str) -> pd.Series:
+    """For each depth the geometric mean over seeds of the largest lr at which it learns."""
+    logs = np.log10(largest_rates(results, optimizer)).groupby("depth").mean()
+    return 10.0**logs
+
+
 def deep_larger_lr(results: Results) -> Measured:
     """Whether LaProp learns at larger lr: log of its largest lr less that of Adam's."""
     rates = {o: largest_rates(results, o) for o in ("laprop", "adam")}
@@ -156,10 +158,10 @@ def deep_larger_lr(results: Results) -> Measured:
         larger, smaller = (sign * gap.centre > 0 for sign in (1, -1))
         n = len(rates["laprop"])
         held = decide(float(share_above(n * larger, n)), float(share_above(n * smaller, n)))
-    by_depth = {o: np.log10(r).groupby("depth").mean() for o, r in rates.items()}
+    adam = mean_rates(results, "adam")
     text = "; ".join(
-        f"depth {depth}: LaProp {10**laprop:.2g}, Adam {10 ** by_depth['adam'][depth]:.2g}"
-        for depth, laprop in by_depth["laprop"].items()
+        f"depth {depth}: LaProp {laprop:.2g}, Adam {adam[depth]:.2g}"
+        for depth, laprop in mean_rates(results, "laprop").items()
     )
     return Measured(
         f"largest lr at which a seed learns, geometric mean, {text}; LaProp's over Adam's, powers "
@@ -206,11 +208,7 @@ def deep_small_lr(results: Results, margin: float) -> Measured:
         loss = cell.pivot(index="seed", columns="lr", values="final_loss")
         best = loss.drop(columns=smallest).mean().idxmin()
         cells[optimizer, depth] = log_ratio(loss[smallest], loss[best])
-    limit = np.log(margin)
-    held = decide(
-        everywhere(cell.above(limit) for cell in cells.values()),
-        somewhere(cell.below(limit) for cell in cells.values()),
-    )
+    held = every_above(cells.values(), np.log(margin))
     found = {cell: ratio(log) for cell, log in cells.items()}
     text = ", ".join(f"{NAMES[o]} at depth {depth} {r}" for (o, depth), r in found.items())
     least = np.exp(min(cell.centre for cell in cells.values()))

@@ -130,7 +130,7 @@ def legend(figure: Figure) -> None:
     names = {0: "", 1: ", warmup"}
     figure.legend(
         [Line2D([], [], **look(o, w)) for o in ("adam", "laprop") for w in names],
-        [style.NAME[o] + names[w] for o in ("adam", "laprop") for w in names],
+        [NAMES[o] + names[w] for o in ("adam", "laprop") for w in names],
         loc="outside upper center",
         ncols=4,
     )

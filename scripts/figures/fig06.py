@@ -32,7 +32,7 @@ from scripts.figures.fig11 import (
     name,
     seed_curves,
 )
-from scripts.paper import Measured
+from scripts.paper import NAMES, Measured
 
 REPORTED = {"laprop": 607.35, "adam": 522.95}  # the best evaluations in the paper (5.5)
 
@@ -104,7 +104,7 @@ def authors(axis: Axes) -> None:
             log["mean"],
             yerr=log.standard_error,
             color=style.COLOUR[optimizer],
-            label=style.NAME[optimizer],
+            label=NAMES[optimizer],
             marker=".",
             markersize=3,
             linewidth=0.9,
@@ -113,7 +113,7 @@ def authors(axis: Axes) -> None:
     for star in make_authors.load("rainbow_best").itertuples():
         axis.plot(star.agent_steps, star.mean, "*", color=style.COLOUR[star.optimizer])
     for optimizer, best in REPORTED.items():
-        style.paper(axis, f"{style.NAME[optimizer]} {best:.0f}", y=best)
+        style.paper(axis, f"{NAMES[optimizer]} {best:.0f}", y=best)
     axis.set_ylim(top=1.15 * max(REPORTED.values()))
     axis.axvline(make_authors.WITHIN, color="#999999", linewidth=0.8, linestyle=":")
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M")

@@ -92,8 +92,9 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
     sure, most = sum(gap.low > 0 for gap in gaps), [f"{effect.centre:+.1f}" for effect in effects]
     effects.append(difference(min(gaps, key=lambda gap: gap.below())))
     return Measured(
-        f"error of LaProp at nu 0, {'; '.join(text)}; {sure} of {len(gaps)} others are above it by "
-        f"their intervals; the most certainly lower one is {effects[-1]} points from it",
+        f"error of LaProp at nu 0, {'; '.join(text)}; {sure} of the {len(gaps)} others have a "
+        "higher error by their intervals; the one with the clearest lower error, minus LaProp's at "
+        f"nu 0: {effects[-1]} points",
         every_above(gaps),
         f"lowest other minus LaProp's at nu 0: {', '.join(most)} points",
         effects,

@@ -16,12 +16,9 @@ def finding(results: Results) -> str:
     for optimizer in ("laprop", *OTHERS):
         cells = [medians(steps_by_nu(results, optimizer, "halfwidth", "lr", lr)) for lr in rates]
         count = sum(np.isfinite(steps).any() for steps in cells)
-        counts.append(f"{NAMES[optimizer]} at {count}")
-    laprop, *others = counts
-    return (
-        f"With noise of σ 0.10, as stated, some ν converges: with {laprop} of {len(rates)} "
-        f"learning rates, with {', with '.join(others)}"
-    )
+        of = f" of {len(rates)} learning rates" * (not counts)
+        counts.append(f"at {count}{of} with {NAMES[optimizer]}")
+    return f"With noise between −0.10 and 0.10 some ν converges {', '.join(counts)}"
 
 
 def draw(results: Results) -> Figure:

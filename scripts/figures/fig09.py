@@ -19,8 +19,9 @@ def finding(results: Results) -> str:
         lr: ", ".join(f"{NAMES[o]} {value:.3g}" for o, value in row.sort_values().items())
         for lr, row in lowest.iterrows()
     }
-    return "Lowest regret of a picture over ν: " + "; ".join(
-        f"at lr {lr:g} {cell}" for lr, cell in cells.items()
+    won = sum(row.idxmin() == "laprop" for _, row in lowest.iterrows())
+    return f"LaProp's regret at the best ν is the lowest at {won} of {len(cells)} lr: " + "; ".join(
+        f"lr {lr:g} {cell}" for lr, cell in cells.items()
     )
 
 
@@ -46,7 +47,7 @@ def draw(results: Results) -> Figure:
             look["label"] += "" if np.isnan(best.nu) else f", ν {best.nu:g}"
             axis.plot(curve.step, curve.loss, **look)
         axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
-        style.digits(axis)
+        style.plain(axis.yaxis)
         axis.legend(title="at the best ν", fontsize=7, title_fontsize=7)
     axes[0, 0].set_ylabel("mean loss of all updates, R(T)/T")
     axes[1, 0].set_ylabel("loss")

@@ -38,8 +38,8 @@ def finding(results: Results) -> str:
     """The title."""
     table = areas(results)
     return (
-        f"Area under Rainbow's training curve, {results.runs.game.nunique()} games: LaProp minus "
-        f"Adam, each with its own ε, {gap(table, *PAPER):+.3f}"
+        "The area under LaProp's training curve minus that under Adam's, each with its own ε, is "
+        f"{gap(table, *PAPER):+.3f} over {results.runs.game.nunique()} games"
     )
 
 

@@ -81,7 +81,7 @@ def maps(
             diverged = cells.diverged.agg(["sum", "size"])
             table = diverged.join(mean[optimizer].rename("mean"))
             image = _map(axis, table, low, high, number, colours)
-            axis.set_title(style.NAME[optimizer])
+            axis.set_title(NAMES[optimizer])
         row[0].set_ylabel("ν")
         figure.colorbar(image, ax=row, label=name, extend="both")
     for axis in axes[-1]:

@@ -9,6 +9,7 @@ from experiments.common.records import Results
 from scripts.figures import style
 from scripts.figures.fig04 import GUESSING
 from scripts.figures.fig12 import OPTIMIZERS, onset
+from scripts.paper import NAMES
 
 
 def finding(results: Results) -> str:
@@ -18,9 +19,9 @@ def finding(results: Results) -> str:
         return "No training loss goes above that of guessing"
     early = epochs.groupby("optimizer").quantile(interpolation="lower")
     parts = [
-        f"half of {style.NAME[o]}'s diverging runs have left by epoch {early[o]:.0f}"
+        f"half of {NAMES[o]}'s diverging runs diverge by epoch {early[o]:.0f}"
         if o in early
-        else f"no run of {style.NAME[o]} diverges"
+        else f"no run of {NAMES[o]} diverges"
         for o in OPTIMIZERS
     ]
     text = "; ".join(parts)
@@ -64,8 +65,8 @@ def curves(results: Results, column: str, name: str) -> Figure:
                     axis.plot(last.step, height, "x", **mark)
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log")
-            style.digits(axis)
-        row[0].set_ylabel(f"{style.NAME[optimizer]}\n{name}")
+            style.plain(axis.yaxis)
+        row[0].set_ylabel(f"{NAMES[optimizer]}\n{name}")
     low = np.nanmin(every[column])
     axes[0, 0].set_ylim(0.8 * low, top)
     for axis, mu in zip(axes[0], mus, strict=True):

@@ -50,7 +50,7 @@ def draw(results: Results) -> Figure:
             markersize=4,
             capsize=3,
         )
-        names.append(f"{style.NAME[optimizer]}\nlr {lr:g}\nν {nu:g}")
+        names.append(f"{NAMES[optimizer]}\nlr {lr:g}\nν {nu:g}")
     last.set_xticks(range(len(names)), names, fontsize=6.5)
     last.set_xlim(-0.6, len(names) - 0.4)
     best = min(errors.mean() for o, (_, errors) in tuned(results).items() if o != "laprop")

@@ -1,4 +1,4 @@
-"""B.2, 3.2, 5.4: one nu for the first epoch of a small net and another one after it."""
+"""B.2, 3.2, 5.4: one nu for the first epoch of our MNIST net and another one after it."""
 
 import math
 
@@ -8,14 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import (
-    Estimate,
-    decide,
-    everywhere,
-    log_ratio,
-    mean,
-    somewhere,
-)
+from experiments.common.stats import Estimate, decide, every_below, log_ratio, mean
 from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
@@ -52,11 +45,7 @@ def draw(results: Results) -> Figure:
             logs = np.log(_losses(curves, optimizer, first, later) / base)
             found = logs.groupby("step").apply(lambda seeds: mean(seeds.to_numpy()))
             label = f"ν {first:g}" + (f", then {later:g}" if later else "")
-            centre, low, high = (
-                np.exp([getattr(x, part) for x in found]) for part in ("centre", "low", "high")
-            )
-            axis.plot(found.index, centre, color=colour, label=label)
-            axis.fill_between(found.index, low, high, color=colour, alpha=0.15, linewidth=0)
+            style.geometric(axis, found.index, found, color=colour, label=label)
         axis.axhline(1, color="#999999", linewidth=1, label=f"ν {LARGE:g}")
         later_from = results.manifest["settings"]["task.later_from"]
         axis.axvline(later_from, color="#999999", linewidth=0.8, linestyle=":")
@@ -98,10 +87,7 @@ def small_then_large(results: Results) -> Measured:
     text = ", ".join(f"{ratio(log)} of that with {name}" for name, log in found.items())
     return Measured(
         f"LaProp's final loss with nu {SMALL:g}, then {LARGE:g}: {text}",
-        decide(
-            everywhere(log.below() for log in found.values()),
-            somewhere(log.above() for log in found.values()),
-        ),
+        every_below(found.values()),
         f"{math.exp(max(r.centre for r in found.values())):.3f} at most, where the claim needs "
         "less than 1 of each",
         [ratio(log) for log in found.values()],

@@ -15,12 +15,11 @@ OPTIMIZERS = ("adam", "amsgrad", "laprop")
 
 def finding(results: Results) -> str:
     """The title."""
-    turned = {}
+    turned, lr = {}, _first().runs.lr.max()
     for optimizer in ("adam", "laprop"):
-        ends = endings(_first(), optimizer).turned
-        turned[optimizer] = ends[ends.index.get_level_values("lr").max()]
+        turned[optimizer] = endings(_first(), optimizer).turned[lr]
     return (
-        f"At µ 0.9, ν 0.7 the loss rises again in {turned['adam'].sum()} of "
+        f"At µ 0.9, ν 0.7, lr {lr:g} the loss rises again in {turned['adam'].sum()} of "
         f"{len(turned['adam'])} runs of Adam, in {turned['laprop'].sum()} of LaProp. "
         f"{fig02.finding(results)}"
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from laprop import bounds
 from scripts.figures import style
-from scripts.paper import Measured
+from scripts.paper import NAMES, Measured
 
 SHADE = {0.0: "#88CCEE", 0.5: "#44AA99", 0.9: "#332288", 0.99: "#882255"}  # one per mu
 GROWTH = ((0.9, 0.7), (0.9, 0.8), (0.9, 0.85))  # (mu, nu): two without a bound, one with
@@ -75,7 +75,7 @@ def _laprop(axis: Axes, results: Results) -> None:
 
 
 def _adam(axis: Axes, results: Results) -> None:
-    for mu in (0.0, 0.5, 0.9):
+    for mu in SHADE:
         nu = 1 - np.logspace(0, -3, 300)
         nu = nu[(nu > mu**2) | (mu == 0)]
         x, shade = 1 / (1 - nu), SHADE[mu]
@@ -113,7 +113,7 @@ def _growth(axis: Axes, results: Results) -> None:
                 cell.log10_update,
                 color=style.COLOUR[optimizer],
                 linestyle=dash,
-                label=f"{style.NAME[optimizer]}, ν {nu:g} (γ {mu / np.sqrt(nu):.2f})",
+                label=f"{NAMES[optimizer]}, ν {nu:g} (γ {mu / np.sqrt(nu):.2f})",
             )
     axis.set(
         xlim=(1, 300),

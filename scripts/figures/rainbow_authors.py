@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, mean
 from scripts.figures import style
+from scripts.paper import NAMES
 
 TEXT = "false"  # the column `authors` of the program as the paper's text has it
 LABEL = {
@@ -66,7 +67,7 @@ def draw(results: Results) -> Figure:
                 fmt="o",
                 markersize=4,
                 capsize=3,
-                label=style.NAME[optimizer] if row == 0 else None,
+                label=NAMES[optimizer] if row == 0 else None,
                 **look,
             )
     axis.set(yticks=range(len(deviations)), yticklabels=[LABEL[d] for d in deviations])

@@ -22,11 +22,15 @@ PAIRS: dict[str, tuple[Arm, Arm]] = {
 def finding(results: Results) -> str:
     """The title."""
     table = areas(results)
-    whole, *parts = (gap(table, *pair).centre for pair in PAIRS.values())
+    whole, *parts = (gap(table, *pair) for pair in PAIRS.values())
+    same, smaller = (
+        " and ".join(f"{one.centre:+.3f}" for one in two) for two in (parts[:2], parts[2:])
+    )
+    unclear = sum(one.low < 0 < one.high for one in parts[:2])
     return (
-        f"The paper's arms differ by {whole:+.3f}; at the same ε LaProp is above Adam by "
-        "{:+.3f} and {:+.3f}, with the same optimizer the smaller ε by {:+.3f} and {:+.3f}"
-    ).format(*parts)
+        f"LaProp's area minus Adam's is {whole.centre:+.3f} with the paper's two ε, {same} with "
+        f"the same ε ({unclear} of 2 intervals contain 0); the smaller ε alone adds {smaller}"
+    )
 
 
 def draw(results: Results) -> Figure:

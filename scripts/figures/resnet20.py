@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from scripts.figures import style
+from scripts.paper import NAMES
 
 HE = 0.9125  # He et al. 2016, table 6
 
@@ -13,7 +14,7 @@ def finding(results: Results) -> str:
     """The title."""
     last = results.runs.set_index("optimizer").test_accuracy
     return "Test accuracy by the whole recipe: " + ", ".join(
-        f"{style.NAME[optimizer]} {100 * value:.2f} %" for optimizer, value in last.items()
+        f"{NAMES[optimizer]} {100 * value:.2f} %" for optimizer, value in last.items()
     )
 
 

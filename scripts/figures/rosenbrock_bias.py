@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from scripts.figures import style
+from scripts.paper import NAMES
 
 MARK = {"adam": "s", "amsgrad": "^", "laprop": "o"}
 
@@ -64,7 +65,7 @@ def _plane(axis, points, rest, limit) -> None:
             color=style.COLOUR[optimizer],
             markerfacecolor=style.COLOUR[optimizer] if nu == 0 else "none",
             markersize=5,
-            label=f"{style.NAME[optimizer]}, ν {nu:g}",
+            label=f"{NAMES[optimizer]}, ν {nu:g}",
         )
     axis.set(xlabel="x", ylabel="y", xlim=(0.1, 1.15), ylim=(-0.05, 1.2))
     axis.set_title("resting places on the plane, noise half-width beside the line")
@@ -109,7 +110,7 @@ def _against(axis, points, rest, limit) -> None:
             color=style.COLOUR[optimizer],
             markerfacecolor="none",
             markersize=5,
-            label=f"{style.NAME[optimizer]}, ν {nus[-1]:g}",
+            label=f"{NAMES[optimizer]}, ν {nus[-1]:g}",
         )
     axis.set(xlabel="noise half-width", ylabel="x", ylim=(0.15, 1.06), xlim=(0, None))
     axis.set_title("small ν follows the sign, large ν the mean")

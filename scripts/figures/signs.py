@@ -19,13 +19,12 @@ MARGIN = 1.5
 def finding(results: Results) -> str:
     """The title."""
     verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
-    steps = " and ".join(
-        f"{math.exp(log.centre):.2g} times at σ {sigma:g}"
-        for sigma, log in ratios_of(results).items()
-    )
+    (first, log), *others = ratios_of(results).items()
+    text = "".join(f", {math.exp(r.centre):.2g} times at σ {sigma:g}" for sigma, r in others)
     return (
         f"The two signed methods {verdict[signed_alike(results).held]}: the sign of the average "
-        f"takes the steps of the average of signs {steps}"
+        f"takes {math.exp(log.centre):.2g} times the steps of the average of signs at σ {first:g}"
+        f"{text}"
     )
 
 

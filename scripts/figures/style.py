@@ -1,17 +1,19 @@
 """One look for all figures: colours by optimizer, sizes, and the line that says what was run."""
 
 import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.common.records import Results
-from scripts.paper import NAMES as NAME  # for all figures: style.NAME
-from scripts.paper import label
+from experiments.common.stats import Estimate
+from scripts.paper import NAMES, label
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 COLOUR = {
@@ -28,7 +30,7 @@ COLOUR = {
 # For what is no optimizer: schedules, packages, courses of nu.
 OTHER = ("#444444", "#6A3D9A", "#8C510A", "#5F7F00", "#01665E")
 DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
-        "sgd": (0, (3, 1, 1, 1)), "lbfgs": (0, (1, 1))}  # fmt: skip
+        "centered": (0, (3, 1)), "sgd": (0, (3, 1, 1, 1)), "lbfgs": (0, (1, 1))}  # fmt: skip
 
 # For what the paper itself reports.
 PAPER: dict[str, Any] = {"color": "#666666", "linewidth": 1, "linestyle": (0, (4, 2))}
@@ -64,8 +66,22 @@ def line(optimizer: str) -> dict[str, object]:
     return {
         "color": COLOUR[optimizer],
         "linestyle": DASH.get(optimizer, "solid"),
-        "label": NAME[optimizer],
+        "label": NAMES[optimizer],
     }
+
+
+def geometric(axis: Axes, x: Sequence[float], logs: Iterable[Estimate], **look: Any) -> None:
+    """Draw a line of geometric means with a band of their intervals.
+
+    Args:
+        axis: to draw on.
+        x: a place for each of the means.
+        logs: estimates of the logarithm of what is drawn.
+        look: keywords of the line; ``color`` is also the band's.
+    """
+    centre, low, high = np.exp([(log.centre, log.low, log.high) for log in logs]).T
+    axis.plot(x, centre, **look)
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def short(value: float) -> str:
@@ -79,13 +95,8 @@ def steps(axis: Axes) -> None:
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
 
 
-def digits(axis: Axes) -> None:
-    """Label 1, 2 and 5 of each decade in plain numbers: for a logarithmic y axis of few decades."""
-    plain(axis.yaxis)
-
-
 def plain(axis: Axis) -> None:
-    """The same for an x or y axis by itself."""
+    """Label 1, 2 and 5 of each decade in plain numbers: for a logarithmic axis of few decades."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -37,8 +37,8 @@ def finding(results: Results) -> str:
     apart = distances(results, "laprop", "nu_1_other").iloc[0].median()
     largest = adam_nu_to_zero(results).text.rsplit(" ", 2)[1].replace("+", "")
     return (
-        f"{sum(reached)} of {len(reached)} limits are reached, for ν → 1 from a settled n: from "
-        f"n = 0 the two stay {apart:.0%} apart; for ν → 0 Adam's updates grow to {largest} lr"
+        f"{sum(reached)} of {len(reached) + 2} limits are reached; for ν → 1 from n = 0 LaProp "
+        f"stays {apart:.0%} from Adam, for ν → 0 Adam's updates grow to {largest} lr"
     )
 
 
@@ -67,7 +67,7 @@ def draw(results: Results) -> Figure:
         axis.set(xscale="log", yscale="log", title=title, xlabel=symbol)
         low, high = axis.get_ylim()
         if high < 10 * low:
-            style.digits(axis)
+            style.plain(axis.yaxis)
         axis.invert_xaxis()
     diverging = axes.flat[limits.index("nu_0")]
     diverging.axhline(1, color="#999999", linewidth=0.8)

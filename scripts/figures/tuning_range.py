@@ -23,8 +23,9 @@ def finding(results: Results) -> str:
     for within in (WITHIN, WIDE):
         share = shares(results, within).mean()
         of = ", ".join(f"{NAMES[o]} {share[o]:.0%}" for o in OPTIMIZERS if o in share)
-        text.append(f"within {within - 1:.0%}: {of}")
-    return f"Share of runs by their loss over the best setting's, {'; '.join(text)}"
+        best = " of the best setting's loss" * (not text)
+        text.append(f"within {within - 1:.0%}{best}: {of}")
+    return f"Runs {'; '.join(text)}"
 
 
 def draw(results: Results) -> Figure:

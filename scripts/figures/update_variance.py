@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from experiments.common.stats import mean
 from scripts.figures import style
-from scripts.paper import Measured
+from scripts.paper import NAMES, Measured
 
 STEEPER = 2.8  # at each tenfold fall of nu: root of 10, less a tenth
 FROM = 1e-4  # nu at which the tenfold falls that count begin
@@ -42,7 +42,7 @@ def draw(results: Results) -> Figure:
             axis.plot(
                 by.variance_exact.first(), color=colour, alpha=alpha, label=f"µ {mu:g}", linewidth=1
             )
-        axis.set(xscale="log", yscale="log", xlabel="ν", title=style.NAME[optimizer])
+        axis.set(xscale="log", yscale="log", xlabel="ν", title=NAMES[optimizer])
         axis.legend()
     axes[0].set_ylabel("variance of an update / lr²")
     style.provenance(
@@ -105,7 +105,7 @@ def variance_formula(results: Results) -> Measured:
     runs = results.runs[results.runs.nu >= EXACT_FROM * (1 - 1e-9)]
     by = runs.groupby(["optimizer", "mu", "nu"])
     gap = (by.variance.mean() / by.variance_exact.first() - 1).abs()
-    text = ", ".join(f"{style.NAME[o]} {cell.max():.2%}" for o, cell in gap.groupby("optimizer"))
+    text = ", ".join(f"{NAMES[o]} {cell.max():.2%}" for o, cell in gap.groupby("optimizer"))
     return Measured(
         f"largest deviation from the formula at nu of at least {EXACT_FROM:g}: {text}",
         bool(gap.max() <= 0.1),

@@ -1,4 +1,4 @@
-"""B.4 and B.5: AmsProp and centered LaProp beside LaProp, AMSGrad beside Adam, on a small net.
+"""B.4 and B.5: AmsProp and centered LaProp beside LaProp, AMSGrad beside Adam, on our MNIST net.
 
 Learning rate and nu of each are chosen on one half of the seeds, and judged on the other.
 """
@@ -36,16 +36,10 @@ def draw(results: Results) -> Figure:
             _, nu = chosen(results, optimizer)
             cell = runs[(runs.optimizer == optimizer) & (runs.nu == nu)].groupby("lr").final_loss
             found = [mean(np.log(loss)) for _, loss in cell]
-            centre, low, high = (
-                np.exp([getattr(f, end) for f in found]) for end in ("centre", "low", "high")
-            )
-            look = style.line(optimizer)
-            look["label"] = f"{NAMES[optimizer]}, ν {nu:g}"
-            axis.plot(list(cell.groups), centre, marker=".", **look)
-            axis.fill_between(list(cell.groups), low, high, color=look["color"], alpha=0.2,
-                              linewidth=0)  # fmt: skip
+            look = style.line(optimizer) | {"label": f"{NAMES[optimizer]}, ν {nu:g}"}
+            style.geometric(axis, list(cell.groups), found, marker=".", **look)
         axis.set(xscale="log", yscale="log", xlabel="lr")
-        style.digits(axis)
+        style.plain(axis.yaxis)
         style.plain(axis.xaxis)
         axis.legend()
     axes[0].set_ylabel("final training loss")

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pooch
 
@@ -51,7 +50,7 @@ class Source:
                 download = Path(temporary, "download")
                 url = self.url.replace("{file}", self._name(group[0]))
                 downloader = DOWNLOADERS.get(url.partition(":")[0], web)
-                downloader(url, str(download), None)
+                downloader(url, str(download))
                 PACKINGS[self.packing](download, folder, group)
 
     def _name(self, file: str) -> str:
@@ -61,7 +60,7 @@ class Source:
         return self.folders.get(folder, folder) + slash + name
 
 
-def web(url: str, output_file: str, pup: Any) -> None:
+def web(url: str, output_file: str) -> None:
     """Download a file from a server, with a progress bar if stderr is a terminal."""
     downloader = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
@@ -70,10 +69,10 @@ def web(url: str, output_file: str, pup: Any) -> None:
         # Otherwise a server may send a .gz file as its decompressed content.
         headers={"Accept-Encoding": "identity"},
     )
-    downloader(url, output_file, pup)
+    downloader(url, output_file, None)
 
 
-def npm(url: str, output_file: str, pup: Any) -> None:
+def npm(url: str, output_file: str) -> None:
     """Download the tarball of ``npm:name@version`` without running the package's scripts."""
     program = shutil.which("npm")
     if program is None:
@@ -82,7 +81,7 @@ def npm(url: str, output_file: str, pup: Any) -> None:
     _command([program, "pack", url.removeprefix("npm:"), *options], output_file)
 
 
-def pip(url: str, output_file: str, pup: Any) -> None:
+def pip(url: str, output_file: str) -> None:
     """Download the wheel of ``pip:name==version``.
 
     Only wheels are allowed, because pip executes code of an sdist to get its metadata.
