@@ -31,6 +31,11 @@ from experiments.common.run import Run
 hypothesis.settings.register_profile("laprop", max_examples=50, deadline=None)
 hypothesis.settings.load_profile("laprop")
 
+# A shell starts a script in the background with Ctrl-C ignored, and children inherit that. Tests of
+# Ctrl-C need it heeded.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parents[1]
 TOYS = ROOT / "tests" / "toys"
 TASKS = sorted(file.stem for file in (ROOT / "configs" / "task").glob("*.yaml"))

@@ -217,7 +217,8 @@ def test_clipping_is_needed_where_the_loss_is_higher_without_it(tmp_path: Path) 
     assert clipping.no_clipping(found, exploding=False).held is True
     assert clipping.no_clipping(found, exploding=True).held is False
     assert drawn(clipping, found) == (
-        "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones"
+        "On our MNIST net LaProp needs no clipping on ordinary gradients, needs clipping on "
+        "exploding ones: without it up to 1.31 times the loss (Adam 1.3)"
     )
 
 

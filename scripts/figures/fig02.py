@@ -39,7 +39,7 @@ def finding(results: Results) -> str:
         steps = steps_by_nu(results, optimizer, "halfwidth", "sigma", 0.1)
         where = reach(medians(steps)).replace("nu", "ν")
         by_reach.setdefault(where, []).append(NAMES[optimizer])
-    return "With noise between −0.10 and 0.10 and lr 0.01, " + ", ".join(
+    return "With noise of ±0.10 and lr 0.01, " + ", ".join(
         f"{' and '.join(names)} converge{'s' * (len(names) == 1)} {where}"
         for where, names in by_reach.items()
     )

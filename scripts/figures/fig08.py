@@ -18,7 +18,7 @@ def finding(results: Results) -> str:
         count = sum(np.isfinite(steps).any() for steps in cells)
         of = f" of {len(rates)} learning rates" * (not counts)
         counts.append(f"at {count}{of} with {NAMES[optimizer]}")
-    return f"With noise between −0.10 and 0.10 some ν converges {', '.join(counts)}"
+    return f"With noise of ±0.10 some ν converges {', '.join(counts)}"
 
 
 def draw(results: Results) -> Figure:
