@@ -4,7 +4,8 @@
 # make fairseq     what the tasks translation and roberta need: built in three minutes, C++ compiler
 # make bench       all benchmarks but fairseq's (half an hour; nothing else should run)
 # make notebooks   execute the notebooks anew
-# make figures     redraw every figure from results/          make claims   the verdict tables
+# make figures     redraw every figure from results/
+# make claims      the verdict of every claim; results/CLAIMS.md and DISCREPANCIES.md
 # make report      results/site/: all of it as pages that open from disk
 # make build       figures, claims, report and notebooks in one
 
@@ -49,15 +50,8 @@ lint: install
 build: install
 	$(RUN) scripts.build
 
-figures: install
-	$(RUN) scripts.make_figures
-
-claims: install
-	$(RUN) scripts.check_claims
-	$(RUN) scripts.make_discrepancies
-
-report: install
-	$(RUN) scripts.report
+figures claims report notebooks: install
+	$(RUN) scripts.build $@
 
 bench: install
 	$(INSTALL) --editable ".[dev,bench]"
@@ -67,6 +61,3 @@ bench: install
 	$(RUN) scripts.benchmarks.rainbow
 	$(RUN) scripts.benchmarks.startup
 	$(RUN) scripts.make_figures benchmarks
-
-notebooks: install
-	$(RUN) scripts.run_notebooks

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.common.terminal import lasting_streams, say
+from experiments.common.terminal import guarded, lasting_streams, say
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -154,15 +154,15 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
                     todo = [s for s, state in pairs if state.status not in ended]
     except (Interrupted, SystemExit, KeyboardInterrupt) as stop:
         ending.number = ending.number or (int(getattr(stop, "code", 0) or 130)) - 128
-    states = [cell.look() for cell in sweep.cells]
+    states = [each.look() for each in sweep.runs]
     if ending.number is not None:
         say(f"ended: {status.overview(states, processes)}; {ending.advice}", sys.stderr)
         return 128 + ending.number
-    for cell, state in zip(sweep.cells, states, strict=True):
+    for each, state in zip(sweep.runs, states, strict=True):
         if state.status == "stopped":
-            say(f"failed: {cell.label}: its process was killed, {cell.folder}", sys.stderr)
+            say(f"failed: {each.label}: its process was killed, {each.folder}", sys.stderr)
         elif state.status == "damaged":
-            say(f"damaged: {cell.label}: {state.says}", sys.stderr)
+            say(f"damaged: {each.label}: {state.says}", sys.stderr)
             broken = True
     outcomes = Counter(execution.outcome(settings) for settings in every)
     if len(every) == 1:
@@ -175,7 +175,7 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
 if __name__ == "__main__":
     lasting_streams()
     try:
-        code = main()
+        code = guarded(main)
     except KeyboardInterrupt:
         say("ended before anything began", sys.stderr)
         code = 130

@@ -65,29 +65,29 @@ def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
     Args:
         settings: the settings of the run.
         planned: the kills that are still to come.
-        told: a shared integer for the parent: the index of the kill, or, if the run came to its
-            end, its number of steps.
+        told: two shared integers for the parent: the number of the run's steps so far, and the
+            index of the kill, if there is one.
     """
     checkpoint, log, finish = Run.checkpoint, Run.log, Run.finish
 
-    def die(index: int) -> None:
-        told.value = index
+    def die(run: Run, index: int) -> None:
+        told[:] = run._step, index
         os.kill(os.getpid(), signal.SIGKILL)
 
     def checkpoint_and_die(run: Run) -> None:
         checkpoint(run)
         for index, kill in enumerate(planned):
             if not kill.midway and kill.step == run._step:
-                die(index)
+                die(run, index)
 
     def log_and_die(run: Run, step: int, **metrics: Any) -> None:
         log(run, step, **metrics)  # resuming has to remove this record, newer than the checkpoint
         for index, kill in enumerate(planned):
             if kill.midway and kill.step <= run._step:
-                die(index)
+                die(run, index)
 
     def count(run: Run) -> str:
-        told.value = run._step
+        told[0] = run._step
         return finish(run)
 
     Run.checkpoint = checkpoint_and_die  # type: ignore[method-assign]
@@ -109,18 +109,19 @@ def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], i
     """
     done: list[Kill] = []
     while True:
-        told = SERVER.RawValue("q", 0)
+        told = SERVER.RawArray("q", 2)
         process = SERVER.Process(target=attempt, args=(settings, planned, told))
         process.start()
         process.join()
         manifest = read_manifest(settings.folder) or {}
         if manifest.get("status") in FINAL:
-            return done, told.value
+            return done, told[0]
         if not planned or process.exitcode != -signal.SIGKILL:
             error = manifest.get("error", f"its process ended with {process.exitcode}")
             raise TaskError(f"{error.strip().splitlines()[-1]}{_after(done)}")
-        done.append(planned[told.value])
-        planned = [kill for kill in planned if kill != done[-1]]
+        steps, index = told
+        done.append(replace(planned[index], step=steps))  # one midway may come later than planned
+        planned = [*planned[:index], *planned[index + 1 :]]
 
 
 class TaskError(Exception):

@@ -1,9 +1,9 @@
-"""How much each disagreement about the optimizer changes a training path (DISCREPANCIES.md).
+"""How much each discrepancy about the optimizer changes a training path (DISCREPANCIES.md).
 
 Two copies of a small ReLU net on MNIST start at the same weights and see the same minibatches. The
 package's default LaProp trains the first (in one pair the authors' AdamW does). The second is
 trained with one thing changed, to what the paper prints or to what a copy of the authors' code
-does. The effect of the disagreement is the distance between the two, divided by the distance of the
+does. The effect of the discrepancy is the distance between the two, divided by the distance of the
 first from its start.
 
 Two controls compare the default with itself: ``other_batches`` on other minibatches, and
@@ -171,7 +171,7 @@ class Config:
     """The net, 196 - width - 10 with ReLU, and how it is trained.
 
     Attributes:
-        pair: which disagreement, see ``PAIRS``.
+        pair: which discrepancy, see ``PAIRS``.
         schedule: schedule of the learning rate, see :func:`factor`.
         width: number of hidden units.
         batch_size: images in a minibatch, drawn with replacement.

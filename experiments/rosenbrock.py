@@ -37,8 +37,9 @@ class Config:
     Attributes:
         sigma: the paper's noise level.
         noise: the meaning of sigma: ``halfwidth`` draws e1, e2 from Uniform(-sigma, sigma) as the
-            paper says, ``width`` from Uniform(-sigma/2, sigma/2), which gives the paper's
-            thresholds.
+            paper says, ``width`` from Uniform(-sigma/2, sigma/2). At sigma 0.1 only ``width`` lets
+            Adam and AMSGrad converge at large nu, as in the paper's Figure 2. But AMSGrad then
+            converges at small nu too, where that figure shows no curve of it.
         updates: largest number of updates; a multiple of 100.
         start: (x, y).
         converged_below: a member has converged at the first update after which its loss without

@@ -3,9 +3,6 @@
 The scalars of the rule have one implementation, :func:`_scalars`. The tensors have two, one for a
 single tensor and one for lists of tensors (foreach), as everywhere in torch.optim. The kernels in
 :mod:`laprop.kernels` are a third implementation, which makes one pass over memory.
-
-A *row* is what a step needs of one parameter: a dict with ``param``, ``grad`` and the tensors of
-its state under their own keys.
 """
 
 from __future__ import annotations
@@ -21,16 +18,17 @@ from torch.optim.optimizer import (
     _get_capturable_supported_devices,
 )
 
-from laprop.kernels.rows import LOW_PRECISION, SCALARS
+from laprop.kernels.rows import SCALARS
+from laprop.precision import Row, alone, widen, write_back
+from laprop.state import widest
 
-__all__ = ["Row", "step_rows", "stochastic_rounding"]
+__all__ = ["step_rows"]
 
-Row = dict[str, Tensor]
 Scalar = float | Tensor
 
 
 class _Common(NamedTuple):
-    """What all parameters of a group share in a step; numbers are in float64."""
+    """What all parameters of a group share in a step. Tensors have the widest dtype; lr is >= 0."""
 
     group: dict[str, Any]
     lr: Scalar
@@ -89,6 +87,9 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
         lr, mu, nu = (read(x) if isinstance(x, Tensor) else x for x in (lr, mu, nu))
     device = rows[0]["step"].device
     lr, mu, nu = (_exact(x, device) for x in (lr, mu, nu))
+    # A scheduler's rounding errors may make a tensor negative, and nothing has read it so far.
+    # The derivative of torch.where is 1 at 0, as a step has to have it; that of clamp is 0.
+    lr = torch.where(lr < 0, 0.0, lr) if isinstance(lr, Tensor) else max(lr, 0.0)
     as_tensors = (
         group["capturable"]
         or group["differentiable"]
@@ -99,33 +100,33 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
 
     singles = rows
     if foreach:
-        alone = _alone(rows)
-        singles = [row for i, row in enumerate(rows) if i in alone]
-        listed = [row for i, row in enumerate(rows) if i not in alone]
-        narrow = [pair for row in listed for pair in _widen(row, group)]
+        apart = alone(rows)
+        singles = [row for i, row in enumerate(rows) if i in apart]
+        listed = [row for i, row in enumerate(rows) if i not in apart]
+        narrow = [pair for row in listed for pair in widen(row, group)]
         if listed:
             _foreach_step(listed, common)
-        _write_back(narrow)
+        write_back(narrow)
     for row in singles:
         # Rows may share memory, so each is read after the step of the one before it.
-        narrow = _widen(row, group)
+        narrow = widen(row, group)
         _single_step(row, common)
-        _write_back(narrow)
+        write_back(narrow)
 
 
 # --- scalars --------------------------------------------------------------------------------------
 
 
 def _exact(x: Scalar, device: torch.device) -> Scalar:
-    """Return a hyper-parameter in float64: a float, or a 0-dimensional tensor if it is a tensor.
+    """Return a hyper-parameter: a float, or a 0-dimensional tensor in the widest dtype.
 
     While torch.compile traces, a float becomes a tensor too, because torch.compile would write a
     float that changes into foreach calls as a constant.
     """
     if isinstance(x, Tensor):
-        return (x if x.dim() == 0 else x.squeeze()).to(torch.float64)
+        return (x if x.dim() == 0 else x.squeeze()).to(widest(x.device))
     if torch.compiler.is_compiling():
-        return torch.scalar_tensor(x, dtype=torch.float64, device=device)
+        return torch.scalar_tensor(x, dtype=widest(device), device=device)
     return float(x)
 
 
@@ -156,7 +157,8 @@ def _moves(lr: Scalar, group: dict[str, Any]) -> tuple[Scalar, Scalar]:
 def _scalars(row: Row, common: _Common) -> _Own:
     """Count one step of a parameter, in place and in float64, and return its factors.
 
-    With ``as_tensors`` the factors are tensors, and nothing waits for a device.
+    With ``as_tensors`` the factors are tensors, and nothing waits for a device. Then each scalar
+    may also be a vector of those of several parameters.
     """
     group, lr, mu, nu = common.group, common.lr, common.mu, common.nu
     step, weight, sq_weight = (row[key] for key in SCALARS)
@@ -193,10 +195,11 @@ def _scalars(row: Row, common: _Common) -> _Own:
 def _clip_factor(grad: Tensor, param: Tensor, agc: float) -> Tensor:
     """Return the factor that bounds the gradient's norm by agc times the parameter's norm.
 
-    The factor is a float64 scalar, at most 1. The parameter's norm counts as at least 1e-3.
+    The factor is a scalar in the widest dtype, at most 1. The parameter's norm counts as at least
+    1e-3.
     """
-    norm: Tensor = torch.linalg.vector_norm(grad, dtype=torch.float64)
-    size: Tensor = torch.linalg.vector_norm(param, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(grad, dtype=widest(grad.device))
+    size: Tensor = torch.linalg.vector_norm(param, dtype=widest(param.device))
     # A gradient of 0 needs no factor, and without a division by 0 it has a derivative.
     return (agc * size.clamp(min=1e-3) / torch.where(norm == 0, 1.0, norm)).clamp(max=1.0)
 
@@ -217,7 +220,7 @@ def _caution(exp_avg: Tensor, grad: Tensor) -> Tensor:
     The share is that of the elements that agree, and counts as at least 1e-3.
     """
     agrees = (exp_avg.sign() * grad.sign()).clamp(min=0)
-    return agrees * (1 / agrees.mean(dtype=torch.float64).clamp(min=1e-3))
+    return agrees * (1 / agrees.mean(dtype=widest(agrees.device)).clamp(min=1e-3))
 
 
 def _root_floor(dtype: torch.dtype) -> float:
@@ -319,31 +322,21 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
     exp_avgs, exp_avg_sqs = column("exp_avg"), column("exp_avg_sq")
     like = params[0]
 
-    def local(x: Scalar) -> Any:
-        # foreach kernels want tensors of the device and dtype of the lists.
-        if isinstance(x, Tensor):
-            return x.to(device=like.device, dtype=like.dtype, non_blocking=True)
-        return x
-
     def shared(x: Scalar) -> Any:
         # A list of equal entries, because foreach with one tensor in its place reads that tensor's
         # value, which breaks a graph.
-        return [local(x)] * len(rows) if isinstance(x, Tensor) else x
+        return [_local(x, like)] * len(rows) if isinstance(x, Tensor) else x
 
     if group["maximize"]:
         grads = list(torch._foreach_neg(grads))
     if group["agc"] is not None:
         factors = [
-            local(_clip_factor(grad, param, group["agc"]))
+            _local(_clip_factor(grad, param, group["agc"]), like)
             for grad, param in zip(grads, params, strict=True)
         ]
         grads = list(torch._foreach_mul(grads, factors))
 
-    own = [_scalars(row, common) for row in rows]
-    warm = [factors.warm for factors in own]
-    keeps, gains, corrections = (
-        [local(factor) for factor in factors] for factors in list(zip(*own, strict=True))[1:]
-    )
+    warm, keeps, gains, corrections = _scalars_of_all(rows, common, like)
 
     nu_complement = shared(1 - nu)
     torch._foreach_mul_(exp_avg_sqs, shared(nu))
@@ -398,15 +391,42 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
         masks = [_caution(m, g) for m, g in zip(exp_avgs, grads, strict=True)]
         updates = list(torch._foreach_mul(exp_avgs, masks))
     if common.as_tensors:
-        scale = local(common.scale)
+        scale = common.scale
         if isinstance(scale, Tensor):
-            torch._foreach_sub_(params, [_moved(update, scale) for update in updates])
-        elif scale != 0:
-            torch._foreach_sub_(params, torch._foreach_mul(updates, scale))
+            moves = _local(scale, like) != 0  # at a scale of 0 nothing moves, whatever the update
+            updates = [torch.where(moves, update, 0.0) for update in updates]
+        if isinstance(scale, Tensor) or scale != 0:
+            torch._foreach_sub_(params, torch._foreach_mul(updates, shared(scale)))
     elif common.scale != 0:
         torch._foreach_add_(params, updates, alpha=cast(float, -common.scale))
     if isinstance(common.decay, Tensor) or common.decay != 1:
         torch._foreach_mul_(params, shared(common.decay))
+
+
+def _scalars_of_all(rows: list[Row], common: _Common, like: Tensor) -> list[list[Any]]:
+    """Return the factors of all rows by :func:`_scalars`: for each factor a list, as foreach takes.
+
+    Tensors have the device and dtype of ``like``.
+    """
+    if not common.as_tensors:
+        return [list(x) for x in zip(*(_scalars(row, common) for row in rows), strict=True)]
+    # An operation on a vector replaces one on the scalar of each parameter. Scalars may be on
+    # several devices if a parameter was added after compiled steps, which moved those before it.
+    columns = {key: [row[key] for row in rows] for key in SCALARS}
+    device = rows[0]["step"].device
+    vectors = {key: torch.stack([x.to(device) for x in columns[key]]) for key in SCALARS}
+    warm, *factors = _scalars(vectors, common)
+    for key, vector in vectors.items():
+        torch._foreach_copy_(columns[key], vector.unbind())
+    lists = (warm, *(_local(factor, like) for factor in factors))
+    return [list(x.unbind()) if isinstance(x, Tensor) else [x] * len(rows) for x in lists]
+
+
+def _local(x: Any, like: Tensor) -> Any:
+    """Return a scalar as foreach wants it: a tensor has the device and dtype of ``like``."""
+    if isinstance(x, Tensor):
+        return x.to(device=like.device, dtype=like.dtype, non_blocking=True)
+    return x
 
 
 def _where(conditions: list[Any], a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
@@ -415,100 +435,3 @@ def _where(conditions: list[Any], a: list[Tensor], b: list[Tensor]) -> list[Tens
         torch.where(c, x, y) if isinstance(c, Tensor) else (x if c else y)
         for c, x, y in zip(conditions, a, b, strict=True)
     ]
-
-
-# --- 16 bits and complex numbers ------------------------------------------------------------------
-
-
-def stochastic_rounding(source: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return float32 numbers rounded at random, without bias, to a neighbour in a 16-bit dtype.
-
-    Numbers that the dtype holds exactly, inf and NaN keep their value.
-
-    Args:
-        source: float32, of any shape.
-        dtype: torch.bfloat16 or torch.float16.
-    """
-    dropped = 16 if dtype == torch.bfloat16 else 13  # bits of the float32 mantissa
-    noise = torch.randint_like(source, 1 << dropped, dtype=torch.int32)
-    # Floats of one sign, read as integers, are ordered by magnitude. Random bits are added below
-    # the cut and may carry into the bits that are kept; then the lower bits are cut off.
-    rounded = ((source.view(torch.int32) + noise) & -(1 << dropped)).view(torch.float32)
-    if dtype == torch.float16:
-        # Below 2**-14 float16 has the fixed spacing 2**-24, so more bits have to be cut off.
-        fixed = torch.floor(source * 2.0**24 + noise * 2.0**-dropped) * 2.0**-24
-        rounded = torch.where(source.abs() < 2.0**-14, fixed, rounded)
-    return torch.where(source.isfinite(), rounded, source).to(dtype)
-
-
-def _alone(rows: list[Row]) -> set[int]:
-    """Return the indices of the rows that must not be in a list of tensors.
-
-    Lists cannot be changed where a tensor has a lazy negation. Where rows share memory, each has to
-    be read after the step of the one before it. While torch.compile traces there are no addresses;
-    then 16-bit rows, whose steps would be lost, count as if they shared memory.
-    """
-    written = [
-        (i, tensor)
-        for i, row in enumerate(rows)
-        for key, tensor in row.items()
-        if key == "param" or (tensor.dtype in LOW_PRECISION and key != "grad")
-    ]
-    if torch.compiler.is_compiling():
-        return {i for i, tensor in written if tensor.dtype in LOW_PRECISION}
-    alone = {i for i, row in enumerate(rows) if any(map(Tensor.is_neg, row.values()))}
-    owner, end = -1, 0  # of the spans so far, the one that reaches furthest
-    for begin, stop, i in sorted((*_span(tensor), i) for i, tensor in written):
-        if begin < end:
-            alone |= {i, owner}
-        if stop > end:
-            owner, end = i, stop
-    return alone
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """Return the addresses at which a tensor's memory begins and ends; (0, 0) if it has none."""
-    begin = tensor.data_ptr()
-    if not begin:
-        return 0, 0
-    if tensor.is_contiguous():
-        return begin, begin + tensor.nbytes
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return begin, begin + (last + 1) * tensor.element_size()
-
-
-def _widen(row: Row, group: dict[str, Any]) -> list[tuple[Tensor, Tensor, bool]]:
-    """Replace the 16-bit tensors of a row by float32 tensors, and complex ones by pairs of reals.
-
-    Returns:
-        For each tensor replaced by float32: the tensor, its replacement, and whether the result is
-        rounded at random when it is written back.
-    """
-    if row["param"].is_complex():
-        row["grad"] = row["grad"].resolve_conj()
-        row |= {key: torch.view_as_real(x) for key, x in row.items() if key not in SCALARS}
-    narrow = []
-    param = row["param"]
-    if param.dtype in LOW_PRECISION:
-        wide = row.get("master_param")
-        if wide is None:
-            wide = param.to(torch.float32)
-        else:
-            # A weight that differs from its rounded master copy was changed from outside, so the
-            # master copy takes its value.
-            wide.copy_(torch.where(wide.to(param.dtype) == param, wide, param.to(wide.dtype)))
-        narrow.append((param, wide, group["low_precision"] == "stochastic"))
-        row["param"] = wide
-        row["grad"] = row["grad"].to(torch.float32)
-    if group["state_dtype"] is not None:
-        for key, tensor in row.items():
-            if tensor.dtype in LOW_PRECISION:
-                row[key] = tensor.to(torch.float32)
-                narrow.append((tensor, row[key], True))
-    return narrow
-
-
-def _write_back(narrow: list[tuple[Tensor, Tensor, bool]]) -> None:
-    """Write the float32 results to the 16-bit tensors that :func:`_widen` returned."""
-    for target, wide, at_random in narrow:
-        target.copy_(stochastic_rounding(wide, target.dtype) if at_random else wide)

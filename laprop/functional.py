@@ -69,8 +69,15 @@ def exact_sqrt(x: Tensor) -> Tensor:
         return torch.from_numpy(numpy.asarray(numpy.sqrt(x.detach().numpy())))
 
 
-# What a hyper-parameter has to be below; it has to be at least 0, and agc above 0.
-_BELOW = dict.fromkeys(("lr", "epsilon", "weight_decay", "agc"), math.inf) | {"mu": 1.0, "nu": 1.0}
+# For each hyper-parameter whether a value is in its range, and the range in words.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "lr": (lambda x: 0 <= x < math.inf, "0 <= lr < inf"),
+    "mu": (lambda x: 0 <= x < 1, "0 <= mu < 1"),
+    "nu": (lambda x: 0 <= x < 1, "0 <= nu < 1"),
+    "epsilon": (lambda x: 0 <= x < math.inf, "0 <= epsilon < inf"),
+    "weight_decay": (lambda x: 0 <= x <= 1, "0 <= weight_decay <= 1"),
+    "agc": (lambda x: 0 < x < math.inf, "0 < agc < inf"),
+}
 
 
 class _Step:
@@ -120,8 +127,8 @@ class _Step:
         """
         if not isinstance(value, Tensor):
             number = float(value)
-            if not 0 <= number < _BELOW[name] or (name == "agc" and number == 0):
-                allowed = f"{'0 <' if name == 'agc' else '0 <='} {name} < {_BELOW[name]:g}"
+            is_allowed, allowed = _RANGES[name]
+            if not is_allowed(number):
                 raise ValueError(f"Invalid {name}: {value!r} (allowed: {allowed})")
             return number
         lead = self.theta.shape[: value.dim()]
@@ -397,7 +404,7 @@ class Algorithm:
             mu: Decay rate of the momentum, in [0, 1).
             nu: Decay rate of the second moment, in [0, 1).
             epsilon: Added to the root of the second moment, >= 0.
-            weight_decay: w of Algorithm 2: theta is multiplied by 1 - w after the step.
+            weight_decay: w of Algorithm 2, in [0, 1]: theta is multiplied by 1 - w after the step.
             agc: Adaptive gradient clipping: the norm of g is made at most agc times the norm of
                 theta, which counts as at least 1e-3. Norms are taken over all dimensions but the
                 members', which are the dimensions that the hyper-parameters have. The last bit of
@@ -435,5 +442,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 """The update rules by name. The command line offers all of them but ``momentum`` and ``lapropw``.
 
-``lapropw`` is Algorithm 2 with epsilon outside the root; ``laprop_printed`` has it under the root.
+``laprop`` is Algorithm 1, with the learning rate outside the momentum. ``lapropw`` is Algorithm 2
+with epsilon outside the root; ``laprop_printed`` has it under the root. The default options of
+:class:`laprop.LaProp` are another rule: ``lapropw`` with ``lr_weighted_correction=True``.
 """

@@ -1,13 +1,14 @@
 """LaProp as a torch.optim.Optimizer: the class, its options and its step.
 
 The other parts are in :mod:`laprop.options` (what options are allowed), :mod:`laprop.state` (the
-state and its loading), :mod:`laprop.arithmetic` (the step on tensors) and :mod:`laprop.kernels`
-(the step in one pass over memory).
+state and its loading), :mod:`laprop.arithmetic` and :mod:`laprop.precision` (the step on tensors),
+and :mod:`laprop.kernels` (the step in one pass over memory).
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from operator import attrgetter, is_, itemgetter
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _use_grad_for_differentiable
 
-from laprop.arithmetic import Row, step_rows
+from laprop.arithmetic import step_rows
 from laprop.kernels import Batch, batches
 from laprop.options import (
     OPTIONS,
@@ -27,7 +28,8 @@ from laprop.options import (
     is_rounded_0,
     warn_of_decay,
 )
-from laprop.state import Kept, check_dtype, complete, keep, kernel_of, row_keys
+from laprop.precision import Row
+from laprop.state import Uncast, check_dtype, complete, kernel_of, row_keys, wrap_states
 
 __all__ = ["LaProp"]
 
@@ -86,9 +88,11 @@ class LaProp(Optimizer):
     :math:`\epsilon` = ``eps``, :math:`w` = ``weight_decay``. :math:`c_n` is the average of the
     number 1 with the same weights as :math:`n`. For a constant :math:`\nu` it is :math:`1-\nu^t`,
     and it stays correct when :math:`\nu` is scheduled. Source: arXiv 2002.04839, Algorithms 1 to 4
-    (sections 2.3, B.3 to B.5). Where the paper and the authors' code disagree, the defaults follow
-    the code, which produced the paper's results. ``lr_in_momentum=False`` is Algorithm 1 as
-    printed; ``eps_in_sqrt=True, lr_weighted_correction=False`` is Algorithm 2 as printed.
+    (sections 2.3, B.3 to B.5). Where the paper and the authors' ``laprop.py`` disagree, the
+    defaults follow ``laprop.py``, with one exception: a step with ``lr = 0`` changes no weight. The
+    authors trained IWSLT14 and RoBERTa by another file, whose decay (``decay_by_lr=True``) and
+    epsilon differ. ``lr_in_momentum=False`` is Algorithm 1 as printed; ``eps_in_sqrt=True,
+    lr_weighted_correction=False`` is Algorithm 2 as printed.
 
     Args:
         params: Parameters, named parameters, or dicts of param groups. A frozen parameter may have
@@ -97,14 +101,14 @@ class LaProp(Optimizer):
             close to ``lr`` per step and coordinate, as in Adam. A step with ``lr = 0`` changes no
             weight, whatever the other options; the averages are still updated. A step counts an lr
             that a scheduler's rounding errors made negative, such as that of torch's LinearLR with
-            ``end_factor=0``, as 0.
+            ``end_factor=0``, as 0, and every negative tensor, because it does not read tensors.
         betas: :math:`(\mu, \nu)`, decay rates of momentum and second moment, each in [0, 1); both
             floats or both one-element tensors. For any pair the update is bounded
-            (:func:`laprop.bounds.proposition1`). ``nu = 0`` is signed SGD with momentum, to the
-            last bit for \|g\| from 2**25 eps up to 1.8e19 in float32; with the default ``eps`` from
-            2**-25 (3.0e-8). A larger \|g\| makes n overflow, as in Adam: at once from
-            1.8e19 / sqrt(1 - nu) on, which is 5.8e20 for the default. From then on the gradients of
-            this coordinate count as 0, or with ``nu = 0`` its weight becomes NaN in the next step.
+            (:func:`laprop.bounds.proposition1`). ``nu = 0`` is signed SGD with momentum: in float32
+            with the default ``eps`` to the last bit for \|g\| from 2**-25 (3.0e-8) up to 1.8e19. A
+            larger \|g\| makes n overflow, as in Adam: at once from 1.8e19 / sqrt(1 - nu) on, which
+            is 5.8e20 for the default. From then on the gradients of this coordinate count as 0, or
+            with ``nu = 0`` its weight becomes NaN in the next step.
         eps: Added to the root of the bias-corrected second moment, >= 0. In float32 the default is
             too small to change a root of 3e-8 or more, and large enough to hide the underflow of
             g**2 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of the
@@ -151,12 +155,13 @@ class LaProp(Optimizer):
             ``fused`` is None too and all parameters are on an accelerator. On a CPU it gives the
             same bits as the loop over tensors, which is as fast and needs less memory.
         fused: Use the kernel that makes the step in one pass over memory (see below). None: use it
-            on the CPU, unless ``foreach`` is given.
+            on the CPU, unless ``foreach`` is given. If you ask for it and the C++ library or Triton
+            is missing, a warning says so once.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
-        differentiable: Autograd runs through the step. The root has derivative 0 at 0. In an ``lr``
-            of 0 there is no derivative where the step jumps: with the default momentum before the
-            first step with another ``lr``, with ``lr_weighted_correction=False``, and with a
-            ``weight_decay`` without ``decay_by_lr``. Autograd then leaves out the jump.
+        differentiable: Autograd runs through the step. The root has derivative 0 at 0. At
+            ``lr = 0`` the step jumps, and the derivative leaves the jump out, in three cases:
+            before the first step with another ``lr`` (default momentum); with
+            ``lr_weighted_correction=False``; with ``weight_decay`` but not ``decay_by_lr``.
 
     State, for each parameter:
         * ``step``: scalar, steps that this parameter has made; float32, or float64 if that is
@@ -186,20 +191,23 @@ class LaProp(Optimizer):
     devices; each device's kernel takes its own. A kernel makes no temporaries; ``agc`` and
     ``cautious`` cost it one more pass each.
 
-    The CPU kernel exists if there was a C++ compiler when laprop was installed
-    (``laprop.kernels.available()``). It runs on torch's threads, or on one thread if this version
-    of torch does not offer them; the results do not depend on the number of threads. On x86-64 with
-    AVX2 and FMA, second moments and counters have the bits of the other implementations, except
-    those of compiled and differentiable steps. Momentum and weights differ by a few units in the
-    last place, because the kernel's square root is correctly rounded and torch's (MKL's) is not
-    always.
+    Both kernels need a C++ library, which is built when laprop is installed where there is a C++
+    compiler (``laprop.kernels.available()``). A library that was built from other C++ files is not
+    used, and a warning says so. The CPU kernel runs on torch's threads, or on one
+    thread if this version of torch does not offer them; the results do not depend on the number of
+    threads. On x86-64 with AVX2 and FMA, second moments and counters have the bits of the other
+    implementations, except those of compiled and differentiable steps. Momentum and weights differ
+    by a few units in the last place, because the kernel's square root is correctly rounded and
+    torch's (MKL's) is not always.
 
-    The CUDA kernel is written in Triton, which comes with torch's CUDA wheels, and needs compute
-    capability 7.0 or more. As in torch it is used only with ``fused=True``. A step is two launches
-    for each dtype (three where some tensors are not aligned); the scalars of the state are on the
-    device. GradScaler lets the kernel unscale gradients and skip steps, so that nothing waits for
-    the device. With ``capturable=True`` and ``lr`` as a tensor on the device a step can be captured
-    in a CUDA graph and its lr scheduled.
+    The CUDA kernel also needs Triton, which comes with torch's CUDA wheels, and compute capability
+    7.0 or more. As in torch it is used only with ``fused=True``. A step is two launches for each
+    dtype (three where some tensors are not aligned); the scalars of the state are on the device.
+    GradScaler lets the kernel unscale gradients and skip steps, so that nothing waits for the
+    device. With ``capturable=True`` and ``lr`` as a tensor on the device a step can be captured in
+    a CUDA graph and its lr scheduled. Make an ordinary step before a capture. After it up to four
+    steps of a group can be captured, in one graph or several; each ordinary step makes room for
+    four again.
 
     Raises:
         ValueError: A hyper-parameter is out of its range, one of betas is a float and the other a
@@ -217,8 +225,8 @@ class LaProp(Optimizer):
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-15,
         weight_decay: float = 0.0,
-        *,
         amsgrad: bool = False,
+        *,
         centered: bool = False,
         centered_warmup: int = 10,
         agc: float | None = None,
@@ -295,11 +303,17 @@ class LaProp(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        # A pickled optimizer may lack options that are newer than it.
+        arguments = inspect.signature(LaProp).parameters
+        for key in OPTIONS:
+            default = self.defaults.setdefault(key, arguments[key].default)
+            for group in self.param_groups:
+                group.setdefault(key, default)
         for group in self.param_groups:
             for param in group["params"]:
-                kept = self.state.get(param)
-                if isinstance(kept, Kept):
-                    self.state[param] = kept.state
+                loaded = self.state.get(param)
+                if isinstance(loaded, Uncast):
+                    self.state[param] = loaded.state
         self._lasting = {id(group): _lasting(group) for group in self.param_groups}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
@@ -317,8 +331,8 @@ class LaProp(Optimizer):
             RuntimeError: Two options exclude each other.
         """
         # torch would cast float32 averages of 16-bit parameters to 16 bits. As the last hook before
-        # the cast, `keep` wraps them so that they pass through; __setstate__ unwraps them.
-        handle = self.register_load_state_dict_pre_hook(keep)
+        # the cast, `wrap_states` wraps them so that they pass through; __setstate__ unwraps them.
+        handle = self.register_load_state_dict_pre_hook(wrap_states)
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -338,7 +352,8 @@ class LaProp(Optimizer):
             TypeError: An option is of the wrong type.
             RuntimeError: Two options exclude each other.
         """
-        if is_rounded_0(group["lr"], group.get("initial_lr", self.defaults["lr"])):
+        lr = group["lr"]
+        if isinstance(lr, float) and is_rounded_0(lr, group.get("initial_lr", self.defaults["lr"])):
             group["lr"] = 0.0
         before, present = self._lasting.get(id(group)), _lasting(group)
         if before is not None and all(map(is_, before, present)):
@@ -380,8 +395,8 @@ class LaProp(Optimizer):
             if grad is None or id(param) in done:
                 continue
             state = self.state[param]
-            complete(param, grad, state, group)
-            tensors += (param, grad, *(state[key] for key in row_keys(param.dtype, group)[2:]))
+            keys = complete(param, grad, state, group)
+            tensors += (param, grad, *(state[key] for key in keys))
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

@@ -184,13 +184,20 @@ def checked(
 def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a param group after a check; those that it lacks are the defaults.
 
+    An lr that a scheduler's rounding errors made negative becomes 0, as in a step. A group that was
+    saved before that step can therefore be loaded.
+
     Raises:
         ValueError: A value is out of its range, or a key looks like a misspelt option.
         TypeError: A value is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
     _refuse_near_misses(group)
-    return checked({key: group.get(key, default) for key, default in defaults.items()})
+    options = {key: group.get(key, default) for key, default in defaults.items()}
+    lr = options["lr"]
+    if is_rounded_0(lr, group.get("initial_lr", defaults["lr"])):
+        options["lr"] = torch.zeros_like(lr) if isinstance(lr, Tensor) else 0.0
+    return checked(options)
 
 
 def check_kinds_of_betas(betas: Any) -> None:
@@ -206,10 +213,12 @@ def check_kinds_of_betas(betas: Any) -> None:
 
 
 def is_rounded_0(lr: Any, initial_lr: Any) -> bool:
-    """Return whether lr is below 0 only by a scheduler's rounding errors.
+    """Return whether lr is below 0 only by a scheduler's rounding errors. A tensor is read.
 
-    torch's LinearLR with ``end_factor=0`` may end at -1e-18 times the initial lr.
+    torch's LinearLR with ``end_factor=0`` may end at -5e-17 times the initial lr.
     """
+    if isinstance(lr, Tensor) and lr.numel() == 1:
+        lr = lr.item()
     return isinstance(lr, float) and lr < 0 and -lr <= 1e-12 * float(initial_lr)
 
 

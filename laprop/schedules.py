@@ -124,6 +124,22 @@ class BetaScheduler:
     def step(self) -> None:
         """Advance by one and set the new values; tensor betas are filled in place."""
         self.last_epoch += 1
+        self._set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the optimizer."""
+        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, and set the values of its ``last_epoch``.
+
+        The optimizer's state may be loaded before or after it.
+        """
+        self.__dict__.update(state_dict)
+        self._set()
+
+    def _set(self) -> None:
+        """Set the values for ``last_epoch`` in the optimizer's groups."""
         index = self._index
         for group in self.optimizer.param_groups:
             # A group that was added after this schedule began starts with its own betas.
@@ -135,14 +151,6 @@ class BetaScheduler:
             else:
                 betas[index] = value
                 group["betas"] = tuple(betas)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything but the optimizer."""
-        return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned; the optimizer's own state holds the betas."""
-        self.__dict__.update(state_dict)
 
     @property
     def _index(self) -> int:

@@ -21,16 +21,18 @@ from laprop.kernels.rows import (
 )
 from laprop.options import checked_group
 
-__all__ = ["Kept", "check_dtype", "complete", "keep", "kernel_of", "row_keys"]
+__all__ = ["Uncast", "check_dtype", "complete", "kernel_of", "row_keys", "widest", "wrap_states"]
 
 _DTYPES = (*DTYPES, torch.complex64, torch.complex128)
 _STEP_DTYPES = (torch.float32, torch.float64)
+# Types of devices that have no float64.
+_NARROW_DEVICES = ("mps",)
 # Each average and the entry that corrects its bias: the same average of the number 1, or of lr.
 _WEIGHTS = {"exp_avg": "exp_avg_weight", "exp_avg_sq": "exp_avg_sq_weight"}
 
 
 @dataclass
-class Kept:
+class Uncast:
     """A parameter's state, wrapped so that Optimizer.load_state_dict does not cast it.
 
     torch casts the tensors of a dict to the parameter's dtype: float32 averages to 16 bits.
@@ -46,10 +48,15 @@ def kernel_of(param: Tensor, group: dict[str, Any]) -> Kernel | None:
         fused = group["foreach"] is None and param.device.type == "cpu"
     if not fused or group["differentiable"]:
         return None
-    kernel = kernel_for(param.device.type)
+    kernel = kernel_for(param.device.type, asked_for=bool(group["fused"]))
     if kernel is None or (group["capturable"] and not kernel.scalars_on_device):
         return None
     return kernel
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return the dtype of scalars on a device: float64, or float32 where there is no float64."""
+    return torch.float32 if device.type in _NARROW_DEVICES else torch.float64
 
 
 def row_keys(dtype: torch.dtype, group: dict[str, Any]) -> tuple[str, ...]:
@@ -57,10 +64,15 @@ def row_keys(dtype: torch.dtype, group: dict[str, Any]) -> tuple[str, ...]:
     return ("param", "grad", *averages_of(dtype, group), *SCALARS)
 
 
-def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+def complete(
+    param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+) -> tuple[str, ...]:
     """Add to a parameter's state what the group's options need, and check what is there.
 
     Each entry is looked for, since an option may have been switched on after some steps.
+
+    Returns:
+        The keys of the entries that a step needs, in the order of :func:`row_keys`.
 
     Raises:
         TypeError: A parameter of this dtype cannot be optimized.
@@ -77,6 +89,9 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
             f"{shape} is sparse (use sparse=False in its layer)"
         )
     keys = averages_of(param.dtype, group)
+    on_device = _scalars_on_device(param, group)
+    if _is_complete(param, grad, state, group, keys, on_device):
+        return (*keys, *SCALARS)
     for key in (*keys, *SCALARS):
         if key not in state:
             continue
@@ -109,16 +124,20 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
             state[key] = torch.zeros_like(
                 param, dtype=dtype, memory_format=torch.preserve_format
             ).detach()
-    on_device = _scalars_on_device(param, group)
     for key in SCALARS:
         if key not in state:
-            state[key] = torch.zeros((), dtype=_scalar_dtype(key), device="cpu")
+            # torch.tensor, as in torch's optimizers: under a FakeTensorMode only what it makes has
+            # a value that can be read.
+            state[key] = torch.tensor(0.0, dtype=_scalar_dtype(key), device="cpu")
         # Scalars are on the CPU, where reading them is free, unless the step must not read them.
         # torch.compile moves `step`, and no other scalar, to the device, so the others follow it.
         device = param.device if on_device else state["step"].device
-        exact = _STEP_DTYPES if key == "step" else (torch.float64,)
-        dtype = state[key].dtype if state[key].dtype in exact else _scalar_dtype(key)
-        state[key] = state[key].to(device, dtype)
+        dtype = state[key].dtype
+        if key != "step":
+            dtype = widest(device)
+        elif dtype not in _STEP_DTYPES:
+            dtype = _scalar_dtype(key)
+        state[key] = state[key].to(device, dtype).reshape(())
     if grad.dtype != param.dtype:
         raise RuntimeError(
             f"a parameter of shape {shape} is {param.dtype} and its gradient {grad.dtype}: after a "
@@ -130,6 +149,37 @@ def complete(param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str
                 f"a parameter has shape {shape} and {name} {tuple(tensor.shape)}: after a change "
                 "of shape give it a new gradient and drop its state, optimizer.state.pop(param)"
             )
+    return (*keys, *SCALARS)
+
+
+def _is_complete(
+    param: Tensor,
+    grad: Tensor,
+    state: dict[str, Any],
+    group: dict[str, Any],
+    keys: tuple[str, ...],
+    on_device: bool,
+) -> bool:
+    """Return whether a state is as :func:`complete` leaves it, which is so in nearly every step."""
+    shape, averages = param.shape, state_dtype(param, group)
+    try:
+        step, weight, sq_weight = (state[key] for key in SCALARS)
+        device = param.device if on_device else step.device
+        exact = widest(device)
+        return (
+            (grad.dtype, grad.shape) == (param.dtype, shape)
+            and step.dtype in _STEP_DTYPES
+            and weight.dtype == sq_weight.dtype == exact
+            and step.device == weight.device == sq_weight.device == device
+            and step.dim() == weight.dim() == sq_weight.dim() == 0
+            and all(
+                state[key].shape == shape
+                and state[key].dtype == (torch.float32 if key == "master_param" else averages)
+                for key in keys
+            )
+        )
+    except (KeyError, AttributeError):  # an entry is missing, or is not a tensor
+        return False
 
 
 def check_dtype(param: Tensor, group: dict[str, Any]) -> None:
@@ -166,8 +216,8 @@ def _scalar_dtype(key: str) -> torch.dtype:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def keep(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-    """Return a state_dict of LaProp or Adam in LaProp's form, with each state wrapped in a Kept.
+def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
+    """Return a state_dict of LaProp or Adam in LaProp's form, with each state in an Uncast.
 
     It is a hook that torch calls before it loads a state_dict. Whatever can be refused is refused
     here, because torch has replaced the optimizer's state when it calls ``__setstate__``.
@@ -195,7 +245,7 @@ def keep(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         # The base class refuses another number of parameters.
         for param, k in zip(ours["params"], theirs["params"], strict=False):
             if isinstance(states.get(k), dict):
-                kept[k] = Kept(_placed(states[k], param, theirs))
+                kept[k] = Uncast(_placed(states[k], param, theirs))
     return {**state_dict, "state": kept, "param_groups": groups}
 
 

@@ -1,6 +1,6 @@
-"""Make everything that is generated from the committed results: ``python -m scripts.build``.
+"""Make what is generated from the committed results: ``python -m scripts.build [PART ...]``.
 
-The parts are ``figures`` (pictures and their index), ``claims`` (verdicts and the ledger),
+The parts are ``figures`` (pictures and their index), ``claims`` (verdicts and discrepancies),
 ``report`` (the site) and ``notebooks`` (executed again); without a name all are made. ``--check``
 writes nothing, and exits with 1 if a committed file is not what its code makes now.
 """
@@ -10,11 +10,35 @@ import subprocess
 import sys
 
 from experiments.common.terminal import as_command
-from scripts import check_claims, make_discrepancies, make_figures, report
+from scripts import check_claims, discrepancies, make_figures, report
 from scripts.generated import settle
 from scripts.paper import drawn
 
-PARTS = ("figures", "claims", "report", "notebooks")
+
+def _figures(check: bool) -> int:
+    return settle(make_figures.files(drawn()) | make_figures.index_file(), check)
+
+
+def _claims(check: bool) -> int:
+    table = check_claims.rows()
+    for row in table:
+        print(f"{row['figure']:16} {row['verdict']:28} {row['says']}")
+    new = check_claims.files(table) | discrepancies.files(discrepancies.rows())
+    return settle(new, check)
+
+
+def _report(check: bool) -> int:
+    if not check:  # the site is not committed
+        report.build(report.SITE)
+    return 0
+
+
+def _notebooks(check: bool) -> int:
+    command = [sys.executable, "-m", "scripts.run_notebooks", *["--check"] * check]
+    return subprocess.run(command, check=False).returncode
+
+
+PARTS = {"figures": _figures, "claims": _claims, "report": _report, "notebooks": _notebooks}
 
 
 def main() -> int:
@@ -25,19 +49,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.parts) - set(PARTS)):
         parser.error(f"{', '.join(unknown)}: unknown part; allowed are {', '.join(PARTS)}")
-    parts, check = arguments.parts or PARTS, arguments.check
-    failed = 0
-    if "figures" in parts:
-        failed |= settle(make_figures.files(drawn()) | make_figures.index_file(), check)
-    if "claims" in parts:
-        failed |= settle(check_claims.files(check_claims.rows()), check)
-        failed |= settle(make_discrepancies.files(make_discrepancies.rows()), check)
-    if "report" in parts and not check:  # the site is not committed
-        report.build(report.SITE)
-    if "notebooks" in parts:
-        command = [sys.executable, "-m", "scripts.run_notebooks", *["--check"] * check]
-        failed |= subprocess.run(command, check=False).returncode
-    return failed
+    chosen = arguments.parts or PARTS
+    failed = [make(arguments.check) for name, make in PARTS.items() if name in chosen]
+    return int(any(failed))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Averages over seeds: a number with its interval for each cell and metric, and for curves.
 
 A cell is a combination of settings; its runs differ only in their seeds. Tables are long, with a
-row for each cell and metric. Their columns are ``mean`` (or another average), ``low`` and ``high``
-(NaN if there is no interval), and ``count``, the number of seeds with a value.
+row for each cell and metric. Their columns are ``centre`` (the average), ``low`` and ``high`` (NaN
+if there is no interval), and ``count``, the number of seeds with a value.
 """
 
 import math
@@ -90,7 +90,7 @@ def summarised(
         place = dict(zip(by, key, strict=True))
         for name in names:
             centre, low, high = estimate(group[name], average or usual(name), band)
-            ends = {"mean": centre, "low": low, "high": high, "count": group[name].count()}
+            ends = {"centre": centre, "low": low, "high": high, "count": group[name].count()}
             rows.append(place | {"metric": name} | ends)
     return pd.DataFrame(rows)
 
@@ -152,7 +152,7 @@ def smoothed(curves: pd.DataFrame, metric: str, run: list[str], sigma: float) ->
 
 def shown(row: pd.Series) -> str:
     """A cell's number as text: average and band, and the number of seeds if some have no value."""
-    text = words.number(row["mean"])
+    text = words.number(row["centre"])
     if np.isfinite(row["low"]):
         text += f" [{words.number(row['low'])}, {words.number(row['high'])}]"
     whole = row["count"] == row["seeds"]

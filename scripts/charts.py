@@ -1,8 +1,8 @@
 """Maps, lines and curves as Altair charts, for a PNG or for a page.
 
 Each function takes a long table of :mod:`scripts.cells` with one metric. Its columns are the axes,
-``mean`` (or another average), ``low``, ``high`` and ``count``; a table of cells also has ``seeds``
-and ``diverged``. A column ``apart`` marks numbers that do not belong to their line.
+``centre`` (the average), ``low``, ``high`` and ``count``; a table of cells also has ``seeds`` and
+``diverged``. A column ``apart`` marks numbers that do not belong to their line.
 """
 
 import math
@@ -37,7 +37,7 @@ LOOK = {
     "legend": alt.LegendConfig(labelFontSize=12, titleFontSize=12),
     "view": alt.ViewConfig(stroke="#dddddd"),
 }
-TITLES = {"mean": "average", "low": "from", "high": "to", "of": "seeds with a number"}
+TITLES = {"centre": "average", "low": "from", "high": "to", "of": "seeds with a number"}
 
 
 def library() -> str:
@@ -163,13 +163,13 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
     """
     plot = Plot(frame, [x, y], others)
     wide = len(plot.order[x]) <= WIDE
-    least, most, log = spanned(frame["mean"])
-    shades, ends = frame["mean"], [least, most]
+    least, most, log = spanned(frame["centre"])
+    shades, ends = frame["centre"], [least, most]
     if log:
         shades, ends = np.log(shades), np.log(ends)
     share = (shades - ends[0]) / (ends[1] - ends[0] or 1)
     plot.frame["bright"] = ~(share < BRIGHT)
-    plot.frame["known"] = np.isfinite(frame["mean"])
+    plot.frame["known"] = np.isfinite(frame["centre"])
     plot.frame["label"] = [_label(cell, wide) for cell in frame.to_dict("records")]
 
     base = alt.Chart(plot.frame).encode(
@@ -181,11 +181,11 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
             title=name(y),
             axis=alt.Axis(labelLimit=320),
         ),
-        tooltip=plot.tooltip("mean", "low", "high", "diverged"),
+        tooltip=plot.tooltip("centre", "low", "high", "diverged"),
     )
     kind = "log" if log else "linear"
     scale = alt.Scale(type=kind, scheme="cividis", domain=[least, most], clamp=True, nice=False)
-    shade = alt.Color(field="mean", type="quantitative", scale=scale, title=None)
+    shade = alt.Color(field="centre", type="quantitative", scale=scale, title=None)
     tiles = base.mark_rect(stroke="white").encode(color=shade).transform_filter("datum.known")
     blank = base.mark_rect(stroke="white", color=GREY).transform_filter("!datum.known")
     two = max(map(len, plot.frame["label"])) > 1  # with two lines, the first is above the middle
@@ -199,9 +199,9 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
 
 def _label(cell: dict[str, float], wide: bool) -> list[str]:
     """The text of a cell of a map, in lines; it has the number of seeds if some have no value."""
-    if not math.isfinite(cell["mean"]):
-        return ["diverged" if cell["diverged"] else "never" if cell["mean"] > 0 else "none"]
-    first, whole = number(cell["mean"]), cell["count"] == cell["seeds"]
+    if not math.isfinite(cell["centre"]):
+        return ["diverged" if cell["diverged"] else "never" if cell["centre"] > 0 else "none"]
+    first, whole = number(cell["centre"]), cell["count"] == cell["seeds"]
     if not wide:
         return [first if whole else f"{first}*"]
     half = (cell["high"] - cell["low"]) / 2
@@ -236,9 +236,9 @@ def lines(
     plot = Plot(frame, [x, by] if by else [x], others)
     width, height = size or (plot.width, 260)
     apart = frame["apart"] if "apart" in frame else pd.Series(False, frame.index)
-    lost = ~np.isfinite(frame["mean"])
-    drawn = frame.assign(mean=frame["mean"].where(~lost))
-    mean, low, high = _heights(plot.frame, drawn, title, 2, within)
+    lost = ~np.isfinite(frame["centre"])
+    drawn = frame.assign(centre=frame["centre"].where(~lost))
+    centre, low, high = _heights(plot.frame, drawn, title, 2, within)
     plot.frame["solid"] = plot.frame["whole"] & ~apart
     plot.frame["line"] = plot.frame["at"].where(~apart)
     ranks = frame[by].map(value, na_action=None).map(plot.order[by].index) if by else 0
@@ -247,13 +247,13 @@ def lines(
     base = alt.Chart(plot.frame).encode(
         plot.x(x, frame[x], width),
         color=_colour(plot, frame, by),
-        tooltip=plot.tooltip("mean", "low", "high", "diverged"),
+        tooltip=plot.tooltip("centre", "low", "high", "diverged"),
     )
     bars = base.mark_rule(clip=True).encode(low, high).transform_filter("isValid(datum.low)")
-    joined = mean.copy()
+    joined = centre.copy()
     joined.field = "line"
     line = base.mark_line().encode(joined)
-    marks = base.encode(mean).transform_filter("isValid(datum.at)")
+    marks = base.encode(centre).transform_filter("isValid(datum.at)")
     full = marks.mark_point(size=36, opacity=1, filled=True).transform_filter("datum.solid")
     hollow = marks.mark_point(size=36, opacity=1, fill="white").transform_filter("!datum.solid")
     place = alt.Y(field="row", type="quantitative", scale=None)
@@ -307,11 +307,11 @@ def curves(
     )
     if "seed" in frame:
         base = base.encode(detail=alt.Detail(field="seed", type="nominal"))
-    mean, low, high = _heights(plot.frame, frame, title, 0.3)
+    centre, low, high = _heights(plot.frame, frame, title, 0.3)
     band = base.mark_area(clip=True, opacity=0.18).encode(low, high)
-    part = base.mark_line(clip=True, strokeWidth=1.2, strokeDash=[3, 3]).encode(mean)
+    part = base.mark_line(clip=True, strokeWidth=1.2, strokeDash=[3, 3]).encode(centre)
     plot.frame["line"] = plot.frame["at"].where(plot.frame["whole"])
-    solid = mean.copy()
+    solid = centre.copy()
     solid.field = "line"
     whole = base.mark_line(clip=True, strokeWidth=1.8).encode(solid)
     if by:
@@ -320,7 +320,7 @@ def curves(
         part = part.encode(opacity=forward)
         whole = whole.encode(opacity=forward).add_params(picked)
     points = base.mark_point(opacity=0, size=120, clip=True).encode(
-        mean, tooltip=plot.tooltip("step", "mean", "low", "high")
+        centre, tooltip=plot.tooltip("step", "centre", "low", "high")
     )
     band = band.transform_filter("isValid(datum.low)")
     bands = [band] * bool(plot.frame["bottom"].notna().any())
@@ -328,15 +328,15 @@ def curves(
     return plot.chart(title, *bands, *broken, whole, points, width=width, height=height)
 
 
-def spanned(means: pd.Series) -> tuple[float, float, bool]:
+def spanned(centres: pd.Series) -> tuple[float, float, bool]:
     """The ends of a scale, and whether it is logarithmic.
 
     If less than a twentieth of the numbers is far above all others, for example because runs
     diverged, the scale ends at the others.
     """
-    means = means[np.isfinite(means)]
-    least, most = means.min(), means.max()
-    usual = means.quantile(0.95)
+    centres = centres[np.isfinite(centres)]
+    least, most = centres.min(), centres.max()
+    usual = centres.quantile(0.95)
     if least >= 0 and most > SPAN * usual:
         most = usual
     return least, most, bool(least > 0 and most > SPAN * least)
@@ -365,7 +365,7 @@ def _heights(
         beyond: how far bands may widen the scale, relative to the range of the averages.
         within: the ends of the scale, if they are given.
     """
-    least, most, log = spanned(pd.Series(within) if within else frame["mean"])
+    least, most, log = spanned(pd.Series(within) if within else frame["centre"])
     level, back = (np.log, np.exp) if log else (float, float)
     ends = [level(least), level(most)]
     length = ends[1] - ends[0] or (1.0 if log else abs(most) or 1.0)
@@ -382,7 +382,7 @@ def _heights(
         nice=False,
     )
     outside = float(back(ends[0] - 2 * room)), float(back(ends[1] + 2 * room))
-    for drawn, column in (("at", "mean"), ("bottom", "low"), ("top", "high")):
+    for drawn, column in (("at", "centre"), ("bottom", "low"), ("top", "high")):
         into[drawn] = frame[column].clip(*outside)
     axis = alt.Axis(title=title, titleLimit=280, labelExpr=DIGITS)
     middle, bottom = (

@@ -1,7 +1,7 @@
-"""The verdict on every claim, from the committed results: ``python -m scripts.check_claims``.
+"""The verdict on every claim, from the committed results: ``python -m scripts.build claims``.
 
-It writes ``results/CLAIMS.md`` and the summary in the README. A claim that does not hold is a
-result, not an error. ``--check`` writes nothing, and exits with 1 if a file is stale.
+It is written to ``results/CLAIMS.md`` and the summary in the README. A claim that does not hold is
+a result, not an error.
 """
 
 from collections import Counter
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common import ROOT
-from experiments.common.records import RESULTS, Results
-from experiments.common.terminal import as_command
+from experiments.common.records import RESULTS, Results, begun
 from scripts import readme
-from scripts.generated import only_checks, settle
 from scripts.paper import Measured, claims, figures, label, results_of, script
 
 README = ROOT / "README.md"
@@ -59,18 +57,23 @@ INTRODUCTION = """\
 
 Written by `make claims` from the committed results and `scripts/paper.yaml`.
 
-- **Rule.** {before} of the {all} rules were written before their runs; a rule that was changed
-  later says so. The other rules were written when results of the scales `paper` and `small` were
-  already known, so they do not predict those results. No rule was changed after a run of scale
-  `short` had ended.
+- **Rule.** {before} of the {all} rules were written before their runs and not changed after them.
+  {changed} were changed after results were known; each says what it was before. The other rules
+  were written when results of the scales `paper` and `small` were already known, so they do not
+  predict those results.
 - **By its interval.** The whole 95 % interval fulfils the condition. It is Student's t interval
   over seeds unless the rule names another, and is paired where both optimizers have the same seeds.
   `tests/test_stats.py` shows by simulation that the intervals cover 95 %.
 - **Holm.** Where a claim rests on several comparisons, one of them refutes it only after Holm's
   correction for their number.
 - **Apart.** How far the measurement is from what the paper reports, or from the rule's limit.
-- **Scale.** The brackets say how a scale differs from the paper's: "3 seeds for 5" means 3 where
-  the paper, or our grid for its setting, has 5."""
+- **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
+  not say, from our grid for it."""
+FIRST = """\
+## First runs of larger scales
+
+No seed of these grids is complete, so they decide no claim yet. They are listed whatever they
+show."""
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
@@ -142,6 +145,18 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
     return table
 
 
+def first_runs(figure: str) -> dict[str, list[str]]:
+    """What the first runs of a larger scale show: lines by the scale, of which no seed is complete.
+
+    A figure's script may have a function ``first_runs``, which makes the lines from the results.
+    """
+    found = begun(figure)
+    if not found:
+        return {}
+    told = getattr(script(figure), "first_runs", None)
+    return {found.scale: told(found) if told else [f"{len(found.every_run)} rows in runs.csv"]}
+
+
 def counted(table: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """The numbers of the paper's claims, and of ours, with each verdict, in the legend's order."""
     found = {of: Counter(row["verdict"] for row in table if row["of"] == of) for of in OF}
@@ -165,21 +180,36 @@ def claims_page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/CLAIMS.md``."""
     head = (("verdict", "what it means"), ("---", "---"))
     parts = [
-        INTRODUCTION.format(before=sum(bool(row["written"]) for row in table), all=len(table)),
+        INTRODUCTION.format(
+            before=sum(row["written"] == "before" for row in table),
+            changed=sum(bool(row["changed"]) for row in table),
+            all=len(table),
+        ),
         "\n".join(f"| {words} | {meaning} |" for words, meaning in (*head, *legend(table))),
         counts(table),
+        FIRST,
+        "\n".join(
+            f"- {name}, scale {scale}: {line}"
+            for name in figures()
+            for scale, lines in first_runs(name).items()
+            for line in lines
+        )
+        or "None.",
     ]
     for of, title in OF.items():
         parts.append(f"## {title}")
         for row in table:
             if row["of"] != of:
                 continue
+            before = ", written before the runs" if row["written"] == "before" else ""
             lines = [
                 f"**{row['says']}** `{row['verdict']}`\n",
                 f"- {row['figure']}, section {row['section']} (`{row['claim']}`)",
                 f"- paper: {row['reports']}",
-                f"- rule{', written before the runs' * bool(row['written'])}: {row['rule']}",
+                f"- rule{before}: {row['rule']}",
             ]
+            if row["changed"]:
+                lines.append(f"- rule changed: {row['changed']}")
             if row["measured"]:
                 lines += [f"- measured: {row['measured']}", f"- apart: {row['apart']}"]
                 lines += [f"- {row['where']}"]
@@ -193,16 +223,3 @@ def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
         RESULTS / "CLAIMS.md": claims_page(table).encode(),
         README: readme.filled(README.read_text(), table).encode(),
     }
-
-
-def main() -> int:
-    """Write, or check."""
-    check = only_checks(__doc__)
-    table = rows()
-    for row in table:
-        print(f"{row['figure']:16} {row['verdict']:28} {row['says']}")
-    return settle(files(table), check)
-
-
-if __name__ == "__main__":
-    as_command(main)

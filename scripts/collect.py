@@ -15,10 +15,13 @@ def main() -> int:
     """Collect, and say what there is now."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], prog="scripts.collect")
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
+    parser.add_argument("-m", "--multirun", action="store_true", help="as for the runs; not needed")
     parser.add_argument("--partial", action="store_true", help="take what is finished so far")
     arguments = parser.parse_args()
     results = collect(arguments.overrides, partial=arguments.partial)
-    print(f"{results.folder}: {len(results.runs)} rows, {results.label}")
+    programs = len(results.manifest["programs"])
+    made = f", made by {programs} programs" if programs > 1 else ""
+    print(f"{results.folder}: {len(results.runs)} rows, {results.label}{made}")
     return 0
 
 

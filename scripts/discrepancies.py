@@ -1,13 +1,20 @@
-"""The measured effect of each disagreement in ``discrepancies.yaml``, from the committed results.
+"""Where paper, code and logs disagree, and the measured effect of each discrepancy.
 
-A function without an underscore takes the results of a figure, and the arguments under ``with`` in
-the YAML file. It returns one line of Markdown.
+``discrepancies.yaml`` has the discrepancies in words. Under ``measured`` it names a figure and a
+function of the last part of this module, which takes the results of the figure, and the arguments
+under ``with``. It returns one line of Markdown. ``python -m scripts.build claims`` writes
+``results/DISCREPANCIES.md``.
 """
 
-import pandas as pd
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
-from experiments.common.records import Results
-from experiments.common.stats import mean
+import pandas as pd
+import yaml
+
+from experiments.common.records import RESULTS, Results, load
+from experiments.common.stats import ALPHA, Estimate, mean
 from scripts.figures import cifar_schedule as schedule
 from scripts.figures import rainbow_authors as deviations
 from scripts.figures.fig02 import medians, reach, steps_by_nu
@@ -15,28 +22,123 @@ from scripts.figures.fig10 import gains, told
 from scripts.figures.fig11 import LARGE, PAPER, SMALL, areas, compared
 from scripts.paper import NAMES
 
+LABELS = {  # keys of a discrepancy that a reader sees, and what the page calls them
+    "paper": "paper",
+    "code": "code and logs",
+    "ours": "here",
+    "option": "to get the other reading",
+    "measured": "measured",
+}
+NOT_RUN = "not run"
+TEXTUAL = "textual"
+INTRODUCTION = """\
+# Where paper, code and logs disagree
 
-def _percent(values: pd.Series, sign: str = "") -> str:
-    """Mean over seeds in per cent with its interval, or an upper limit if it is tiny."""
-    found = mean(100 * values.to_numpy())
-    largest = 100 * values.abs().max()
-    if largest < 0.001:
-        return "below 0.001 %" if largest else "0"
-    return f"{found.centre:{sign}.2g} % [{found.low:.2g}, {found.high:.2g}]"
+Written by `make claims`. P is the paper, R the authors' repository (Z-T-WANG/LaProp-Optimizer).
+**here** is what we do by default. **not run**: nothing has measured it yet. **textual**: two texts
+or a log disagree, and there is nothing to measure. What is said about logs is taken from the
+authors' files; it is not a measurement of ours. Intervals are 95 %.
+
+How the discrepancies of the optimizer are measured: two copies of a small ReLU net on MNIST start
+alike and see the same minibatches, one with our default and one with the other reading, under five
+schedules of lr. **distance** is that between their weights after 100 and after 1,000 updates, in
+per cent of the distance of the default copy from its start. **loss** is the change of the final
+training loss after as many updates. Each is given for the schedule with the largest mean over
+seeds, which the brackets name ([all schedules](figures/discrepancies.png)). Because the largest of
+five means is chosen, the intervals are simultaneous: with probability 95 % those of all five
+schedules contain their means (Bonferroni). **not above the control**: under no schedule does the
+interval of the distance lie above those of the second control after as many updates. Two controls
+run the default twice:
+
+{controls}"""
+
+
+# The page -----------------------------------------------------------------------------------------
+
+
+def entries() -> dict[str, dict[str, Any]]:
+    """The discrepancies of ``discrepancies.yaml`` by name."""
+    return dict(yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text()))
+
+
+def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
+    """The result of ``<figure>.<function>``, or "not run" if the figure has no results."""
+    if where == TEXTUAL:
+        return TEXTUAL
+    figure, _, function = where.partition(".")
+    results = None if where == NOT_RUN else load(figure)
+    if results is None:
+        return NOT_RUN
+    text = globals()[function](results, **(arguments or {}))
+    return text if results.scale == "paper" else f"{text} ({results.label})"
+
+
+def rows() -> list[dict[str, Any]]:
+    """All discrepancies with their ``name``, it in words as ``title``, and their measurements."""
+    return [
+        row
+        | {"name": name, "title": name.replace("_", " ").capitalize()}
+        | {"measured": measured(row["measured"], row.get("with"))}
+        for name, row in entries().items()
+    ]
+
+
+def introduction() -> str:
+    """The beginning of the page, with what the two controls have measured."""
+    return INTRODUCTION.format(controls=measured("discrepancies.controls"))
+
+
+def page(table: list[dict[str, Any]]) -> str:
+    """The text of ``results/DISCREPANCIES.md``."""
+    parts = [introduction()]
+    for group, members in groupby(table, key=lambda row: row["group"]):
+        parts.append(f"## {group[0].upper()}{group[1:]}")
+        for row in members:
+            parts.append(f"### {row['title']} ({row['where']})")
+            parts.append("\n".join(f"- {label}: {row[key]}" for key, label in LABELS.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
+    """The page with its present text."""
+    return {RESULTS / "DISCREPANCIES.md": page(table).encode()}
+
+
+# Measurements -------------------------------------------------------------------------------------
+
+
+def _by_schedule(runs: pd.DataFrame, shares: pd.Series) -> dict[str, Estimate]:
+    """The mean over seeds in per cent under each schedule, with simultaneous intervals."""
+    groups = (100 * shares).groupby(runs.schedule)
+    return {str(name): mean(seeds, ALPHA / groups.ngroups) for name, seeds in groups}
+
+
+def _largest(means: dict[str, Estimate], sign: str = "") -> tuple[str, str]:
+    """The largest mean in absolute value with its interval, and its schedule, as text."""
+    schedule, found = max(means.items(), key=lambda item: abs(item[1].centre))
+    largest = pd.Series([found.centre, found.low, found.high]).abs().max()
+    tiny = "below 0.001 %" if largest else "0"
+    return tiny if largest < 0.001 else f"{found:{sign}.2g} %", schedule
 
 
 def _pair(results: Results, pair: str) -> str:
-    """The distance of two paths under the schedule with the largest one, and the loss's change."""
-    runs = results.runs[results.runs.pair == pair]
-    distance, loss = [], []
-    for updates, cell in runs.groupby("updates"):
-        schedule = cell.groupby("schedule").difference.mean().idxmax()
-        worst = cell[cell.schedule == schedule]
-        distance.append(f"{_percent(worst.difference)} after {updates:,} ({schedule})")
-        loss.append(_percent(worst.loss_difference / worst.loss, "+"))
+    """The largest distance of two paths over the schedules, and the largest change of the loss."""
+    both = results.runs[results.runs.pair.isin([pair, "last_bit"])]
+    runs, distance, loss = both[both.pair == pair], [], []
+    for updates, cell in both.groupby("updates"):
+        own, control = cell[cell.pair == pair], cell[cell.pair == "last_bit"]
+        means = _by_schedule(own, own.difference)
+        limits = _by_schedule(control, control.difference)
+        lowest = pd.Series([found.low for found in means.values()])  # NaN without an interval
+        above = lowest.max() > pd.Series([found.high for found in limits.values()]).max()
+        number, name = _largest(means)
+        mark = "" if above or pair == "last_bit" else "; not above the control"
+        distance.append(f"{number} after {updates:,} ({name}{mark})")
+        number, name = _largest(_by_schedule(own, own.loss_difference / own.loss), "+")
+        loss.append(f"{number} after {updates:,} ({name})")
     if runs[runs.schedule == "constant"].difference.max() == 0:
         distance.append("0 at a constant lr")
-    return f"{', '.join(distance)}; loss {' and '.join(loss)}"
+    return f"distance {', '.join(distance)}; loss {', '.join(loss)}"
 
 
 def pairs(results: Results, pairs: dict[str, str]) -> str:

@@ -152,7 +152,7 @@ def _drawn(
         if average == "every seed":
             shown = cells.thinned(frame, run, POINTS)
             ends = {"low": float("nan"), "high": float("nan"), "count": 1}
-            table = shown[[*run, "step"]].assign(mean=shown[metric], **ends)
+            table = shown[[*run, "step"]].assign(centre=shown[metric], **ends)
         else:
             shown, band = cells.thinned(frame, by, POINTS), entry.get("band", "interval")
             table = cells.summarised(shown, [*by, "step"], [metric], average, band)

@@ -1,19 +1,11 @@
 """Write generated files, or check that the committed ones are up to date."""
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.common import ROOT
 from experiments.common.files import write
-
-
-def only_checks(doc: str) -> bool:
-    """Whether the command line of a script that writes generated files has ``--check``."""
-    parser = argparse.ArgumentParser(description=doc.split("\n", 1)[0])
-    parser.add_argument("--check", action="store_true", help="compare with the files, write none")
-    return bool(parser.parse_args().check)
 
 
 def settle(files: Mapping[Path, bytes], check: bool) -> int:

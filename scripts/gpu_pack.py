@@ -30,6 +30,7 @@ from experiments.common import ROOT, data
 from experiments.common.checkpoint import CHECKPOINTS
 from experiments.common.config import expand
 from experiments.common.files import atomic, read_manifest, write_json
+from experiments.common.messages import ConfigError
 from experiments.common.status import FINAL
 from experiments.common.terminal import as_command
 from scripts import gpu_runs
@@ -42,11 +43,11 @@ PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (35, 34, 31, 28, 27, 24, 17)] + 
     "manylinux2014_x86_64",
     "manylinux1_x86_64",
 ]
-# Packages that the machine lacks. It has numpy, pandas, pillow, pyarrow, scipy and the like.
+# Packages that the machine lacks. tests/gpu_machine.txt lists those that it has.
 WHEELS = (
     *("annotated-types", "bitarray", "cffi", "fairseq-fixed", "hydra-core", "omegaconf"),
-    *("platformdirs", "pycparser", "pydantic", "pydantic_core", "sacremoses", "typing-inspection"),
-    *("typing_extensions", "heavyball", "pytorch_optimizer"),
+    *("platformdirs", "pooch", "pycparser", "pydantic", "pydantic_core", "sacremoses"),
+    *("typing-inspection", "typing_extensions", "heavyball", "pytorch_optimizer"),
 )
 FROM_SOURCE = ("antlr4-python3-runtime",)  # it has no wheel and nothing to compile
 MIB = 1 << 20  # bytes
@@ -111,17 +112,24 @@ def git(*arguments: str) -> str:
     return subprocess.check_output(["git", *arguments], cwd=ROOT, text=True).strip()
 
 
+def pinned(names: tuple[str, ...]) -> list[str]:
+    """Packages as requirements, at the versions of ``constraints.txt``.
+
+    Raises:
+        ConfigError: the file has no version of a package.
+    """
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name in names:
+        if name not in pins:
+            raise ConfigError(
+                f"constraints.txt: {name}: missing; a package to pack needs a version"
+            )
+    return [f"{name}=={pins[name]}" for name in names]
+
+
 def wheels(folder: Path) -> list[Path]:
     """Download the wheels that the machine lacks, at the versions of ``constraints.txt``."""
-    pins = dict(
-        line.split("==")
-        for line in (ROOT / "constraints.txt").read_text().split()
-        if "==" in line  # comments have none
-    )
-
-    def pinned(names: tuple[str, ...]) -> list[str]:
-        return [f"{name}=={pins[name]}" if name in pins else name for name in names]
-
     if not folder.exists():
         partial = folder.with_suffix(".new")
         shutil.rmtree(partial, ignore_errors=True)

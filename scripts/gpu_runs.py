@@ -22,7 +22,8 @@ import sys
 import tarfile
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -234,7 +235,10 @@ class Machine:
             note["ended_s"] = round(self.seconds(), 1)
             note["exit_codes"] = [process.returncode for process in processes]
             print(f"{self.seconds():6.1f} s: {step.name} ended, {note['exit_codes']}", flush=True)
-            self.gather()  # written now, because this process may be killed later
+            try:
+                self.gather()  # written now, because this process may be killed later
+            except Exception as error:  # the other steps go on, and their end gathers again
+                print(f"{self.seconds():6.1f} s: not gathered: {error!r}", flush=True)
 
     def stop(self, *_: object) -> None:
         """Stop every step; called as a handler of signals."""
@@ -244,7 +248,7 @@ class Machine:
         """Write the present results into the folder that comes back."""
         runs = sorted(self.outputs.glob("*/*/manifest.json"))
         rows = [reached(path.parent) for path in runs]
-        with (self.output / "reached.csv").open("w", newline="") as stream:
+        with replaced(self.output / "reached.csv") as path, path.open("w", newline="") as stream:
             table = csv.DictWriter(stream, list(rows[0]) if rows else ["task"])
             table.writeheader()
             table.writerows(rows)
@@ -254,21 +258,33 @@ class Machine:
         self._tar("fairseq.tar.gz", sorted(self.outputs.glob("*/*/fairseq.log")), self.outputs)
         tests = self.work / "logs" / "kernel-0.log"
         if tests.exists():
-            shutil.copy(tests, self.output / "tests.log")
-        for path in (self.work / "program" / "results" / "benchmarks").glob("*.csv"):
-            shutil.copy(path, self.output / path.name)
+            with replaced(self.output / "tests.log") as path:
+                shutil.copy(tests, path)
+        for table_file in (self.work / "program" / "results" / "benchmarks").glob("*.csv"):
+            with replaced(self.output / table_file.name) as path:
+                shutil.copy(table_file, path)
         self.report["seconds"] = round(self.seconds(), 1)
         self.report["too_large"] = [
             path.name for path in self.output.iterdir() if path.stat().st_size > LARGEST
         ]
-        (self.output / "report.json").write_text(json.dumps(self.report, indent=1) + "\n")
+        with replaced(self.output / "report.json") as path:
+            path.write_text(json.dumps(self.report, indent=1) + "\n")
 
     def _tar(self, name: str, paths: list[Path], root: Path) -> None:
-        partial = self.work / name
-        with tarfile.open(partial, "w:gz") as tar:
+        with replaced(self.output / name) as archive, tarfile.open(archive, "w:gz") as tar:
             for path in paths:
                 tar.add(path, str(path.relative_to(root)))
-        shutil.move(partial, self.output / name)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A context with a temporary path, which replaces ``path`` if the block ends without error."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def records(folder: Path) -> list[Path]:
@@ -281,7 +297,8 @@ def reached(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_text())
     settings = manifest["settings"]
     metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    written = metrics.read_text() if metrics.exists() else ""
+    lines = written.splitlines()[: written.count("\n")]  # without a line that is just written
     last = json.loads(lines[-1]) if lines else {}
     return {
         "task": manifest["task"],

@@ -57,6 +57,7 @@ QUEUE = (
     ("fig12", "short"),
     ("iwslt_map", "short"),
 )
+RESTARTS = 20  # how often processes that were killed are started again, in all
 OUTPUT = Path(platformdirs.user_data_dir("laprop", appauthor=False)) / "outputs"
 
 
@@ -111,17 +112,36 @@ def yield_to_others() -> None:
 
 
 def start(output: Path, processes: int) -> int:
-    """Run the queue in several processes until all runs are finished or Ctrl-C is pressed."""
+    """Run the queue in several processes until all runs are finished or Ctrl-C is pressed.
+
+    A process that is killed, for example where memory is short, is started again.
+
+    Returns:
+        exit status: 0, 1 if a run failed or processes were killed too often, 130 after Ctrl-C.
+    """
     output.mkdir(parents=True, exist_ok=True)  # fails here and not once a run
     command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     workers: list[subprocess.Popen[bytes]] = []
+    waiting, restarts, failed = processes, RESTARTS, False
     try:
-        for _ in range(processes):
-            workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+        while waiting or workers:
+            if waiting:
+                waiting -= 1
+                workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
             time.sleep(5)  # so that the process before has locked its run
-        codes = [worker.wait() for worker in workers]
-        return 1 if any(codes) else 0
+            for worker in [worker for worker in workers if worker.poll() is not None]:
+                workers.remove(worker)
+                if worker.returncode < 0 and restarts:
+                    restarts -= 1
+                    waiting += 1
+                    print(f"{_killed(worker)}; another takes its place", flush=True)
+                elif worker.returncode < 0:
+                    failed = True
+                    print(f"{_killed(worker)}; no other after {RESTARTS}", flush=True)
+                else:
+                    failed |= worker.returncode > 0
+        return 1 if failed else 0
     except (KeyboardInterrupt, SystemExit):
         for worker in workers:
             worker.terminate()
@@ -129,6 +149,11 @@ def start(output: Path, processes: int) -> int:
             worker.wait()
         print("stopped; the same command goes on")
         return 130
+
+
+def _killed(worker: subprocess.Popen[bytes]) -> str:
+    """The end of a process by a signal, in words."""
+    return f"process {worker.pid} was killed by {signal.Signals(-worker.returncode).name}"
 
 
 def signal_all(number: int) -> int:
@@ -160,15 +185,26 @@ def status(output: Path) -> None:
         print(line)
 
 
-def collected(output: Path) -> None:
-    """Put the finished runs of each figure into the committed tables."""
+def collected(output: Path) -> int:
+    """Put the finished runs of each figure into the committed tables.
+
+    Returns:
+        exit status: 0, 1 if the runs of a figure cannot be collected.
+    """
+    failed = 0
     for figure, scale in dict.fromkeys(entry[:2] for entry in QUEUE):
+        words = overrides(output, figure, scale)
+        every = expand(words)
         try:
-            results = collect(overrides(output, figure, scale), partial=True)
-        except ConfigError as error:
-            print(f"{figure}: {error}".split(";")[0])
-        else:
-            print(f"{results.folder.relative_to(ROOT)}: {results.label}")
+            if any(map(finished, every)):
+                results = collect(words, partial=True)
+                print(f"{results.folder}: {results.label}")
+            else:
+                print(f"{figure} {scale}: none of {len(every)} runs is finished")
+        except ConfigError as error:  # the other figures are collected all the same
+            failed = 1
+            print(f"error: {figure} {scale}: {error}", file=sys.stderr)
+    return failed
 
 
 def main() -> int:
@@ -191,7 +227,9 @@ def main() -> int:
         return start(output, arguments.processes)
     if arguments.what == "work":
         return work(output)
-    {"status": status, "collect": collected}[arguments.what](output)
+    if arguments.what == "collect":
+        return collected(output)
+    status(output)
     return 0
 
 

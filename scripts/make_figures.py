@@ -70,22 +70,24 @@ def index() -> str:
     lines = [
         "# Figures",
         "",
-        "Written by `make figures`. Scale `paper` is what the paper ran or, where the paper has a",
-        "statement and no experiment, the setting of ours that the row names. `short` is the",
-        "paper's setting cut short, `small` a smaller model; the brackets say how they differ from",
-        'the paper: "3 seeds for 5" means 3 where the paper, or our grid for its setting, has 5.',
-        "Time is what all runs of a scale took on two threads; each run's own time is in the",
-        "manifest.json of results/FIGURE/SCALE. Where the grid of the shown scale was given up for",
-        "that of a larger scale, the row names the last commit that ran it.",
+        "Written by `make figures`. Scale `paper` is what the paper ran or, where the paper has",
+        "a statement and no experiment, the setting of ours that the row names. `short` is the",
+        "paper's setting cut short, `small` a smaller model. The brackets say how they differ",
+        'from the paper: "3 seeds instead of 5" means that the paper, or our grid for its',
+        "setting, has 5 seeds. Time is what all runs of a scale took on two threads; each run's",
+        "own time is in the manifest.json of results/FIGURE/SCALE. Some pictures show a scale",
+        "whose grid was replaced since: `small: as of commit …` means: check out that commit to",
+        "run it again.",
         "",
         "| figure | what it shows | paper | task | status | time | run it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, entry in figures().items():
         results = results_of(name)
-        own = entry.get("results", name)
-        scales = times(own) if grids(own) else {}
-        time = "; ".join(f"{scale}: {took}" for scale, took in scales.items())
+        sources = [entry.get("results", name)]
+        if "beside" in entry:
+            sources.append(entry["beside"])
+        time = _times(sources)
         if results is None:
             status, command = "not run", ""
             if drawable(name):
@@ -94,12 +96,25 @@ def index() -> str:
             status, command = f"[measured](figures/{name}.png)", f"`{entry['command']}`"
         else:
             status = f"[{label(results)}](figures/{name}.png)"
-            command = _command(results)
+            shown = [results, *map(results_of, sources[1:])]
+            command = ", ".join(_command(of) for of in shown if of is not None)
         lines.append(
             f"| {name} | {entry['shows']} | {entry['section']} | {entry['task']} | {status} "
             f"| {time} | {command} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _times(sources: list[str]) -> str:
+    """The times of a figure's runs; where it shows the runs of several figures, of each by name."""
+    of = {
+        source: "; ".join(f"{scale}: {took}" for scale, took in times(source).items())
+        for source in sources
+        if grids(source)
+    }
+    if len(sources) == 1:
+        return "".join(of.values())
+    return ", ".join(f"{source} ({took})" for source, took in of.items())
 
 
 def _command(results: Results) -> str:

@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 PAGES = {  # files of the repository that a page of the site shows
     RESULTS / "CLAIMS.md": "index.html#claims",
     RESULTS / "FIGURES.md": "index.html#figures",
-    RESULTS / "DISCREPANCIES.md": "ledger.html",
+    RESULTS / "DISCREPANCIES.md": "discrepancy_list.html",
 }
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 

@@ -47,9 +47,14 @@ def figures() -> dict[str, dict[str, Any]]:
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """Every claim by name: its entry, its ``figure``, and when its rule was ``written``."""
+    """Every claim by name: its entry, its ``figure``, and when its rule was ``written``.
+
+    ``written`` is "before" if the rule was written before its runs and not changed after them.
+    """
     return {
-        name: {"figure": figure, "written": entry.get("written", "")} | claim
+        name: {"figure": figure, "changed": ""}
+        | {"written": "" if "changed" in claim else entry.get("written", "")}
+        | claim
         for figure, entry in figures().items()
         for name, claim in entry.get("claims", {}).items()
     }

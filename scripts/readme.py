@@ -28,6 +28,14 @@ SIGNS = {  # signs for claims that held, did not hold, cannot be decided, were n
     "?": ("underpowered", "undecided"),
     "–": ("not run",),
 }
+WHOLE = "paper's scale"
+WHERE = {
+    WHOLE: "",
+    "not run": "",
+    "our setting": "in our setting",
+    "small model": "in a small model",
+    "authors' logs": "in the authors' logs",
+}
 
 
 def filled(text: str, table: list[dict[str, Any]]) -> str:
@@ -50,7 +58,7 @@ def found(table: list[dict[str, Any]]) -> str:
     for name in FOUND:
         results = results_of(name)
         picture = f"[{name}](results/figures/{name}.png)"
-        verdicts = by_kind(shown([row for row in table if row["figure"] == name]))
+        verdicts = of_claims(shown([row for row in table if row["figure"] == name]))
         lines.append(f"- {script(name).finding(results)} ({picture}; {verdicts}).")
     return "\n".join(lines)
 
@@ -60,10 +68,22 @@ def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["of"] == "paper"] or rows
 
 
+def of_claims(rows: list[dict[str, Any]]) -> str:
+    """What the signs count: ``of the paper's 3 claims: ✓ 2 in our setting, ? 1 at scale short``.
+
+    Beside the finding of a figure a sign alone would look like a verdict on that sentence.
+    """
+    parts = []
+    for kind, same in _kinds(rows):
+        parts.append(f"{signs(same)} {WHERE.get(kind, f'at scale {kind}')}".strip())
+    of = "the paper's" if any(row["of"] == "paper" for row in rows) else "our"
+    count = f"{of} one claim" if len(rows) == 1 else f"of {of} {len(rows)} claims"
+    return f"{count}: {', '.join(parts)}"
+
+
 def by_kind(rows: list[dict[str, Any]]) -> str:
     """The numbers of claims with each verdict, by kind: ``paper's scale: ✓ 3; not run: – 1``."""
-    kinds = groupby(sorted(rows, key=_kind), key=_kind)
-    return "; ".join(f"{kind}: {signs(list(same))}" for kind, same in kinds)
+    return "; ".join(f"{kind}: {signs(same)}" for kind, same in _kinds(rows))
 
 
 def signs(rows: list[dict[str, Any]]) -> str:
@@ -88,9 +108,14 @@ def scorecard(table: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _kinds(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The claims of each kind, by the name of the kind."""
+    return [(kind, list(same)) for kind, same in groupby(sorted(rows, key=_kind), key=_kind)]
+
+
 def _kind(row: dict[str, Any]) -> str:
     """What a verdict is about: the paper's scale, another one, the authors' logs, or nothing."""
     if row["verdict"] == "not run":
         return "not run"
-    whole = "our setting" if "setting" in figures()[row["figure"]] else "paper's scale"
+    whole = "our setting" if "setting" in figures()[row["figure"]] else WHOLE
     return row["verdict"].rpartition(": ")[0] or whole

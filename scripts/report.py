@@ -1,9 +1,10 @@
-"""Write the results as a static site that opens from disk: ``python -m scripts.report``.
+"""Write the results as a static site that opens from disk: ``python -m scripts.build report``.
 
 ``results/site/`` is made from the committed results. It has a front page with every verdict, a page
-for each figure with its charts, data and commands, the ledger of disagreements, the benchmarks, the
+for each figure with its charts, data and commands, the list of discrepancies, the benchmarks, the
 texts of ``docs/``, and the reference of the package in ``api/``. The pages link to the pictures and
-tables of ``results/``, and do not copy them.
+tables of ``results/``, and do not copy them. ``python -m scripts.report --to FOLDER`` writes the
+same into another folder.
 """
 
 import argparse
@@ -24,9 +25,9 @@ from scripts import (
     cells,
     charts,
     check_claims,
+    discrepancies,
     effects,
     explore,
-    make_discrepancies,
     readme,
     reference,
     words,
@@ -171,6 +172,7 @@ def entries() -> dict[str, dict[str, Any]]:
                 "runs": None if tables else results,
                 "status": status,
                 "scale": "not run" if results is None else "-" if tables else results.scale,
+                "first_runs": check_claims.first_runs(name),
                 "picture": PICTURES / f"{name}.png" if drawable(name) else None,
             }
         )
@@ -239,20 +241,20 @@ def pages(target: Path) -> dict[str, str]:
     for claim in claims:
         claim["scale"] = every[claim["figure"]]["scale"]
         claim["effects"] = effects.placed(claim["effects"])
-    ledger = make_discrepancies.rows()
-    shared = {"figures": every, "claims": claims, "ledger": ledger, "results_folder": RESULTS}
+    listed = discrepancies.rows()
+    shared = {"figures": every, "claims": claims, "discrepancies": listed}
+    shared |= {"results_folder": RESULTS}
     written = {
         "index.html": templates.get_template("index.html").render(
             shared, **front(target, every, claims)
         )
     }
-    introduction = make_discrepancies.INTRODUCTION.format(
-        controls=make_discrepancies.measured("discrepancies.controls")
-    )
-    written["ledger.html"] = templates.get_template("ledger.html").render(
+    _, _, introduction = discrepancies.introduction().partition("\n\n")  # without its heading
+    written["discrepancy_list.html"] = templates.get_template("discrepancy_list.html").render(
         shared,
-        introduction=introduction.split("\n\n")[1:],
-        groups=[(g, list(rows)) for g, rows in groupby(ledger, key=lambda row: row["group"])],
+        introduction=markdown(introduction, RESULTS, target),
+        labels=discrepancies.LABELS,
+        groups=[(g, list(rows)) for g, rows in groupby(listed, key=lambda row: row["group"])],
     )
     template = templates.get_template("guide.html")
     for name, path in guides().items():
@@ -264,12 +266,8 @@ def pages(target: Path) -> dict[str, str]:
     return written
 
 
-def build(target: Path) -> list[Path]:
-    """Write the site into a folder.
-
-    Returns:
-        the pages.
-    """
+def build(target: Path) -> None:
+    """Write the site into a folder, and print its first page."""
     target.mkdir(parents=True, exist_ok=True)
     written = {target / name: html for name, html in pages(target).items()}
     for name in ("site.css", "site.js"):
@@ -278,18 +276,16 @@ def build(target: Path) -> list[Path]:
     for path, html in written.items():
         write(path, html.encode())
     reference.write(target / "api")
-    return list(written)
-
-
-def main() -> int:
-    """Write the site."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--to", type=Path, default=SITE, help="folder of the site")
-    target = parser.parse_args().to.resolve()
-    written = build(target)
     index = target / "index.html"
     shown = index.relative_to(ROOT) if index.is_relative_to(ROOT) else index
     print(f"{len(written)} pages; open {shown}")
+
+
+def main() -> int:
+    """Write the site into another folder."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.report", description=main.__doc__)
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER")
+    build(parser.parse_args().to.resolve())
     return 0
 
 

@@ -149,7 +149,7 @@ def run(log: str, *arguments: str) -> None:
 def main() -> int:
     """Run and compare all quick figures, and print whether the results were reproduced."""
     parser = argparse.ArgumentParser(
-        prog="make reproduce",
+        prog="python -m scripts.reproduce",
         description="Run seven quick figures anew and compare them with the committed results.",
         epilog="It downloads MNIST (55 MB unpacked) once, and needs no GPU; two processes of up to "
         "2.4 GB of memory run at a time.",

@@ -49,11 +49,11 @@ def main() -> int:
             print(f"error: output={folder}: no sweep has run there", file=sys.stderr)
         return 2
     for sweep in found if arguments.sweeps else found[-1:]:
-        states = [cell.look() for cell in sweep.cells]
+        states = [run.look() for run in sweep.runs]
         print(f"{sweep.command}\n{whole(sweep, states)}")
-    for cell, state in zip(sweep.cells, states, strict=True):
+    for run, state in zip(sweep.runs, states, strict=True):
         if arguments.runs or state.status in ("running", *TROUBLE):
-            print(line(cell.label, state))
+            print(line(run.label, state))
     return 0
 
 

@@ -1,12 +1,13 @@
-"""Show a sweep's results as tables, maps and curves: ``python -m scripts.sweep outputs/softmax``.
+"""Show a sweep's results as tables, maps and curves.
 
-It reads what the runs of a folder wrote, also while the sweep is running, and writes to
-``outputs/sweeps/<the sweep>``, or to the folder that ``--to`` names:
+``python -m scripts.sweep outputs/mnist_divergence`` reads what the runs of a folder wrote, also
+while the sweep is running, and writes to ``outputs/sweeps/<the sweep>``, or to the folder that
+``--to`` names:
 
 ======================  ==========================================================================
 ``index.html``          everything on one page that opens from disk; the pointer shows numbers
 ``table.md``            one row per cell: number of seeds, and each metric with its interval
-``table.csv``           the same, with mean, low, high and count in separate columns
+``table.csv``           the same, with the ends of the interval in columns of their own
 ``map-<metric>.png``    mu against nu, or ``--x`` against ``--y``, for each optimizer
 ``curves-<metric>.png`` a logged metric against the step
 ======================  ==========================================================================
@@ -32,7 +33,7 @@ import yaml
 from pandas.api.types import is_float_dtype
 
 from experiments.common import files, records
-from experiments.common.messages import ConfigError, unknown
+from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.records import Results
 from experiments.common.tables import Sweep, read, rounded, same
 from experiments.common.terminal import as_command
@@ -47,8 +48,8 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
     """The sweep in a folder of runs or of tables, or with a name.
 
     Args:
-        place: a folder such as ``outputs/softmax`` or ``results/fig12/short``, the name of a task
-            with runs in ``outputs``, or the name of a figure in ``results``.
+        place: a folder such as ``outputs/mnist_divergence`` or ``results/fig12/short``, the name of
+            a task with runs in ``outputs``, or the name of a figure in ``results``.
         wanted: the settings to keep, see :func:`experiments.common.tables.read`.
 
     Raises:
@@ -67,7 +68,11 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
 
 
 def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
-    """The sweep in collected tables."""
+    """The sweep in collected tables.
+
+    Raises:
+        ConfigError: no run has the wanted settings, or a key does not vary.
+    """
     with files.reading(results.folder / "manifest.json", files.RESTORE):
         axes = dict(results.manifest["axes"])
         name, scale, made = results.figure, results.scale, results.manifest["runs"]
@@ -79,9 +84,13 @@ def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
     for key, values in wanted.items():
         column = axis(key, axes)
         runs, curves = (
-            frame[[any(same(cell, value) for value in values) for cell in frame[column]]]
+            frame[np.array([any(same(x, value) for value in values) for x in frame[column]], bool)]
             for frame in (runs, curves)
         )
+    if wanted and runs.empty:
+        chosen = " ".join(f"{key}={','.join(map(shown, values))}" for key, values in wanted.items())
+        total = len(results.runs)
+        raise ConfigError(f"{chosen}: none of the {total} runs in {results.folder}")
     return Sweep(name, runs, curves, axes, statuses, [], scale, versions)
 
 
@@ -134,7 +143,7 @@ def markdown(table: pd.DataFrame) -> str:
 def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """One row per cell with the columns ``<metric>``, ``<metric>_low``, ``_high``, ``_count``."""
     index = [*by, "seeds", "diverged"]
-    parts = {"mean": "", "low": "_low", "high": "_high", "count": "_count"}
+    parts = {"centre": "", "low": "_low", "high": "_high", "count": "_count"}
     wide = table.set_index([*index, "metric"])[list(parts)].unstack("metric", sort=False)
     order = [(part, name) for name in dict.fromkeys(table.metric) for part in parts]
     wide = wide[order]
@@ -152,12 +161,12 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
     usual = sorted(settings, key=lambda n: ({"mu": 0, "nu": 1}.get(n, 2), settings.index(n)))
     x = axis(chosen.x, sweep.axes) if chosen.x else None
     y = axis(chosen.y, sweep.axes) if chosen.y else None
-    x = x or next((setting for setting in usual if setting != y), "optimizer")
+    x = x or next((setting for setting in [*usual, *by] if setting != y), None)
     y = y or next((setting for setting in usual if setting != x), None)
     colour = axis(chosen.by, sweep.axes) if chosen.by else y or x
     found: dict[str, Any] = {}
-    table = table.replace([np.inf, -np.inf], np.nan)  # a scale has no place for infinities
-    for metric in dict.fromkeys(table[table["mean"].notna()].metric):
+    mapped = table[np.isfinite(table.centre)].metric if x else []  # one cell alone has no map
+    for metric in dict.fromkeys(mapped):
         part = table[table.metric == metric]
         if y is not None:
             others = [setting for setting in by if setting not in (x, y)]
@@ -170,7 +179,7 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
         long = summarised(thinned(sweep.curves, by), [*by, "step"], names)
         others = [setting for setting in by if setting != colour]
         for metric in names:
-            part = long[(long.metric == metric) & long["mean"].notna()]
+            part = long[(long.metric == metric) & long.centre.notna()]
             if part.step.nunique() > 1:
                 found[f"curves-{metric}"] = charts.curves(
                     part, words.name(metric), colour if colour in by else None, others
@@ -234,9 +243,12 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
     if sweep.versions > 1:
         facts.append(f"made by {sweep.versions} versions of the task's program")
+    if sweep.repeated:
+        facts.append(f"{sweep.repeated} repeated and left out, as newer ones have their settings")
     if sweep.damaged:
         facts.append(f"{len(sweep.damaged)} damaged and left out")
-    table = summary(sweep, by) if len(sweep.runs) else pd.DataFrame(columns=["metric", "mean"])
+    none = pd.DataFrame(columns=["metric", "centre"], dtype=float)
+    table = summary(sweep, by) if len(sweep.runs) else none
     every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
     for metric in chosen.metric or ():
         if metric not in every:
@@ -279,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line; None: those of this process.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.sweep", description=__doc__.split(":")[0] + "."
+        prog="python -m scripts.sweep", description=__doc__.split("\n", 1)[0]
     )
     parser.add_argument(
         "place", help="folder of runs (outputs/TASK) or of tables (results/...), or a name of one"

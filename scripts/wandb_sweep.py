@@ -3,12 +3,12 @@
 The script takes the overrides of the runs and prints the YAML that ``wandb sweep`` takes. Each
 agent then runs cells of the grid one after the other and skips finished ones, as any sweep does::
 
-    python -m scripts.wandb_sweep -m task=softmax optimizer=adam,laprop optimizer.nu=0.9,0.99 > sweep.yaml
+    python -m scripts.wandb_sweep -m task=mnist_divergence optimizer.nu=0.9,0.99 > sweep.yaml
     wandb sweep sweep.yaml
     wandb agent <what it printed>
 
 The grid of a figure works in the same way: ``figure=fig12 scale=short``.
-"""  # noqa: E501
+"""
 
 import argparse
 from collections.abc import Sequence

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from experiments.common import status
 from scripts.paper import NAMES
 
 
 @cache
 def table(part: str) -> Any:
-    """``columns``, ``values`` or ``never`` of ``words.yaml``."""
+    """``columns`` or ``values`` of ``words.yaml``."""
     return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())[part]
 
 
@@ -26,7 +27,7 @@ def name(column: str) -> str:
 
 def never(column: str) -> bool:
     """Whether a missing number in this column means that a run never reached it."""
-    return column in table("never")
+    return column in status.NEVER
 
 
 def value(x: object) -> str:

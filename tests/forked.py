@@ -7,7 +7,6 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch._dynamo  # torch.optim imports it at its first use, for seconds
@@ -61,4 +60,4 @@ def tracked(
     kills = [] if killed_after is None else [Kill(killed_after, False)]
     for run in runs:
         settings = toy_settings(Path("outputs"), **run, **shared)
-        attempt(settings, kills, SimpleNamespace(value=0))
+        attempt(settings, kills, [0, 0])

@@ -95,3 +95,25 @@ def autograd_notices_the_step(device):
     LaProp([param], fused=True).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def an_lr_that_rounding_made_negative_counts_as_0(device):
+    """A step does not read an lr that is a tensor, so the kernel has to see it."""
+    for options in (
+        {},
+        {"lr_weighted_correction": False},
+        {"lr_in_momentum": False},
+        {"decay_by_lr": True},
+    ):
+        results = []
+        for lr in (0.0, -1.85e-20):
+            param = Parameter(torch.ones(20, device=device))
+            rate = torch.tensor(1e-3, dtype=torch.float64, device=device)
+            optimizer = LaProp([param], lr=rate, weight_decay=0.1, fused=True, **options)
+            rate.fill_(lr)
+            for t in range(2):  # the gradient is 0 in the first step
+                param.grad = torch.full_like(param, float(t))
+                assert taken_by_the_kernel(optimizer, device) == 1
+            assert (param == 1).all()
+            results.append(optimizer.state[param])
+        torch.testing.assert_close(*results, rtol=0, atol=0)

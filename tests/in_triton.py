@@ -350,6 +350,10 @@ def test_what_a_graph_copies_is_not_used_outside(monkeypatch):
     assert len(cuda._captured) > kept
 
 
+def test_an_lr_that_rounding_made_negative_counts_as_0():
+    fused.an_lr_that_rounding_made_negative_counts_as_0(DEVICE)
+
+
 @gpu
 def test_nothing_waits_for_the_device():
     params = make()

@@ -287,7 +287,7 @@ def test_cells_have_the_mean_and_interval_of_their_seeds(toy: Maker, runs, folde
     for (optimizer, mu, nu), cell in table.iterrows():
         values = [loss(optimizer, mu, nu, seed) for seed in SEEDS]
         expected = stats.mean(values)
-        got = (cell["mean"], cell.low, cell.high)
+        got = (cell.centre, cell.low, cell.high)
         assert got == pytest.approx((expected.centre, expected.low, expected.high))
         odd = (optimizer, mu, nu) == ("laprop", 0.0, 0.5)
         assert (cell["count"], cell.seeds, cell.diverged) == ((3, 5, 1) if odd else (3, 3, 0))
@@ -326,7 +326,7 @@ def test_a_null_setting_tells_runs_apart() -> None:
     )
     assert cells.free(runs, ["optimizer", "agc", "seed"]) == ["agc"]
     table = cells.cells(runs.assign(loss=[1.0, 2.0, 5.0, 6.0]), ["agc"], ["loss"])
-    assert table["mean"].tolist() == [1.5, 5.5]
+    assert table.centre.tolist() == [1.5, 5.5]
     assert table.seeds.tolist() == [2, 2]
 
 
@@ -408,9 +408,9 @@ def test_collected_tables_are_drawn_too(folder: Path, tmp_path: Path, monkeypatc
 
 def table(means: list[float], **axes: list[Any]) -> pd.DataFrame:
     """A table as charts take it."""
-    frame = pd.DataFrame(axes | {"mean": means})
+    frame = pd.DataFrame(axes | {"centre": means})
     return frame.assign(
-        low=frame["mean"] - 0.1, high=frame["mean"] + 0.1, count=3, seeds=3, diverged=0
+        low=frame.centre - 0.1, high=frame.centre + 0.1, count=3, seeds=3, diverged=0
     )
 
 

@@ -91,6 +91,16 @@ def test_what_a_task_forgets_to_track_is_named_with_its_step(
 
 
 @pytest.mark.usefixtures("forgetful")
+def test_a_kill_in_a_step_that_logs_later_is_told_at_the_step_where_it_came(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is planned for step 7, and step 9 is the next that logs."""
+    more = ("task.tracked=true", "task.log_every=9", "task.steps=10")
+    assert check.main(["task=forgets", "threads=1", *more]) == 0
+    assert "killed after step 1, after step 5, in step 9, after step 9, " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("forgetful")
 def test_a_task_that_fails_says_when(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["task=forgets", "threads=1", "task.fails_late=true"]) == 1
     assert capsys.readouterr().out == (

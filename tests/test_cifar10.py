@@ -294,4 +294,4 @@ def test_the_two_schedules_are_compared_seed_by_seed(tmp_path: Path) -> None:
     found = written(tmp_path / "small", runs.to_dict("records"), **manifest)
     text = discrepancies.cifar_schedule(found)
     assert "LaProp training loss 0.902 [0.900, 0.904] times, test accuracy +0.20 [" in text
-    assert cifar_schedule.finding(found).endswith("Adam's -9.8 %, LaProp's -9.8 %")
+    assert cifar_schedule.finding(found).endswith("Adam's by -9.8 %, LaProp's by -9.8 %")

@@ -112,7 +112,7 @@ def test_a_loss_that_rises_or_becomes_nan_has_turned(tmp_path: Path, end: float)
     found = tables(tmp_path, "fig01", rows, curves)
     turned = end != 0.01
     assert fig01.adam_turns(found).held is turned
-    assert fig01.laprop_keeps_falling(found).held is not turned
+    assert fig01.laprop_does_not_turn(found).held is not turned
 
 
 # Figures 3 and 9 ----------------------------------------------------------------------------------
@@ -124,8 +124,8 @@ def style_transfer(tmp_path: Path, seeds: int, adam: float) -> Results:
     rng = np.random.default_rng(0)
     rows, curves = [], []
     for optimizer, nu, seed in itertools.product(("laprop", "adam", "amsgrad"), nus, range(seeds)):
-        level = {"laprop": 50 + 40 * abs(nu - 0.4), "amsgrad": 120 - 20 * nu}
-        level["adam"] = adam * (120 - 20 * nu)
+        level = {"laprop": 50 + 100 * abs(nu - 0.4), "amsgrad": 300 - 140 * nu}
+        level["adam"] = adam * (300 - 140 * nu)
         regret = level[optimizer] * (1 + 0.002 * rng.normal())
         row = {"optimizer": optimizer, "nu": nu, "seed": seed}
         rows.append(row | {"regret": regret})
@@ -143,21 +143,34 @@ def test_style_is_judged_from_one_start_too(tmp_path: Path, seeds: int) -> None:
     claims += [fig03.style_small_nu(found, o, helps=o == "laprop") for o in ("laprop", "amsgrad")]
     claims += [fig03.style_adam_oscillates(found)]
     claims += [fig03.style_best_nu(found)]
-    assert [claim.held for claim in claims] == [True] * 6
-    # At nu 0.7 Adam is a twentieth above its mean at large nu: too near for a single start.
+    assert [claim.held for claim in claims] == [True] * 6, [claim.text for claim in claims]
+    # At nu 0.7 Adam is a fifth above its mean at large nu: too near for a single start.
     only = fig03.style_only_large_nu(found, "adam")
     assert only.held is (True if seeds > 1 else None)
     assert fig03.style_only_large_nu(found, "laprop").held is False
 
 
+def test_the_interval_of_one_start_covers() -> None:
+    """Its standard deviation is one of three starts, as that at 128 pixels."""
+    rng = np.random.default_rng(0)
+    size = 20_000
+    known = rng.normal(size=(size, 3)).std(axis=1, ddof=1)
+    gap = rng.normal(size=size) - rng.normal(size=size)
+    estimate = fig03.over_starts(pd.Series([1.0]), pd.Series([1.0]))
+    reach = estimate.high / fig03.ONE_START * known
+    assert np.mean(np.abs(gap) <= reach) == pytest.approx(0.95, abs=0.005)
+
+
 def test_one_start_decides_only_what_invisible_noise_cannot_do(tmp_path: Path) -> None:
     """Adam lower by a twentieth decides nothing; lower by half, LaProp is not the lowest."""
-    for level, held in ((0.48, None), (0.25, False)):
+    for level, held in ((0.3, None), (0.15, False)):
         found = style_transfer(tmp_path / str(level), 1, adam=level)
         assert fig03.style_lowest(found).held is held
 
 
-@pytest.mark.parametrize(("adam", "held"), [(60.0, True), (52.0, None), (40.0, False)])
+@pytest.mark.parametrize(
+    ("adam", "held"), [(70.0, True), (60.0, None), (52.0, None), (40.0, None), (25.0, False)]
+)
 def test_one_start_decides_at_other_learning_rates_too(
     tmp_path: Path, adam: float, held: bool | None
 ) -> None:
@@ -172,11 +185,11 @@ def test_one_start_decides_at_other_learning_rates_too(
 # Figure 4 -----------------------------------------------------------------------------------------
 
 
-def deep(tmp_path: Path, learns: dict[str, float]) -> Results:
+def deep(tmp_path: Path, learns: dict[str, float], seeds: int = 6) -> Results:
     """Each optimizer learns at rates up to a limit of its own, in all runs of two depths."""
     rng = np.random.default_rng(0)
     rows, curves = [], []
-    grid = itertools.product(learns, (100, 300), (1e-3, 1e-4, 1e-5), range(3))
+    grid = itertools.product(learns, (100, 300), (1e-3, 1e-4, 1e-5), range(seeds))
     for optimizer, depth, lr, seed in grid:
         low = 0.5 if lr <= learns[optimizer] * 1.01 else fig04.GUESSING
         row = {"optimizer": optimizer, "depth": depth, "lr": lr, "seed": seed}
@@ -201,6 +214,9 @@ def test_who_learns_at_the_larger_rate(
     found = deep(tmp_path, learns)
     claims = fig04.deep_nothing_above, fig04.deep_larger_lr, fig04.deep_faster
     assert [claim(found).held for claim in claims] == [nothing, larger, faster]
+    # Two depths of three seeds are no six seeds: where all differ alike, a sign test needs six.
+    few = deep(tmp_path / "few", learns, seeds=3)
+    assert fig04.deep_larger_lr(few).held is None
 
 
 def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> None:
@@ -214,13 +230,13 @@ def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> N
 # Figures 12 and 13 --------------------------------------------------------------------------------
 
 
-def cifar(tmp_path: Path, gap: float, diverging: bool, seeds: int = 3) -> Results:
-    """LaProp ``gap`` points ahead; Adam diverges at nu 0.1 and 0.4 with mu 0.99, later at 0.4."""
+def cifar(tmp_path: Path, gap: float, mu_diverges: float = 1.0, seeds: int = 3) -> Results:
+    """LaProp ``gap`` points ahead; Adam diverges at nu 0.1 and 0.4 from a mu on, later at 0.4."""
     rng = np.random.default_rng(0)
     rows, curves = [], []
     grid = itertools.product(("adam", "laprop"), (0.5, 0.9, 0.99), (0.1, 0.4, 0.99), range(seeds))
     for optimizer, mu, nu, seed in grid:
-        lost = diverging and optimizer == "adam" and mu == 0.99 and nu < 0.5
+        lost = optimizer == "adam" and mu >= mu_diverges and nu < 0.5
         row = {"optimizer": optimizer, "mu": mu, "nu": nu, "seed": seed}
         spread = {"adam": 0.01, "laprop": 0.5}[optimizer] * (mu + nu)
         loss = np.exp(-2 + spread + 0.01 * rng.normal())
@@ -237,17 +253,21 @@ def cifar(tmp_path: Path, gap: float, diverging: bool, seeds: int = 3) -> Result
 
 
 def test_cifar_as_the_paper_has_it(tmp_path: Path) -> None:
-    found = cifar(tmp_path, 0.2, diverging=True, seeds=4)
+    everywhere = cifar(tmp_path / "everywhere", 0.2, mu_diverges=0.5)
+    found = cifar(tmp_path, 0.2, mu_diverges=0.99, seeds=4)
     claims: list[Measured] = [
+        fig12.cifar_adam_diverges(everywhere),
+        fig12.cifar_laprop_stable(everywhere),
         fig12.cifar_comparable(found, margin=1),
-        fig12.cifar_adam_diverges(found),
-        fig12.cifar_laprop_stable(found),
         fig13.cifar_test_loss(found, "adam", margin=0),
         fig13.cifar_test_loss(found, "laprop", margin=0.02),
-        fig13.cifar_training_loss(found, "laprop", depends=True, margin=0.05),
-        fig13.cifar_training_loss(found, "adam", depends=False, margin=0.05),
+        fig13.cifar_training_loss(found, "laprop", depends=True, margin=0.1),
+        fig13.cifar_training_loss(found, "adam", depends=False, margin=0.1),
     ]
     assert [claim.held for claim in claims] == [True] * 7, [claim.text for claim in claims]
+    # Seeds of a cell are no independent evidence: two cells of six decide nothing.
+    assert fig12.cifar_adam_diverges(found).held is None
+    assert fig12.cifar_laprop_stable(found).held is None
     # Every seed is later by the same five epochs, so there is no spread and no interval.
     assert fig12.cifar_adam_earlier(found).held is None
     assert "at the smallest: +5.0 [no interval]" in fig12.cifar_adam_earlier(found).text
@@ -255,7 +275,7 @@ def test_cifar_as_the_paper_has_it(tmp_path: Path) -> None:
 
 def test_losses_at_small_and_large_nu_are_compared_at_the_same_mu(tmp_path: Path) -> None:
     """Adam's small nu are stable at mu 0.5 alone, where the loss is lower at every nu."""
-    found = cifar(tmp_path, 0.2, diverging=True)
+    found = cifar(tmp_path, 0.2, mu_diverges=0.99)
     runs = found.runs[found.runs.optimizer == "adam"].copy()
     runs["test_loss"] = 0.5 + runs.mu + 0.1 * (runs.nu <= 0.4) + 0.001 * runs.seed * runs.nu
     runs.loc[(runs.mu == 0.9) & (runs.nu <= 0.4) & (runs.seed == 0), "train_loss"] = np.nan
@@ -263,14 +283,28 @@ def test_losses_at_small_and_large_nu_are_compared_at_the_same_mu(tmp_path: Path
     assert fig13.rise(changed, "adam").centre == pytest.approx(0.1, abs=0.002)
 
 
+def test_the_first_runs_of_a_seed_are_told_cell_by_cell(tmp_path: Path) -> None:
+    found = cifar(tmp_path, 0.2, mu_diverges=0.99, seeds=1)
+    found.manifest["unfinished_seeds"] = [0]
+    assert found.runs.empty
+    lines = fig12.first_runs(found)
+    assert len(lines) == 9
+    assert [line.startswith("mu 0.99, nu 0.99") for line in lines].count(True) == 1
+    lost = [line for line in lines if "Adam diverged" in line]
+    assert [line[:15] for line in lost] == ["mu 0.99, nu 0.1", "mu 0.99, nu 0.4"]
+    assert all("LaProp did not diverge, training loss" in line for line in lines)
+
+
 def test_cifar_where_nothing_diverges(tmp_path: Path) -> None:
-    """Few runs in which nothing diverges say nothing about divergence."""
-    found = cifar(tmp_path, 3.0, diverging=False)
+    """Whole trainings in which nothing diverges refute that Adam does; shorter ones do not."""
+    found = cifar(tmp_path, 3.0)
     assert fig12.cifar_comparable(found, margin=1).held is False
-    assert fig12.cifar_adam_diverges(found).held is None
+    assert fig12.cifar_adam_diverges(found).held is False
     assert fig12.cifar_adam_earlier(found).held is None
-    # none of 27 runs diverged, but a share of a tenth could be missed
+    # LaProp is as stable as Adam, which says nothing about LaProp.
     assert fig12.cifar_laprop_stable(found).held is None
+    found.manifest["scale"] = "short"
+    assert fig12.cifar_adam_diverges(found).held is None
 
 
 @pytest.mark.parametrize(
@@ -304,9 +338,11 @@ def test_the_onset_is_where_the_loss_rises_above_guessing_for_the_first_time_aft
         (fig10.roberta_logs_lower, "apart", "task == 'roberta' and warmup == 0",
          "share_below = 0.9999", False),
         (fig10.roberta_logs_lower, "apart", "task == 'iwslt'", "share_below = 0.9999", True),
+        # By the lesser smoothing the order is broken once, so one that falls decides against.
         (fig10.roberta_logs_nu, "lead", "update == 3430", "nu = 0.8", False),
         (fig10.roberta_logs_nu, "lead", "update == 313", "nu = 0.99", False),
-        (fig10.roberta_logs_nu, "lead", "update == 1", "nu = 0.0", True),
+        (fig10.roberta_logs_nu, "lead", "update == 3421", "nu = 0.98", True),
+        (fig10.roberta_logs_nu, "lead", "update == 1", "nu = 0.0", None),
         (fig10.roberta_logs_nu, "lead", "nu > 0", "nu = 0.9", False),
         (fig06.rainbow_breakout_logs, "rainbow", "optimizer == 'adam'", "mean = mean * 3", False),
         (fig06.breakout_logs_earlier, "rainbow", "optimizer == 'adam'", "mean = mean + 99", False),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FIGURES, TASKS, files, statuses
+from conftest import FIGURES, ROOT, TASKS, files, statuses
 
 from experiments.common import launch
 from experiments.common.run import signals_to
@@ -47,7 +48,7 @@ def test_a_run_in_one_process_says_where_it_is(main, tmp_path: Path):
     (key,) = statuses(tmp_path / "outputs")
     assert out.splitlines() == [
         "runs: 1 of rosenbrock; finished before: 0",
-        "laprop: finished",  # no member converged, so that there is no number
+        "laprop: steps_to_converge never",
         f"finished: outputs/rosenbrock/{key}",
         "finished: 1, diverged: 0, busy: 0, failed: 0",
     ]
@@ -189,3 +190,17 @@ def test_the_last_run_of_a_sweep_is_refused_by_a_process_before_the_first(cli: C
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: seed=-1: must be")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "module", [["experiments", *SMALL, "--cfg", "job"], ["scripts.wandb_sweep", *SMALL, "seed=0,1"]]
+)
+def test_output_that_cannot_be_written_is_one_line(module: list[str]):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", *module], cwd=ROOT, stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    place = "must be a place that can be written"
+    assert done.stderr == f"error: output: No space left on device; {place}\n"

@@ -289,14 +289,30 @@ def test_a_declared_version_takes_the_place_of_the_program(program_of):
     assert program_of(mine=declared.replace("VERSION = 3", "VERSION = 4")) == "4"
 
 
-def test_a_new_field_at_its_default_keeps_the_keys(make: Maker, monkeypatch: pytest.MonkeyPatch):
+def test_a_new_field_at_its_default_keeps_the_keys(make: Maker):
     settings = make("task=rosenbrock")
-    plain = settings.decisive()
-    assert "weight_decay" not in plain["optimizer"]  # its value is the default of the dataclass
-    assert (
-        "weight_decay"
-        in make("task=rosenbrock", "optimizer.weight_decay=0.1").decisive()["optimizer"]
-    )
+
+    @config.settings
+    class More(type(settings.task)):  # type: ignore[misc]
+        added: int = 3
+
+    old = dataclasses.asdict(settings.task)
+    assert with_group(settings, "task", More(**old)).key == settings.key
+    assert with_group(settings, "task", More(**old, added=4)).key != settings.key
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=[true,2]", "optimizer.nu=[0.5,false]", "optimizer.epsilon=true"]
+)
+def test_true_and_false_are_no_numbers(make: Maker, override: str):
+    with pytest.raises(ConfigError) as caught:
+        make("task=rosenbrock", override)
+    assert str(caught.value) == f"{override}: must be a number, not true or false"
+
+
+def test_the_home_folder_may_be_written_as_in_a_shell(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert compose_settings(["task=rosenbrock", "output=~/x"]).output == Path("/home/me/x")
 
 
 @pytest.mark.parametrize(

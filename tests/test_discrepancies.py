@@ -1,4 +1,4 @@
-"""The ledger of disagreements: its rules are options of the package, and its rows are measured."""
+"""The discrepancies: their rules are options of the package, and they are measured."""
 
 import inspect
 import itertools
@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tables import tables
 from torch import Tensor
 
+from experiments import style_transfer
 from experiments.common.config import compose_settings
 from experiments.common.execution import execute
+from experiments.common.records import Results
 from experiments.discrepancies import PAIRS, SCHEDULES, Rule, factor, gradient, initial, losses
 from laprop import LaProp
-from scripts import discrepancies, make_discrepancies, paper
+from scripts import discrepancies, paper
 
 STEPS = 40
 HYPER = {"mu": 0.9, "nu": 0.999, "epsilon": 1e-15, "weight_decay": 0.0, "lr_peak": 1e-2}
@@ -166,15 +169,15 @@ def test_a_run_compares_the_paths(tmp_path: Path) -> None:
     assert all(0 < step < 1e-2 for step in summary["zero_lr_step"][2:])
 
 
-# The ledger
+# The list -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", make_discrepancies.ledger())
+@pytest.mark.parametrize("name", discrepancies.entries())
 def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
-    row = make_discrepancies.ledger()[name]
-    assert set(row) - {"with"} == set(make_discrepancies.KEYS)
-    assert all(isinstance(row[key], str) and row[key] for key in ("where", "paper", "code", "ours"))
-    assert "|" not in "".join(str(value) for value in row.values())
+    row = discrepancies.entries()[name]
+    assert set(row) - {"with"} == {"group", "where", *discrepancies.LABELS}
+    assert all(isinstance(row[key], str) and row[key] for key in ("where", *discrepancies.LABELS))
+    assert "\n" not in "".join(str(value) for value in row.values())
     if row["measured"] in ("not run", "textual"):
         return
     figure, _, function = row["measured"].partition(".")
@@ -183,18 +186,107 @@ def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
 
 
 def test_a_function_without_its_results_says_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make_discrepancies, "load", lambda figure: None)
-    assert {row["measured"] for row in make_discrepancies.rows()} == {"not run", "textual"}
+    monkeypatch.setattr(discrepancies, "load", lambda figure: None)
+    assert {row["measured"] for row in discrepancies.rows()} == {"not run", "textual"}
 
 
-def test_the_committed_ledger_is_the_generated_one() -> None:
-    text = make_discrepancies.page(make_discrepancies.rows())
-    assert (make_discrepancies.RESULTS / "DISCREPANCIES.md").read_text() == text
+def test_every_row_is_a_heading_and_a_list() -> None:
+    table = discrepancies.rows()
+    text = discrepancies.page(table)
+    for row in table:
+        lines = [f"- {label}: {row[key]}" for key, label in discrepancies.LABELS.items()]
+        block = "\n".join(lines)
+        assert f"\n\n### {row['title']} ({row['where']})\n\n{block}\n" in text
+    assert "\n### Rainbow standard error (P 5.5; R rainbow/test.py, " in text
+
+
+def test_the_committed_page_is_the_generated_one() -> None:
+    for path, new in discrepancies.files(discrepancies.rows()).items():
+        assert path.read_bytes() == new, f"{path.name} is stale: run make claims"
+
+
+def test_rainbows_settings_leave_the_memory_that_the_paper_states() -> None:
+    option = discrepancies.entries()["rainbow_rest"]["option"].split()
+    task = compose_settings(["task=rainbow", *option]).task
+    assert task.target_every == 8_000
+    assert (task.replay, task.random_overwrite) == (500_000, True)
+
+
+def test_the_tutorials_sum_over_five_layers_is_five_times_the_style_weight() -> None:
+    option = discrepancies.entries()["style_loss"]["option"]
+    ours, theirs = (
+        compose_settings(["task=style_transfer", *more]).task.style_weight
+        for more in ([], [option])
+    )
+    assert theirs == len(style_transfer.LAYERS) * ours
 
 
 def test_no_function_goes_unused() -> None:
-    used = {row["measured"].partition(".")[2] for row in make_discrepancies.ledger().values()}
+    used = {row["measured"].partition(".")[2] for row in discrepancies.entries().values()}
     functions = {n for n, f in vars(discrepancies).items() if inspect.isfunction(f)}
     local = {n for n in functions if vars(discrepancies)[n].__module__ == discrepancies.__name__}
     public = {n for n in local if not n.startswith("_")}
-    assert public - used == {"controls"}  # in the page's introduction
+    of_page = {"entries", "measured", "rows", "introduction", "page", "files"}
+    assert public - used == of_page | {"controls"}  # in the page's introduction
+
+
+def paths(tmp_path: Path, pair: dict[str, float], control: float) -> Results:
+    """Results of one pair and of the control, in which all distances and losses are known.
+
+    Args:
+        tmp_path: where they are written.
+        pair: the mean distance of the pair under each schedule; the seeds differ by a tenth of it.
+        control: that of the control under every schedule.
+    """
+    changes = dict(zip(SCHEDULES, (0.01, -0.04, 0.03, 0.02, 0.0), strict=True))
+    rows = [
+        {"pair": name, "schedule": schedule, "updates": 100, "seed": seed, "loss": 2.0}
+        | {"difference": means[schedule] * (1 + 0.1 * (seed - 1))}
+        | {"loss_difference": 2 * changes[schedule] * (1 + 0.1 * (seed - 1))}
+        for name, means in (("own", pair), ("last_bit", dict.fromkeys(SCHEDULES, control)))
+        for schedule in SCHEDULES
+        for seed in range(3)
+    ]
+    return tables(tmp_path, "discrepancies", rows)
+
+
+DISTANCES = {"constant": 0.0, "warmup": 0.1, "cosine": 0.2, "drop": 0.05, "pause": 0.02}
+
+
+def test_the_largest_of_five_means_has_a_simultaneous_interval(tmp_path: Path) -> None:
+    """Student's t at 1 - 0.01/2 with two degrees of freedom is 9.925."""
+    found = discrepancies.pairs(paths(tmp_path, DISTANCES, 1e-3), {"": "own"})
+    half = 9.925 * 2 / 3**0.5
+    assert found.startswith(
+        f"distance 20 [{20 - half:.2g}, {20 + half:.2g}] % after 100 (cosine), "
+    )
+
+
+def test_the_loss_is_that_of_the_schedule_under_which_it_changes_most(tmp_path: Path) -> None:
+    found = discrepancies.pairs(paths(tmp_path, DISTANCES, 1e-3), {"": "own"})
+    half = 9.925 * 0.4 / 3**0.5
+    assert found.endswith(
+        f", 0 at a constant lr; loss -4 [{-4 - half:+.2g}, {-4 + half:+.2g}] % after 100 (warmup)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("control", "marked"), [(1e-3, False), (0.05, False), (0.06, True), (0.3, True)]
+)
+def test_a_distance_that_is_not_above_the_controls_is_marked(
+    tmp_path: Path, control: float, marked: bool
+) -> None:
+    """The interval under cosine begins at 0.085, and the control's ends at 1.57 times its mean."""
+    results = paths(tmp_path, DISTANCES, control)
+    found = discrepancies.pairs(results, {"": "own"})
+    assert ("(cosine; not above the control)" in found) == marked
+    assert "not above" not in discrepancies.pairs(results, {"": "last_bit"})
+
+
+def test_one_schedule_above_the_control_is_enough(tmp_path: Path) -> None:
+    """The largest mean may be of a schedule whose seeds scatter."""
+    results = paths(tmp_path, DISTANCES, 1e-3)
+    cosine = (results.runs.pair == "own") & (results.runs.schedule == "cosine")
+    results.runs.loc[cosine, "difference"] = [0.0, 0.0, 0.6]
+    found = discrepancies.pairs(results, {"": "own"})
+    assert "% after 100 (cosine), " in found

@@ -171,6 +171,38 @@ def test_dreamer_v3s_optimizer_in_one_line(clipped: bool, kind: dict[str, bool])
 
 
 @pytest.mark.parametrize("kind", [{"fused": True}, {"foreach": True}, {"foreach": False}])
+def test_a_dreamer_v3_checkpoint_goes_on(
+    kind: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal to torchrl's after every step, from the middle of its warmup to its end and beyond."""
+    algorithms = pytest.importorskip("torchrl.trainers.algorithms", exc_type=ImportError)
+    theirs = [*some_params(), torch.nn.Parameter(torch.ones(2))]  # the last has no gradient
+    other = algorithms.DreamerV3Optimizer(theirs)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(970):
+        for param in theirs[:-1]:
+            param.grad = torch.randn(param.shape, generator=generator)
+        other.step()
+    monkeypatch.chdir(tmp_path)
+    torch.save(other.state_dict(), "dreamer.pt")
+    ours = [torch.nn.Parameter(param.detach().clone()) for param in theirs]
+    names: dict[str, Any] = {"LaProp": LaProp, "torch": torch, "params": ours}
+    exec(recipe("optimizer ="), names)
+    exec(recipe("saved ="), names)
+    names["optimizer"].param_groups[0].update(kind)
+    start = [param.detach().clone() for param in ours]
+
+    def step() -> None:
+        names["optimizer"].step()
+        names["warmup"].step()
+        other.step()
+
+    assert_same_path(ours[:-1], theirs[:-1], step, 60, 4e-5)
+    assert not any(torch.equal(a, b) for a, b in zip(ours[:-1], start[:-1], strict=True))
+    assert int(names["optimizer"].state[ours[0]]["step"]) == 1030
+
+
+@pytest.mark.parametrize("kind", [{"fused": True}, {"foreach": True}, {"foreach": False}])
 def test_cautious_is_timms(kind: dict[str, bool]) -> None:
     timm = pytest.importorskip("timm.optim.laprop")
     ours, theirs = some_params(), some_params()

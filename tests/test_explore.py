@@ -88,7 +88,7 @@ def test_a_map_has_the_average_of_each_cell_and_says_where_seeds_are_missing(
     assert len(cell) == 8
     assert cell["Adam", "0.9", "0.1"]["label"] == ["diverged"]
     assert cell["Adam", "0.9", "0.1"]["of"] == "0 of 2"
-    assert cell["LaProp", "0.5", "0.3"]["mean"] == 90
+    assert cell["LaProp", "0.5", "0.3"]["centre"] == 90
     results.runs.loc[0, "test_accuracy"] = np.nan
     (drawing,) = explore.of(results, "fig12")
     cell = {(r["optimizer"], r["mu"], r["nu"]): r for r in rows_of(drawing.chart)}
@@ -106,9 +106,9 @@ def test_curves_are_dashed_where_seeds_have_ended(
     curve = [r for r in rows_of(drawing.chart) if where.items() <= r.items()]
     assert len(curve) == explore.POINTS
     assert (curve[0]["step"], curve[-1]["step"]) == (1, 164)
-    assert curve[0]["mean"] == 2.05
+    assert curve[0]["centre"] == 2.05
     assert curve[0]["whole"]
-    assert curve[-1]["mean"] == 3.1  # of the seed that is left
+    assert curve[-1]["centre"] == 3.1  # of the seed that is left
     assert curve[-1]["of"] == "1 of 2"
     assert curve[-1]["line"] is None  # which the solid line leaves out
     assert any("strokeDash" in str(layer) for layer in drawing.chart.to_dict()["spec"]["layer"])

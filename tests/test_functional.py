@@ -281,7 +281,8 @@ def test_a_wrong_shape_is_named(key):
         ({"nu": 1.5}, "Invalid nu: 1.5 (allowed: 0 <= nu < 1)"),
         ({"nu": -0.1}, "Invalid nu: -0.1 (allowed: 0 <= nu < 1)"),
         ({"epsilon": -1e-8}, "Invalid epsilon: -1e-08 (allowed: 0 <= epsilon < inf)"),
-        ({"weight_decay": -1}, "Invalid weight_decay: -1 (allowed: 0 <= weight_decay < inf)"),
+        ({"weight_decay": -1}, "Invalid weight_decay: -1 (allowed: 0 <= weight_decay <= 1)"),
+        ({"weight_decay": 1.5}, "Invalid weight_decay: 1.5 (allowed: 0 <= weight_decay <= 1)"),
         ({"agc": 0}, "Invalid agc: 0 (allowed: 0 < agc < inf)"),
     ],
 )

@@ -3,8 +3,12 @@
 import csv
 import itertools
 import json
+import os
+import signal
+import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 
 from experiments.common import data
 from experiments.common.collect import collect
-from experiments.common.config import expand
+from experiments.common.config import ConfigError, expand
 from experiments.common.terminal import guarded
 from scripts import gpu_pack, gpu_runs
 from scripts.gpu_runs import STEPS, Machine, Step
@@ -52,6 +56,69 @@ def test_the_runs_are_those_of_the_figures():
     for command in steps["roberta"].commands:
         (settings,) = expand(command.split()[1:])
         assert (settings.task.width, settings.task.layers, settings.task.updates) == (768, 12, 4000)
+
+
+# Imports what the steps import, where no package can be imported but those of the machine, those
+# that these need here, and the wheels.
+IMPORTS = """
+import importlib, json, sys
+from importlib.metadata import packages_distributions, requires
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+has, wheels = ([canonicalize_name(name) for name in names] for names in json.loads(sys.argv[1]))
+installed = {canonicalize_name(n) for names in packages_distributions().values() for n in names}
+allowed, waiting = set(wheels), has
+while waiting:
+    name = waiting.pop()
+    if name not in allowed:
+        allowed.add(name)
+        for needed in map(Requirement, requires(name) or () if name in installed else ()):
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(needed.name))
+owners = {
+    module: {canonicalize_name(name) for name in names}
+    for module, names in packages_distributions().items()
+    if module not in ("experiments", "laprop", "scripts")
+}
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        of = owners.get(name.partition(".")[0])
+        if of and not of & allowed:
+            raise ModuleNotFoundError(f"{name} is of {', '.join(of)}", name=name)
+
+sys.meta_path.insert(0, Lacking())
+for module in sys.argv[2:]:
+    importlib.import_module(module)
+"""
+
+
+def test_the_machine_has_or_is_given_all_that_the_steps_import() -> None:
+    lines = (ROOT / "tests" / "gpu_machine.txt").read_text().splitlines()
+    has = [line for line in lines if not line.startswith("#")]
+    given = [*gpu_pack.WHEELS, *gpu_pack.FROM_SOURCE]
+    commands = [command.split() for step in STEPS for command in step.commands]
+    tasks = {
+        f"experiments.{settings.task_name}"
+        for words in commands if words[0] == "experiments" for settings in expand(words[1:])
+    }  # fmt: skip
+    common = [f"experiments.common.{name}" for name in ("config", "execution", "launch", "watch")]
+    modules = [*common, *sorted(tasks), "scripts.benchmarks.optimizer", "conftest", "in_triton"]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, json.dumps([has, given]), *modules],
+        env=os.environ | {"PYTHONPATH": path, "HYPOTHESIS_NO_PLUGINS": "1"},  # those of trio
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_package_to_pack_has_a_version() -> None:
+    names = gpu_pack.WHEELS + gpu_pack.FROM_SOURCE
+    assert [text.partition("==")[0] for text in gpu_pack.pinned(names)] == list(names)
+    with pytest.raises(ConfigError, match=r"^constraints.txt: nonesuch: missing; "):
+        gpu_pack.pinned(("pooch", "nonesuch"))
 
 
 @given(st.lists(st.integers(0, 50), max_size=20))
@@ -142,14 +209,78 @@ def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, 
     assert len(records) == int(rows["toy"]["records"])
 
 
-def test_a_signal_stops_every_step_and_keeps_what_came(parts, tmp_path):
+def test_a_signal_stops_every_step_and_keeps_what_came(parts, tmp_path, monkeypatch):
+    """It comes when the first step has logged; the second has not begun."""
     work, back = tmp_path / "work", tmp_path / "back"
     work.mkdir()
-    machine = Machine(parts, work, work, back, 10, rehearse=True)
-    machine.stop()
-    assert machine.run(list(STEPS)) == 0
+    steps = (Step("endless", None, 10, [], [ENDLESS]), Step("late", "endless", 10, [], [FINISHED]))
+    monkeypatch.setattr(gpu_runs, "STEPS", steps)
+    monkeypatch.setattr(gpu_runs, "places", lambda: (work, work))
+    arguments = ["gpu_runs", "--output", str(back), "--parts", str(parts), "--rehearse"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    ended = threading.Event()
+
+    def send() -> None:
+        while not any(log.stat().st_size for log in work.glob("outputs/toy/*/metrics.jsonl")):
+            if ended.wait(0.1):
+                return
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        assert gpu_runs.main() == 0
+    finally:
+        ended.set()
+        sender.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     notes = json.loads((back / "report.json").read_text())["steps"]
-    assert all(note["started_s"] is None for note in notes.values())
+    assert notes["endless"]["stopped"]
+    assert notes["endless"]["exit_codes"] == [128 + signal.SIGTERM]
+    assert notes["late"] == {"started_s": None, "stopped": True}
+    with (back / "reached.csv").open() as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["status"] == "interrupted"
+    assert int(row["records"]) > 0
+
+
+def test_a_line_that_is_just_written_is_no_record(tmp_path):
+    environment = {"hardware": {"gpu": None}}
+    manifest = {"task": "toy", "figure": None, "scale": "smoke", "key": "k", "status": "running"}
+    manifest |= {"settings": {"optimizer": {"name": "adam"}, "seed": 0}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"environments": [environment]}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    row = gpu_runs.reached(tmp_path)
+    assert (row["records"], row["last_step"]) == (2, 2)
+
+
+def test_results_that_cannot_be_gathered_end_no_step_and_spoil_no_file(
+    parts, tmp_path, monkeypatch, capsys
+):
+    work, back = tmp_path / "work", tmp_path / "back"
+    work.mkdir()
+    machine = Machine(parts, work, work, back, 1, rehearse=True)
+    (back / "runs.tar.gz").write_text("as before")
+    add, calls = tarfile.TarFile.add, []
+
+    def full(self: tarfile.TarFile, *arguments: object) -> None:
+        calls.append((back / "runs.tar.gz").read_bytes())
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        add(self, *arguments)
+
+    monkeypatch.setattr(tarfile.TarFile, "add", full)
+    (work / "outputs" / "toy" / "k").mkdir(parents=True)
+    (work / "outputs" / "toy" / "k" / "manifest.json").write_text("{}")
+    monkeypatch.setattr(gpu_runs, "reached", lambda folder: {"task": "toy"})
+    quick = [Step(name, None, 10, [], ["this --version"]) for name in ("one", "two")]
+    machine.run(quick)
+    assert "not gathered: OSError(28, 'No space left on device')" in capsys.readouterr().out
+    assert calls[0] == b"as before"  # the file in its place stays whole until the new one is
+    assert len(json.loads((back / "report.json").read_text())["steps"]) == 2
+    assert not list(back.glob(".*"))
 
 
 def test_a_step_waits_for_what_the_steps_between_would_wait_for(parts, tmp_path):

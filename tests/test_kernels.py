@@ -378,6 +378,10 @@ def test_a_torch_that_answers_otherwise_is_asked_by_capsules(found, monkeypatch)
     assert tensors._describe() is None
 
 
+def test_an_lr_that_rounding_made_negative_counts_as_0():
+    fused.an_lr_that_rounding_made_negative_counts_as_0("cpu")
+
+
 # --- on other processors --------------------------------------------------------------------------
 
 # cpu.cpp as a processor without AVX2 runs it. The standard headers need the macro, so all that

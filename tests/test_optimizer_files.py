@@ -194,6 +194,9 @@ def test_the_steps_are_those_of_the_published_equations(make: Maker, equation):
         ("optimizer=signum", "optimizer=signum: is not for rainbow, which takes adabelief, "),
         ("optimizer=adam optimizer.weight_decay=0.1", "optimizer.decay_by_lr=false: torch.optim"),
         ("optimizer=sgd optimizer.weight_decay=0.1", "optimizer.weight_decay=0.1: must be 0; sgd "),
+        ("optimizer=sgd optimizer.decay_by_lr=true", "optimizer.decay_by_lr=true: must be false"),
+        ("optimizer.mu=null", "optimizer.mu=null: must be a number$"),
+        ("optimizer.epsilon=null", "optimizer.epsilon=null: must be a number$"),
         ("optimizer.weight_decay=1.5", "optimizer.weight_decay=1.5: .*weight_decay <= 1"),
         ("optimizer._target_=torch.optim.SGD", "optimizer._target_=torch.optim.SGD: is for conf"),
     ],
@@ -252,19 +255,29 @@ for name in sys.argv[1:]:
 """
 
 
-def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(tmp_path: Path):
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the program, to which a test adds files."""
     for folder in ("laprop", "experiments", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
+    return tmp_path
 
+
+def printed(program: str, copy: Path, *arguments: str) -> list[str]:
+    """The lines that a program prints which runs in the copy."""
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)},
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    return result.stdout.splitlines()
+
+
+def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
     def lines(**files: str) -> list[str]:
         for name, text in files.items():
-            (tmp_path / "configs" / "optimizer" / f"{name}.yaml").write_text(text)
-        result = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *files],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
-            capture_output=True, text=True, check=True, timeout=120,
-        )  # fmt: skip
-        return result.stdout.splitlines()
+            (copy / "configs" / "optimizer" / f"{name}.yaml").write_text(text)
+        return printed(PROGRAM, copy, *files)
 
     adamax, asgd, gone, wrong, mute = lines(**MINE)
     definition = "{'_target_': 'torch.optim.Adamax'}"  # lr and nu are the task's
@@ -276,3 +289,57 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(tmp_path: Path):
     # A copy whose name was forgotten would train the one that it was copied from.
     (copied,) = lines(forgotten=(ROOT / "configs/optimizer/laprop.yaml").read_text())
     assert copied == "configs/optimizer/forgotten.yaml: name=laprop: must be forgotten"
+
+
+EDITS = """
+import importlib
+from pathlib import Path
+from experiments.common import versions
+from experiments.common.config import ConfigError, compose_settings
+
+def said(*overrides):
+    try:
+        return compose_settings(["task=gpt", *overrides]).key
+    except ConfigError as error:
+        return error
+
+mine, helper = Path("mine.py"), Path("helper.py")
+helper.write_text("STEP = 1.0")
+base = "import torch\\nfrom helper import STEP\\nclass Mine(torch.optim.Adam):\\n    SCALE = "
+Path("experiments/own.py").write_text("import helper")
+for scale, step in ("1", "1.0"), ("1  # a comment", "1.0"), ("2", "1.0"), ("2", "3.0"):
+    mine.write_text(base + scale)
+    helper.write_text(f"STEP = {step}")
+    importlib.invalidate_caches()
+    versions.program_behind.cache_clear()
+    versions.program.cache_clear()
+    print(said("optimizer=mine"), versions.program("own"))
+for decay in "0", "0.1":
+    print(said("optimizer=mine", f"optimizer.weight_decay={decay}"))
+print(said("optimizer=mine", "optimizer.decay_by_lr=true"))
+print(said("optimizer=other", "optimizer.weight_decay=0.1", "optimizer.decay_by_lr=true"))
+print(said("optimizer=typo"))
+"""
+
+
+def test_the_program_of_ones_own_class_is_part_of_the_key_and_its_decay_is_declared(copy: Path):
+    folder = copy / "configs" / "optimizer"
+    rest = "lr: 0.001\nmu: 0.9\nnu: 0.999\nepsilon: 1.0e-8\n"
+    (folder / "mine.yaml").write_text(f"name: mine\n_target_: mine.Mine\n{rest}")
+    for name, decay in ("other", "by_lr"), ("typo", "by_rate"):
+        (folder / f"{name}.yaml").write_text(
+            f"name: {name}\n_target_: torch.optim.Adam\ndecay: {decay}\n{rest}"
+        )
+    lines = printed(EDITS, copy)
+    keys, programs = zip(*(line.split() for line in lines[:4]), strict=True)
+    assert keys[0] == keys[1]  # a comment is no edit
+    assert len(set(keys)) == 3
+    assert programs[0] == programs[1] == programs[2] != programs[3]  # the task imports helper.py
+    assert lines[4] == keys[3]
+    assert lines[5] == (
+        "optimizer.weight_decay=0.1: must be 0; if mine.Mine scales its decay by lr and leaves the "
+        "gradient alone, put decay: by_lr into mine.yaml"
+    )
+    assert lines[6] == "optimizer.decay_by_lr=true: must be false; mine has no decay that lr scales"
+    assert len(lines[7]) == 16
+    assert lines[8] == "configs/optimizer/typo.yaml: decay=by_rate: must be by_lr"

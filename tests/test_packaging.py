@@ -52,8 +52,7 @@ def test_constraints_txt_pins_all_that_the_tests_need() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {canonicalize_name(line.split("==")[0]) for line in lines if line[0] != "#"}
     extras = PROJECT["optional-dependencies"]
-    others = extras.keys() - {"bench"}  # the benchmarks' peers are installed at their newest
-    direct = {canonicalize_name(Requirement(text).name) for e in others for text in extras[e]}
+    direct = {canonicalize_name(Requirement(text).name) for e in extras for text in extras[e]}
     theirs = re.compile("laprop$|nvidia-|cuda-|triton$|setuptools$")  # pinned by torch itself
     wanted = direct | needed(["laprop[dev]"])
     assert {name for name in wanted if not theirs.match(name)} <= pins

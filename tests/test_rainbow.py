@@ -18,7 +18,7 @@ from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared
 from experiments.rainbow.network import Network, losses, projected
 from experiments.rainbow.replay import Batch, Replay
-from scripts import make_discrepancies
+from scripts import discrepancies
 
 mpl.use("Agg")
 
@@ -187,14 +187,12 @@ def test_epsilon_and_beta_follow_the_authors_schedules_and_rainbows_on_demand(ma
     assert cfg.epsilon_at(30000) == pytest.approx(0.005 + 0.995 / np.e)
     assert cfg.epsilon_at(10**7) == pytest.approx(0.005)
     assert [cfg.beta_at(t) for t in (0, 50000, 100000, 10**7)] == pytest.approx([0.4, 0.7, 1, 1])
-    rainbows = make(
-        *make_discrepancies.ledger()["rainbow_rest"]["option"].split(), "task=rainbow"
-    ).task
+    rainbows = make(*discrepancies.entries()["rainbow_rest"]["option"].split(), "task=rainbow").task
     assert rainbows.learning_starts == 20_000
     assert [rainbows.beta_at(t) for t in (0, 6 * 10**6, 12 * 10**6)] == pytest.approx([0.4, 0.7, 1])
     assert rainbows.epsilon_at(0) == 0
     assert (rainbows.leak, rainbows.stratified, rainbows.normalise) == (1, True, True)
-    assert not rainbows.random_overwrite
+    assert rainbows.random_overwrite
 
 
 def test_the_networks_share_their_noise_and_the_authors_seldom_do(make: Maker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from experiments.common.config import ConfigError, Settings, expand
 from experiments.common.execution import execute
 from experiments.common.files import Damaged
 from experiments.common.records import Results, load
+from scripts import collect as command
 
 
 @pytest.fixture
@@ -449,3 +451,19 @@ def test_of_the_runs_before_an_edit_the_newest_finished_one_counts(
     assert collecting._find(settings) == newest
     put("b", started="2021-01-03", status="interrupted")
     assert collecting._find(settings) == settings.folder.with_name("a")
+
+
+def test_the_command_takes_the_words_of_the_runs_and_tells_several_programs_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    every = expand(grid(tmp_path))
+    for settings in every:
+        pretend(settings)
+    words = ["-m", *grid(tmp_path, "seed=0,1")]
+    monkeypatch.setattr(sys, "argv", ["collect", *words])
+    assert command.main() == 0
+    assert "made by" not in capsys.readouterr().out
+    written = manifest(every[0]) | {"environments": [{"program": "other"}]}
+    (every[0].folder / "manifest.json").write_text(json.dumps(written))
+    assert command.main() == 0
+    assert capsys.readouterr().out.endswith(", made by 2 programs\n")

@@ -132,4 +132,6 @@ def test_help_starts_nothing(
     monkeypatch.setattr(reproduce.sys, "argv", ["reproduce", "--help"])
     with pytest.raises(SystemExit, match="0"):
         reproduce.main()
-    assert "MNIST" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("usage: python -m scripts.reproduce ")
+    assert "MNIST" in said

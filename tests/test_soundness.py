@@ -28,7 +28,9 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", ["gradient", "state", "group"])
 def test_another_thread_drops_what_a_step_works_on(what, kind):
     param = Parameter(torch.zeros(2_000_000))
-    optimizer = LaProp([param], **kind)
+    optimizer = LaProp([param], lr=0.125, **kind)
+    param.grad = torch.ones_like(param)
+    optimizer.step()
 
     def drop():
         time.sleep(0.001)
@@ -46,27 +48,45 @@ def test_another_thread_drops_what_a_step_works_on(what, kind):
         thread.start()
         optimizer.step()
         thread.join()
-    assert param.isfinite().all()
+    # A gradient of 1 moves each weight by lr. Only whole steps were made or left out.
+    steps = -param.detach() / 0.125
+    assert 1 <= steps[0].round() <= 9
+    torch.testing.assert_close(steps, steps[0].round().expand_as(steps), rtol=1e-5, atol=0)
 
 
 @each_kind
 @pytest.mark.parametrize("convert", ["double", "bfloat16", "half"])
 @pytest.mark.parametrize("swap", [True, False])
 def test_a_converted_module_goes_on(swap, convert, kind):
-    """torch sets a parameter's data, or swaps the parameter, which nobody else may hold then."""
+    """torch sets a parameter's data, or swaps the parameter, which nobody else may hold then.
+
+    The steps are those of a twin in float64, whose weights are rounded as the module's are.
+    """
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(swap)
     try:
         module = torch.nn.Linear(4, 4)
-        optimizer = LaProp(module.parameters(), **kind)
-        for _ in range(2):
-            module(torch.ones(2, 4, dtype=module.weight.dtype)).square().sum().backward()
+        for param in module.parameters():
+            torch.nn.init.ones_(param)
+        twin = copy.deepcopy(module).double()
+        optimizer, other = (LaProp(m.parameters(), lr=0.1, **kind) for m in (module, twin))
+        for t in range(3):
+            for ours, theirs in zip(module.parameters(), twin.parameters(), strict=True):
+                ours.grad = torch.full_like(ours, 1.0 + t)
+                theirs.grad = ours.grad.double()
             optimizer.step()
+            other.step()
             optimizer.zero_grad()
+            for ours, theirs in zip(module.parameters(), twin.parameters(), strict=True):
+                eps = torch.finfo(ours.dtype).eps
+                torch.testing.assert_close(ours.double(), theirs.double(), rtol=eps, atol=1e-6)
+                assert (theirs < 1 - 0.09 * (t + 1)).all()
             getattr(module, convert)()
+            with torch.no_grad():
+                for ours, theirs in zip(module.parameters(), twin.parameters(), strict=True):
+                    theirs.copy_(ours)
     finally:
         torch.__future__.set_swap_module_params_on_conversion(before)
-    assert module.weight.isfinite().all()
 
 
 @each_kind
@@ -204,16 +224,6 @@ def test_centering_that_was_off_for_a_while_begins_anew(kind):
 
 
 @each_kind
-@pytest.mark.parametrize("lr", [0.0, torch.tensor(0.0)])
-def test_at_lr_0_no_gradient_moves_a_weight(lr, kind):
-    param = Parameter(torch.ones(3))
-    optimizer = LaProp([param], lr=lr, weight_decay=0.1, **kind)
-    param.grad = torch.tensor([1.0, math.nan, math.inf])
-    optimizer.step()
-    assert param.tolist() == [1.0, 1.0, 1.0]
-
-
-@each_kind
 @pytest.mark.parametrize("lr", [1e-3, torch.tensor(1e-3)])
 @pytest.mark.parametrize("agc", [None, 0.1])
 def test_a_number_is_trained_as_a_vector_of_one(agc, lr, kind):
@@ -286,75 +296,6 @@ def test_meta_gradients_are_finite_where_gradients_are_0(options, dtype):
     assert gradient.isfinite().all()
 
 
-def derivative_in_lr(*rates, **options):
-    """Of the sum of the weights after a step for each lr, in the last lr."""
-    param = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True).clone()
-    optimizer = LaProp([param], lr=0.1, differentiable=True, **options)
-    for rate in rates:
-        lr = torch.tensor(rate, dtype=torch.float64, requires_grad=True)
-        optimizer.param_groups[0]["lr"] = lr
-        param.grad = torch.tensor([3.0, 4.0], dtype=torch.float64)
-        optimizer.step()
-    (derivative,) = torch.autograd.grad(param.sum(), lr)
-    return derivative.item()
-
-
-def test_meta_gradients_in_an_lr_of_0():
-    """The derivative is that for a very small lr, unless the step jumps there."""
-    inside, after = {"lr_in_momentum": False}, {"weight_decay": 0.005, "decay_by_lr": True}
-    for rates, options in (((), inside), ((), inside | after), ((0.1,), {}), ((0.1, 0.0), after)):
-        expected = derivative_in_lr(*rates, 1e-9, **options)
-        assert expected < -1
-        assert derivative_in_lr(*rates, 0.0, **options) == pytest.approx(expected, rel=1e-6)
-    for rates, options in (((), {}), ((0.1,), {"lr_weighted_correction": False})):
-        assert math.isfinite(derivative_in_lr(*rates, 0.0, **options))
-    # An update that is not finite leaves the weights as they are, with a finite derivative.
-    param = torch.ones(2, requires_grad=True).clone()
-    lr = torch.tensor(0.0, requires_grad=True)
-    optimizer = LaProp([param], lr=lr, lr_in_momentum=False, differentiable=True)
-    param.grad = torch.tensor([1.0, math.nan])
-    optimizer.step()
-    assert param.tolist() == [1.0, 1.0]
-    assert torch.autograd.grad(param.sum(), lr)[0] == -1
-
-
-@each_kind
-@pytest.mark.parametrize("start", [1.0, 0.9, 1 / 3, 0.1, 0.01])
-@pytest.mark.parametrize("length", [3, 5, 10, 50, 100, 1000])
-def test_an_lr_that_a_scheduler_rounds_below_0_counts_as_0(start, length, kind):
-    param = Parameter(torch.ones(2))
-    optimizer = LaProp([param], lr=1e-3, weight_decay=1e-4, **kind)
-    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start, 0.0, length)
-    for _ in range(length):
-        optimizer.step()  # there is no gradient yet
-        scheduler.step()
-    for _ in range(2):
-        param.grad = torch.ones(2)
-        optimizer.step()
-    assert abs(optimizer.param_groups[0]["lr"]) < 1e-17
-    assert param.allclose(torch.ones(2), rtol=1e-3)
-
-
-@each_kind
-def test_any_other_lr_below_0_is_refused(kind):
-    with pytest.raises(ValueError, match=r"Invalid learning rate: -1e-21"):
-        LaProp([Parameter(torch.ones(2))], lr=-1e-21, **kind)
-    param = Parameter(torch.ones(2))
-    optimizer = LaProp([param], lr=1e-3, **kind)
-    group = optimizer.param_groups[0]
-    for initial, bound in ((None, 1e-15), (1e-6, 1e-18), (0.0, 0.0)):
-        if initial is not None:
-            group["initial_lr"] = initial
-        param.grad = torch.ones(2)
-        group["lr"] = -2e-12 * (initial or 1e-3)
-        with pytest.raises(ValueError, match=r"Invalid learning rate: -"):
-            optimizer.step()
-        group["lr"] = -bound / 2
-        optimizer.step()
-        assert group["lr"] == 0
-        assert torch.equal(param, torch.ones(2))
-
-
 @each_kind
 def test_one_cycle_with_tensors(kind):
     """torch's scheduler replaces the first beta alone, by a float; a state saved then is loaded."""
@@ -378,42 +319,6 @@ def test_one_cycle_with_tensors(kind):
         LaProp([param], betas=mixed)
     with pytest.raises(ValueError, match="betas must be either both floats or both Tensors"):
         optimizer.add_param_group({"params": [Parameter(torch.ones(2))], "betas": mixed})
-
-
-@each_kind
-def test_the_default_device_makes_no_difference(kind):
-    """Scalars and seeds are on the CPU, as those of torch's Adam, whatever the default is."""
-    cases = [{}, {"agc": 0.1, "cautious": True}, {"amsgrad": True, "centered": True}]
-    cases += [{"state_dtype": torch.bfloat16}, {"low_precision": "stochastic"}]
-    cases += [{"lr": torch.tensor(1e-3)}, {"differentiable": True}]
-    for options in cases:
-        if options.get("differentiable") and (kind.get("foreach") or kind.get("fused")):
-            continue
-        results = []
-        for default in ("cpu", "meta"):
-            torch.manual_seed(0)
-            dtype = torch.bfloat16 if "low_precision" in options else torch.float32
-            param = torch.ones(4, dtype=dtype)
-            grad = torch.linspace(-1, 1, 4).to(dtype)
-            torch.set_default_device(default)
-            try:
-                optimizer = LaProp([param], **options, **kind)
-                for _ in range(3):
-                    param.grad = grad
-                    optimizer.step()
-                    optimizer.load_state_dict(optimizer.state_dict())
-                adam = torch.optim.Adam([param])
-                if dtype == torch.float32:
-                    adam.step()
-                saved = adam.state_dict()
-                for state in saved["state"].values():
-                    state["step"] = state["step"].item()
-                optimizer.load_state_dict(saved)
-                optimizer.step()
-            finally:
-                torch.set_default_device(None)
-            results.append([param, *optimizer.state[param].values()])
-        assert all(map(torch.equal, *results))
 
 
 @each_kind

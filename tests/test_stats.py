@@ -51,6 +51,17 @@ def test_the_interval_of_a_mean_covers(seeds: int) -> None:
     assert 0.93 < covered(lambda rng: mean(rng.normal(1, 2, seeds)), 1) < 0.97
 
 
+def test_the_interval_of_the_largest_of_five_means_covers() -> None:
+    """The choice of the largest mean costs coverage, which a smaller alpha restores."""
+    truth = 1.0
+
+    def largest(rng: np.random.Generator, alpha: float) -> Estimate:
+        return max((mean(x, alpha) for x in rng.normal(truth, 2, (5, 8))), key=lambda e: e.centre)
+
+    assert covered(lambda rng: largest(rng, ALPHA), truth) < 0.92
+    assert 0.94 < covered(lambda rng: largest(rng, ALPHA / 5), truth) < 0.99
+
+
 @pytest.mark.parametrize("seeds", [2, 3])
 @pytest.mark.parametrize("noise", ["normal", "exponential"])
 def test_the_interval_of_a_paired_difference_covers(seeds: int, noise: str) -> None:

@@ -18,7 +18,7 @@ from experiments.common import plan, progress, status
 from experiments.common.config import compose_settings, expand
 from experiments.common.launch import Jobs, labels
 from experiments.common.settings import plain_settings, restored
-from experiments.common.status import Cell, State
+from experiments.common.status import RunFolder, State
 
 WITH = [
     *([f"task={task}"] for task in TASKS),
@@ -88,27 +88,35 @@ def run_folder(folder: Path, summary: dict[str, object], **manifest: object) -> 
         ({"loss": 0.25, "accuracy": 0.91}, None, "loss 0.25"),
         ({"loss": 0.25, "accuracy": 0.91}, "accuracy", "accuracy 0.91"),
         ({"bleu": None, "loss": 2.0}, None, "loss 2"),
-        ({"at": [3, None, 1, 2]}, None, "at 2 (median of 4)"),
+        ({"at": [3, 0, 1, 2]}, None, "at 1, median of 4 members"),
+        ({"at": [3, None, 1, 2]}, None, "at 2, median of the 3 of 4 members that have one"),
+        (
+            {"steps_to_converge": [None, 265, None, 300]},
+            None,
+            "steps_to_converge 265, median of the 2 of 4 members that have one",
+        ),
+        ({"steps_to_converge": [None, None], "x_mean": [1, 2]}, None, "steps_to_converge never"),
+        ({"steps_to_converge": None}, None, "steps_to_converge never"),
         ({"at": None}, None, ""),
         ({}, "accuracy", ""),
     ],
 )
 def test_the_main_result_of_a_run(tmp_path: Path, summary: dict, name: str | None, says: str):
-    assert Cell(run_folder(tmp_path / "run", summary), "laprop", name).look().says == says
+    assert RunFolder(run_folder(tmp_path / "run", summary), "laprop", name).look().says == says
 
 
 def test_a_run_whose_process_is_gone_is_not_under_way(tmp_path: Path):
     folder = run_folder(tmp_path / "run", {}, status="running")
     progress.Progress(folder).update(3, 9)
-    assert Cell(folder, "laprop").look().status == "running"
+    assert RunFolder(folder, "laprop").look().status == "running"
     process = progress.read(folder)
     assert (process["step"], process["total"]) == (3, 9)
     (folder / "progress.json").write_text(json.dumps(process | {"pid": 2**22 + 1}))
-    assert Cell(folder, "laprop").look().status == "stopped"
+    assert RunFolder(folder, "laprop").look().status == "stopped"
     (folder / "progress.json").write_text(json.dumps(process | {"pid": 10**30}))
-    assert Cell(folder, "laprop").look().status == "stopped"
+    assert RunFolder(folder, "laprop").look().status == "stopped"
     (folder / "progress.json").write_text(json.dumps(process | {"host": "another"}))
-    assert Cell(folder, "laprop").look().status == "running"
+    assert RunFolder(folder, "laprop").look().status == "running"
 
 
 TORN = ("", '{"status": 0.', "3", "[]", "null", '"status"', b"\xff\xfe")
@@ -124,7 +132,7 @@ def spoil(path: Path, content: str | bytes) -> None:
 def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: str | bytes):
     folder = run_folder(tmp_path / "run", {})
     spoil(folder / name, content)
-    state = Cell(folder, "laprop").look()
+    state = RunFolder(folder, "laprop").look()
     assert state.status == "damaged"
     assert state.says.startswith(f"{folder / name}: cannot be used (")
     assert state.says.endswith(f"); {RERUN}")
@@ -143,7 +151,7 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: st
 def test_a_manifest_of_another_kind_is_named(tmp_path: Path, manifest: dict[str, object]):
     folder = run_folder(tmp_path / "run", {})
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    state = Cell(folder, "laprop").look()
+    state = RunFolder(folder, "laprop").look()
     assert (state.status, "manifest.json: cannot be used" in state.says) == ("damaged", True)
 
 
@@ -153,7 +161,7 @@ def test_a_manifest_of_another_kind_is_named(tmp_path: Path, manifest: dict[str,
 def test_a_run_whose_progress_is_damaged_is_not_under_way(tmp_path: Path, content: str | bytes):
     folder = run_folder(tmp_path / "run", {}, status="running")
     spoil(folder / progress.NAME, content)
-    assert Cell(folder, "laprop").look() == State("stopped")
+    assert RunFolder(folder, "laprop").look() == State("stopped")
 
 
 def test_status_names_what_is_damaged_and_shows_the_rest(tmp_path: Path, monkeypatch, capsys):

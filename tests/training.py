@@ -3,6 +3,8 @@
 import torch
 from torch.nn import Parameter
 
+from laprop import LaProp, arithmetic
+
 NARROW = (torch.float16, torch.bfloat16)
 KINDS = (*NARROW, torch.float32, torch.float64, torch.complex64)
 OPTIONS = [
@@ -42,6 +44,12 @@ def train(params, optimizer, steps=12, start=0, lr=lambda t: 0.01 * (1 + 0.3 * (
                 group["lr"] = lr(t)
         optimizer.step()
     return params
+
+
+def allow_capturable(monkeypatch):
+    """Let the CPU stand for a device that captures graphs, where no scalar is read."""
+    monkeypatch.setattr(arithmetic, "_get_capturable_supported_devices", lambda: ["cpu"])
+    monkeypatch.setattr(LaProp, "_check_capture", lambda self: None)
 
 
 def assert_same(a, b):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.common.files import RERUN, atomic, reading
+
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.old.pt")  # the newest first
+BEST = ("best.pt", "best.old.pt")  # the states of Run.best, the newest first
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -52,6 +57,63 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if found:
         print(f"{folder}: no checkpoint is whole, starts anew", file=sys.stderr)
     return None
+
+
+class Best:
+    """The states of the lowest validation loss so far, in ``best.pt`` of a run's folder.
+
+    A run that is killed resumes from a checkpoint that may be older than ``best.pt``. The states
+    that this checkpoint names are therefore kept as ``best.old.pt`` until there is a newer one.
+
+    Attributes:
+        named: the value and the step of these states; empty if there are none.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.named: dict[str, Any] = {}
+        self._newest, self._before = (folder / name for name in BEST)
+        self._device = device
+        self._in_checkpoint = False  # whether the newest checkpoint names what best.pt holds
+
+    def keep(self, value: float, step: int, things: Mapping[str, Any]) -> bool:
+        """Write the states of things, if the value is the lowest so far; return whether it is."""
+        if not value < self.named.get("value", math.inf):
+            return False
+        self.named = {"value": value, "step": step}
+        with atomic(self._newest) as path:
+            save({name: state_of(thing) for name, thing in things.items()} | {"step": step}, path)
+            if self._in_checkpoint and self._newest.exists():
+                self._newest.replace(self._before)
+        self._in_checkpoint = False
+        return True
+
+    def load(self, things: Mapping[str, Any]) -> bool:
+        """Restore the states of things; return False if none were kept.
+
+        Raises:
+            Damaged: the file is missing, or holds the states of another step.
+        """
+        if not self.named:
+            return False
+        with reading(self._newest, RERUN):
+            saved = load(self._newest)
+            if saved["step"] != self.named["step"]:
+                raise ValueError(f"it is of step {saved['step']}, not {self.named['step']}")
+            for name, thing in things.items():
+                restore_into(thing, saved[name], self._device)
+        return True
+
+    def checkpointed(self) -> None:
+        """Note that the newest checkpoint names the states in ``best.pt``."""
+        self._in_checkpoint = True
+
+    def restore(self, named: dict[str, Any]) -> None:
+        """Return to the states that a checkpoint names."""
+        self.named, self._in_checkpoint = named, True
+        if named and self._before.exists():
+            with reading(self._before, RERUN):
+                if load(self._before, mmap=True)["step"] == named["step"]:
+                    self._before.replace(self._newest)
 
 
 def state_of(thing: Any) -> Any:

@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from experiments.common import progress
-from experiments.common.checkpoint import CHECKPOINTS
+from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.files import read_manifest, write, write_json
 from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
@@ -107,7 +107,7 @@ def _execute(settings: Settings) -> str:
         finally:
             if run is not None:  # after the manifest, which the tracker uploads
                 run.close(completed=manifest["status"] in FINAL)
-    for name in (*CHECKPOINTS, progress.NAME):
+    for name in (*CHECKPOINTS, BEST[1], progress.NAME):
         (folder / name).unlink(missing_ok=True)
     if run._signal is not None:  # a signal in the last step: this run is done, but no other begins
         raise Interrupted(128 + run._signal)

@@ -34,7 +34,7 @@ from experiments.common.messages import ConfigError, shown
 from experiments.common.progress import process
 from experiments.common.run import Interrupted
 from experiments.common.settings import Settings, plain_settings, restored
-from experiments.common.status import RECORDS, Cell, State, Sweep, short_name
+from experiments.common.status import RECORDS, RunFolder, State, Sweep, short_name
 from experiments.common.tables import described
 from experiments.common.tasks import task_module
 from experiments.common.terminal import lasting_streams, say
@@ -67,14 +67,14 @@ def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
     """
     output = every[0].output
     name = hashlib.sha256(" ".join(s.key for s in every).encode()).hexdigest()[:12]
-    cells = [
-        Cell(s.folder, label, getattr(task_module(s.task_name), "RESULT", None))
+    runs = [
+        RunFolder(s.folder, label, getattr(task_module(s.task_name), "RESULT", None))
         for s, label in zip(every, labels(every), strict=True)
     ]
-    sweep = Sweep(output / RECORDS / f"{name}.json", command, processes, process(), cells)
+    sweep = Sweep(output / RECORDS / f"{name}.json", command, processes, process(), runs)
     runs = [
-        {"folder": os.path.relpath(cell.folder, output), "label": cell.label, "result": cell.result}
-        for cell in sweep.cells
+        {"folder": os.path.relpath(run.folder, output), "label": run.label, "result": run.result}
+        for run in sweep.runs
     ]
     sweep.record.parent.mkdir(parents=True, exist_ok=True)
     sweep.stop.unlink(missing_ok=True)
@@ -234,7 +234,7 @@ class Ending:
             self._sweep.stop.touch()
         if again:
             self._told.clear()
-            self.follow([cell.look() for cell in self._sweep.cells])
+            self.follow([run.look() for run in self._sweep.runs])
             end = time.monotonic() + PATIENCE
             while time.monotonic() < end and self._under_way():
                 time.sleep(0.05)
@@ -243,7 +243,7 @@ class Ending:
             os.write(2, b"runs under way stop after their step; again to stop now\n")
 
     def _under_way(self) -> bool:
-        return any(cell.look().status == "running" for cell in self._sweep.cells)
+        return any(run.look().status == "running" for run in self._sweep.runs)
 
     def follow(self, states: Sequence[State]) -> None:
         """Send SIGTERM to the runs in progress that have not got it yet."""

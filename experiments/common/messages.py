@@ -29,9 +29,15 @@ def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     except ValidationError as error:
         raise ConfigError("; ".join(_problem(e, schema, prefix) for e in error.errors())) from None
     for name, value in values.items():  # pydantic takes true for 1
-        if isinstance(value, bool) and not isinstance(getattr(result, name), bool):
+        pairs = zip(_several(value), _several(getattr(result, name)), strict=False)
+        if any(isinstance(given, bool) and not isinstance(taken, bool) for given, taken in pairs):
             raise ConfigError(f"{prefix}{name}={shown(value)}: must be a number, not true or false")
     return result
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """The values of a list, or one value as a list."""
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _problem(error: Any, schema: Any, prefix: str) -> str:

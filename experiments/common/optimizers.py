@@ -4,13 +4,14 @@
 
     name: adamw
     _target_: torch.optim.AdamW  # any class or function that makes a torch optimizer
-    decay: by_lr                 # the class multiplies its weight decay by lr
+    decay: by_lr                 # the class scales its weight decay by lr, apart from the gradient
     names: {mu: "betas[0]"}      # the class's names for lr, mu, nu, epsilon, weight_decay
     lr: 1.0e-3                   # the hyper-parameters, by our names
     amsgrad: false               # any other argument of the class
 
 ``names`` is needed only where the class's names differ from :data:`NAMES`; null means that the
 class has no such argument. It may also name further arguments, such as ``beta1: "betas[0]"``.
+A weight decay needs ``decay: by_lr``, or a class with LaProp's argument ``decay_by_lr``.
 docs/extend.md has examples.
 """
 
@@ -35,6 +36,7 @@ from pydantic import create_model
 from experiments.common.messages import ConfigError, checked, one_line, shown, unknown
 from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.tasks import axes_of
+from experiments.common.versions import program_behind
 from laprop import LaProp
 from laprop.functional import ALGORITHMS, Algorithm
 
@@ -63,8 +65,9 @@ class Optimizer:
 
     A hyper-parameter that the optimizer's file in ``configs/optimizer`` does not name is None.
     ``options`` holds further arguments of its class, without those at their default. ``definition``
-    holds the file's entries about the class (``_target_``, ``names``, ``decay``). It is None for an
-    optimizer with a rule in ``laprop.functional``, since the name alone determines the rule.
+    holds the file's entries about the class (``_target_``, ``names``, ``decay``) and, if the class
+    is in this repository, a hash of its program. It is None for an optimizer with a rule in
+    ``laprop.functional``, since the name alone determines the rule.
     """
 
     name: Literal[OPTIMIZERS]  # type: ignore[valid-type]
@@ -203,6 +206,8 @@ class _Class:
     def __init__(self, name: str) -> None:
         file = _files()[name]
         self.name, self.path, self.decay = name, file["_target_"], file.get("decay")
+        if self.decay not in (None, "by_lr"):
+            raise ConfigError(f"configs/optimizer/{name}.yaml: decay={self.decay}: must be by_lr")
         self.target = _class(name, self.path)
         self.parameters = _parameters(self.target)
         self.slots: dict[str, tuple[str, int | None]] = {}
@@ -358,6 +363,8 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
             known = [*hyperparameters(name), "weight_decay", "decay_by_lr", *options]
             raise unknown(f"optimizer.{option}", shown(value), option, known)
     of = checked(Optimizer, {k: v for k, v in plain.items() if k in ours[:-2]}, "optimizer.")
+    if empty := [key for key in hyperparameters(name) if getattr(of, key) is None]:
+        raise ConfigError(f"optimizer.{empty[0]}=null: must be a number")
     if kind is None:
         _refuse_decay(of, None, task, task_name)
         return of
@@ -368,13 +375,20 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
         )
     values = _typed(kind, given)
     values = {k: v for k, v in values.items() if v != kind.implied().get(k, kind.default(k))}
-    definition = None if name in ALGORITHMS else {k: file[k] for k in DEFINITION if k in file}
+    definition = None if name in ALGORITHMS else _definition(file)
     of = replace(of, options=values or None, definition=definition)
     _refuse_options(of, kind, task, task_name)
     _refuse_decay(of, kind, task, task_name)
     if values or of.weight_decay or of.definition:
         _construct(of, kind)
     return of
+
+
+def _definition(file: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines an optimizer besides its settings, see :class:`Optimizer`."""
+    program = program_behind(file["_target_"])
+    entries = {key: file[key] for key in DEFINITION if key in file}
+    return entries if program is None else entries | {"program": program}
 
 
 def _typed(kind: _Class, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -432,16 +446,26 @@ def _refuse_options(of: Optimizer, kind: _Class, task: ModuleType, task_name: st
 
 def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_name: str) -> None:
     """Refuse a weight decay that the optimizer would ignore, or scale contrary to the settings."""
-    if not of.weight_decay or getattr(task, "OWN_DECAY", False):
+    if getattr(task, "OWN_DECAY", False):
         return
-    if getattr(task, "OPTIONS", None) == ():
-        raise ConfigError(f"optimizer.weight_decay={of.weight_decay}: must be 0 in {task_name}")
+    decay = f"optimizer.weight_decay={of.weight_decay}: must be 0"
+    if of.weight_decay and getattr(task, "OPTIONS", None) == ():
+        raise ConfigError(f"{decay} in {task_name}")
     if by_rule(of.name, task):
         return
-    if kind is None or "weight_decay" not in kind.slots:
+    scales = kind is not None and (kind.decay == "by_lr" or "decay_by_lr" in kind.parameters)
+    if of.decay_by_lr and not scales:
         raise ConfigError(
-            f"optimizer.weight_decay={of.weight_decay}: must be 0; {of.name} has none that leaves "
-            "the gradient alone"
+            f"optimizer.decay_by_lr=true: must be false; {of.name} has no decay that lr scales"
+        )
+    if not of.weight_decay:
+        return
+    if kind is None or "weight_decay" not in kind.slots:
+        raise ConfigError(f"{decay}; {of.name} has none that leaves the gradient alone")
+    if not scales:
+        raise ConfigError(
+            f"{decay}; if {kind.path} scales its decay by lr and leaves the gradient alone, put "
+            f"decay: by_lr into {of.name}.yaml"
         )
     if kind.decay == "by_lr" and not of.decay_by_lr:
         raise ConfigError(
@@ -456,7 +480,7 @@ def _construct(of: Optimizer, kind: _Class) -> None:
     Raises:
         ConfigError: the class refuses a setting; the message names it.
     """
-    values = {name: _first(value) for name, value in _values(of, kind).items()}
+    values = {k: v[0] if isinstance(v, list) else v for k, v in _values(of, kind).items()}
 
     def attempt(names: Iterable[str]) -> Exception | None:
         chosen = {name: values[name] for name in names}
@@ -474,8 +498,3 @@ def _construct(of: Optimizer, kind: _Class) -> None:
         if alone := attempt([name]):
             raise ConfigError(f"optimizer.{name}={shown(value)}: {one_line(alone)}")
     raise ConfigError(f"optimizer={of.name}: {one_line(error)}")
-
-
-def _first(value: Any) -> Any:
-    """The value itself, or the first one of a list."""
-    return value[0] if isinstance(value, list) else value

@@ -29,7 +29,7 @@ from experiments.common import RESULTS
 from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.timings import COMMITTED, grids
 
-__all__ = ["RESULTS", "Results", "load"]
+__all__ = ["RESULTS", "Results", "begun", "load"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,15 @@ def load(figure: str) -> Results | None:
             with reading(path, RESTORE):
                 if results.manifest["seeds"]:
                     return results
+    return None
+
+
+def begun(figure: str) -> Results | None:
+    """The largest committed scale of a figure of which runs but no seed is complete, or None."""
+    for scale in COMMITTED:
+        path = RESULTS / figure / scale / "manifest.json"
+        if path.exists() and not Results(path.parent).manifest["seeds"]:
+            return Results(path.parent)
     return None
 
 

@@ -13,7 +13,8 @@ Folder of a run, ``<output>/<task>/<key>/``:
 ``metrics.jsonl``       one JSON object per ``run.log``; grows by appending
 ``summary.json``        the numbers of ``run.summary``; for a batch one list entry per member
 ``<name>.csv``          a table of ``run.table``
-``best.pt``             the states that ``run.best`` kept
+``best.pt``             the states that ``run.best`` kept; ``best.old.pt``, only while the run is
+                        unfinished, those before them
 ``checkpoint.pt``       only while the run is unfinished; ``checkpoint.old.pt`` is the one before it
 ======================  ==========================================================================
 """
@@ -41,6 +42,7 @@ from torch import Tensor
 from experiments.common import provenance
 from experiments.common.checkpoint import (
     CHECKPOINTS,
+    Best,
     load,
     load_checkpoint,
     numpy_state,
@@ -50,6 +52,7 @@ from experiments.common.checkpoint import (
     state_of,
 )
 from experiments.common.files import RERUN, atomic, read_log, reading, write_json
+from experiments.common.grid import Grid
 from experiments.common.optimizers import HYPERPARAMETERS, by_rule, rule, torch_optimizer
 from experiments.common.progress import Progress
 from experiments.common.schedules import Course, Follower, own_schedule, updates
@@ -82,34 +85,6 @@ def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
-
-
-class Grid:
-    """The members of a vectorised run: the product of all axes, as one column per axis.
-
-    ``grid["optimizer.nu"]`` is a float64 tensor of shape (B,), ``grid["seed"]`` an int64 one, and
-    an axis of strings a NumPy array of shape (B,). The last axis of the task's ``AXES`` changes
-    fastest. ``len(grid)`` is B, which is 1 if no setting is a list.
-    """
-
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        axes = settings.axes()
-        self.frame = pd.DataFrame(settings.members(), columns=list(axes))
-        self._device = device
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    def __getitem__(self, axis: str) -> Any:
-        values = self.frame[axis].to_numpy()
-        if values.dtype.kind not in "fi":
-            return values
-        return torch.from_numpy(values.copy()).to(self._device)
-
-    def codes(self, axis: str) -> tuple[list[Any], Tensor]:
-        """The distinct values of an axis and, per member, the index into them, shape (B,)."""
-        codes, values = pd.factorize(self.frame[axis])
-        return values.tolist(), torch.from_numpy(codes.astype(np.int64)).to(self._device)
 
 
 class Run:
@@ -147,7 +122,8 @@ class Run:
         self._tracked: dict[str, Any] = {}
         self._generators: dict[str, torch.Generator] = {}
         self._summary: dict[str, Any] = {}
-        self._best: dict[str, Any] = {}
+        self._best = Best(self.folder, self.device)
+        self._steps_asked = False
         self._looping = False
         self._signal: int | None = None
         self._verified = False
@@ -270,7 +246,21 @@ class Run:
         Between two steps a checkpoint is written every ``checkpoint_every`` seconds (0: after every
         step), but less often if writing would take more than a twentieth of the time. When SIGINT
         or SIGTERM arrives, a checkpoint is written after the step and the process ends.
+
+        Raises:
+            RuntimeError: it is called a second time, or :meth:`log` was called before it.
         """
+        if self._steps_asked:
+            raise RuntimeError(
+                "run.steps: a run has one loop over its steps; give it the sum of the steps, and "
+                "choose inside by the number of the step"
+            )
+        if self._metrics.tell() > self._checkpoint.get("metrics_bytes", 0):
+            raise RuntimeError(
+                "run.log before run.steps: would repeat the record each time the run resumes; log "
+                "in the loop or after it, or use run.summary"
+            )
+        self._steps_asked = True
         self._restore()
         self._progress.update(self._step, total)
         self._looping = True
@@ -296,7 +286,7 @@ class Run:
             "step": self._step,
             "diverged_at": self.diverged_at,
             "summary": self._summary,
-            "best": self._best,
+            "best": self._best.named,
             "metrics_bytes": self._metrics.tell(),
             "wall_time": self.wall_time,
             "peak_memory": self.peak_memory,
@@ -317,6 +307,7 @@ class Run:
                 self._verified = True
             if current.exists():
                 current.replace(self.folder / "checkpoint.old.pt")
+        self._best.checkpointed()
         now = time.monotonic()
         every = self.config.checkpoint_every
         self._save_after = now + (max(every, CHECKPOINT_SHARE * (now - begun)) if every else 0.0)
@@ -329,7 +320,8 @@ class Run:
 
     def _restore_from(self, saved: dict[str, Any]) -> None:
         self._step, self.diverged_at = int(saved["step"]), saved["diverged_at"]
-        self._summary, self._best = saved["summary"], saved["best"]
+        self._summary = saved["summary"]
+        self._best.restore(saved["best"])
         for name, thing in self._tracked.items():
             restore_into(thing, saved["tracked"][name], self.device)
         for follower, update in zip(self._followers, saved["updates"], strict=True):
@@ -407,28 +399,30 @@ class Run:
         Returns:
             whether the loss is the lowest so far. A task may end early after many that are not.
         """
-        value = float(value)
-        if not value < self._best.get("value", math.inf):
-            return False
-        self._best = {"value": value, "step": step}
-        self.summary(**{f"best_{name}": value, "best_at": step})
-        with atomic(self.folder / "best.pt") as path:
-            save({key: state_of(thing) for key, thing in things.items()} | {"step": step}, path)
-        return True
+        lowest = self._best.keep(float(value), step, things)
+        if lowest:
+            self.summary(**{f"best_{name}": float(value), "best_at": step})
+        return lowest
 
     def load_best(self, **things: Any) -> bool:
-        """Restore the states that :meth:`best` kept; return False if there are none."""
-        path = self.folder / "best.pt"
-        if not self._best or not path.exists():
-            return False
-        with reading(path, RERUN):
-            saved = load(path)
-            for name, thing in things.items():
-                restore_into(thing, saved[name], self.device)
-        return True
+        """Restore the states that :meth:`best` kept; return False if there are none.
+
+        Raises:
+            Damaged: the file of these states is missing, or holds those of another step.
+        """
+        return self._best.load(things)
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
-        """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``."""
+        """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``.
+
+        Collecting joins the tables of all runs and drops rows that are the same. A frame therefore
+        needs columns of its own for the settings by which its rows are to be told apart.
+
+        Raises:
+            ValueError: the name is that of a collected table.
+        """
+        if name in ("runs", "curves"):
+            raise ValueError(f"run.table({name!r}): the collected table of this name is another")
         with atomic(self.folder / f"{name}.csv") as path:
             frame.to_csv(path, index=False)
 

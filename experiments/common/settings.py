@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
@@ -43,6 +44,11 @@ def _device(name: str) -> str:
     return name
 
 
+def _expanded(path: Path) -> Path:
+    """A path in which ``~`` is the home folder: a shell leaves it as it is in ``output=~/x``."""
+    return Path(os.path.expanduser(path))
+
+
 @settings
 class Settings:
     """All settings that ``python -m experiments`` takes; ``task`` is the task's own ``Config``."""
@@ -55,7 +61,7 @@ class Settings:
     figure: str | None
     device: Annotated[str, AfterValidator(_device)]
     threads: Annotated[int, Ge(1)] | None
-    output: Path
+    output: Annotated[Path, AfterValidator(_expanded)]
     checkpoint_every: Nonnegative  # seconds
     tracking: Tracking
     schedule: Schedule = Schedule()

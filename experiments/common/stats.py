@@ -1,4 +1,4 @@
-"""Intervals and tests that figures and claims share. All intervals are 95 %, two-sided.
+"""Intervals and tests that figures and claims share. By default intervals are 95 %, two-sided.
 
 Each function states how many seeds its method needs. With fewer it gives no interval, and nothing
 can be decided. ``tests/test_stats.py`` simulates the coverage of each.
@@ -41,21 +41,23 @@ class Estimate:
         centre: the number.
         error: its standard error; NaN if there is no interval.
         df: degrees of freedom of Student's t.
+        alpha: probability that the interval misses the truth.
     """
 
     centre: float
     error: float = math.nan
     df: float = 1
+    alpha: float = ALPHA
 
     @property
     def low(self) -> float:
         """Lower end of the interval, NaN if there is none."""
-        return self.centre - float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+        return self.centre - float(stdtrit(self.df, 1 - self.alpha / 2)) * self.error
 
     @property
     def high(self) -> float:
         """Upper end of the interval, NaN if there is none."""
-        return self.centre + float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+        return self.centre + float(stdtrit(self.df, 1 - self.alpha / 2)) * self.error
 
     def above(self, limit: float = 0.0) -> float:
         """One-sided p-value of "the truth is above ``limit``"; 1 if there is no interval."""
@@ -76,17 +78,20 @@ class Estimate:
 # Estimates ----------------------------------------------------------------------------------------
 
 
-def mean(values: ArrayLike) -> Estimate:
+def mean(values: ArrayLike, alpha: float = ALPHA) -> Estimate:
     """The mean over seeds, with Student's t.
 
     Args:
         values: one number per seed. Fewer than two, or numbers that are all equal, give no
             interval, because a few equal seeds do not show how much others would differ.
+        alpha: probability that the interval misses the true mean; pass a smaller one if several
+            intervals are used together, or if the mean was chosen from several.
     """
     x = np.asarray(values, float)
     if len(x) < FEWEST_FOR_MEAN or np.ptp(x) <= ROUNDING * np.abs(x).max():
         return Estimate(float(x.mean()) if len(x) else math.nan)
-    return Estimate(float(x.mean()), float(x.std(ddof=1) / math.sqrt(len(x))), len(x) - 1)
+    error = float(x.std(ddof=1) / math.sqrt(len(x)))
+    return Estimate(float(x.mean()), error, len(x) - 1, alpha)
 
 
 def paired(a: pd.Series, b: pd.Series) -> Estimate:

@@ -22,6 +22,13 @@ from experiments.common.files import RERUN, Damaged, read_summary, reading, whol
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 RECORDS = ".sweep"  # folder of the records, in the output folder
+NEVER = (  # numbers of a summary that are null if the run never got there
+    "bound_any_passed_at",
+    "bound_run_passed_at",
+    "bound_uniform_passed_at",
+    "condition_broken_at",
+    "steps_to_converge",
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunFolder:
     """One run of a sweep: its folder, and a label of the settings that distinguish it."""
 
     folder: Path
@@ -85,16 +92,22 @@ class Cell:
 def _result(folder: Path, name: str | None) -> str:
     """The main number of a run's summary as text: the one that the task names, else the first.
 
-    For a batch it is the median over the members that have the number.
+    For a batch it is the median over the members that have the number, and the text says how many
+    these are. A number of ``NEVER`` that nothing has reached is "never"; any other null is skipped.
     """
     summary = read_summary(folder)
     for key in [name] if name in summary else summary:
         values = summary[key] if isinstance(summary[key], list) else [summary[key]]
         numbers = sorted(v for v in values if isinstance(v, int | float))
         if numbers:
-            median = numbers[(len(numbers) - 1) // 2]
-            batch = f" (median of {len(values)})" if len(values) > 1 else ""
-            return f"{key} {median:.4g}{batch}"
+            text = f"{key} {numbers[(len(numbers) - 1) // 2]:.4g}"
+            if len(values) == 1:
+                return text
+            if len(numbers) == len(values):
+                return f"{text}, median of {len(values)} members"
+            return f"{text}, median of the {len(numbers)} of {len(values)} members that have one"
+        if key in NEVER:
+            return f"{key} never"
     return ""
 
 
@@ -120,14 +133,14 @@ class Sweep:
         command: the command line.
         processes: number of runs that it executes at a time.
         parent: host and pid of the process that starts the runs.
-        cells: its runs in their order.
+        runs: the runs in their order.
     """
 
     record: Path
     command: str
     processes: int
     parent: dict[str, Any]
-    cells: list[Cell]
+    runs: list[RunFolder]
 
     @property
     def stop(self) -> Path:
@@ -151,11 +164,12 @@ def _recorded(path: Path, output: Path) -> Sweep:
     """The sweep of a record."""
     with reading(path, "delete it; the command of the sweep writes it again"):
         record = json.loads(path.read_bytes())
-        cells = [
-            Cell(output / run["folder"], str(run["label"]), run["result"]) for run in record["runs"]
+        runs = [
+            RunFolder(output / run["folder"], str(run["label"]), run["result"])
+            for run in record["runs"]
         ]
         parent = {"host": str(record["parent"]["host"]), "pid": int(record["parent"]["pid"])}
-        return Sweep(path, str(record["command"]), int(record["processes"]), parent, cells)
+        return Sweep(path, str(record["command"]), int(record["processes"]), parent, runs)
 
 
 def short_name(key: str) -> str:

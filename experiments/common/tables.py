@@ -7,6 +7,7 @@ runs of an older program.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -34,6 +35,8 @@ from experiments.common.schedules import Schedule
 from experiments.common.settings import Settings, lookup
 from experiments.common.status import FINAL, short_name
 
+DEFINITION = "optimizer.definition"  # a hash of what an optimizer's file says about its class
+
 
 @dataclass(frozen=True)
 class Described:
@@ -56,9 +59,12 @@ def described(settings: Settings) -> Described:
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted key; options and schedules only if they are not the default."""
     optimizer = dict(settings["optimizer"])
-    optimizer.pop("definition", None)
+    definition = optimizer.pop("definition", None)
     options = optimizer.pop("options", None) or {}
     flat = {f"optimizer.{k}": v for k, v in (optimizer | options).items()}
+    if definition is not None:
+        text = json.dumps(definition, sort_keys=True)
+        flat[DEFINITION] = hashlib.sha256(text.encode()).hexdigest()[:8]
     flat |= {f"task.{k}": v for k, v in settings["task"].items()}
     for name, part in settings.get("schedule", {}).items():
         default = getattr(Schedule(), name)
@@ -90,19 +96,7 @@ def varying(every: Sequence[Described]) -> dict[str, str]:
     name as the optimizer, the name of the task's column is the whole key, ``task_epsilon``.
     """
     keys = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in every))
-    chosen = []
-    for key in keys:
-        known = key.startswith(
-            ("optimizer.", "schedule.")
-        )  # another version of a task may have other keys
-        values = {
-            json.dumps(_setting(run, key), sort_keys=True)
-            for run in every
-            if known or key in run.settings
-        }
-        batched = any(len(run.batch.get(key, ())) > 1 for run in every)
-        if key in ("optimizer.name", "seed") or len(values) > 1 or batched:
-            chosen.append(key)
+    chosen = [key for key in keys if key in ("optimizer.name", "seed") or _varies(key, every)]
     short = [short_name(key) for key in chosen]
     names = [
         "optimizer"
@@ -113,6 +107,20 @@ def varying(every: Sequence[Described]) -> dict[str, str]:
         for key, last in zip(chosen, short, strict=True)
     ]
     return dict(zip(names, chosen, strict=True))
+
+
+def _varies(key: str, every: Sequence[Described]) -> bool:
+    """Whether a setting has several values in these runs."""
+    if key == DEFINITION:  # it is there to tell optimizers of one name apart
+        pairs = {(run.settings["optimizer.name"], run.settings.get(key)) for run in every}
+        return len(pairs) > len({name for name, _ in pairs})
+    known = key.startswith(("optimizer.", "schedule."))  # other versions of a task may have others
+    values = {
+        json.dumps(_setting(run, key), sort_keys=True)
+        for run in every
+        if known or key in run.settings
+    }
+    return len(values) > 1 or any(len(run.batch.get(key, ())) > 1 for run in every)
 
 
 def rows(run: Described, axes: Mapping[str, str]) -> pd.DataFrame:
@@ -196,6 +204,7 @@ class Sweep:
         damaged: a line for each run that is left out, since a file of it is damaged.
         scale: the scale of all runs.
         versions: number of versions of the task's program that made the runs.
+        repeated: number of members that are left out, since a newer run has the same settings.
     """
 
     name: str
@@ -206,6 +215,7 @@ class Sweep:
     damaged: list[str]
     scale: str
     versions: int
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -238,7 +248,8 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
     """All runs in the folder of a task, ``<output>/<task>``, or those with certain settings.
 
     If several runs have the same settings, because the task was edited, only one counts: the newest
-    finished one or, if none is finished, the newest. A run of which a file is damaged is left out.
+    finished one or, if none is finished, the newest. The same holds for the members of batches that
+    overlap. A run of which a file is damaged is left out.
 
     Args:
         folder: a folder that contains a folder for each run.
@@ -260,17 +271,21 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
     axes = varying([one.run for one, _ in kept])
     tables = [pd.DataFrame(columns=list(axes))]
     curves = [pd.DataFrame(columns=list(axes))]
-    whole = []
-    for one, chosen in kept:
-        members = rows(one.run, axes)
+    whole, repeated = [], 0
+    every = [rows(one.run, axes) for one, _ in kept]
+    older = _repeats([one for one, _ in kept], every)
+    for (one, matching), members, again in zip(kept, every, older, strict=True):
+        chosen = matching & ~again
+        counts = chosen.any()
         try:
-            summary = with_summary(one.folder, members)[chosen] if one.final else None
-            begun = one.final or (one.folder / "metrics.jsonl").exists()
+            summary = with_summary(one.folder, members)[chosen] if one.final and counts else None
+            begun = counts and (one.final or (one.folder / "metrics.jsonl").exists())
             long = logged(one.folder, members, one.final) if begun else None
         except Damaged as error:
             damaged.append(str(error))
             continue
         whole.append(one)
+        repeated += int((matching & again).sum())
         if summary is not None:
             tables.append(summary)
         if long is not None:
@@ -286,7 +301,17 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
         damaged=damaged,
         scale=found[0].scale,
         versions=len({one.versions for one in whole}),
+        repeated=repeated,
     )
+
+
+def _repeats(found: Sequence[_Found], every: Sequence[pd.DataFrame]) -> list[np.ndarray]:
+    """For each member of each run whether a run that counts before it has the same member."""
+    order = sorted(
+        range(len(found)), key=lambda i: (found[i].final, found[i].started), reverse=True
+    )
+    again = pd.concat([every[i] for i in order], keys=order).duplicated()
+    return [again.loc[i].to_numpy() for i in range(len(found))]
 
 
 def _newest(folder: Path) -> tuple[list[_Found], list[str]]:

@@ -15,12 +15,21 @@ class _Lasting(io.FileIO):
     """A stream that discards what is written once its reader is gone."""
 
     def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
-        """Write as to a file; a broken pipe is replaced by the null device."""
+        """Write as to a file; a broken pipe is replaced by the null device.
+
+        Raises:
+            OSError: it cannot be written, for example because the disk is full. The null device
+                takes its place, since the data that wait would raise the error again at the end.
+        """
         try:
             return super().write(data) or 0
         except BrokenPipeError:
             _replace(self.fileno())
             return len(data)
+        except OSError as error:
+            _replace(self.fileno())
+            error.filename = "output" if self.fileno() == 1 else "error output"
+            raise
 
 
 def _replace(number: int) -> None:

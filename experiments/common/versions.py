@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
+from experiments.common import ROOT
 from experiments.common.tasks import task_module
 from laprop.version import RULES
-
-PACKAGES = ("experiments", "laprop")
 
 
 def versions(task: str) -> dict[str, int | str]:
@@ -35,25 +36,48 @@ def program(task: str) -> str:
 
     Comments, docstrings and layout do not change it.
     """
-    digest = hashlib.sha256()
-    for name, file in sorted(sources(task).items()):
-        digest.update(name.encode() + _text(file).encode())
-    return digest.hexdigest()[:16]
+    return _hash(sources(task))
+
+
+@cache
+def program_behind(name: str) -> str | None:
+    """A hash of the program behind the dotted name of an optimizer's class, as of a task's.
+
+    It is None for a class of an installed package, and for one of ``laprop``, which declares its
+    own version.
+    """
+    outermost = name.partition(".")[0]
+    if outermost == "laprop" or not _ours(outermost):
+        return None
+    return _hash(_closure(list(accumulate(name.split("."), "{}.{}".format))))
 
 
 def sources(task: str) -> dict[str, Path]:
     """The files of a task's program by the names of their modules."""
+    name = f"experiments.{task}"
+    file = _file(name)
+    inside = _parts(file.parent) if file and file.name == "__init__.py" else []
+    return _closure([name, *(f"{name}.{part}" for part in inside)])
+
+
+def _closure(waiting: list[str]) -> dict[str, Path]:
+    """The files of these modules, and of all that they import from this repository, by name."""
     files: dict[str, Path] = {}
-    waiting = [f"experiments.{task}"]
     while waiting:
         name = waiting.pop()
         if name in files or (file := _file(name)) is None:
             continue
         files[name] = file
-        if file.name == "__init__.py" and name == f"experiments.{task}":
-            waiting += [f"{name}.{part}" for part in _parts(file.parent)]
         waiting += _imports(name, file)
     return files
+
+
+def _hash(files: dict[str, Path]) -> str:
+    """A hash of modules' names and texts."""
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        digest.update(name.encode() + _text(file).encode())
+    return digest.hexdigest()[:16]
 
 
 def _parts(folder: Path) -> list[str]:
@@ -64,13 +88,25 @@ def _parts(folder: Path) -> list[str]:
 
 def _file(module: str) -> Path | None:
     """The source file of one of our modules; None if the name is not a module, or not ours."""
-    if module.split(".")[0] not in PACKAGES:
+    if not _ours(module.partition(".")[0]):
         return None
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # a name inside a module
         return None
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+@cache
+def _ours(outermost: str) -> bool:
+    """Whether a package or module lies in this repository, and is not installed in it."""
+    if outermost in sys.stdlib_module_names or outermost == "__main__":
+        return False
+    spec = importlib.util.find_spec(outermost)
+    if spec is None:
+        return False
+    paths = [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    return any(p.is_relative_to(ROOT) and "site-packages" not in p.parts for p in paths)
 
 
 def _imports(module: str, file: Path) -> Iterator[str]:

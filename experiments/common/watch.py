@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from experiments.common.status import FINAL, Cell, State, Sweep, how_far, overview
+from experiments.common.status import FINAL, RunFolder, State, Sweep, how_far, overview
 from experiments.common.terminal import say
 
 EVERY = 0.5  # seconds between two updates
@@ -32,7 +32,7 @@ class Watch:
 
     def __init__(self, sweep: Sweep, then: Callable[[Sequence[State]], None]) -> None:
         self._sweep, self._then = sweep, then
-        self._before = [cell.look() for cell in sweep.cells]
+        self._before = [run.look() for run in sweep.runs]
         self._states = [s if s.status in FINAL else State() for s in self._before]
         self._ended, self._one_at_a_time = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -68,27 +68,27 @@ class Watch:
             return list(self._states)
 
     def _look(self) -> None:
-        for i, (cell, old) in enumerate(zip(self._sweep.cells, self._states, strict=True)):
+        for i, (run, old) in enumerate(zip(self._sweep.runs, self._states, strict=True)):
             if old.status in FINAL:
                 continue
-            new = cell.look()
+            new = run.look()
             if new.status not in FINAL and new.started == self._before[i].started:
                 new = State()  # this state is from an earlier sweep
             self._states[i] = new
             ended = new.status in (*FINAL, "failed")
             if ended and (new.status, new.started) != (old.status, old.started):
-                self._say(cell, new)
+                self._say(run, new)
         if self._live:
             self._live.update(self._picture(), refresh=True)
         self._then(self._states)
 
-    def _say(self, cell: Cell, state: State) -> None:
-        line = f"{cell.label}: {state.says or state.status}"
+    def _say(self, run: RunFolder, state: State) -> None:
+        line = f"{run.label}: {state.says or state.status}"
         if len(self._states) > 1 and not self._live:
             line += f" ({overview(self._states, self._sweep.processes)})"
         if state.status == "failed":
-            place = f"the traceback is in {cell.folder / 'manifest.json'}"
-            say(f"failed: {cell.label}: {state.says}; {place}", sys.stderr)
+            place = f"the traceback is in {run.folder / 'manifest.json'}"
+            say(f"failed: {run.label}: {state.says}; {place}", sys.stderr)
         else:
             say(line)
 
@@ -97,9 +97,9 @@ class Watch:
         lines: list[Text | ProgressBar] = [
             Text(overview(self._states, self._sweep.processes), style="bold")
         ]
-        for cell, state in zip(self._sweep.cells, self._states, strict=True):
+        for run, state in zip(self._sweep.runs, self._states, strict=True):
             if state.status == "running":
-                lines.append(Text(f"{cell.label}: {how_far(state)}"))
+                lines.append(Text(f"{run.label}: {how_far(state)}"))
                 process = state.process or {}
                 bar = ProgressBar(process.get("total", 1), process.get("step", 0), width=60)
                 lines.append(bar)

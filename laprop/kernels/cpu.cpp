@@ -31,7 +31,7 @@ enum Flag {
   kLrInMomentum = 64, kCautious = 128, kWideStep = 256, kNarrowState = 512, kStochastic = 1024
 };
 
-// The same layout as Options in cpu.py.
+// The same layout as Options in native.py.
 struct Options {
   double lr, mu, nu, eps, weight_decay, agc;
   int64_t centered_warmup, seed;
@@ -403,12 +403,19 @@ int32_t on_this_thread(int64_t begin, int64_t end, int64_t, Task task, void* con
 
 }  // namespace
 
+// Return what has to be the same in native.py, as one number: kInterface, the size of Options in
+// bytes and the number of columns, in units of 2^32, 2^16 and 1.
+EXPORT int64_t laprop_interface() {
+  return kInterface << 32 | int64_t(sizeof(Options)) << 16 | kColumns;
+}
+
 // Make one step and return 0. On 1 (a tensor has no memory, or a scalar is lazily negated) and on 2
 // (tensors overlap) it has changed nothing. On 3 torch's threads failed, and the step is only
 // partly done.
 EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* options,
                            ParallelFor parallel_for) {
   const Options& o = *options;
+  const double lr = o.lr < 0 ? 0.0 : o.lr;  // negative only by a scheduler's rounding errors
   if (!parallel_for) parallel_for = on_this_thread;
   const bool amsgrad = o.flags & kAmsgrad, centered = o.flags & kCentered;
   const bool lr_inside = o.flags & kLrInMomentum, eps_in_sqrt = o.flags & kEpsInSqrt;
@@ -454,20 +461,20 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
     double* const kept_weight = static_cast<double*>(address(kWeight, i));
     double* const kept_sq_weight = static_cast<double*>(address(kSqWeight, i));
     const double old_weight = *kept_weight;
-    const double weight = o.mu * old_weight + (1 - o.mu) * (lr_weighted ? o.lr : 1.0);
+    const double weight = o.mu * old_weight + (1 - o.mu) * (lr_weighted ? lr : 1.0);
     const double c_n = o.nu * *kept_sq_weight + (1 - o.nu);
     *kept_weight = weight;
     *kept_sq_weight = c_n;
     row->nu = o.nu;
     row->keep = weight != 0 ? o.mu * old_weight / weight : 0.0;
-    row->gain = weight != 0 ? (1 - o.mu) * (lr_inside ? o.lr : 1.0) / weight : 0.0;
+    row->gain = weight != 0 ? (1 - o.mu) * (lr_inside ? lr : 1.0) / weight : 0.0;
     const double correction = 1 / (eps_in_sqrt ? c_n : std::sqrt(c_n));
     row->inner_correction = eps_in_sqrt ? correction : 1.0;
     row->inner_eps = eps_in_sqrt ? o.eps : 0.0;
     row->outer_correction = eps_in_sqrt ? 1.0 : correction;
     row->outer_eps = eps_in_sqrt ? 0.0 : o.eps;
-    row->scale = o.lr == 0 ? 0.0 : lr_inside && !lr_weighted ? 1.0 : o.lr;
-    row->decay = o.lr == 0 ? 1.0 : 1 - o.weight_decay * (o.flags & kDecayByLr ? o.lr : 1.0);
+    row->scale = lr == 0 ? 0.0 : lr_inside && !lr_weighted ? 1.0 : lr;
+    row->decay = lr == 0 ? 1.0 : 1 - o.weight_decay * (o.flags & kDecayByLr ? lr : 1.0);
     row->sign = o.flags & kMaximize ? -1.0 : 1.0;
     row->centers = !centered || step > double(o.centered_warmup);
     row->seed = hashed(uint32_t(o.seed), uint32_t(i)) ^ uint32_t(o.seed >> 32);

@@ -13,10 +13,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from laprop.kernels.native import Options, library
 from laprop.kernels.rows import DTYPES, Batch, Kernel
-from laprop.kernels.tensors import library
 
-__all__ = ["CpuKernel", "kernel"]
+__all__ = ["KERNEL", "CpuKernel"]
 
 # The bits of Flag in cpu.cpp that stand for an option of a group.
 _BITS = {
@@ -32,35 +32,18 @@ _BITS = {
 _WIDE_STEP, _NARROW_STATE, _STOCHASTIC = 256, 512, 1024  # the other bits
 
 
-class _Options(ctypes.Structure):
-    """``Options`` in cpu.cpp."""
-
-    _fields_ = (
-        *((key, ctypes.c_double) for key in ("lr", "mu", "nu", "eps", "weight_decay", "agc")),
-        ("centered_warmup", ctypes.c_int64),
-        ("seed", ctypes.c_int64),
-        ("dtype", ctypes.c_int32),
-        ("flags", ctypes.c_int32),
-    )
-
-
 @functools.cache
 def _function() -> Callable[..., int]:
     """Return ``laprop_step`` of cpu.cpp on torch's threads."""
-    step = ctypes.CDLL(library()).laprop_step
-    step.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-    step.restype = ctypes.c_int32
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, number, pointer, pointer)
+    step = function(("laprop_step", cast(ctypes.CDLL, library())))
     # A handle of torch's extension module also finds symbols of the libraries that it is linked
     # with. torch_parallel_for is in torch's stable C interface. With a torch that is too old to
     # have it, the step runs on one thread.
     parallel_for = getattr(ctypes.CDLL(torch._C.__file__), "torch_parallel_for", None)
     address = None if parallel_for is None else ctypes.cast(parallel_for, ctypes.c_void_p)
     return lambda *arguments: cast(int, step(*arguments, address))
-
-
-def kernel() -> Kernel:
-    """Return the kernel; :func:`laprop.kernels.kernel_for` has checked that the library exists."""
-    return CpuKernel()
 
 
 class CpuKernel:
@@ -102,7 +85,7 @@ class CpuKernel:
         if stochastic:
             flags += _STOCHASTIC
         mu, nu = group["betas"]
-        options = _Options(
+        options = Options(
             *(float(group["lr"]), float(mu), float(nu), group["eps"], group["weight_decay"]),
             *(group["agc"] or 0.0, group["centered_warmup"]),
             int(torch.randint(2**62, (), device="cpu")) if narrow_state or stochastic else 0,
@@ -116,3 +99,6 @@ class CpuKernel:
         if code == 3:
             raise RuntimeError("torch's threads failed during a step, which is only partly done")
         return code == 0
+
+
+KERNEL: Kernel = CpuKernel()

@@ -15,17 +15,19 @@ where there is no GPU. So far they were only compiled for a GPU, and not run on 
 from __future__ import annotations
 
 import functools
+from collections.abc import MutableMapping
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from laprop.kernels.rows import AVERAGES, LOW_PRECISION, Batch, Kernel
-from laprop.kernels.triton_code import CAUTION, CLIP, FACTORS, advance, reduce, update
+from laprop.kernels.triton_code import CAUTION, CLIP, COLUMNS, FACTORS, advance, reduce, update
 
-__all__ = ["CudaKernel", "kernel"]
+__all__ = ["KERNEL", "CudaKernel"]
 
 _DTYPES = {
     torch.float32: tl.float32,
@@ -40,10 +42,10 @@ _ROWS = 128  # parameters per program of `advance`
 # Tensors that captured graphs read at each replay. They are kept for ever, because a graph does not
 # tell when it is deleted.
 _captured: list[tuple[Tensor, ...]] = []
-# Spare pinned memory by dtype and shape. It is allocated in steps before a capture, because none
-# can be allocated during one.
-_pinned: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
-_KINDS, _SPARE = 64, 4  # at most 4 spare tensors for each of at most 64 dtypes and shapes
+# Pinned memory for captured steps by the first parameter of a batch, one tensor for each step. Each
+# step that is not captured adds what is lacking, because a capture cannot allocate any.
+_pinned: MutableMapping[Tensor, list[Tensor]] = WeakTensorKeyDictionary()
+_AHEAD = 4  # captured steps for which there is memory
 
 
 class _Tables(NamedTuple):
@@ -54,6 +56,10 @@ class _Tables(NamedTuple):
     # the block within it, int32, (programs, 2).
     blocks: list[tuple[bool, Tensor]]
     total: int  # number of blocks
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all tensors of these tables."""
+        return (self.addresses, *(blocks for _, blocks in self.blocks))
 
 
 class CudaKernel:
@@ -100,21 +106,9 @@ class CudaKernel:
         found_inf: Tensor | None,
     ) -> None:
         device, count = batch.params[0].device, len(batch.params)
-        numels, param_addresses, grad_addresses, *state = map(tuple, batch.columns())
-        addresses = (param_addresses, *state)
-        captures = _captures(device)
-        # During a capture nothing is cached: the copy to the device is recorded in the graph, so
-        # the table does not exist on the device before the graph is replayed.
-        make, upload = (
-            (_tables.__wrapped__, _uploaded.__wrapped__) if captures else (_tables, _uploaded)
-        )
-        aligned = tuple(address % 16 == 0 for address in grad_addresses)
-        tables = make(addresses, numels, aligned, device)
-        grad_table = upload(grad_addresses, device)
+        tables, grad_table = _tables_of(batch, device, group["capturable"])
         factors = torch.empty(count, int(FACTORS), dtype=torch.float64, device=device)
         partials = torch.empty(max(tables.total, 1), 2, dtype=torch.float64, device=device)
-        if captures:  # the graph needs the tables, but does not keep them alive
-            _captured.append((tables.addresses, *(b for _, b in tables.blocks), grad_table))
 
         lr, (mu, nu) = group["lr"], group["betas"]
         numbers, places = [], []
@@ -199,28 +193,74 @@ def _captures(device: torch.device) -> bool:
         return torch.cuda.is_current_stream_capturing()
 
 
-def _upload(host: Tensor, device: torch.device) -> Tensor:
-    """Return a copy on the device, without waiting for it."""
+def _tables_of(batch: Batch, device: torch.device, capturable: bool) -> tuple[_Tables, Tensor]:
+    """Return the tables of a step and the addresses of its gradients, on the device."""
+    numels, param_addresses, grad_addresses, *state = map(tuple, batch.columns())
+    addresses = (param_addresses, *state)
+    aligned = tuple(address % 16 == 0 for address in grad_addresses)
+    first = batch.params[0]
+    if _captures(device):
+        # During a capture nothing is cached: the copy to the device is recorded in the graph, so
+        # the table does not exist on the device before the graph is replayed.
+        spare = _pinned.get(first)
+        free = [spare.pop()] if spare else []
+        tables = _tables.__wrapped__(addresses, numels, aligned, device, free)
+        grad_table = _uploaded.__wrapped__(grad_addresses, device, free)
+        # The graph needs the tables, but does not keep them alive.
+        _captured.append((*tables.tensors(), grad_table))
+        return tables, grad_table
+    tables = _tables(addresses, numels, aligned, device)
+    grad_table = _uploaded(grad_addresses, device)
+    if device.type == "cuda":
+        if capturable:
+            _reserve(first, len(numels) * (int(COLUMNS) + 1) + tables.total)
+        # A cached table may have been made on another stream. When the cache drops it, its memory
+        # must not be used again before this stream has read it.
+        for table in (*tables.tensors(), grad_table):
+            table.record_stream(torch.cuda.current_stream(device))
+    return tables, grad_table
+
+
+def _reserve(first: Tensor, size: int) -> None:
+    """Keep pinned memory ready for captured steps of a batch.
+
+    Args:
+        first: The first parameter of the batch.
+        size: How many times 8 bytes the tables of a step take.
+    """
+    spare = [memory for memory in _pinned.get(first, ()) if len(memory) >= size]
+    while len(spare) < _AHEAD:
+        spare.append(torch.empty(size, dtype=torch.int64, device="cpu", pin_memory=True))
+    _pinned[first] = spare
+
+
+def _upload(host: Tensor, device: torch.device, free: list[Tensor] | None) -> Tensor:
+    """Return a copy on the device, without waiting for it.
+
+    Args:
+        host: What is copied; a multiple of 8 bytes.
+        device: The device.
+        free: During a capture, what is left of the step's pinned memory, else None.
+    """
     if device.type != "cuda":
         return host
-    kind = (host.dtype, host.shape)
-    if not _captures(device):
-        if len(_pinned) == _KINDS and kind not in _pinned:
-            del _pinned[next(iter(_pinned))]
-        spare = _pinned.setdefault(kind, [])
-        if len(spare) < _SPARE:
-            spare.append(torch.empty_like(host, pin_memory=True))
+    if free is None:
         return host.pin_memory().to(device, non_blocking=True)
-    # A graph can copy only from pinned memory, and does so at each replay.
-    if _pinned.get(kind):
-        host = _pinned[kind].pop().copy_(host)
+    # A graph can copy only from pinned memory, and does so at each replay, so this memory is never
+    # written again. If no step was made before the capture, there is none, and torch may refuse.
+    size = host.nbytes // 8
+    if free and len(free[0]) >= size:
+        memory, free[0] = free[0][:size], free[0][size:]
+        host = memory.view(host.dtype).view(host.shape).copy_(host)
     _captured.append((host,))
     return host.to(device, non_blocking=True)
 
 
 @functools.lru_cache(maxsize=64)
-def _uploaded(addresses: tuple[int, ...], device: torch.device) -> Tensor:
-    return _upload(torch.tensor(addresses, dtype=torch.int64, device="cpu"), device)
+def _uploaded(
+    addresses: tuple[int, ...], device: torch.device, free: list[Tensor] | None = None
+) -> Tensor:
+    return _upload(torch.tensor(addresses, dtype=torch.int64, device="cpu"), device, free)
 
 
 @functools.lru_cache(maxsize=64)
@@ -229,6 +269,7 @@ def _tables(
     numels: tuple[int, ...],
     grads_aligned: tuple[bool, ...],
     device: torch.device,
+    free: list[Tensor] | None = None,
 ) -> _Tables:
     """Return the tables for these addresses, cached because most steps have the same addresses."""
     counts = [-(-numel // _BLOCK) for numel in numels]
@@ -245,10 +286,8 @@ def _tables(
     for all_aligned, these in rows.items():
         pairs = [(row, within) for row in these for within in range(counts[row])]
         table_of_blocks = torch.tensor(pairs, dtype=torch.int32, device="cpu")
-        blocks.append((all_aligned, _upload(table_of_blocks, device)))
-    return _Tables(_upload(table, device), blocks, firsts[-1])
+        blocks.append((all_aligned, _upload(table_of_blocks, device, free)))
+    return _Tables(_upload(table, device, free), blocks, firsts[-1])
 
 
-def kernel() -> Kernel:
-    """Return the kernel. Triton is installed, or this module could not have been imported."""
-    return CudaKernel()
+KERNEL: Kernel = CudaKernel()

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from laprop.kernels.native import AVERAGES, COLUMNS, SCALARS
 from laprop.kernels.tensors import look
 
 __all__ = [
@@ -30,14 +31,9 @@ __all__ = [
     "state_dtype",
 ]
 
-AVERAGES = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_avg_grad", "master_param")
-SCALARS = ("step", "exp_avg_weight", "exp_avg_sq_weight")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # cpu.cpp has this order
 LOW_PRECISION = DTYPES[2:]
 
-# The column of the table in table.h for each key of the state.
-_COLUMNS = {key: column for column, key in enumerate(AVERAGES + SCALARS, start=3)}
-_WIDTH = 3 + len(_COLUMNS)
 _dtype = attrgetter("dtype")
 
 
@@ -146,11 +142,11 @@ def batches(
         rows = None  # all of them
         if dtypes.count(dtype) < len(dtypes):
             rows = [i for i, other in enumerate(dtypes) if other == dtype]
-        kept: tuple[list[Any], ...] = (params, grads, states)
+        columns: tuple[list[Any], ...] = (params, grads, states)
         while rows is None or rows:
             if rows is not None:
-                kept = tuple([column[i] for i in rows] for column in kept)
-            batch, rows = _batch(kept, keys, dtype, group, kernel, device)
+                columns = tuple([column[i] for i in rows] for column in columns)
+            batch, rows = _batch(columns, keys, dtype, group, kernel, device)
             if rows is None:
                 found.append(batch)
                 break
@@ -158,17 +154,20 @@ def batches(
 
 
 def _batch(
-    kept: tuple[list[Any], ...],
+    columns: tuple[list[Any], ...],
     keys: tuple[str, ...],
     dtype: torch.dtype,
     group: dict[str, Any],
     kernel: Kernel,
     device: torch.device,
 ) -> tuple[Batch, list[int] | None]:
-    """Return these rows as a batch, and the indices of those that fit, or None if all fit."""
-    params, grads, states = kept
-    columns = zip(*map(itemgetter(*keys), states), strict=True)
-    state = dict(zip(keys, columns, strict=True))
+    """Return rows as a batch, and the indices of those that fit, or None if all fit.
+
+    The columns are the parameters, their gradients and their states.
+    """
+    params, grads, states = columns
+    entries = zip(*map(itemgetter(*keys), states), strict=True)
+    state = dict(zip(keys, entries, strict=True))
     averages = state_dtype(params[0], group)
     # All steps of a batch are counted in one dtype, float32 or float64.
     wide_steps = state["step"][0].dtype == torch.float64
@@ -179,10 +178,10 @@ def _batch(
     }
     table, rows = look(
         [params, grads, *state.values()],
-        (1, 2, *(_COLUMNS[key] for key in keys)),
+        tuple(map(COLUMNS.index, ("param", "grad", *keys))),
         (dtype, dtype, *(expected.get(key, averages) for key in keys)),
         len(SCALARS),
-        _WIDTH,
+        len(COLUMNS),
         device,
         kernel.scalars_on_device,
     )

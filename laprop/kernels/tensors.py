@@ -1,15 +1,13 @@
 """Ask torch for the type, dtype, device, sizes, strides and address of many tensors at once.
 
-``tensors.cpp`` asks torch through DLPack. It is built with the package where there is a C++
-compiler. Since torch 2.10 DLPack is a C function that it can call; with an older torch, Python
-makes a capsule for each tensor first, which takes longer.
+``tensors.cpp`` asks torch through DLPack. Since torch 2.10 DLPack is a C function that it can call;
+with an older torch, Python makes a capsule for each tensor first, which takes longer.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 from array import array
 from collections.abc import Sequence
 from itertools import chain
@@ -19,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["library", "look"]
+from laprop.kernels.native import library
+
+__all__ = ["look"]
 
 # A dtype as DLPack numbers it: 256 times its kind (2 float, 4 bfloat) plus its bits.
 _CODES = {
@@ -30,13 +30,6 @@ _CODES = {
 }
 # A type of device as DLPack numbers it; torch calls AMD's "cuda" too.
 _DEVICES = {"cpu": 1, "cuda": 2 if torch.version.hip is None else 10}
-
-
-@functools.cache
-def library() -> str | None:
-    """Return the path of the library built from the C++ sources, or None if it was not built."""
-    built = importlib.util.find_spec("laprop.kernels._native")
-    return None if built is None else built.origin
 
 
 class _Api(ctypes.Structure):
@@ -91,24 +84,14 @@ def _exchange() -> _Exchange:
 
 @functools.cache
 def _function() -> Any:
-    """Return ``laprop_look`` of tensors.cpp; calls of it hold Python's global lock (PyDLL)."""
-    function = ctypes.PyDLL(library()).laprop_look
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = (
-        pointer,
-        ctypes.py_object,
-        pointer,
-        pointer,
+    """Return ``laprop_look`` of tensors.cpp. Calls of it hold Python's global lock (PYFUNCTYPE)."""
+    pointer, small, number = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+    function = ctypes.PYFUNCTYPE(
         number,
-        number,
-        ctypes.c_int32,
-        ctypes.c_int32,
-        ctypes.c_int32,
-        pointer,
-        pointer,
+        *(pointer, ctypes.py_object, pointer, pointer, number, number),
+        *(small, small, small, pointer, pointer),
     )
-    function.restype = number
-    return function
+    return function(("laprop_look", cast(ctypes.CDLL, library())))
 
 
 @functools.lru_cache(maxsize=256)

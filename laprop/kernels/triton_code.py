@@ -75,6 +75,7 @@ def advance(
     # Triton takes a float for float32, unless it is combined with a tensor of float64, so the sum
     # with a tensor of zeros stands in the place of a cast.
     lr = zero + (lr if lr_at is None else tl.load(lr_at))
+    lr = tl.where(lr < 0, 0.0, lr)  # negative only by a scheduler's rounding errors
     beta1 = zero + (beta1 if beta1_at is None else tl.load(beta1_at))
     beta2 = zero + (beta2 if beta2_at is None else tl.load(beta2_at))
 

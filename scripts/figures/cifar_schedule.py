@@ -20,9 +20,12 @@ def finding(results: Results) -> str:
     """The title."""
     found = {name: loss(results, name) for name in ("adam", "laprop")}
     text = ", ".join(
-        f"{NAMES[name]}'s {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
+        f"{NAMES[name]}'s by {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
     )
-    return f"lr that falls at epochs 81 and 122, not 80 and 120, changes the training loss: {text}"
+    return (
+        f"CIFAR-10, {style.SCALE[results.scale]}: lowering the learning rate at epochs 81 and 122, "
+        f"not 80 and 120, changes the final training loss, {text}"
+    )
 
 
 def draw(results: Results) -> Figure:

@@ -54,7 +54,7 @@ def draw(results: Results) -> Figure:
                 )
         axis.axhline(1, color="#999999", linewidth=0.8)
         axis.axhline(MARGIN, color="#999999", linestyle=":", linewidth=1)
-        axis.set(yscale="log", title=f"{share:.0%} of the gradients explode" if share else
+        axis.set(yscale="log", title=f"{100 * share:.0f} % of the gradients explode" if share else
                  "ordinary gradients")  # fmt: skip
         # Less than a decade: powers of ten would leave one tick.
         axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

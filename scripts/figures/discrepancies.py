@@ -1,4 +1,4 @@
-"""What each disagreement about the optimizer does to a training path, by schedule of lr."""
+"""What each discrepancy about the optimizer does to a training path, by schedule of lr."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,16 +40,16 @@ def finding(results: Results) -> str:
     """The title."""
     by_run = results.runs.groupby(["updates", "pair", "schedule"]).difference.mean()
     size = by_run.groupby(["pair", "updates"]).max().unstack("updates")
-    readings, control = size.drop(["other_batches", "last_bit"]).max(), size.loc["other_batches"]
-    after = [f"{readings[n]:.0%} after {n:,}" for n in size]
+    furthest, control = size.drop(["other_batches", "last_bit"]).max(), size.loc["other_batches"]
+    after = [f"{100 * furthest[n]:.0f} % after {n:,}" for n in size]
     return (
-        f"Readings of the paper move the path by at most {' and '.join(after)} updates, other "
-        f"minibatches by {' and '.join(f'{control[n]:.0%}' for n in size)}"
+        f"A discrepancy of paper and code moves the path by at most {' and '.join(after)} updates, "
+        f"other minibatches by {' and '.join(f'{100 * control[n]:.0f} %' for n in size)}"
     )
 
 
 def draw(results: Results) -> Figure:
-    """A row per disagreement, a column per number of updates."""
+    """A row per discrepancy, a column per number of updates."""
     lengths = sorted(results.runs.updates.unique())
     figure, axes = plt.subplots(1, len(lengths), figsize=(9.6, 5.8), sharex=True, sharey=True)
     for axis, updates in zip(axes, lengths, strict=True):

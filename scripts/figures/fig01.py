@@ -23,7 +23,7 @@ def finding(results: Results) -> str:
     """The title."""
     turned = {o: endings(results, o).turned for o in ("adam", "laprop")}
     mu, nu = (results.manifest["settings"][f"optimizer.{name}"] for name in ("mu", "nu"))
-    return f"At µ {mu:g}, ν {nu:g} (µ > √ν) the loss rises again in " + ", ".join(
+    return f"MNIST, µ {mu:g}, ν {nu:g} (µ > √ν): the loss rises again in " + ", ".join(
         f"{turned[o].sum()} of {len(turned[o])} runs of {NAMES[o]}" for o in turned
     )
 
@@ -80,7 +80,7 @@ def adam_turns(results: Results) -> Measured:
     return Measured(text, held, apart, found)
 
 
-def laprop_keeps_falling(results: Results) -> Measured:
+def laprop_does_not_turn(results: Results) -> Measured:
     """Whether LaProp's loss rises again for less than a quarter of the seeds at every rate."""
     text, found, turned, seeds = _turned(results, "laprop")
     held = decide(

@@ -26,23 +26,35 @@ from scripts.paper import NAMES, Measured
 
 OTHERS = ("adam", "amsgrad")
 HOLLOW = "hollow: at ν 0 Adam's path to infinity crosses the region by chance"
+RANGE = {"halfwidth": "(−σ, σ)", "width": "(−σ/2, σ/2)"}  # of the noise, by the reading of sigma
 READING = {
-    "halfwidth": "noise in (−σ, σ), as stated",
-    "width": "noise in (−σ/2, σ/2)",
+    "halfwidth": f"the paper's text:\nnoise in {RANGE['halfwidth']}",
+    "width": f"σ as the whole width:\nnoise in {RANGE['width']}",
 }
+SHOWN = 0.1  # the sigma of the title
 
 
 def finding(results: Results) -> str:
-    """The title: at sigma 0.1, with noise in (-sigma, sigma), as the paper states it."""
+    """The title: where each optimizer converges at sigma 0.1, by both readings of sigma."""
+    return (
+        f"Noisy Rosenbrock, σ {SHOWN:g}, noise in {converging(results, 'halfwidth')}; "
+        f"in {converging(results, 'width', verb=False)}"
+    )
+
+
+def converging(results: Results, noise: str, verb: bool = True) -> str:
+    """The range of the noise, and at which nu each optimizer converges, in words."""
     by_reach: dict[str, list[str]] = {}
     for optimizer in ("laprop", *OTHERS):
-        steps = steps_by_nu(results, optimizer, "halfwidth", "sigma", 0.1)
+        steps = steps_by_nu(results, optimizer, noise, "sigma", SHOWN)
         where = reach(medians(steps)).replace("nu", "ν")
         by_reach.setdefault(where, []).append(NAMES[optimizer])
-    return "With noise of ±0.10 and lr 0.01, " + ", ".join(
-        f"{' and '.join(names)} converge{'s' * (len(names) == 1)} {where}"
-        for where, names in by_reach.items()
-    )
+    parts = []
+    for where, names in by_reach.items():
+        converge = ("converges " if len(names) == 1 else "converge ") if verb else ""
+        parts.append(f"{' and '.join(names)} {converge}{where}")
+        verb = False
+    return f"{RANGE[noise]}: {', '.join(parts)}"
 
 
 def draw(results: Results) -> Figure:
@@ -83,18 +95,19 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("ν")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    plt.setp(legend.legend_handles, marker="")  # markers would hide the dashes
     style.provenance(
         figure,
         results,
-        f"{setting}; median of all seeds, 95 % bands; no mark: most seeds never converge within "
-        f"the dotted number of updates; {HOLLOW}",
+        f"{setting}; median of all seeds, 95 % intervals; no mark: most seeds never converge "
+        f"within the dotted number of updates; {HOLLOW}",
     )
     return figure
 
 
 def curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
-    """Median steps to converge against nu, with their band."""
+    """Median steps to converge against nu, with their intervals."""
     by_nu = cell.groupby("nu").steps_to_converge
     nu = np.array(list(by_nu.groups))
     middle, low, high = np.array([median(v) for _, v in by_nu]).T
@@ -104,7 +117,7 @@ def curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
     axis.plot(nu, line, marker=".", markersize=3, **style.line(optimizer))
     look = {"color": style.COLOUR[optimizer], "markerfacecolor": "white"}
     axis.plot(nu[by_chance], middle[by_chance], "o", markersize=4, **look)
-    top = 1e6  # an infinite end of a band is beyond the picture
+    top = 1e6  # an infinite end of an interval is beyond the picture
     shown = np.isfinite(low) & ~by_chance
     axis.fill_between(
         nu,

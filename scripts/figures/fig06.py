@@ -66,14 +66,15 @@ def draw(results: Results | None) -> Figure:
         curves(axes[-1], results.curves, "evaluation" if not beside else "life_score")
     if beside:
         title = "Breakout of MinAtar" if results.scale == "small" else "Breakout, ours"
-        axes[2].set(title=title, ylabel="score of a life", xlabel="steps")
+        axes[2].set(title=title, ylabel="score of a life, points", xlabel="steps of the agent")
     shown = games or results
     if shown is not None:
         legend(figure, arms(shown))
     else:
         axes[1].legend(loc="lower right")
     note = (
-        "second panel: the authors' runs, one each; a point is the mean of two evaluations, after "
+        "first panel: in each game 0 is the first point, 1 the highest mean; second panel: the "
+        "authors' runs, one each; a point is the mean of two evaluations, after "
         "12M steps of nine; ★: best evaluations"
     )
     if results is None:
@@ -93,7 +94,12 @@ def mean(axis: Axes, games: Results) -> None:
         band(axis, arm, whole[arm])
     style.steps(axis)
     count = games.runs.game.nunique()
-    axis.set(title=f"{count} games", ylabel="score of a life, normalised", xlabel="steps")
+    suite = "Atari" if games.scale == "paper" else "MinAtar"
+    axis.set(
+        title=f"mean over {count} games of {suite}",
+        ylabel="score of a life, normalised",
+        xlabel="steps of the agent",
+    )
 
 
 def authors(axis: Axes) -> None:
@@ -117,7 +123,11 @@ def authors(axis: Axes) -> None:
     axis.set_ylim(top=1.15 * max(REPORTED.values()))
     axis.axvline(make_authors.WITHIN, color="#999999", linewidth=0.8, linestyle=":")
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M")
-    axis.set(title="Breakout, the authors' runs", ylabel="score of a game", xlabel="steps")
+    axis.set(
+        title="Breakout, the authors' runs",
+        ylabel="score of a game, points",
+        xlabel="steps of the agent",
+    )
 
 
 # Claims -------------------------------------------------------------------------------------------

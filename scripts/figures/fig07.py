@@ -38,7 +38,7 @@ def draw(results: Results) -> Figure:
     for axis, flip in zip(axes, flips, strict=True):
         for optimizer in ("adam", "amsgrad", "laprop"):
             line(axis, optimizer, errors[flip][optimizer])
-        axis.set_title(f"{flip:.0%} of the labels wrong")
+        axis.set_title(f"{100 * flip:.0f} % of the labels wrong")
         axis.set_xlabel("ν")
     if 0.0 in flips:
         line_of_the_paper(axes[0], errors[0.0])

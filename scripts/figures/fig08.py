@@ -5,7 +5,16 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import decide, everywhere, somewhere
-from scripts.figures.fig02 import OTHERS, converges, longest, medians, panels, reach, steps_by_nu
+from scripts.figures.fig02 import (
+    OTHERS,
+    RANGE,
+    converges,
+    longest,
+    medians,
+    panels,
+    reach,
+    steps_by_nu,
+)
 from scripts.paper import NAMES, Measured
 
 
@@ -18,7 +27,8 @@ def finding(results: Results) -> str:
         count = sum(np.isfinite(steps).any() for steps in cells)
         of = f" of {len(rates)} learning rates" * (not counts)
         counts.append(f"at {count}{of} with {NAMES[optimizer]}")
-    return f"With noise of ±0.10 some ν converges {', '.join(counts)}"
+    where = f"Noisy Rosenbrock, σ 0.1, noise in {RANGE['halfwidth']}"
+    return f"{where}: some ν converges {', '.join(counts)}"
 
 
 def draw(results: Results) -> Figure:

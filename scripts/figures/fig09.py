@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
@@ -13,16 +14,16 @@ from scripts.paper import NAMES, Measured
 
 def finding(results: Results) -> str:
     """The title."""
-    runs = results.runs[results.runs.optimizer.isin(OPTIMIZERS)]
-    lowest = runs.groupby(["lr", "optimizer"]).regret.min().unstack("optimizer")
-    cells = {
-        lr: ", ".join(f"{NAMES[o]} {value:.3g}" for o, value in row.sort_values().items())
-        for lr, row in lowest.iterrows()
-    }
-    won = sum(row.idxmin() == "laprop" for _, row in lowest.iterrows())
-    return f"LaProp's regret at the best ν is the lowest at {won} of {len(cells)} lr: " + "; ".join(
-        f"lr {lr:g} {cell}" for lr, cell in cells.items()
-    )
+    cells = []
+    for lr, best in lowest(results).items():
+        words = []
+        for o in ("adam", "amsgrad"):
+            gap = over_starts(best[o], best.laprop)
+            unclear = "not distinguishable from"
+            word = "below" if gap.low > 0 else "above" if gap.high < 0 else unclear
+            words.append(f"{word} {NAMES[o]}'s")
+        cells.append(f"at lr {lr:g} {', '.join(words)}")
+    return f"Style transfer: LaProp's regret at the best ν is {'; '.join(cells)}"
 
 
 def draw(results: Results) -> Figure:
@@ -60,11 +61,18 @@ def draw(results: Results) -> Figure:
 # Claims -------------------------------------------------------------------------------------------
 
 
+def lowest(results: Results) -> dict[float, pd.DataFrame]:
+    """For each lr the lowest regret over nu: a row for each start, a column for each optimizer."""
+    runs = results.runs[results.runs.optimizer.isin(OPTIMIZERS)]
+    table = runs.groupby(["lr", "seed", "optimizer"]).regret.min().unstack("optimizer")
+    return {float(lr): rows.droplevel("lr") for lr, rows in table.groupby("lr")}
+
+
 def style_every_lr(results: Results) -> Measured:
     """Whether LaProp's lowest regret over nu is below both others' at every learning rate."""
     text, gaps, won = [], [], 0
-    for lr, runs in results.runs[results.runs.optimizer.isin(OPTIMIZERS)].groupby("lr"):
-        best = runs.groupby(["optimizer", "seed"]).regret.min().unstack("optimizer")
+    for lr, best in lowest(results).items():
+        runs = results.runs[results.runs.lr == lr]
         at = runs.loc[runs.groupby("optimizer").regret.idxmin()].set_index("optimizer").nu
         cells = [f"{NAMES[o]} {best[o].mean():.4g} at nu {at[o]:g}" for o in sorted(best)]
         text.append(f"lr {lr:g}: {', '.join(cells)}")

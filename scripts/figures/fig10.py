@@ -112,11 +112,15 @@ def roberta_logs_lower() -> Measured:
 
 def roberta_logs_nu() -> Measured:
     """Whether the nu of LaProp's lowest smoothed loss rises after the update WARMING_UP."""
-    lead = make_authors.load("lead")
-    text = ", ".join(f"{row.nu:g} from update {row.update:,}" for row in lead.itertuples())
-    later = lead[lead["update"].shift(-1, fill_value=20_000) > WARMING_UP].nu
+    text, orders, rises = [], [], set()
+    for sigma, lead in make_authors.load("lead").groupby("sigma"):
+        later = lead[lead["update"].shift(-1, fill_value=20_000) > WARMING_UP]
+        cells = [f"{row.nu:g} from update {row.update:,}" for row in later.itertuples()]
+        text.append(f"smoothed by {sigma} updates nu {', '.join(cells)}")
+        orders.append(", ".join(f"{nu:g}" for nu in later.nu))
+        rises.add(bool(later.nu.is_monotonic_increasing and later.nu.nunique() > 1))
     return Measured(
-        f"lowest smoothed loss: nu {text} on",
-        bool(later.is_monotonic_increasing and later.nunique() > 1),
-        f"in the order {', '.join(f'{nu:g}' for nu in later)}",
+        f"lowest loss: {'; '.join(text)}",
+        rises.pop() if len(rises) == 1 else None,
+        f"in the order {' or '.join(dict.fromkeys(orders))}",
     )

@@ -14,7 +14,7 @@ from scripts.paper import NAMES, Measured
 
 def finding(results: Results) -> str:
     """The title."""
-    return "Tuned alike, share of test reviews wrong: " + ", ".join(
+    return "IMDB, tuned alike, share of test reviews wrong: " + ", ".join(
         f"{NAMES[o]} {mean(errors):.1f} %" for o, (_, errors) in sorted(tuned(results).items())
     )
 
@@ -86,10 +86,14 @@ def imdb_ten_points_tuned(results: Results) -> Measured:
     """Tuned Adam and tuned AMSGrad are GAIN points above tuned LaProp."""
     by = tuned(results)
     gains = {o: paired(by[o][1], by["laprop"][1]) for o in ("adam", "amsgrad")}
-    rates = results.runs.lr
-    ends = {rates.min(): ", the grid's lowest", rates.max(): ", the grid's highest"}
+
+    def end(column: str, value: float) -> str:
+        grid = results.runs[column]
+        ends = {grid.min(): ", the grid's lowest", grid.max(): ", the grid's highest"}
+        return f"{column} {value:g}{ends.get(value, '')}"
+
     text = ", ".join(
-        f"{NAMES[o]} {errors.mean():.1f} % (lr {lr:g}{ends.get(lr, '')}, nu {nu:g})"
+        f"{NAMES[o]} {errors.mean():.1f} % ({end('lr', lr)}, {end('nu', nu)})"
         for o, ((lr, nu), errors) in sorted(by.items())
     )
     found = {o: difference(gain, "+.1f") for o, gain in gains.items()}

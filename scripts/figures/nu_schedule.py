@@ -44,16 +44,18 @@ def draw(results: Results) -> Figure:
         for (first, later), colour in zip(courses, style.OTHER[1:4], strict=True):
             logs = np.log(_losses(curves, optimizer, first, later) / base)
             found = logs.groupby("step").apply(lambda seeds: mean(seeds.to_numpy()))
-            label = f"ν {first:g}" + (f", then {later:g}" if later else "")
+            label = f"ν {first:g}" + (f", then {later:g}" if later else " throughout")
             style.geometric(axis, found.index, found, color=colour, label=label)
-        axis.axhline(1, color="#999999", linewidth=1, label=f"ν {LARGE:g}")
+        axis.axhline(1, color="#999999", linewidth=1, label=f"ν {LARGE:g} throughout")
         later_from = results.manifest["settings"]["task.later_from"]
         axis.axvline(later_from, color="#999999", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="updates; dots: where ν changes", title=NAMES[optimizer])
-    axes[0].set_ylabel(f"training loss / that at ν {LARGE:g}")
+        axis.set(xlabel="updates", title=NAMES[optimizer])
+    axes[0].set_ylabel(f"training loss divided by that\nwith ν {LARGE:g} throughout")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
-    style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
+    style.provenance(
+        figure, results, "geometric mean over seeds with 95 % intervals; dotted: where ν changes"
+    )
     return figure
 
 

@@ -32,12 +32,15 @@ def draw(results: Results) -> Figure:
         image = _map(axis, after(results, optimizer).unstack("mu"))
         axis.set_title(NAMES[optimizer])
     axes[0, 0].set_ylabel("ν")
-    figure.colorbar(image, ax=axes[0, :2], label="update / lr; 1 before", extend="min")
+    figure.colorbar(
+        image, ax=axes[0, :2], label="update / lr after the exploding gradient", extend="min"
+    )
     _curves(axes[0, 2], results)
     style.provenance(
         figure,
         results,
-        "maps: the lowest over all sizes of the exploding gradient; box: the paper's advice",
+        "before the exploding gradient an update is 1 lr; maps: the lowest over all sizes of the "
+        "exploding gradient; box: the paper's advice",
     )
     return figure
 
@@ -69,7 +72,7 @@ def _map(axis: Axes, table: pd.DataFrame) -> AxesImage:
 def _curves(axis: Axes, results: Results) -> None:
     curves = results.curves
     curves = curves[np.isclose(curves.mu, MU) & (curves["size"] == curves["size"].max())]
-    for optimizer in ("laprop", "adam"):
+    for optimizer in ("adam", "laprop"):
         for nu, dash in zip(NUS, DASHES, strict=True):
             cell = curves[(curves.optimizer == optimizer) & np.isclose(curves.nu, nu)]
             cell = cell.sort_values("step")
@@ -83,7 +86,8 @@ def _curves(axis: Axes, results: Results) -> None:
     axis.axhline(0, color="#999999", linewidth=0.8)
     size = curves["size"].max()
     axis.set(
-        xscale="log", xlabel="updates after the exploding gradient", ylabel="update / lr",
+        xscale="log", xlabel="updates after the exploding gradient",
+        ylabel="update / lr",
         title=f"one gradient −10$^{{{np.log10(size):.0f}}}$, the rest 1; µ {MU:g}",
     )  # fmt: skip
     axis.legend(fontsize=7.5)

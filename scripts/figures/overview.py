@@ -10,7 +10,7 @@ from scripts.figures import fig02, style
 from scripts.figures.fig01 import endings
 
 SIGMA = 0.1
-OPTIMIZERS = ("adam", "amsgrad", "laprop")
+OPTIMIZERS = ("adam", "amsgrad", "laprop")  # the order of the legend
 
 
 def finding(results: Results) -> str:
@@ -19,9 +19,9 @@ def finding(results: Results) -> str:
     for optimizer in ("adam", "laprop"):
         turned[optimizer] = endings(_first(), optimizer).turned[lr]
     return (
-        f"At µ 0.9, ν 0.7, lr {lr:g} the loss rises again in {turned['adam'].sum()} of "
-        f"{len(turned['adam'])} runs of Adam, in {turned['laprop'].sum()} of LaProp. "
-        f"{fig02.finding(results)}"
+        f"Adam's loss rises again in {turned['adam'].sum()} of {len(turned['adam'])} runs, "
+        f"LaProp's in {turned['laprop'].sum()} (left); noise in "
+        f"{fig02.converging(results, 'halfwidth')} (right)"
     )
 
 
@@ -45,8 +45,8 @@ def draw(results: Results) -> Figure:
         left.plot(seeds.index, middle, **style.line(optimizer))
         left.fill_between(seeds.index, low, high, color=style.COLOUR[optimizer], alpha=0.2,
                           linewidth=0)  # fmt: skip
-    left.set(yscale="log", xlabel="updates", ylabel="training loss, MNIST")
-    left.set_title(f"µ 0.9, ν 0.7, lr {curves.lr.max():g}")
+    left.set(yscale="log", xlabel="updates", ylabel="training loss")
+    left.set_title(f"MNIST, µ 0.9, ν 0.7, lr {curves.lr.max():g}")
 
     runs = results.runs[(results.runs.noise == "halfwidth") & np.isclose(results.runs.sigma, SIGMA)]
     for optimizer in OPTIMIZERS:

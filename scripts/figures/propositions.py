@@ -25,8 +25,8 @@ def finding(results: Results) -> str:
     reached = (laprop["update"] / laprop.bound).max()
     largest = f"{adam['update'].max():.0e}".replace("+", "")
     return (
-        f"LaProp's largest update is {reached:.2%} of its bound; Adam's passes the bound that "
-        f"section 4 prints, and where µ > √ν it is {largest} learning rates"
+        f"LaProp's largest update is {100 * reached:.2f} % of its bound; Adam's passes the bound "
+        f"that section 4 prints, and where µ > √ν it is {largest} learning rates"
     )
 
 
@@ -93,8 +93,9 @@ def _adam(axis: Axes, results: Results) -> None:
         label="paper: 1/(1−γ), as printed",
     )
     _reached(axis, results, "adam", "adam_worst")
-    axis.set(title="Adam, µ < √ν, and Proposition 2", ylim=(0.7, 2e5))
-    axis.legend(fontsize=7.5, ncols=2, loc="upper left", frameon=True, edgecolor="none")
+    # The curve of the largest mu ends at 1e5; the legend is above it.
+    axis.set(title="Adam, µ < √ν, and Proposition 2", ylim=(0.7, 1e8))
+    axis.legend(fontsize=7.5, ncols=2, loc="upper left", columnspacing=1)
 
 
 def _growth(axis: Axes, results: Results) -> None:
@@ -110,16 +111,17 @@ def _growth(axis: Axes, results: Results) -> None:
             ].sort_values("step")
             axis.plot(
                 cell.step,
-                cell.log10_update,
+                10.0**cell.log10_update,
                 color=style.COLOUR[optimizer],
                 linestyle=dash,
                 label=f"{NAMES[optimizer]}, ν {nu:g} (γ {mu / np.sqrt(nu):.2f})",
             )
     axis.set(
         xlim=(1, 300),
-        ylim=(-1, 14),
-        xlabel="step",
-        ylabel="log₁₀ (update / lr)",
+        ylim=(0.1, 1e14),
+        yscale="log",
+        xlabel="updates",
+        ylabel="update / lr",
         title="the same gradients (ν/µ)^t, µ 0.9",
     )
     axis.legend(fontsize=7.5, loc="upper left")

@@ -14,6 +14,7 @@ from scripts.figures import style
 from scripts.paper import Measured
 
 MARGIN = 1.5
+LABEL = {"signsgd": "average of signs (LaProp at ν 0)", "signum": "sign of the average"}
 
 
 def finding(results: Results) -> str:
@@ -38,7 +39,8 @@ def draw(results: Results) -> Figure:
             chosen = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
             values = np.sort(chosen.steps_to_converge.dropna())
             share = np.arange(1, len(values) + 1) / len(chosen)
-            axis.step(values, share, where="post", **style.line(optimizer))
+            look = style.line(optimizer) | {"label": LABEL[optimizer]}
+            axis.step(values, share, where="post", **look)
         axis.set(
             xscale="log",
             ylim=(0, 1.02),

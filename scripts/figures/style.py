@@ -1,5 +1,6 @@
 """One look for all figures: colours by optimizer, sizes, and the line that says what was run."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -35,6 +36,14 @@ DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
 # For what the paper itself reports.
 PAPER: dict[str, Any] = {"color": "#666666", "linewidth": 1, "linestyle": (0, (4, 2))}
 
+# A scale in the words of a title.
+SCALE = {
+    "paper": "the paper's scale",
+    "short": "the paper's setting cut short",
+    "small": "a small model",
+    "smoke": "a test",
+}
+
 # To an inch: characters of the line below a figure, and of its title.
 CHARACTERS, BOLD = 17, 11
 
@@ -50,6 +59,7 @@ RC = {
     "grid.color": "#E5E5E5",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "legend.handlelength": 2.8,  # long enough for dashed lines to look dashed
     "lines.linewidth": 1.6,
     "figure.constrained_layout.use": True,
 }
@@ -68,6 +78,18 @@ def line(optimizer: str) -> dict[str, object]:
         "linestyle": DASH.get(optimizer, "solid"),
         "label": NAMES[optimizer],
     }
+
+
+def legend(figure: Figure, axis: Axes, columns: int) -> None:
+    """The legend of an axis above the figure: Adam, AMSGrad and LaProp first, as in all figures.
+
+    The order in which curves are drawn may be another one, so that none hides another's dashes.
+    """
+    handles, labels = axis.get_legend_handles_labels()
+    of = dict(zip(labels, handles, strict=True))
+    first = [NAMES[o] for o in ("adam", "amsgrad", "laprop") if NAMES[o] in of]
+    order = [*first, *(label for label in labels if label not in first)]
+    figure.legend([of[text] for text in order], order, loc="outside upper center", ncols=columns)
 
 
 def geometric(axis: Axes, x: Sequence[float], logs: Iterable[Estimate], **look: Any) -> None:
@@ -143,10 +165,18 @@ def paper(
     axis.annotate(f"paper: {text}", where, xycoords=along, **words)
 
 
+def together(text: str) -> str:
+    """Replace spaces at which no line may end: ``ν = 0``, ``ν 0``, ``> 0``, ``7 %``, ``[1, 2]``."""
+    within = r" = |\[[^][]*\]|\(\S+, \S+\)"
+    between = r"(?<=[µνσε<>±]) (?=[\d√<>])|(?<=\blr) (?=\d)|(?<=\bno) (?=[µνσ])|(?<=[\d\]]) (?=%)"
+    text = re.sub(within, lambda found: found[0].replace(" ", "\u00a0"), text)
+    return re.sub(between, "\u00a0", text)
+
+
 def below(figure: Figure, text: str) -> None:
     """The small lines below a figure, broken where they are longer than it is wide."""
     width = int(CHARACTERS * figure.get_figwidth())
-    lines = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+    lines = "\n".join(textwrap.fill(line, width) for line in together(text).splitlines())
     figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
 
 
@@ -160,7 +190,7 @@ def headline(width: float, finding: str, verdicts: str) -> Figure:
         finding: a sentence.
         verdicts: a line, or nothing.
     """
-    finding = finding.replace(" = ", "\u00a0=\u00a0")  # no line ends within
+    finding = together(finding)
     widest = int(BOLD * width)
     lines = len(textwrap.wrap(finding, widest))
     # The narrowest lines of that number: the last one is then not a word alone.

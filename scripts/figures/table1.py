@@ -38,7 +38,7 @@ def finding(results: Results) -> str:
     largest = adam_nu_to_zero(results).text.rsplit(" ", 2)[1].replace("+", "")
     return (
         f"{sum(reached)} of {len(reached) + 2} limits are reached; for ν → 1 from n = 0 LaProp "
-        f"stays {apart:.0%} from Adam, for ν → 0 Adam's updates grow to {largest} lr"
+        f"stays {100 * apart:.0f} % from Adam, for ν → 0 Adam's updates grow to {largest} lr"
     )
 
 

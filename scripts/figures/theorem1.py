@@ -60,12 +60,14 @@ def draw(results: Results) -> Figure:
     axes[0, 0].set_ylabel(f"R(T), ν = {NU:g}")
     axes[0, 0].set_ylim(0.5, None)
     axes[1, 0].set_ylabel("final R(T) over Theorem 1's bound")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    style.legend(figure, axes[0, 0], 4)
     axes[1, 0].legend(fontsize=7)
     style.provenance(
         figure,
         results,
-        "learning rate λ/√t, µ 0.9·0.9^(t−1), box of side 2; median and range of seeds",
+        "learning rate λ/√t, µ 0.9·0.9^(t−1), box of side 2; median and range of seeds; "
+        "beforehand: the bound from the largest possible gradient alone; along: the bound from the "
+        "gradients of the run",
     )
     return figure
 
@@ -75,7 +77,9 @@ def _condition(runs: pd.DataFrame) -> str:
     broken = runs[runs.optimizer == "laprop"].condition_broken > 0
     if not broken.any():
         return "condition holds"
-    return "condition broken" + ("" if broken.all() else f" in {broken.mean():.0%} of the runs")
+    return "condition broken" + (
+        "" if broken.all() else f" in {100 * broken.mean():.0f} % of the runs"
+    )
 
 
 def _regret(axis: Axes, curves: pd.DataFrame) -> None:

@@ -22,9 +22,9 @@ def finding(results: Results) -> str:
     text = []
     for within in (WITHIN, WIDE):
         share = shares(results, within).mean()
-        of = ", ".join(f"{NAMES[o]} {share[o]:.0%}" for o in OPTIMIZERS if o in share)
+        of = ", ".join(f"{NAMES[o]} {100 * share[o]:.0f} %" for o in OPTIMIZERS if o in share)
         best = " of the best setting's loss" * (not text)
-        text.append(f"within {within - 1:.0%}{best}: {of}")
+        text.append(f"within {100 * (within - 1):.0f} %{best}: {of}")
     return f"Runs {'; '.join(text)}"
 
 

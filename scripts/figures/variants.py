@@ -43,7 +43,7 @@ def draw(results: Results) -> Figure:
         style.plain(axis.xaxis)
         axis.legend()
     axes[0].set_ylabel("final training loss")
-    style.provenance(figure, results, "at each optimizer's best ν; geometric mean, 95 % bands")
+    style.provenance(figure, results, "at each optimizer's best ν; geometric mean, 95 % intervals")
     return figure
 
 

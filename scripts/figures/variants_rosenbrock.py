@@ -13,7 +13,7 @@ from scripts.figures import style
 from scripts.figures.fig02 import HOLLOW, curve, longest
 from scripts.paper import NAMES, Measured
 
-OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")
+OPTIMIZERS = ("laprop", "amsprop", "centered", "adam", "amsgrad")  # dashes above what they may hide
 ADVANTAGE = 0.95  # of the steps
 
 
@@ -39,13 +39,12 @@ def draw(results: Results) -> Figure:
         top = 1.3 * longest(results, runs)
         axis.set(yscale="log", ylim=(50, top), xlabel="ν", title=f"σ = {sigma:g}")
     axes[0, 0].set_ylabel("steps to converge, median of all seeds")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=5)
+    style.legend(figure, axes[0, 0], 5)
     style.provenance(
         figure,
         results,
-        "noise in (−σ/2, σ/2); 95 % bands; a first hit counts, the path may leave again; no mark: "
-        f"most seeds never converge; {HOLLOW}",
+        "noise in (−σ/2, σ/2); 95 % intervals; a first hit counts, the path may leave again; no "
+        f"mark: most seeds never converge; {HOLLOW}",
     )
     return figure
 

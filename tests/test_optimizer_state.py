@@ -1,0 +1,270 @@
+"""The state of LaProp: saved, loaded (Adam's too), copied, and completed for options set later."""
+
+import copy
+import dataclasses
+import io
+import pickle
+
+import pytest
+import torch
+from torch.nn import Parameter
+from training import (
+    KINDS,
+    NARROW,
+    OPTIONS,
+    assert_close,
+    assert_same,
+    give_gradients,
+    make,
+    states,
+    train,
+)
+
+from laprop import LaProp
+from laprop.functional import ALGORITHMS
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_state_dict_round_trip(options, dtype):
+    """A state from a file is the same bit for bit, and so is the training that goes on with it."""
+    params = make(dtype)
+    optimizer = LaProp(params, **options)
+    train(params, optimizer, 12)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+
+    resumed = copy.deepcopy(params)
+    other = LaProp(resumed, lr=0.5, betas=(0.1, 0.1))
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert_same(states(resumed, other), states(params, optimizer))
+    for state in states(resumed, other):
+        wide = torch.float32 if dtype in NARROW else dtype
+        assert {x.dtype for k, x in state.items() if k.startswith(("exp_avg", "max", "master"))
+                if not k.endswith("weight")} == {wide}  # fmt: skip
+    assert_same(train(resumed, other, 8, start=12), train(params, optimizer, 8, start=12))
+    assert_same(states(resumed, other), states(params, optimizer))
+
+
+def test_a_loaded_state_is_a_copy():
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, 3)
+    saved = copy.deepcopy(optimizer.state_dict())
+    other = LaProp(resumed := copy.deepcopy(params))
+    other.load_state_dict(saved)
+    before = copy.deepcopy(saved)
+    train(resumed, other, 3)
+    assert_same(saved["state"], before["state"])
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_pickle_and_deepcopy(clone, options):
+    params = make()
+    optimizer = LaProp(params, **options)
+    train(params, optimizer, 5)
+    other = clone(optimizer)
+    copied = other.param_groups[0]["params"]
+    assert_same(train(copied, other, 5, start=5), train(params, optimizer, 5, start=5))
+
+
+@pytest.mark.parametrize("foreach", [None, False, True])
+@pytest.mark.parametrize("dtype", KINDS[:-1])
+def test_a_state_goes_on_with_parameters_of_another_dtype(dtype, foreach):
+    """It takes the same steps as a copy whose state always had the dtypes of the new parameters."""
+    params = [Parameter(param.bfloat16().float()) for param in make()]  # exact in the other dtypes
+    params[0].data.mul_(0.5)
+    optimizer = LaProp(params, amsgrad=True, foreach=foreach)
+    train(params, optimizer, 4)
+    converted = [Parameter(param.detach().to(dtype)) for param in params]
+    other = LaProp(converted, foreach=foreach)
+    other.load_state_dict(optimizer.state_dict())
+    wide = [Parameter(param.detach().double()) for param in converted]
+    reference = LaProp(wide, foreach=foreach)
+    reference.load_state_dict(optimizer.state_dict())
+    before = copy.deepcopy(wide)
+    for t in range(4, 7):
+        give_gradients(converted, t)
+        for a, b in zip(converted, wide, strict=True):
+            b.grad = a.grad.double()
+        other.step()
+        reference.step()
+    for a, b, old in zip(converted, wide, before, strict=True):
+        state = other.state[a]
+        averages = torch.float32 if dtype in NARROW else dtype
+        assert {state[key].dtype for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")} == {
+            averages
+        }
+        torch.testing.assert_close(state["exp_avg"].double(), reference.state[b]["exp_avg"],
+                                   rtol=1e-5, atol=1e-6)  # fmt: skip
+        torch.testing.assert_close(a.double(), b, rtol=torch.finfo(dtype).eps, atol=1e-6)
+        assert not torch.equal(b, old)
+
+
+@pytest.mark.parametrize("cls", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("dtype", KINDS)
+def test_adams_state_dict(cls, amsgrad, dtype):
+    """From Adam's state come step, exp_avg_sq and its maximum; momentum and options start anew."""
+    params = make(dtype)
+    adam = cls(params, lr=0.1, betas=(0.7, 0.9), eps=1e-3, amsgrad=amsgrad)
+    train(params, adam, 6)
+    optimizer = LaProp(params, lr=0.02, amsgrad=amsgrad)
+    optimizer.load_state_dict(copy.deepcopy(adam.state_dict()))
+    group = optimizer.param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (0.02, (0.9, 0.999), 1e-15)
+    assert group.keys() == LaProp(make()).param_groups[0].keys()
+    for param in params:
+        ours, theirs = optimizer.state[param], adam.state[param]
+        assert "exp_avg" not in ours
+        assert ours["step"] == theirs["step"] == 6
+        assert float(ours["exp_avg_sq_weight"]) == pytest.approx(1 - 0.9**6, rel=1e-15)
+        assert torch.equal(ours["exp_avg_sq"], theirs["exp_avg_sq"].to(ours["exp_avg_sq"].dtype))
+        assert ("max_exp_avg_sq" in ours) == amsgrad
+    # The first step is bias-corrected, lr g / sqrt(n / c_n), so that it has full length.
+    before = [param.detach().clone() for param in params]
+    give_gradients(params, 6)
+    optimizer.step()
+    for param, old in zip(params, before, strict=True):
+        if dtype in (torch.float32, torch.float64) and not amsgrad:
+            n = 0.999 * adam.state[param]["exp_avg_sq"] + 0.001 * param.grad**2
+            c_n = 0.999 * (1 - 0.9**6) + 0.001
+            expected = old - 0.02 * param.grad / (n / c_n).sqrt()
+            assert torch.allclose(param, expected, rtol=1e-5)
+        assert not torch.equal(param, old)
+
+
+def test_other_state_dicts_are_refused():
+    params = make()
+    for other in (torch.optim.RMSprop(params), torch.optim.SGD(params, momentum=0.9),
+                  torch.optim.Adamax(params)):  # fmt: skip
+        train(params, other, 1)
+        with pytest.raises(ValueError, match=r"neither LaProp's nor Adam's"):
+            LaProp(params).load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        LaProp([{"params": params[:2]}, {"params": params[2:]}]).load_state_dict(
+            torch.optim.Adam(params).state_dict()
+        )
+
+
+@pytest.mark.parametrize("of_adam", [False, True])
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"step": None}, "state['step'] is None (allowed: one number)"),
+        ({"step": torch.ones(2)}, "state['step'] is of shape (2,) (allowed: one number)"),
+        ({"step": "five"}, "state['step'] is 'five' (allowed: one number)"),
+        ({"exp_avg_sq": [1.0]}, "state['exp_avg_sq'] is a list (allowed: a tensor)"),
+        ({"exp_avg_sq": None}, "state['exp_avg_sq'] is a NoneType (allowed: a tensor)"),
+        ({"exp_avg_weight": 1j}, "state['exp_avg_weight'] is 1j (allowed: one number)"),
+    ],
+)
+def test_a_bad_entry_is_refused_and_nothing_changes(entry, line, of_adam):
+    """Also if it belongs to the last parameter."""
+    params, others = make(), make()
+    other = (torch.optim.Adam if of_adam else LaProp)(others, lr=0.5)
+    train(others, other, 2)
+    saved = copy.deepcopy(other.state_dict())
+    saved["state"][len(params) - 1].update(entry)
+    if of_adam and "exp_avg_weight" in entry:
+        line = "neither LaProp's nor Adam's"
+    optimizer = LaProp(params)
+    train(params, optimizer, 3)
+    before = copy.deepcopy([params, optimizer.state_dict()])
+    with pytest.raises(ValueError) as caught:
+        optimizer.load_state_dict(saved)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert_same([params, optimizer.state_dict()], before)
+    train(params, optimizer, 1)
+
+
+def test_an_empty_state_is_that_of_a_parameter_without_steps():
+    params, others = make(), make()
+    for other in (torch.optim.Adam(others), LaProp(others)):
+        others[1].grad = None
+        others[0].grad = torch.ones_like(others[0])
+        other.step()
+        assert other.state[others[1]] == {}
+        optimizer = LaProp(params)
+        optimizer.load_state_dict(other.state_dict())
+        assert optimizer.state[params[0]]["step"] == 1
+        assert not optimizer.state.get(params[1])
+        train(params, optimizer, 2)
+    for key in ("step", "exp_avg_sq"):
+        saved = copy.deepcopy(torch.optim.Adam(others).state_dict())
+        saved["state"] = {0: {"step": 1.0, "exp_avg": others[0], "exp_avg_sq": others[0]}}
+        del saved["state"][0][key]
+        with pytest.raises(ValueError, match="neither LaProp's nor Adam's, it holds exp_avg, "):
+            LaProp(params).load_state_dict(saved)
+
+
+def test_a_float32_parameter_needs_no_master_copy():
+    narrow, wide = make(torch.bfloat16), make()
+    optimizer, other = LaProp(narrow), LaProp(wide)
+    train(narrow, optimizer, 2)
+    other.load_state_dict(optimizer.state_dict())
+    for param, loaded in zip(narrow, wide, strict=True):
+        assert optimizer.state[param].keys() - other.state[loaded].keys() == {"master_param"}
+    train(wide, other, 1)
+
+
+def test_load_hooks_run_around_the_load():
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, 3)
+    calls = []
+    other = LaProp(make())
+    other.register_load_state_dict_pre_hook(lambda opt, d: calls.append(type(d["state"][0])))
+    other.register_load_state_dict_post_hook(lambda opt: calls.append(len(opt.state)))
+    other.load_state_dict(optimizer.state_dict())
+    assert calls == [dict, len(params)]
+    assert len(other._optimizer_load_state_dict_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("foreach", [None, False, True])
+def test_options_switched_on_later(foreach):
+    """Second moments go on, and what the new options need of the state begins at 0."""
+    params = make(torch.float64)
+    optimizer = LaProp(params, foreach=foreach)
+    rule = dataclasses.replace(ALGORITHMS["lapropw"], lr_weighted_correction=True)
+    path = [(param.detach().clone(), rule.init(param.detach())) for param in params]
+    for t in range(17):
+        if t == 12:
+            optimizer.param_groups[0].update(amsgrad=True, centered=True)
+            rule = dataclasses.replace(rule, amsgrad=True, centered=True)
+            path = [
+                (theta, {**rule.init(theta), "t": torch.tensor(12), **state})
+                for theta, state in path
+            ]
+        lr = optimizer.param_groups[0]["lr"] = 0.01 * (1 + t % 5)
+        give_gradients(params, t)
+        optimizer.step()
+        path = [
+            rule.step(theta, param.grad, state, lr=lr)
+            for param, (theta, state) in zip(params, path, strict=True)
+        ]
+    assert {"max_exp_avg_sq", "exp_avg_grad"} <= optimizer.state[params[0]].keys()
+    assert_close([param.detach() for param in params], [theta for theta, _ in path], ulp=50)
+
+
+def test_a_pickled_optimizer_may_lack_newer_options():
+    """As those of torch, it gets their default values."""
+    params = make()
+    optimizer = LaProp(params, lr=0.1)
+    train(params, optimizer, 2)
+    saved = copy.deepcopy(optimizer).__getstate__()
+    for options in (saved["defaults"], *saved["param_groups"]):
+        del options["agc"], options["fused"]
+    other = LaProp.__new__(LaProp)
+    other.__setstate__(saved)
+    assert (
+        other.param_groups[0].items() >= {"agc": None, "fused": None, "betas": (0.9, 0.999)}.items()
+    )
+    other.add_param_group({"params": make()})
+    assert other.param_groups[1]["agc"] is None
+    copied = other.param_groups[0]["params"]
+    del other.param_groups[1]
+    assert_same(train(copied, other, 3, start=2), train(params, optimizer, 3, start=2))
