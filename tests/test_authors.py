@@ -106,8 +106,9 @@ def test_lead_names_each_change_once(tmp_path: Path) -> None:
         for nu, slope, start in ((0.9, 1e-3, 2.0), (0.98, 2e-3, 0.0), (0.999, 3e-3, -4.0))
     }
     found = make_authors.lead(written(tmp_path, logs))
-    assert found.nu.tolist() == [0.9, 0.98, 0.999]
-    assert found["update"].tolist() == pytest.approx([1, 2001, 4001], abs=1)
+    assert found.sigma.tolist() == [6, 6, 6, 70, 70, 70]
+    assert found.nu.tolist() == 2 * [0.9, 0.98, 0.999]
+    assert found["update"].tolist() == pytest.approx(2 * [1, 2001, 4001], abs=1)
 
 
 @pytest.mark.skipif(data.locate("authors_logs") is None, reason="the authors' logs are not here")

@@ -211,9 +211,11 @@ def test_ahead_in_all_cases_means_in_all(
 
 def test_the_authors_runs_of_roberta_say_what_they_say() -> None:
     lower, order = fig10.roberta_logs_lower(), fig10.roberta_logs_nu()
-    assert lower.held is order.held is True
+    assert lower.held is True
+    assert order.held is None  # the paper's smoothing shows one exception
     assert lower.text.count("at 100% of the updates") == 3
     assert "0.9 from update 313, 0.98 from update 3,430, 0.999 from update 5,738" in order.text
+    assert "0.98 from update 3,396, 0.9 from update 3,421, 0.98 from update 3,445" in order.text
 
 
 @pytest.mark.parametrize("scale", ["small", "short", "paper", None])

@@ -88,8 +88,8 @@ def imdb_ten_points_tuned(results: Results) -> Measured:
     gains = {o: paired(by[o][1], by["laprop"][1]) for o in ("adam", "amsgrad")}
 
     def end(column: str, value: float) -> str:
-        grid = results.runs[column]
-        ends = {grid.min(): ", the grid's lowest", grid.max(): ", the grid's highest"}
+        lowest, *others = sorted(results.runs[column].unique())
+        ends = {lowest: ", the grid's lowest", others[-1]: ", the grid's highest"} if others else {}
         return f"{column} {value:g}{ends.get(value, '')}"
 
     text = ", ".join(
