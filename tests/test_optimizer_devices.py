@@ -101,6 +101,13 @@ def test_the_default_device_makes_no_difference(kind):
             dtype = torch.bfloat16 if "low_precision" in options else torch.float32
             param = torch.ones(4, dtype=dtype)
             grad = torch.linspace(-1, 1, 4).to(dtype)
+            adam = torch.optim.Adam([param])
+            if dtype == torch.float32:
+                param.grad = grad
+                adam.step()  # before the default is changed, which older versions' Adam cannot take
+            saved = adam.state_dict()
+            for entries in saved["state"].values():
+                entries["step"] = entries["step"].item()
             torch.set_default_device(default)
             try:
                 optimizer = LaProp([param], **options, **kind)
@@ -108,12 +115,6 @@ def test_the_default_device_makes_no_difference(kind):
                     param.grad = grad
                     optimizer.step()
                     optimizer.load_state_dict(optimizer.state_dict())
-                adam = torch.optim.Adam([param])
-                if dtype == torch.float32:
-                    adam.step()
-                saved = adam.state_dict()
-                for state in saved["state"].values():
-                    state["step"] = state["step"].item()
                 optimizer.load_state_dict(saved)
                 optimizer.step()
             finally:
