@@ -57,14 +57,14 @@ def alone(rows: list[Row]) -> set[int]:
     ]
     if torch.compiler.is_compiling():
         return {i for i, tensor in written if tensor.dtype in LOW_PRECISION}
-    alone = {i for i, row in enumerate(rows) if any(map(Tensor.is_neg, row.values()))}
+    apart = {i for i, row in enumerate(rows) if any(map(Tensor.is_neg, row.values()))}
     owner, end = -1, 0  # of the spans so far, the one that reaches furthest
     for begin, stop, i in sorted((*_span(tensor), i) for i, tensor in written):
         if begin < end:
-            alone |= {i, owner}
+            apart |= {i, owner}
         if stop > end:
             owner, end = i, stop
-    return alone
+    return apart
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
