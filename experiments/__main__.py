@@ -6,9 +6,9 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.common import CONFIGS
 from experiments.common.terminal import guarded, lasting_streams, say
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from experiments.common.settings import Settings
 
-CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 SWEEP = {"-m", "--multirun"}
 # Flags of Hydra that print something and run nothing.
 PRINT = {
@@ -40,7 +39,7 @@ def main() -> int:
     flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
     if unknown := sorted(flags - SWEEP - PRINT):
         say(
-            f"error: {unknown[0]}: unknown flag; -m sweeps, --help and --hydra-help tell more",
+            f"error: {unknown[0]}: unknown flag; -m starts a sweep; see --help and --hydra-help",
             sys.stderr,
         )
         return 2
@@ -48,13 +47,13 @@ def main() -> int:
         import hydra
 
         try:
-            hydra.main(version_base="1.3", config_path=CONFIGS, config_name="config")(id)()
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(id)()
         finally:  # Hydra's help ends in SystemExit
             if flags & {"-h", "--help"}:
                 show_times()
         return 0
     overrides = [argument for argument in arguments if argument not in SWEEP]
-    from experiments.common.config import ConfigError
+    from experiments.common.messages import ConfigError
 
     try:
         every, hydra_settings, plan = composed(overrides, bool(flags))
@@ -97,7 +96,7 @@ def show_times() -> None:
     from experiments.common.timings import times
 
     say("Time that all runs of a figure took on two threads, by the manifests in results/:\n")
-    for file in sorted(Path(CONFIGS, "figure").glob("*.yaml")):
+    for file in sorted((CONFIGS / "figure").glob("*.yaml")):
         try:
             scales = "; ".join(f"{scale} {time}" for scale, time in times(file.stem).items())
         except ConfigError as error:  # a damaged manifest
@@ -131,7 +130,9 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     try:
         sweep = launch.begin(every, command, processes)
     except OSError as error:
-        raise ConfigError(f"output={every[0].output}: {error.strerror}; must take files") from None
+        raise ConfigError(
+            f"output={every[0].output}: {error.strerror}; must be a folder that can be written to"
+        ) from None
     todo, counted = execution.unfinished(every)
     say(counted)
 

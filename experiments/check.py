@@ -27,10 +27,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.common.config import Settings, Tracking, expand
+from experiments.common.config import expand
 from experiments.common.execution import execute
 from experiments.common.files import read_log, read_manifest, read_summary
 from experiments.common.run import Run
+from experiments.common.settings import Settings, Tracking
 from experiments.common.status import FINAL
 from experiments.common.terminal import as_command
 
@@ -215,7 +216,7 @@ def check(settings: Settings, folder: Path) -> tuple[bool, str]:
     if ignored:
         text += f"; not compared, as they differ in any two runs: {', '.join(sorted(ignored))}"
     if steps < 2:
-        text += "; what is carried from step to step shows only in a run of more steps"
+        text += "; nothing is carried from one step to the next, so give the run more steps"
     return True, text
 
 

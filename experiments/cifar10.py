@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
 from experiments.common import data
-from experiments.common.config import settings
 from experiments.common.run import Run
 from experiments.common.schedules import LrSchedule, Schedule
+from experiments.common.schema import settings
 
 VERSION = 1  # raise it when the same settings give other numbers
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of red, green and blue (R)

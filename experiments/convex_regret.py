@@ -33,8 +33,10 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import ConfigError, Settings, Unit, settings
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
+from experiments.common.schema import Unit, settings
+from experiments.common.settings import Settings
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 

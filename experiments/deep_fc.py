@@ -13,8 +13,8 @@ from torch import Tensor
 
 from experiments import stacked
 from experiments.common import data
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 
 VERSION = 1  # raise it when the same settings give other numbers
 AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "seed")
@@ -23,7 +23,10 @@ MEAN, STD = 0.1307, 0.3081  # of the training set's pixels, for standardised ima
 
 @settings
 class Config:
-    """784 - depth hidden layers of width ReLU - 10, cross-entropy, minibatches without replacement.
+    """A ReLU net with ``depth`` hidden layers of ``width`` units, and its training on MNIST.
+
+    It has 784 inputs and 10 outputs. The loss is the cross-entropy; minibatches are drawn without
+    replacement.
 
     Attributes:
         depth: number of hidden layers, at least 2.

@@ -23,8 +23,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from experiments import digits, stacked
-from experiments.common.config import Axis, settings
 from experiments.common.run import Run
+from experiments.common.schema import Axis, settings
 from laprop.functional import ALGORITHMS, Algorithm, State
 
 VERSION = 1  # raise it when the same settings give other numbers
@@ -168,7 +168,7 @@ def factor(schedule: str, step: int, total: int) -> float:
 
 @settings
 class Config:
-    """The net, 196 - width - 10 with ReLU, and how it is trained.
+    """A ReLU net with 196 inputs, ``width`` hidden units and 10 outputs, and how it is trained.
 
     Attributes:
         pair: which discrepancy, see ``PAIRS``.

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from experiments.common import data
-from experiments.common.config import ConfigError, Settings, settings
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
+from experiments.common.schema import settings
+from experiments.common.settings import Settings
 
 VERSION = 1  # raise it when the same settings give other numbers
 RESULT = "best_valid_loss"

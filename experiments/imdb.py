@@ -17,8 +17,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from experiments import stacked
 from experiments.common import data
-from experiments.common.config import Axis, settings
 from experiments.common.run import Run
+from experiments.common.schema import Axis, settings
 
 VERSION = 1  # raise it when the same settings give other numbers
 AXES = (

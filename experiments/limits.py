@@ -33,8 +33,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from experiments import digits
-from experiments.common.config import Axis, settings
 from experiments.common.run import Run
+from experiments.common.schema import Axis, settings
 from laprop.functional import ALGORITHMS, State
 
 VERSION = 2  # raise it when the same settings give other numbers

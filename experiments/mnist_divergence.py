@@ -16,9 +16,9 @@ from torch import Tensor
 
 from experiments import stacked
 from experiments.common import data
-from experiments.common.config import Nonnegative, Unit, settings
 from experiments.common.run import Run
 from experiments.common.schedules import BetaSchedule, Schedule
+from experiments.common.schema import Nonnegative, Unit, settings
 
 VERSION = 1  # raise it when the same settings give other numbers
 IMAGES = 60_000  # of the training set
@@ -27,7 +27,9 @@ AXES = ("optimizer.lr", "optimizer.mu", "optimizer.epsilon", "optimizer.nu", "se
 
 @settings
 class Config:
-    """784 - width - 10 with ReLU, cross-entropy, minibatches without replacement.
+    """A ReLU net with 784 inputs, ``width`` hidden units and 10 outputs, and its training.
+
+    The loss is the cross-entropy; minibatches are drawn without replacement.
 
     Attributes:
         width: hidden units.

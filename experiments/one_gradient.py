@@ -14,8 +14,8 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import Axis, settings
 from experiments.common.run import Run
+from experiments.common.schema import Axis, settings
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 

@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from experiments.common import data, fairseq
-from experiments.common.config import Settings, settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
+from experiments.common.settings import Settings
 
 VERSION = 1  # raise it when the same settings give other numbers
 OPTIMIZERS, OPTIONS = fairseq.OPTIMIZERS, fairseq.OPTIONS

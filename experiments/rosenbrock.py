@@ -15,8 +15,8 @@ from annotated_types import Ge, Gt, MultipleOf
 from scipy.optimize import brentq
 from torch import Tensor
 
-from experiments.common.config import Axis, settings
 from experiments.common.run import Run
+from experiments.common.schema import Axis, settings
 
 AXES = (
     "task.sigma",

@@ -21,8 +21,8 @@ from torch.nn.grad import conv2d_input
 from torch.optim import LBFGS
 
 from experiments.common import data
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 from laprop.functional import ALGORITHMS
 
 # Raise this number with every change of the program that changes a number of a finished run by more

@@ -22,8 +22,8 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 from laprop import bounds
 from laprop.functional import ALGORITHMS, Algorithm
 

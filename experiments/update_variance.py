@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raise it when the same settings give other numbers

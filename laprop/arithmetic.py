@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     _default_to_fused_or_foreach,
@@ -77,12 +78,11 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
     foreach = group["foreach"] or bool(group["fused"])
     if group["foreach"] is None and group["fused"] is None:
         _, foreach = _default_to_fused_or_foreach(params, group["differentiable"], use_fused=False)
-        foreach = foreach and (group["capturable"] or not tensor_options)
 
     if tensor_options and not group["capturable"] and not compiling:
         # The scalars of the state are on the CPU, so lr, mu and nu have to be there too. Reading
-        # them waits only for a tensor that is on a device. As floats they give the kernels' bits;
-        # as tensors they keep their derivatives.
+        # them waits only for a tensor that is on a device. Floats give results that are bitwise
+        # equal to the kernels'; tensors keep their derivatives.
         read = Tensor.cpu if group["differentiable"] else Tensor.item
         lr, mu, nu = (read(x) if isinstance(x, Tensor) else x for x in (lr, mu, nu))
     device = rows[0]["step"].device
@@ -192,14 +192,20 @@ def _scalars(row: Row, common: _Common) -> _Own:
     )
 
 
-def _clip_factor(grad: Tensor, param: Tensor, agc: float) -> Tensor:
-    """Return the factor that bounds the gradient's norm by agc times the parameter's norm.
+def _norm(x: Tensor) -> Tensor:
+    """Return the norm of a tensor, a scalar in the widest dtype."""
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=widest(x.device))
+    return norm
 
-    The factor is a scalar in the widest dtype, at most 1. The parameter's norm counts as at least
-    1e-3.
+
+def _clip_factor(norm: Tensor, size: Tensor, agc: float) -> Tensor:
+    """Return the factor, at most 1, that bounds a gradient's norm by agc times its parameter's.
+
+    Args:
+        norm: The gradient's norm; a vector of those of several gradients gives several factors.
+        size: The parameter's norm, which counts as at least 1e-3; of the shape of ``norm``.
+        agc: The bound.
     """
-    norm: Tensor = torch.linalg.vector_norm(grad, dtype=widest(grad.device))
-    size: Tensor = torch.linalg.vector_norm(param, dtype=widest(param.device))
     # A gradient of 0 needs no factor, and without a division by 0 it has a derivative.
     return (agc * size.clamp(min=1e-3) / torch.where(norm == 0, 1.0, norm)).clamp(max=1.0)
 
@@ -244,7 +250,8 @@ def _single_step(row: Row, common: _Common) -> None:
 
     grad = -row["grad"] if group["maximize"] else row["grad"]
     if group["agc"] is not None:
-        grad = grad * _clip_factor(grad, old(param), group["agc"]).to(grad.dtype)
+        factor = _clip_factor(_norm(grad), _norm(old(param)), group["agc"])
+        grad = grad * factor.to(grad.dtype)
 
     if isinstance(nu, Tensor):
         exp_avg_sq.copy_(old(exp_avg_sq) * nu + grad * grad * (1 - nu))
@@ -330,11 +337,7 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
     if group["maximize"]:
         grads = list(torch._foreach_neg(grads))
     if group["agc"] is not None:
-        factors = [
-            _local(_clip_factor(grad, param, group["agc"]), like)
-            for grad, param in zip(grads, params, strict=True)
-        ]
-        grads = list(torch._foreach_mul(grads, factors))
+        grads = list(torch._foreach_mul(grads, _clip_factors(grads, params, group["agc"])))
 
     warm, keeps, gains, corrections = _scalars_of_all(rows, common, like)
 
@@ -401,6 +404,18 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
         torch._foreach_add_(params, updates, alpha=cast(float, -common.scale))
     if isinstance(common.decay, Tensor) or common.decay != 1:
         torch._foreach_mul_(params, shared(common.decay))
+
+
+def _clip_factors(grads: list[Tensor], params: list[Tensor], agc: float) -> list[Tensor]:
+    """Return the factor of each gradient by :func:`_clip_factor`, in the gradients' dtype."""
+    like = params[0]
+    if any(type(param) not in (Tensor, Parameter) for param in params):
+        # torch 2.14 cannot compute the norms of a list of DTensors in another dtype.
+        pairs = zip(grads, params, strict=True)
+        return [_local(_clip_factor(_norm(g), _norm(p), agc), like) for g, p in pairs]
+    wide = widest(like.device)
+    norms, sizes = (torch.stack(torch._foreach_norm(x, 2, wide)) for x in (grads, params))
+    return list(_local(_clip_factor(norms, sizes, agc), like).unbind())
 
 
 def _scalars_of_all(rows: list[Row], common: _Common, like: Tensor) -> list[list[Any]]:

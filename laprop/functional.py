@@ -18,8 +18,8 @@ Every rule in :data:`ALGORITHMS` is used in the same way::
 A hyper-parameter is a float, or a tensor over the *leading* dimensions of ``theta``: with ``theta``
 of shape (B, d) and ``nu`` of shape (B,) each of the B members has its own nu, so a grid of B runs
 is one program. Only correctly rounded elementwise operations are used: no ``pow``, ``lerp`` or
-``addcmul``, and on a CPU numpy's root, since torch's root, where MKL computes it, is wrong in the
-last bit for one number in 150. Hence a member's path has the same bits alone and in a batch of any
+``addcmul``. On a CPU the square root is numpy's, because MKL's, which torch uses, has a wrong last
+bit for one number in 150. Hence a member's path is bitwise the same alone and in a batch of any
 size, with any number of threads and on any x86-64 processor.
 The arithmetic of hyper-parameters is done in float64, and its results are then rounded to
 ``theta``'s precision. Give tensors in float64: with nu = 0.999 in float32, 1 - nu has a relative
@@ -37,6 +37,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 try:  # torch does not require it
     import numpy
@@ -57,16 +58,23 @@ def exact_sqrt(x: Tensor) -> Tensor:
     """Return the correctly rounded root of each element, in x's dtype and memory layout.
 
     On a CPU numpy computes it, since the last bit of torch's root, which is MKL's, differs between
-    processors. Torch computes it on other devices, where autograd needs its derivative, and where
-    numpy is not installed; the root may then be wrong in the last bit.
+    processors. Torch computes it on other devices, where autograd needs its derivative, in
+    transforms of torch.func, and where numpy is not installed; the root may then be wrong in the
+    last bit.
 
     Args:
         x: float32 or float64, of any shape.
     """
     if numpy is None or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
         return x.sqrt()
+    if unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]  # forward-mode autograd
+        return x.sqrt()
+    try:
+        array = x.detach().numpy()
+    except RuntimeError:  # the tensors of torch.func's transforms have no memory
+        return x.sqrt()
     with numpy.errstate(invalid="ignore"):  # the root of a negative number is NaN, as torch's is
-        return torch.from_numpy(numpy.asarray(numpy.sqrt(x.detach().numpy())))
+        return torch.from_numpy(numpy.asarray(numpy.sqrt(array)))
 
 
 # For each hyper-parameter whether a value is in its range, and the range in words.
@@ -392,8 +400,6 @@ class Algorithm:
         """Return theta and the state after one step; the arguments are left as they were.
 
         A rule without mu, nu or epsilon ignores them, so that all rules can be called alike.
-        torch.func.vmap cannot go through a step on a CPU, because numpy computes its root; in its
-        place give hyper-parameters as tensors.
 
         Args:
             theta: Parameters, shape (*members, ...).

@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict, _use_grad_for_differentiable
 
 from laprop.arithmetic import step_rows
-from laprop.kernels import Batch, batches
+from laprop.kernels import Batch, batches, why_not
 from laprop.options import (
     OPTIONS,
     check_kinds_of_betas,
     checked,
     checked_group,
     is_rounded_0,
+    warn,
     warn_of_decay,
 )
 from laprop.precision import Row
@@ -33,11 +34,17 @@ from laprop.state import Uncast, check_dtype, complete, kernel_of, row_keys, wra
 
 __all__ = ["LaProp"]
 
+Loss = TypeVar("Loss")
 Step = TypeVar("Step", bound=Callable[..., Any])
 _grad = attrgetter("grad")
 # lr often changes in every step. It is checked in every step, the others only when they change.
 _LASTING = tuple(option for option in OPTIONS if option != "lr")
 _lasting = itemgetter(*_LASTING)
+
+
+def _id(group: dict[str, Any]) -> int:
+    """Return what tells a group from others, also if its dict was replaced."""
+    return id(group["params"][0] if group["params"] else group)
 
 
 def _traced(step: Step) -> Step:
@@ -72,8 +79,8 @@ class LaProp(Optimizer):
             optimizer.step()
 
     It takes the arguments of torch.optim.AdamW. Give a ``weight_decay`` meant for AdamW together
-    with ``decay_by_lr=True``. Every argument below but ``params`` is also an option of a param
-    group. Options may be changed between steps, except ``lr_in_momentum`` and
+    with ``decay_by_lr=True``. Every argument below but ``params`` and ``differentiable`` is also an
+    option of a param group. Options may be changed between steps, except ``lr_in_momentum`` and
     ``lr_weighted_correction``, which define what the momentum is an average of. A step refuses the
     values that the constructor refuses. It does not read tensors for this check, and a step that
     torch.compile traces checks nothing.
@@ -99,23 +106,20 @@ class LaProp(Optimizer):
             any dtype.
         lr: Learning rate :math:`\lambda`, >= 0; a float or a one-element tensor. The update is
             close to ``lr`` per step and coordinate, as in Adam. A step with ``lr = 0`` changes no
-            weight, whatever the other options; the averages are still updated. A step counts an lr
-            that a scheduler's rounding errors made negative, such as that of torch's LinearLR with
-            ``end_factor=0``, as 0, and every negative tensor, because it does not read tensors.
+            weight, whatever the other options; the averages are still updated. A float ``lr`` that
+            rounding made slightly negative, as torch's LinearLR with ``end_factor=0`` can, counts
+            as 0. So does every negative tensor, because a step does not read a tensor's value.
         betas: :math:`(\mu, \nu)`, decay rates of momentum and second moment, each in [0, 1); both
             floats or both one-element tensors. For any pair the update is bounded
-            (:func:`laprop.bounds.proposition1`). ``nu = 0`` is signed SGD with momentum: in float32
-            with the default ``eps`` to the last bit for \|g\| from 2**-25 (3.0e-8) up to 1.8e19. A
-            larger \|g\| makes n overflow, as in Adam: at once from 1.8e19 / sqrt(1 - nu) on, which
-            is 5.8e20 for the default. From then on the gradients of this coordinate count as 0, or
-            with ``nu = 0`` its weight becomes NaN in the next step.
+            (:func:`laprop.bounds.proposition1`). ``nu = 0`` is signed SGD with momentum. Very large
+            gradients make n overflow, as in Adam (docs/optimizer.md has the sizes).
         eps: Added to the root of the bias-corrected second moment, >= 0. In float32 the default is
             too small to change a root of 3e-8 or more, and large enough to hide the underflow of
             g**2 (\|g\| < 1e-19). With 0 the denominator is bounded below by the root of the
             smallest normal number, so that a gradient of 0 gives the update 0, not 0 / 0.
         weight_decay: :math:`w` in [0, 1], decoupled from the gradient. As in the paper it does
             **not** scale with ``lr``. With ``decay_by_lr`` it may be any number >= 0. A warning is
-            given if each step shrinks the weights by more than a thousandth.
+            given for a thousandth or more per step, and for values most likely meant for AdamW.
         amsgrad: AmsProp (B.4): n is replaced by its maximum so far, before the bias correction.
         centered: Centered LaProp (B.5): n is replaced by n minus the squared average gradient,
             bounded below by 0. Allowed together with ``amsgrad``.
@@ -139,33 +143,30 @@ class LaProp(Optimizer):
             The two are the same as long as ``lr`` is constant. With ``lr_in_momentum=False`` this
             option has no effect.
         low_precision: How bfloat16 and float16 parameters are stored; their arithmetic is float32
-            in any case. Rounding to the nearest may lose a step if the weight is 2**8 (2**11) times
-            as large, and loses it from 2**9 (2**12) times on. ``"master"`` therefore keeps a
-            float32 copy in the state, for 4 bytes per weight. A weight that is changed from outside
-            is noticed and copied, also if the step of another parameter in the same memory changed
-            it. ``"stochastic"`` rounds at random without bias, and needs no memory. ``"nearest"``
-            rounds to the nearest, and stalls as Adam does.
+            in any case. ``"master"`` keeps a float32 copy in the state, for 4 bytes per weight. A
+            weight that is changed from outside is noticed and copied, also if the step of another
+            parameter in the same memory changed it. ``"stochastic"`` rounds at random without bias,
+            and needs no memory. ``"nearest"`` rounds to nearest, and loses small updates, as Adam
+            does.
         state_dtype: The dtype of the averages. None: float32 for parameters of at most 32 bits,
             else the parameter's. ``torch.bfloat16``: two bytes for each, rounded at random, for
             parameters of at most 32 bits. The state of a bfloat16 weight takes 12 bytes by default,
             8 with ``state_dtype=torch.bfloat16``, and 4, as with torch's AdamW, if
-            ``low_precision="stochastic"`` is given too.
+            ``low_precision="stochastic"`` is given too. These random numbers come from torch's
+            default generator, which replicas (DDP) must seed with the same number.
         maximize: Maximize the objective instead of minimizing it.
         foreach: Use the implementation on lists of tensors. None: use it as torch does, that is if
             ``fused`` is None too and all parameters are on an accelerator. On a CPU it gives the
             same bits as the loop over tensors, which is as fast and needs less memory.
         fused: Use the kernel that makes the step in one pass over memory (see below). None: use it
-            on the CPU, unless ``foreach`` is given. If you ask for it and the C++ library or Triton
-            is missing, a warning says so once.
+            on the CPU, unless ``foreach`` is given. With True a warning says once why some steps
+            are made without it, if they are.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step. The root has derivative 0 at 0. At
-            ``lr = 0`` the step jumps, and the derivative leaves the jump out, in three cases:
-            before the first step with another ``lr`` (default momentum); with
-            ``lr_weighted_correction=False``; with ``weight_decay`` but not ``decay_by_lr``.
+            ``lr = 0`` see docs/optimizer.md.
 
     State, for each parameter:
-        * ``step``: scalar, steps that this parameter has made; float32, or float64 if that is
-          torch's default dtype;
+        * ``step``: scalar, the parameter's steps; float32, or float64 if that is torch's default;
         * ``exp_avg``: :math:`m/c_m` without :math:`\lambda`: the bias-corrected average of u (with
           ``lr_weighted_correction=False``, of :math:`\lambda u`). The bias-corrected form does not
           scale with lr, so it survives a learning rate that goes to 0 and comes back;
@@ -176,38 +177,19 @@ class LaProp(Optimizer):
 
     A state_dict of torch.optim.Adam or AdamW can be loaded. ``step``, ``exp_avg_sq`` and
     ``max_exp_avg_sq`` are taken from it. The momentum starts anew, with its own bias correction,
-    because Adam averages raw gradients and LaProp normalised ones, and dividing Adam's average by
-    the root could give an unbounded update. This optimizer keeps its own options, including lr.
+    because dividing Adam's average of raw gradients by the root could give an unbounded update. One
+    of the authors' LaProp or of timm's goes on as it was (docs/optimizer.md). In both cases this
+    optimizer keeps its own options, including lr.
 
-    Random numbers for ``"stochastic"`` and ``state_dtype`` come from torch's default generator.
-    Replicas (DDP) must seed it with the same number.
+    The gradient of a 16-bit parameter may be float32 (``param.grad_dtype``). torch.compile needs
+    torch 2.14 or later; with an older one the step runs as it is.
 
-    The kernels take plain dense tensors in float16, bfloat16, float32 and float64 whose gradient
-    and averages have the same layout in memory; a state is loaded in the layout of its parameter.
-    Complex, DTensor and strided parameters, some combinations of options with 16 bits, and all
-    steps that torch.compile traces do not use a kernel. Nor does the CPU kernel take parameters if
-    two of their dtype share memory. All these steps are computed as with ``foreach=True`` if
-    ``fused=True``, else as with ``foreach=None``. Parameters of one group may be on several
-    devices; each device's kernel takes its own. A kernel makes no temporaries; ``agc`` and
-    ``cautious`` cost it one more pass each.
-
-    Both kernels need a C++ library, which is built when laprop is installed where there is a C++
-    compiler (``laprop.kernels.available()``). A library that was built from other C++ files is not
-    used, and a warning says so. The CPU kernel runs on torch's threads, or on one
-    thread if this version of torch does not offer them; the results do not depend on the number of
-    threads. On x86-64 with AVX2 and FMA, second moments and counters have the bits of the other
-    implementations, except those of compiled and differentiable steps. Momentum and weights differ
-    by a few units in the last place, because the kernel's square root is correctly rounded and
-    torch's (MKL's) is not always.
-
-    The CUDA kernel also needs Triton, which comes with torch's CUDA wheels, and compute capability
-    7.0 or more. As in torch it is used only with ``fused=True``. A step is two launches for each
-    dtype (three where some tensors are not aligned); the scalars of the state are on the device.
-    GradScaler lets the kernel unscale gradients and skip steps, so that nothing waits for the
-    device. With ``capturable=True`` and ``lr`` as a tensor on the device a step can be captured in
-    a CUDA graph and its lr scheduled. Make an ordinary step before a capture. After it up to four
-    steps of a group can be captured, in one graph or several; each ordinary step makes room for
-    four again.
+    No kernel takes complex or strided parameters; those of a subclass other than DTensor; a
+    gradient or state that is laid out or placed otherwise; float32 gradients of 16-bit parameters;
+    DTensors with ``agc`` or ``cautious``; ``state_dtype`` with ``cautious``; ``"stochastic"`` in
+    float16, or on CUDA at all; on the CPU, parameters of one dtype two of which share memory; and
+    steps that torch.compile traces. These are computed as with ``foreach=True`` if ``fused=True``,
+    else as with ``foreach=None``. docs/optimizer.md says what the kernels need.
 
     Raises:
         ValueError: A hyper-parameter is out of its range, one of betas is a float and the other a
@@ -265,10 +247,12 @@ class LaProp(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
         }
-        # For the id of each group its options, except lr, as they were last checked.
+        # For each group (by _id) its options, except lr, as they were last checked.
         self._lasting: dict[int, tuple[Any, ...]] = {}
-        check_kinds_of_betas(betas)
-        super().__init__(params, checked(defaults))
+        self._warned: set[str | None] = {None}  # reasons why no kernel is used
+        defaults = checked(defaults)
+        check_kinds_of_betas(defaults["betas"])
+        super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; options that it does not name are those of the constructor.
@@ -278,7 +262,8 @@ class LaProp(Optimizer):
                 other programs may read them.
 
         Raises:
-            ValueError: An option is out of its range, or a key looks like a misspelt option.
+            ValueError: An option is out of its range, ``differentiable`` is not that of the
+                constructor, or a key looks like a misspelt option.
             TypeError: An option is of the wrong type, or a parameter that requires a gradient has a
                 dtype that cannot be optimized.
             RuntimeError: Two options exclude each other.
@@ -288,6 +273,11 @@ class LaProp(Optimizer):
             return
         options = checked_group(param_group, self.defaults)
         check_kinds_of_betas(options["betas"])
+        if options["differentiable"] != self.defaults["differentiable"]:
+            raise ValueError(
+                f"Invalid differentiable: {options['differentiable']} in a param group (allowed: "
+                "that of the constructor, which decides for all groups)"
+            )
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.update(options)
@@ -298,7 +288,7 @@ class LaProp(Optimizer):
         except TypeError:
             self.param_groups.pop()
             raise
-        self._lasting[id(group)] = _lasting(group)
+        self._lasting[_id(group)] = _lasting(group)
         warn_of_decay(group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -314,7 +304,8 @@ class LaProp(Optimizer):
                 loaded = self.state.get(param)
                 if isinstance(loaded, Uncast):
                     self.state[param] = loaded.state
-        self._lasting = {id(group): _lasting(group) for group in self.param_groups}
+        self._lasting = {_id(group): _lasting(group) for group in self.param_groups}
+        self._warned = {None}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Load a state_dict of LaProp, bit for bit, or one of Adam or AdamW (see the class).
@@ -355,7 +346,7 @@ class LaProp(Optimizer):
         lr = group["lr"]
         if isinstance(lr, float) and is_rounded_0(lr, group.get("initial_lr", self.defaults["lr"])):
             group["lr"] = 0.0
-        before, present = self._lasting.get(id(group)), _lasting(group)
+        before, present = self._lasting.get(_id(group)), _lasting(group)
         if before is not None and all(map(is_, before, present)):
             checked(group, ("lr",), read_tensors=False)
             return
@@ -375,7 +366,7 @@ class LaProp(Optimizer):
             for param in group["params"]:
                 self.state.get(param, {}).pop("exp_avg_grad", None)
         group.update(options)
-        self._lasting[id(group)] = _lasting(group)
+        self._lasting[_id(group)] = _lasting(group)
 
     def _init_group(
         self, group: dict[str, Any], tensors: list[Tensor], done: frozenset[int] = frozenset()
@@ -412,9 +403,7 @@ class LaProp(Optimizer):
     def _check_capture(self) -> None:
         """Warn or raise as torch's own optimizers do about the capture of CUDA graphs."""
         check = getattr(self, "_accelerator_graph_capture_health_check", None)
-        if check is None:  # its name in older versions of torch
-            check = self._cuda_graph_capture_health_check
-        check()
+        (check or self._cuda_graph_capture_health_check)()  # its name in older versions of torch
 
     def _kernel_step(
         self, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None
@@ -491,11 +480,11 @@ class LaProp(Optimizer):
     def step(self, closure: None = None) -> None: ...
 
     @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], Loss]) -> Loss: ...
 
     @_traced
     @_use_grad_for_differentiable
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make one step.
 
         Args:
@@ -518,15 +507,25 @@ class LaProp(Optimizer):
             with torch.enable_grad():
                 loss = closure()
 
-        if not torch.compiler.is_compiling():
+        # GradScaler.step sets found_inf while it calls this method, which may then have to change
+        # nothing. A traced step could not decide that.
+        if torch.compiler.is_compiling() and getattr(self, "found_inf", None) is not None:
+            torch.compiler.disable(self._step_groups)()  # type: ignore[no-untyped-call]
+        else:
+            self._step_groups()
+        return loss
+
+    def _step_groups(self) -> None:
+        """Make one step of all groups."""
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             for group in self.param_groups:
                 self._follow_changes(group)
-        # GradScaler.step sets these attributes while it calls this method.
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             tensors: list[Tensor] = []
-            if torch.compiler.is_compiling():
+            if compiling:
                 self._init_group(group, tensors)
             else:
                 done = self._kernel_step(group, grad_scale, found_inf)
@@ -542,7 +541,10 @@ class LaProp(Optimizer):
                 keys = row_keys(tensors[at].dtype, group)
                 rows.append(dict(zip(keys, tensors[at : at + len(keys)], strict=True)))
                 at += len(keys)
+            if group["fused"] and not compiling:
+                for reason in {why_not(row["param"], group) for row in rows} - self._warned:
+                    self._warned.add(reason)
+                    warn(f"LaProp(fused=True) makes some steps without a kernel, because {reason}")
             if grad_scale is not None and rows:
                 torch._foreach_mul_([row["grad"] for row in rows], 1 / grad_scale.item())
             step_rows(rows, group)
-        return loss

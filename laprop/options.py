@@ -19,6 +19,7 @@ __all__ = [
     "checked",
     "checked_group",
     "is_rounded_0",
+    "warn",
     "warn_of_decay",
 ]
 
@@ -60,13 +61,15 @@ def _lr(key: str, value: Any, read_tensors: bool) -> float | Tensor:
 
 
 def _betas(key: str, value: Any, read_tensors: bool) -> tuple[float | Tensor, ...]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError(f"Invalid betas: {value!r} (allowed: two values, (mu, nu))")
+    try:  # configuration files give lists of their own types, NumPy and torch arrays
+        mu, nu = [] if isinstance(value, str | set | dict) else value
+    except (TypeError, ValueError):
+        raise ValueError(f"Invalid betas: {value!r} (allowed: two values, (mu, nu))") from None
     return tuple(
         _number_or_tensor(
             f"{key}[{i}]", beta, f"beta parameter at index {i}", 1.0, "0 <= beta < 1", read_tensors
         )
-        for i, beta in enumerate(value)
+        for i, beta in enumerate((mu, nu))
     )
 
 
@@ -203,12 +206,12 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
 def check_kinds_of_betas(betas: Any) -> None:
     """Check that betas given to an optimizer are two floats or two tensors, as torch's Adam does.
 
-    A step takes one of each too: torch's schedulers replace the first of two tensors by a float.
+    A step also accepts one of each: torch's schedulers replace the first of two tensors by a float.
 
     Raises:
         ValueError: They are one of each.
     """
-    if isinstance(betas, tuple | list) and len({isinstance(beta, Tensor) for beta in betas}) > 1:
+    if len({isinstance(beta, Tensor) for beta in betas}) > 1:
         raise ValueError(f"betas must be either both floats or both Tensors, but are {betas}")
 
 
@@ -228,11 +231,13 @@ def _refuse_near_misses(group: dict[str, Any]) -> None:
     Raises:
         ValueError: A key looks like a misspelt option.
     """
-    for key in group.keys() - set(OPTIONS) - {"params"}:
+    for key in map(str, group.keys() - set(OPTIONS) - {"params"}):
+        # Too much is similar to a name as short as lr, and min_momentum to lr_in_momentum.
+        names = [x for x in OPTIONS if len(x) > 3 and (x != "lr_in_momentum" or key[:3] == "lr_")]
         # A key such as no_weight_decay, which contains an option's whole name, may be meant as it
         # is, so it must be even more similar to an option to be refused.
         about = any(f"_{option}_" in f"_{key}_" for option in OPTIONS)
-        near = difflib.get_close_matches(str(key), OPTIONS, n=1, cutoff=0.9 if about else 0.8)
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.9 if about else 0.8)
         if near:
             raise ValueError(
                 f"Unknown key in param group: {key} (did you mean {near[0]}? Other keys that are "
@@ -241,27 +246,33 @@ def _refuse_near_misses(group: dict[str, Any]) -> None:
 
 
 def warn_of_decay(group: dict[str, Any]) -> None:
-    """Warn if the weight decay shrinks the weights by more than a thousandth in each step.
+    """Warn of a weight decay that shrinks the weights by a thousandth or more in each step.
 
-    The warning names the first line of the callers that is neither in this package nor in torch.
+    Without ``decay_by_lr`` also warn of one above lr. It shrinks the weights as an AdamW with a
+    weight_decay above 1 would, and AdamW's users give 1e-4 to 0.1, so the value was most likely
+    meant to be scaled by lr. The paper's decay is smaller: 1e-4 at lr = 1e-3 for CIFAR-10. An lr of
+    0, from which a schedule may begin, tells nothing.
     """
-    share, lr = group["weight_decay"], group["lr"]
-    if group["decay_by_lr"]:
-        if isinstance(lr, Tensor) and lr.device.type != "cpu":
-            return  # reading it would wait for the device
-        share *= float(lr)
-    if share > 1e-3:
+    share, lr, scaled = group["weight_decay"], group["lr"], group["decay_by_lr"]
+    lr = lr.item() if isinstance(lr, Tensor) else lr
+    if scaled:
+        share *= lr
+    if share >= 1e-3 or (not scaled and 0 < lr < share):
         cause = (
-            f"lr={float(lr):g} times weight_decay={group['weight_decay']:g}"
-            if group["decay_by_lr"]
-            else f"weight_decay={group['weight_decay']:g}, which does not scale with lr (give a "
-            "value meant for AdamW together with decay_by_lr=True),"
+            f"lr={lr:g} times weight_decay={group['weight_decay']:g}"
+            if scaled
+            else f"weight_decay={share:g}, which does not scale with lr={lr:g} (give a value meant "
+            "for AdamW together with decay_by_lr=True),"
         )
-        level, frame, ours = 1, sys._getframe(), ("laprop.", "torch.")
-        while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):
-            level, frame = level + 1, frame.f_back
-        warnings.warn(
+        warn(
             f"{cause} takes {share:.2g} of the weights in every step; without gradients they "
-            f"halve in {max(1, round(math.log(0.5) / math.log1p(-min(share, 0.999999))))} steps",
-            stacklevel=level,
+            f"halve in {max(1, round(math.log(0.5) / math.log1p(-min(share, 0.999999))))} steps"
         )
+
+
+def warn(message: str) -> None:
+    """Give a UserWarning that names the first line that is neither in this package nor in torch."""
+    level, frame, ours = 1, sys._getframe(), ("laprop.", "torch.")
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(ours):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -76,8 +76,8 @@ def complete(
 
     Raises:
         TypeError: A parameter of this dtype cannot be optimized.
-        RuntimeError: The gradient is sparse or of another dtype than the parameter, or a tensor has
-            another shape than the parameter.
+        RuntimeError: The gradient is sparse or of another dtype than the parameter (float32 is
+            allowed for one of 16 bits), or a tensor has another shape than the parameter.
         ValueError: An entry is not a tensor, a scalar has more than one element, or an average
             lacks the entry that corrects its bias.
     """
@@ -138,7 +138,7 @@ def complete(
         elif dtype not in _STEP_DTYPES:
             dtype = _scalar_dtype(key)
         state[key] = state[key].to(device, dtype).reshape(())
-    if grad.dtype != param.dtype:
+    if not _has_its_dtype(grad, param):
         raise RuntimeError(
             f"a parameter of shape {shape} is {param.dtype} and its gradient {grad.dtype}: after a "
             "change of dtype it needs a new gradient"
@@ -167,7 +167,8 @@ def _is_complete(
         device = param.device if on_device else step.device
         exact = widest(device)
         return (
-            (grad.dtype, grad.shape) == (param.dtype, shape)
+            grad.shape == shape
+            and _has_its_dtype(grad, param)
             and step.dtype in _STEP_DTYPES
             and weight.dtype == sq_weight.dtype == exact
             and step.device == weight.device == sq_weight.device == device
@@ -180,6 +181,16 @@ def _is_complete(
         )
     except (KeyError, AttributeError):  # an entry is missing, or is not a tensor
         return False
+
+
+def _has_its_dtype(grad: Tensor, param: Tensor) -> bool:
+    """Return whether a gradient's dtype is that of its parameter, or float32 for one of 16 bits.
+
+    Torch gives float32 where ``param.grad_dtype`` is set so.
+    """
+    return grad.dtype == param.dtype or (
+        grad.dtype == torch.float32 and param.dtype in LOW_PRECISION
+    )
 
 
 def check_dtype(param: Tensor, group: dict[str, Any]) -> None:
@@ -217,14 +228,15 @@ def _scalar_dtype(key: str) -> torch.dtype:
 
 
 def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-    """Return a state_dict of LaProp or Adam in LaProp's form, with each state in an Uncast.
+    """Return a state_dict of any LaProp or Adam in our form, with each state in an Uncast.
 
     It is a hook that torch calls before it loads a state_dict. Whatever can be refused is refused
     here, because torch has replaced the optimizer's state when it calls ``__setstate__``.
 
     Raises:
         ValueError: The state_dict is neither LaProp's nor Adam's, an entry of its state is of the
-            wrong kind, or an option is out of its range.
+            wrong kind, an option is out of its range, or the state is that of the authors' LaProp
+            and this optimizer's momentum is of another kind.
         TypeError: An option is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
@@ -235,7 +247,10 @@ def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     if all("lr_weighted_correction" in group for group in groups):
         groups = [{**group, **checked_group(group, optimizer.defaults)} for group in groups]
     else:
-        states = _of_adam(states, groups, optimizer.defaults)
+        if any("exp_avg_lr_1" in state for state in states.values()):
+            states = _of_authors(states, optimizer.param_groups)
+        else:
+            states = _of_adam(states, groups, optimizer.defaults)
         groups = [
             {**ours, "params": theirs["params"]}
             for ours, theirs in zip(optimizer.param_groups, groups, strict=True)
@@ -263,11 +278,7 @@ def _of_adam(
     if not all("betas" in group for group in groups) or not all(
         {"step", "exp_avg_sq"} <= state.keys() <= adam for state in states.values()
     ):
-        keys = {key for state in states.values() for key in state}
-        raise ValueError(
-            "LaProp cannot load this state_dict: its state is neither LaProp's nor Adam's, "
-            f"it holds {', '.join(sorted(map(str, keys))) or 'nothing'}"
-        )
+        raise _neither(states)
     ours = {}
     for group in groups:
         nu = float(checked_group({"betas": group["betas"]}, defaults)["betas"][1])
@@ -279,6 +290,54 @@ def _of_adam(
                 weight = -math.expm1(steps * math.log(nu)) if nu > 0 else 1.0
                 ours[k] = {**state, "exp_avg_sq_weight": weight}
     return ours
+
+
+def _of_authors(states: dict[Any, Any], groups: list[dict[str, Any]]) -> dict[Any, Any]:
+    """Return states of the authors' LaProp, or timm's, in our form, without those that are empty.
+
+    Their momentum is not divided by its bias correction, which is ``exp_avg_lr_1``.
+
+    Args:
+        states: The states.
+        groups: The optimizer's own groups.
+
+    Raises:
+        ValueError: They are not of this form, or the optimizer's momentum is of another kind.
+    """
+    needed = {"step", "exp_avg", "exp_avg_sq", "exp_avg_lr_1", "exp_avg_lr_2"}
+    # The authors also make exp_mean_avg_sq, but do not change it.
+    allowed = needed | {"max_exp_avg_sq", "exp_mean_avg_sq"}
+    states = {k: state for k, state in states.items() if state}
+    if not all(needed <= state.keys() <= allowed for state in states.values()):
+        raise _neither(states)
+    if not all(group["lr_in_momentum"] and group["lr_weighted_correction"] for group in groups):
+        raise ValueError(
+            "LaProp cannot load this state_dict: a state of the authors' LaProp needs "
+            "lr_in_momentum=True and lr_weighted_correction=True"
+        )
+    ours = {}
+    for k, state in states.items():
+        weight = float(_scalar("exp_avg_lr_1", state["exp_avg_lr_1"]))
+        exp_avg = state["exp_avg"]
+        if isinstance(exp_avg, Tensor):  # else it is refused below
+            wide = torch.promote_types(exp_avg.dtype, torch.float32)
+            exp_avg = exp_avg.to(wide) / (weight or 1.0)  # lr may have been 0 so far
+        ours[k] = {
+            **{key: state[key] for key in state.keys() & {"step", "exp_avg_sq", "max_exp_avg_sq"}},
+            "exp_avg": exp_avg,
+            "exp_avg_weight": weight,
+            "exp_avg_sq_weight": state["exp_avg_lr_2"],
+        }
+    return ours
+
+
+def _neither(states: dict[Any, Any]) -> ValueError:
+    """Return the error that says which keys the states hold."""
+    keys = {key for state in states.values() for key in state}
+    return ValueError(
+        "LaProp cannot load this state_dict: its state is neither LaProp's nor Adam's, "
+        f"it holds {', '.join(sorted(map(str, keys))) or 'nothing'}"
+    )
 
 
 def _placed(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.common import ROOT
-from experiments.common.records import RESULTS, Results, begun
+from experiments.common import RESULTS, ROOT
+from experiments.common.records import Results, begun
 from scripts import readme
-from scripts.paper import Measured, claims, figures, label, results_of, script
+from scripts.paper import Measured, by_experiment, claims, figures, label, results_of, script
 
 README = ROOT / "README.md"
 LOGS = "authors' logs"
@@ -35,7 +35,7 @@ LEGEND = (  # verdicts, and what they mean
     (
         "**short: supports**, **contradicts**, **undecided**",
         "the same in the paper's own setting cut short: fewer updates, less data, fewer cells or "
-        "seeds, and a smaller size where the paper names none",
+        "seeds, and a smaller network or input where the paper names no size",
     ),
     (
         "**small model: seen**, **not seen**, **undecided**",
@@ -66,6 +66,7 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
   `tests/test_stats.py` shows by simulation that the intervals cover 95 %.
 - **Holm.** Where a claim rests on several comparisons, one of them refutes it only after Holm's
   correction for their number.
+- **Whose.** A claim is the paper's, or ours: a variant or a question that the paper leaves open.
 - **Apart.** How far the measurement is from what the paper reports, or from the rule's limit.
 - **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
   not say, from our grid for it."""
@@ -88,17 +89,25 @@ def verdict(measured: Measured, scale: str) -> str:
     return WORDS[scale][(True, False, None).index(measured.held)]
 
 
-def alone(measured: Measured, figure: dict[str, Any], results: Results) -> Measured:
-    """A measurement whose verdict is withdrawn if there is only one seed.
+def decidable(
+    measured: Measured, claim: dict[str, Any], figure: dict[str, Any], results: Results
+) -> Measured:
+    """A measurement whose verdict is withdrawn where the results cannot give one.
 
-    A figure without randomness states the reason in ``one_run``, and keeps its verdict.
+    That is so with one seed, unless the figure has no randomness and says so in ``one_run``; and at
+    scale short for a claim that has ``not_at_short``.
 
     Args:
         measured: what the claim's own function returned.
+        claim: the claim's entry in ``paper.yaml``.
         figure: the figure's row in ``paper.yaml``.
         results: the results that were measured.
     """
-    if results.manifest["seeds"] > 1 or "one_run" in figure or measured.held is None:
+    if measured.held is None:
+        return measured
+    if results.scale == "short" and "not_at_short" in claim:
+        return replace(measured, held=None)
+    if results.manifest["seeds"] > 1 or "one_run" in figure:
         return measured
     return replace(measured, text=f"{measured.text}; one seed decides nothing", held=None)
 
@@ -136,7 +145,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
             continue
         entry, scale = figures()[claim["figure"]], LOGS
         if not logs:
-            measured = alone(measured, entry, results)
+            measured = decidable(measured, claim, entry, results)
             # Section "-" marks a user's own task, which has no setting in the paper.
             scale = OWN if entry["section"] == "-" else results.scale
         row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
@@ -196,25 +205,50 @@ def claims_page(table: list[dict[str, Any]]) -> str:
         )
         or "None.",
     ]
-    for of, title in OF.items():
-        parts.append(f"## {title}")
-        for row in table:
-            if row["of"] != of:
-                continue
-            before = ", written before the runs" if row["written"] == "before" else ""
-            lines = [
-                f"**{row['says']}** `{row['verdict']}`\n",
-                f"- {row['figure']}, section {row['section']} (`{row['claim']}`)",
-                f"- paper: {row['reports']}",
-                f"- rule{before}: {row['rule']}",
+    index = ["| claim | figure | whose | verdict |", "| --- | --- | --- | --- |"]
+    details = []
+    for experiment, names in by_experiment().items():
+        claims = {name: [row for row in table if row["figure"] == name] for name in names}
+        if any(claims.values()):
+            index.append(f"| **{experiment}** | | | |")
+            details.append(f"## {experiment}")
+        for name in names:
+            rows = sorted(claims[name], key=lambda row: [*OF].index(row["of"]))
+            index += [
+                f"| [{row['says']}](#{row['claim']}) | {name} | {row['of']} | {row['verdict']} |"
+                for row in rows
             ]
-            if row["changed"]:
-                lines.append(f"- rule changed: {row['changed']}")
-            if row["measured"]:
-                lines += [f"- measured: {row['measured']}", f"- apart: {row['apart']}"]
-                lines += [f"- {row['where']}"]
-            parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+            details += _of_figure(name, rows) if rows else []
+    return "\n\n".join([*parts, "## Index", "\n".join(index), *details]) + "\n"
+
+
+def _of_figure(name: str, table: list[dict[str, Any]]) -> list[str]:
+    """The paragraphs about the claims of one figure."""
+    places = [row["where"] for row in table if row["where"] not in ("", LOGS)]
+    parts = [f"### {name}: {figures()[name]['shows']}", *places[:1]]
+    for row in table:
+        before = ", written before the runs" if row["written"] == "before" else ""
+        source = "of the paper, section" if row["of"] == "paper" else "of ours, on section"
+        lines = [
+            f"#### {row['claim']}\n",
+            f"**{row['says']}** `{row['verdict']}`\n",
+            f"- {source} {row['section']}; the paper reports: {row['reports']}",
+            f"- rule{before}: {_rule(row)}",
+        ]
+        if row["changed"]:
+            lines.append(f"- rule changed: {row['changed']}")
+        if row["measured"]:
+            lines += [f"- measured: {row['measured']}", f"- apart: {row['apart']}"]
+        if row["where"] == LOGS:
+            lines.append(f"- scale: {LOGS}")
+        parts.append("\n".join(lines))
+    return parts
+
+
+def _rule(row: dict[str, Any]) -> str:
+    """The rule, with the reason why scale short decides nothing, if there is one."""
+    reason = row.get("not_at_short")
+    return f"{row['rule']} Undecided at scale short: {reason}." if reason else str(row["rule"])
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:

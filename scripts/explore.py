@@ -57,8 +57,8 @@ def of(results: Results, figure: str) -> list[Drawing]:
         ValueError: an entry would average over settings other than the seed.
     """
     return [
-        Drawing(_name(entry), _drawn(_rows(results, entry), entry, figure), _said(entry))
-        for entry in entries("figures").get(figure) or usual(results)
+        Drawing(_name(one), _drawn(_rows(results, one, figure), one, figure), _said(one, figure))
+        for one in entries("figures").get(figure) or usual(results)
     ]
 
 
@@ -76,7 +76,7 @@ def finding(figure: str) -> alt.Chart:
         )
     else:
         assert results is not None, figure
-        frame = _rows(results, entry)
+        frame = _rows(results, entry, figure)
     return _drawn(frame, entry, figure, SMALL).properties(title="")
 
 
@@ -111,11 +111,17 @@ def _name(entry: Entry) -> str:
     return f"{title} over {words.name(entry['x'])} and {words.name(entry['y'])}"
 
 
-def _rows(results: Results, entry: Entry) -> pd.DataFrame:
+def _constant(name: str, figure: str) -> Any:
+    """The constant ``SIGMA`` of this figure's script, or ``fig05.SIGMA`` of another figure's."""
+    file, _, constant = name.rpartition(".")
+    return getattr(script(file or figure), constant)
+
+
+def _rows(results: Results, entry: Entry, figure: str) -> pd.DataFrame:
     """The rows of runs.csv or curves.parquet that an entry selects."""
     frame = results.curves if entry["draw"] == "curves" else outcomes(results)
     if "where" in entry:
-        frame = frame.query(entry["where"])
+        frame = frame.query(entry["where"], local_dict=vars(script(figure)))
     return frame
 
 
@@ -127,7 +133,7 @@ def _drawn(
     Args:
         frame: the rows to draw.
         entry: the entry of charts.yaml.
-        figure: name of the figure, for an error message.
+        figure: name of the figure, in whose script the named constants are.
         size: width and height of a panel; by default as there is room.
     """
     metric, draw = entry["of"], entry["draw"]
@@ -140,7 +146,7 @@ def _drawn(
         text = f"rows differ in more than {', '.join(run)}; name the other axes, too"
         raise ValueError(f"scripts/site/charts.yaml, {figure}: {text}")
     for axis, constant in entry.get("names", {}).items():
-        frame = frame.assign(**{axis: frame[axis].map(getattr(script(figure), constant))})
+        frame = frame.assign(**{axis: frame[axis].map(_constant(constant, figure))})
     frame = frame.assign(**{metric: frame[metric] * entry.get("times", 1)})
     if not curve:
         diverged = frame.diverged if "diverged" in frame else None
@@ -148,7 +154,7 @@ def _drawn(
     else:
         frame = frame[frame[metric].notna()].sort_values("step")
         if "smooth" in entry:
-            frame = cells.smoothed(frame, metric, run, entry["smooth"])
+            frame = cells.smoothed(frame, metric, run, _constant(entry["smooth"], figure))
         if average == "every seed":
             shown = cells.thinned(frame, run, POINTS)
             ends = {"low": float("nan"), "high": float("nan"), "count": 1}
@@ -167,7 +173,7 @@ def _drawn(
     return charts.curves(table, title, entry["by"], panels, step, size, entry.get("log", False))
 
 
-def _said(entry: Entry) -> str:
+def _said(entry: Entry, figure: str) -> str:
     """How seeds were averaged, and what the marks mean, in words."""
     average = entry.get("average", cells.usual(entry["of"]))
     parts = [AVERAGE[average]]
@@ -176,12 +182,12 @@ def _said(entry: Entry) -> str:
     if average == "median":
         parts.append("a seed without a number counts as infinite")
     if "smooth" in entry:
-        parts.append(f"smoothed over {entry['smooth']} points")
+        parts.append(f"smoothed over {_constant(entry['smooth'], figure)} points")
     if entry["draw"] == "lines":
         parts.append("× at the top: no finite value")
     if average != "every seed":
         marked = {"grid": "“2 of 3” in a cell", "lines": "hollow", "curves": "dashed"}
         parts.append(f"{marked[entry['draw']]}: not all seeds have a number")
     if "apart" in entry:
-        parts.append(entry["apart"]["why"])
+        parts.append(_constant(entry["apart"]["why"], figure))
     return "; ".join(parts) + "."

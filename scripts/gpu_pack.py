@@ -228,7 +228,7 @@ def unpack(folder: Path, output: Path) -> None:
                         shutil.copy(file, target / file.name)
                     print(f"{name}: {manifest['status']}, {target}")
             except Timeout:
-                print(f"{name}: a process is at it here; stop that first")
+                print(f"{name}: a process here executes it; stop that process first")
 
 
 def main() -> int:

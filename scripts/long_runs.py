@@ -24,9 +24,11 @@ import psutil
 
 from experiments.common import ROOT
 from experiments.common.collect import collect, finished
-from experiments.common.config import ConfigError, Settings, expand
+from experiments.common.config import expand
 from experiments.common.execution import execute, outcome
+from experiments.common.messages import ConfigError
 from experiments.common.run import Interrupted
+from experiments.common.settings import Settings
 from experiments.common.terminal import as_command
 
 # Figure and scale, and for some the seed, in the order of the runs.
@@ -133,10 +135,10 @@ def start(output: Path, processes: int) -> int:
                 if worker.returncode < 0 and restarts:
                     restarts -= 1
                     waiting += 1
-                    print(f"{_killed(worker)}; another takes its place", flush=True)
+                    print(f"{_killed(worker)}; another one is started", flush=True)
                 elif worker.returncode < 0:
                     failed = True
-                    print(f"{_killed(worker)}; no other after {RESTARTS}", flush=True)
+                    print(f"{_killed(worker)}; not replaced after {RESTARTS} restarts", flush=True)
                 else:
                     failed |= worker.returncode > 0
         return 1 if failed else 0
@@ -145,7 +147,7 @@ def start(output: Path, processes: int) -> int:
             worker.terminate()
         for worker in workers:
             worker.wait()
-        print("stopped; the same command goes on")
+        print("stopped; run the same command again to resume")
         return 130
 
 

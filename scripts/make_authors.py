@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 
-from experiments.common import data
-from experiments.common.records import RESULTS
+from experiments.common import RESULTS, data
 from experiments.common.terminal import as_command
 from scripts.generated import settle
 
@@ -24,7 +23,7 @@ FOLDER = RESULTS / "authors"
 POINTS = 40  # largest number of points of a curve
 SIGMA = {"iwslt": 70, "roberta": 6}  # updates; the smoothing of the paper's figures
 LAST = 1000  # updates over which the loss at the end of a training is averaged
-WINDOW, WINDOW_ENDS = 100, (500, 1000, 2000)  # number of updates in a mean, and its last update
+WINDOW, UNTIL = 100, 2000  # number of updates in a mean, and the last update of such means
 BIN, WITHIN = 400_000, 12_000_000  # steps of the agent in a bin, and at the end of the shorter log
 README = """\
 # The authors' own runs
@@ -39,7 +38,8 @@ runs, one run a curve, no seeds; nothing here was run by us. The logs themselves
 | `iwslt.csv` | Figure 5a: training loss (base 2, label smoothing included) at 40 updates, the log of 60,000 smoothed by a Gaussian of sigma 70 |
 | `roberta.csv` | Figures 5b and 10: the same, 20,000 updates, sigma 6 |
 | `ends.csv` | of each of those logs: the mean loss of all updates and of the last 1,000 |
-| `apart.csv` | LaProp's log beside Adam's of the same setting, both smoothed by sigma 70: share of the updates at which it is lower, mean of the gap (LaProp less Adam), the lowest that Adam gets, the update from which on LaProp is below that; `gap_500`: of the 100 updates up to 500, not smoothed |
+| `apart.csv` | LaProp's log beside Adam's of the same setting, both smoothed by sigma 70: share of the updates at which it is lower, mean of the gap (LaProp less Adam), the lowest that Adam gets, the update from which on LaProp is below that |
+| `starts.csv` | IWSLT14, not smoothed: the mean loss of each 100 updates, by the last of them, up to update 2,000 |
 | `lead.csv` | RoBERTa with warmup: which nu of LaProp has the lowest loss, smoothed by sigma 6 and by 70, from which update on |
 | `rainbow.csv` | Figure 6: Breakout score of a trained agent, by steps of the agent; mean over the `evaluations` of 20 games each that fall into a bin, with the standard error that the games make |
 | `rainbow_best.csv` | the best single evaluation, within the 12M steps that both logs hold and within the whole log |
@@ -113,11 +113,18 @@ def apart(logs: Path, task: str) -> pd.DataFrame:
         row = {"task": task, "nu": nu, "warmup": warmup, "share_below": (laprop < adam).mean()}
         row |= {"mean_gap": (laprop - adam).mean(), "adam_lowest": adam.min()}
         row["below_best_from"] = not_below[-1] + 2 if len(not_below) else 1  # counted from 1
-        for end in WINDOW_ENDS:
-            gap = pair["laprop"][end - WINDOW : end] - pair["adam"][end - WINDOW : end]
-            row[f"gap_{end}"] = gap.mean()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def starts(logs: Path) -> pd.DataFrame:
+    """The loss of IWSLT14's first updates in means of WINDOW, by the last update of each."""
+    tables = []
+    for name, loss in read(logs, "iwslt"):
+        means = loss[:UNTIL].reshape(-1, WINDOW).mean(axis=1)
+        updates = range(WINDOW, UNTIL + 1, WINDOW)
+        tables.append(pd.DataFrame(name | {"update": updates, "loss": means}))
+    return pd.concat(tables)
 
 
 def lead(logs: Path) -> pd.DataFrame:
@@ -177,6 +184,7 @@ def files() -> dict[Path, bytes]:
         "roberta": roberta,
         "ends": pd.concat([iwslt_ends, roberta_ends]),
         "apart": pd.concat([apart(logs, "iwslt"), apart(logs, "roberta")]),
+        "starts": starts(logs),
         "lead": lead(logs),
         "rainbow": scores,
         "rainbow_best": best,

@@ -16,13 +16,14 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.common.records import RESULTS, Results
+from experiments.common import RESULTS
+from experiments.common.records import Results
 from experiments.common.terminal import as_command
 from experiments.common.timings import grids, times
 from scripts import check_claims, readme
 from scripts.figures import style
 from scripts.generated import settle
-from scripts.paper import drawable, drawn, figures, label, results_of, script
+from scripts.paper import drawable, drawn, figures, finding, label, results_of, script
 
 PICTURES = RESULTS / "figures"
 
@@ -34,8 +35,7 @@ def picture(name: str) -> bytes | None:
     results = results_of(name)
     style.use()
     figure = script(name).draw(results)
-    finding = script(name).finding(results)
-    strip = style.headline(figure.get_figwidth(), finding, verdicts(name))
+    strip = style.headline(figure.get_figwidth(), finding(name), verdicts(name))
     parts = [_pixels(part) for part in (strip, figure)]
     plt.close(figure)
     whole = Image.new("RGB", (parts[1].width, sum(part.height for part in parts)), "white")

@@ -9,8 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
-from experiments.common import ROOT, status
-from experiments.common.records import RESULTS
+from experiments.common import RESULTS, ROOT, status
 from scripts import words
 from scripts.paper import figures
 

@@ -10,13 +10,30 @@ from typing import Any
 
 import yaml
 
-from experiments.common.records import RESULTS, Results, load
+from experiments.common import RESULTS
+from experiments.common.records import Results, load
 from scripts.effects import Effect
 
 HERE = Path(__file__).parent
+OPTIMIZERS = ("laprop", "adam", "amsgrad")  # those that the paper compares
 NAMES = {"adam": "Adam", "amsgrad": "AMSGrad", "laprop": "LaProp", "amsprop": "AmsProp",
          "centered": "centered LaProp", "sgd": "SGD", "lbfgs": "L-BFGS",
          "signsgd": "average of signs", "signum": "sign of the average"}  # fmt: skip
+REDUCED = {"short": "Cut short: ", "small": "Small model: ", "smoke": "Test: "}  # before a title
+EXPERIMENTS = {  # name -> the `task` of its figures in paper.yaml
+    "Noisy Rosenbrock function": ("rosenbrock",),
+    "Small nets on MNIST": ("mnist_divergence",),
+    "Style transfer": ("style_transfer",),
+    "Deep fully connected nets on MNIST": ("deep_fc",),
+    "IWSLT14, translation": ("translation", "translation, roberta"),
+    "RoBERTa": ("roberta",),
+    "Rainbow on Atari": ("rainbow",),
+    "IMDB, LSTM with label noise": ("imdb",),
+    "CIFAR-10, ResNet-20": ("cifar10",),
+    "Limits, bounds and regret": (
+        *("limits", "update_bounds", "convex_regret", "one_gradient", "update_variance"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,17 @@ class Measured:
 def figures() -> dict[str, dict[str, Any]]:
     """Every figure by name, with its entry in ``paper.yaml``: first the paper's, then ours."""
     return dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
+
+
+def by_experiment() -> dict[str, list[str]]:
+    """The figures of each experiment, in the order of :data:`EXPERIMENTS`; then all others."""
+    found = {
+        experiment: [name for name, entry in figures().items() if entry["task"] in tasks]
+        for experiment, tasks in EXPERIMENTS.items()
+    }
+    known = {name for names in found.values() for name in names}
+    rest = [name for name in figures() if name not in known]
+    return found | ({"Other": rest} if rest else {})
 
 
 def claims() -> dict[str, dict[str, Any]]:
@@ -79,6 +107,15 @@ def drawn() -> list[str]:
 def script(figure: str) -> ModuleType:
     """The module that draws a figure and decides its claims."""
     return importlib.import_module(f"scripts.figures.{figure}")
+
+
+def finding(figure: str) -> str:
+    """The title of a figure: the scale of its results, if it is a reduced one, and its finding."""
+    results, entry = results_of(figure), figures()[figure]
+    text = str(script(figure).finding(results))
+    if results is None or "authors" in entry or "tables" in entry:
+        return text
+    return REDUCED.get(results.scale, "") + text
 
 
 def results_of(figure: str) -> Results | None:

@@ -1,54 +1,44 @@
-"""The two parts of the README that are made from the results: what was found, and the scorecard."""
+"""The parts of the README that are made from the results: findings, scorecard, failed claims."""
 
 from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from scripts.paper import figures, results_of, script
+from scripts.paper import by_experiment, figures, finding, results_of
 
 # The figures whose findings are in the README.
 FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")
-EXPERIMENTS = {  # name -> the `task` of its figures in paper.yaml
-    "Noisy Rosenbrock function": ("rosenbrock",),
-    "Small nets on MNIST": ("mnist_divergence",),
-    "Style transfer": ("style_transfer",),
-    "Deep fully connected nets on MNIST": ("deep_fc",),
-    "IWSLT14, translation": ("translation", "translation, roberta"),
-    "RoBERTa": ("roberta",),
-    "Rainbow on Atari": ("rainbow",),
-    "IMDB, LSTM with label noise": ("imdb",),
-    "CIFAR-10, ResNet-20": ("cifar10",),
-    "Limits, bounds and regret": (
-        *("limits", "update_bounds", "convex_regret", "one_gradient", "update_variance"),
-    ),
-}
+NOT_RUN = "not run"
 SIGNS = {  # signs for claims that held, did not hold, cannot be decided, were not tested
-    "✓": ("reproduced", "supports", "seen"),
-    "✗": ("not reproduced", "contradicts", "not seen"),
+    "✓": ("reproduced", "supports", "seen", "held"),
+    "✗": ("not reproduced", "contradicts", "not seen", "not held"),
     "?": ("underpowered", "undecided"),
-    "–": ("not run",),
+    "–": (NOT_RUN,),
 }
 WHOLE = "paper's scale"
-WHERE = {
-    WHOLE: "",
-    "not run": "",
+WHERE = {  # the kinds of verdicts, in the order in which they are shown, and where they were tested
+    WHOLE: "at the paper's scale",
     "our setting": "in our setting",
+    "short": "at scale short",
     "small model": "in a small model",
     "authors' logs": "in the authors' logs",
+    "own task": "in a task of one's own",
+    NOT_RUN: "not run",
 }
 
 
 def filled(text: str, table: list[dict[str, Any]]) -> str:
-    """The README with both parts written anew.
+    """The README with its parts written anew.
 
     Args:
         text: the README, with a pair of comments around each part.
         table: the claims, see :func:`scripts.check_claims.rows`.
     """
-    for name, part in (("found", found(table)), ("scorecard", scorecard(table))):
+    made = {"found": found, "totals": totals, "failed": failed, "scorecard": scorecard}
+    for name, make in made.items():
         begin, end = f"<!-- {name}: written by make claims -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{make(table)}\n{end}{rest.split(end)[1]}"
     return text
 
 
@@ -56,10 +46,9 @@ def found(table: list[dict[str, Any]]) -> str:
     """A bullet for each of the figures: its finding, its picture, and the verdicts on claims."""
     lines = []
     for name in FOUND:
-        results = results_of(name)
         picture = f"[{name}](results/figures/{name}.png)"
         verdicts = of_claims(shown([row for row in table if row["figure"] == name]))
-        lines.append(f"- {script(name).finding(results)} ({picture}; {verdicts}).")
+        lines.append(f"- {finding(name)} ({picture}; {verdicts}).")
     return "\n".join(lines)
 
 
@@ -73,9 +62,10 @@ def of_claims(rows: list[dict[str, Any]]) -> str:
 
     Beside the finding of a figure a sign alone would look like a verdict on that sentence.
     """
-    parts = []
-    for kind, same in _kinds(rows):
-        parts.append(f"{signs(same)} {WHERE.get(kind, f'at scale {kind}')}".strip())
+    parts = [
+        signs(same) + f" {WHERE[kind]}" * (kind not in (WHOLE, NOT_RUN))
+        for kind, same in _kinds(rows)
+    ]
     of = "the paper's" if any(row["of"] == "paper" for row in rows) else "our"
     count = f"{of} one claim" if len(rows) == 1 else f"of {of} {len(rows)} claims"
     return f"{count}: {', '.join(parts)}"
@@ -88,18 +78,44 @@ def by_kind(rows: list[dict[str, Any]]) -> str:
 
 def signs(rows: list[dict[str, Any]]) -> str:
     """The numbers of claims with each verdict: ``✓ 3 ✗ 1``."""
-    words = Counter(row["verdict"].rpartition(": ")[2] for row in rows)
-    count = {sign: sum(words[word] for word in meant) for sign, meant in SIGNS.items()}
-    return " ".join(f"{sign} {number}" for sign, number in count.items() if number)
+    count = Counter(map(_sign, rows))
+    return " ".join(f"{sign} {count[sign]}" for sign in SIGNS if count[sign])
+
+
+def totals(table: list[dict[str, Any]]) -> str:
+    """A table with a row for each place where the paper's claims were tested, and the verdicts."""
+    lines = [
+        "| tested | ✓ held | ✗ did not hold | ? undecided | – not run |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    of_paper = [row for row in table if row["of"] == "paper"]
+    for place, same in [
+        *((WHERE[kind], same) for kind, same in _kinds(of_paper)),
+        ("all", of_paper),
+    ]:
+        count = Counter(map(_sign, same))
+        lines.append(f"| {place} | {' | '.join(str(count[sign]) for sign in SIGNS)} |")
+    return "\n".join(lines)
+
+
+def failed(table: list[dict[str, Any]]) -> str:
+    """A bullet for each claim of the paper that did not hold, by where it was tested."""
+    lines = []
+    for kind, same in _kinds([row for row in table if row["of"] == "paper" and _sign(row) == "✗"]):
+        lines.append(f"- {WHERE[kind].capitalize()}:")
+        for row in same:
+            link = f"[{row['figure']}](results/CLAIMS.md#{row['claim']})"
+            lines.append(f"  - {row['says']} ({link}: {row['apart']})")
+    return "\n".join(lines) or "Every claim held."
 
 
 def scorecard(table: list[dict[str, Any]]) -> str:
     """A table with a row for each experiment: the verdicts of the paper's claims, by scale."""
     lines = ["| experiment | claims of the paper | figures |", "| --- | --- | --- |"]
-    of_task = {name: entry["task"] for name, entry in figures().items()}
-    for experiment, tasks in EXPERIMENTS.items():
-        names = [name for name, task in of_task.items() if task in tasks]
+    for experiment, names in by_experiment().items():
         claims = [row for row in table if row["figure"] in names and row["of"] == "paper"]
+        if not claims:
+            continue
         links = [
             name if results_of(name) is None else f"[{name}](results/figures/{name}.png)"
             for name in names
@@ -108,14 +124,20 @@ def scorecard(table: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _sign(row: dict[str, Any]) -> str:
+    word = row["verdict"].rpartition(": ")[2]
+    return next(sign for sign, meant in SIGNS.items() if word in meant)
+
+
 def _kinds(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The claims of each kind, by the name of the kind."""
-    return [(kind, list(same)) for kind, same in groupby(sorted(rows, key=_kind), key=_kind)]
+    """The claims of each kind, in the order of :data:`WHERE`."""
+    ordered = sorted(rows, key=lambda row: [*WHERE].index(_kind(row)))
+    return [(kind, list(same)) for kind, same in groupby(ordered, key=_kind)]
 
 
 def _kind(row: dict[str, Any]) -> str:
     """What a verdict is about: the paper's scale, another one, the authors' logs, or nothing."""
-    if row["verdict"] == "not run":
-        return "not run"
+    if row["verdict"] == NOT_RUN:
+        return NOT_RUN
     whole = "our setting" if "setting" in figures()[row["figure"]] else WHOLE
     return row["verdict"].rpartition(": ")[0] or whole

@@ -16,10 +16,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from experiments.common import ROOT
-from experiments.common.config import CONFIGS
+from experiments.common import CONFIGS, RESULTS, ROOT
 from experiments.common.files import write
-from experiments.common.records import RESULTS, Results
+from experiments.common.records import Results
 from experiments.common.terminal import as_command
 from scripts import (
     cells,
@@ -35,7 +34,7 @@ from scripts import (
 from scripts.make_figures import PICTURES
 from scripts.pages import HERE, environment, guides, heading, markdown
 from scripts.pages import readme as section_of_readme
-from scripts.paper import drawable, figures, results_of, script
+from scripts.paper import drawable, figures, finding, results_of
 
 OF = check_claims.OF
 SITE = RESULTS / "site"
@@ -215,7 +214,7 @@ def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> 
     findings = [
         {
             "figure": every[name],
-            "says": script(name).finding(results_of(name)),
+            "says": finding(name),
             "chart": explore.finding(name),
         }
         for name in readme.FOUND

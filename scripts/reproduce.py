@@ -201,8 +201,8 @@ def told(found: dict[str, Compared], duration: float) -> int:
         share = {name: f"{one.equal:.1%} of {name}'s" for name, one in found.items()}
         different = ", ".join(share[name] for name, one in found.items() if one.equal < 1)
         print(
-            "Single numbers differ where a processor rounds otherwise and the path is chaotic "
-            f"({different} are equal);\nmedians and verdicts are what should agree."
+            "Single numbers can differ, because processors round differently and small differences "
+            f"grow along a path ({different} are equal);\nmedians and verdicts should agree."
         )
     failed = [figure for figure, one in found.items() if not one.same]
     print(f"\nNot reproduced: {', '.join(failed)}." if failed else "\nReproduced: all of it.")

@@ -24,7 +24,7 @@ def whole(sweep: Sweep, states: list[State]) -> str:
         return overview(states, sweep.processes)
     ended = [state for state in states if state.status != "waiting"]
     line = overview(ended, sweep.processes).replace(f" of {len(ended)}", f" of {len(states)}", 1)
-    return f"{line}; it has ended, the same command goes on"
+    return f"{line}; it has ended; run the same command again to resume"
 
 
 def line(label: str, state: State) -> str:

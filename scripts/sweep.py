@@ -159,11 +159,12 @@ def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict
     by = varied(sweep)
     settings = [setting for setting in by if setting != "optimizer"]
     usual = sorted(settings, key=lambda n: ({"mu": 0, "nu": 1}.get(n, 2), settings.index(n)))
-    x = axis(chosen.x, sweep.axes) if chosen.x else None
-    y = axis(chosen.y, sweep.axes) if chosen.y else None
+    axes = {column: sweep.axes[column] for column in by}
+    x = axis(chosen.x, axes) if chosen.x else None
+    y = axis(chosen.y, axes) if chosen.y else None
     x = x or next((setting for setting in [*usual, *by] if setting != y), None)
     y = y or next((setting for setting in usual if setting != x), None)
-    colour = axis(chosen.by, sweep.axes) if chosen.by else y or x
+    colour = axis(chosen.by, axes) if chosen.by else y or x
     found: dict[str, Any] = {}
     mapped = table[np.isfinite(table.centre)].metric if x else []  # one cell alone has no map
     for metric in dict.fromkeys(mapped):
@@ -247,8 +248,9 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
         facts.append(f"{sweep.repeated} repeated and left out, as newer ones have their settings")
     if sweep.damaged:
         facts.append(f"{len(sweep.damaged)} damaged and left out")
-    none = pd.DataFrame(columns=["metric", "centre"], dtype=float)
-    table = summary(sweep, by) if len(sweep.runs) else none
+    table = summary(sweep, by) if len(sweep.runs) else pd.DataFrame()
+    if table.empty:  # no run is finished, or none has a number
+        table = pd.DataFrame(columns=["metric", "centre"], dtype=float)
     every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
     for metric in chosen.metric or ():
         if metric not in every:
@@ -272,10 +274,11 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     target.mkdir(parents=True, exist_ok=True)
     for file, content in written.items():
         files.write(target / file, content)
-    for pattern in ("table.*", "map-*.png", "curves-*.png"):  # an earlier call wrote them
-        for old in target.glob(pattern):
-            if old.name not in written:
-                old.unlink()
+    if not chosen.to:  # a folder of the user's may have files of such names that are not ours
+        for pattern in ("table.*", "map-*.png", "curves-*.png"):  # an earlier call wrote them
+            for old in target.glob(pattern):
+                if old.name not in written:
+                    old.unlink()
     lines = [f"{title}: {'; '.join(facts)}"]
     if len(text) > ROWS:
         lines.append(f"{len(text)} rows, see table.md")

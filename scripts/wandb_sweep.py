@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from experiments.common.config import ConfigError, command_lines, compose_settings, expand
+from experiments.common.config import command_lines, compose_settings, expand
+from experiments.common.messages import ConfigError
 from experiments.common.overrides import choices
 from experiments.common.terminal import as_command
 

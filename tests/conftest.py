@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -19,13 +20,18 @@ from typing import Any
 
 import hypothesis
 import pytest
+from tables import MU, NU, SEEDS, toy_loss, write_run
 
 import experiments
 from experiments.common import config, overrides
 from experiments.common import records as committed
+from experiments.common.config import compose_settings
 from experiments.common.data import DataError
 from experiments.common.execution import execute
+from experiments.common.messages import ConfigError
+from experiments.common.optimizers import Optimizer
 from experiments.common.run import Run
+from experiments.common.settings import Settings, Tracking
 
 # A busy machine is no failure, so that an example may take as long as it does.
 hypothesis.settings.register_profile("laprop", max_examples=50, deadline=None)
@@ -44,41 +50,14 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 FIGURES = sorted(file.stem for file in (ROOT / "configs" / "figure").glob("*.yaml"))
 
 
-# `make check` leaves out modules that train or build, tests that start the command line, and
-# those that take many seconds.
-SLOW = {
-    "test_batches",
-    "test_check",
-    "test_cifar10",
-    "test_deep_fc",
-    "test_distributed",
-    "test_elsewhere",
-    "test_fairseq",
-    "test_golden",
-    "test_imdb",
-    "test_mnist_options",
-    "test_packaging",
-    "test_rainbow",
-    "test_repository",
-    "test_run",
-    "test_style_transfer",
-    "test_sweeps",
-    "test_under_way",
-    "test_tracking",
-    "test_every_figure_at_every_scale_it_has",
-    "test_every_task_with_every_optimizer_at_every_scale",
-    "test_every_picture_is_what_its_script_draws",
-    "test_a_file_of_ones_own_is_all_that_an_optimizer_needs",
-    "test_compiled_to_machine_code_is_eager",
-    "test_the_kernel",
-    "test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart",
-}
+# `make check` leaves out what trains or builds, starts the command line, or takes many seconds. It
+# is marked in its file, but for what these fixtures start.
 SLOW_FIXTURES = {"browser", "cli", "forkserver", "site"}
 
 
 def pytest_itemcollected(item: pytest.Function) -> None:
-    """Mark what is slow by its module, its name or the fixtures that it asks for."""
-    if {item.path.stem, item.originalname} & SLOW or SLOW_FIXTURES & set(item.fixturenames):
+    """Mark what asks for a slow fixture."""
+    if SLOW_FIXTURES & set(item.fixturenames):
         item.add_marker("slow")
 
 
@@ -107,15 +86,15 @@ def forkserver() -> None:
         multiprocessing.forkserver.ensure_running()
 
 
-Maker = Callable[..., config.Settings]
+Maker = Callable[..., Settings]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Maker:
     """``make("task=rosenbrock", ...)``: settings that write to the test's own folder."""
 
-    def settings(*overrides: str, output: Path = tmp_path / "outputs") -> config.Settings:
-        return config.compose_settings([f"output={output}", "threads=1", *overrides])
+    def settings(*overrides: str, output: Path = tmp_path / "outputs") -> Settings:
+        return compose_settings([f"output={output}", "threads=1", *overrides])
 
     return settings
 
@@ -134,7 +113,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Maker:
     return partial(toy_settings, output=tmp_path / "outputs")
 
 
-def toy_settings(output: Path, **values: Any) -> config.Settings:
+def toy_settings(output: Path, **values: Any) -> Settings:
     """The settings that the fixture ``toy`` makes; ``TOYS`` must be in the path of experiments."""
     from experiments import toy as module
 
@@ -143,7 +122,7 @@ def toy_settings(output: Path, **values: Any) -> config.Settings:
     fields = {
         "task_name": "toy",
         "task": module.Config(**values),
-        "optimizer": config.Optimizer(**optimizer | shared.pop("optimizer", {})),
+        "optimizer": Optimizer(**optimizer | shared.pop("optimizer", {})),
         "seed": 0,
         "scale": "paper",
         "figure": None,
@@ -151,9 +130,27 @@ def toy_settings(output: Path, **values: Any) -> config.Settings:
         "threads": 1,
         "output": output,
         "checkpoint_every": 60.0,
-        "tracking": config.Tracking(),
+        "tracking": Tracking(),
     }
-    return config.Settings(**fields | shared)
+    return Settings(**fields | shared)
+
+
+@pytest.fixture
+def toy_runs(toy: Maker) -> dict[tuple[Any, ...], Settings]:
+    """Runs of the toy task by optimizer, mu, nu and seed; nothing trained them."""
+    made = {}
+    for cell in itertools.product(("adam", "laprop"), MU, NU, SEEDS):
+        name, mu, nu, seed = cell
+        made[cell] = toy(_optimizer={"name": name, "mu": mu, "nu": nu}, _seed=seed)
+        log = [{"step": step, "train_loss": toy_loss(*cell) / step} for step in (1, 2, 3)]
+        write_run(made[cell], log, {"final_loss": toy_loss(*cell)})
+    return made
+
+
+@pytest.fixture
+def toy_sweep(toy_runs: dict[tuple[Any, ...], Settings]) -> Path:
+    """The folder of these runs."""
+    return next(iter(toy_runs.values())).folder.parent
 
 
 @pytest.fixture
@@ -222,14 +219,24 @@ def main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd):
     return call
 
 
+def copied(folder: Path, *more: str) -> Path:
+    """Copy the program, and the folders named besides, into a folder, and return it."""
+    for name in ("laprop", "experiments", "configs", *more):
+        ignored = shutil.ignore_patterns("__pycache__", "build")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    return folder
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the program in the test's own folder, to which a test adds files."""
+    return copied(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with one task more: one Python file and one YAML file."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("experiments", "configs", "laprop"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build")
-        )
+    """A copy of the program with one task more: one Python file and one YAML file."""
+    folder = copied(tmp_path_factory.mktemp("checkout"))
     shutil.copy(TOYS / "toy.py", folder / "experiments")
     shutil.copy(TOYS / "toy.yaml", folder / "configs" / "task")
     return folder
@@ -312,37 +319,37 @@ def documented(word: str, language: str = "python") -> str:
     return block
 
 
-def manifest(settings: config.Settings) -> dict[str, Any]:
+def manifest(settings: Settings) -> dict[str, Any]:
     """What a run wrote about itself."""
     return dict(json.loads((settings.folder / "manifest.json").read_text()))
 
 
-def summary(settings: config.Settings) -> dict[str, Any]:
+def summary(settings: Settings) -> dict[str, Any]:
     """The numbers that a run ended with."""
     return dict(json.loads((settings.folder / "summary.json").read_text()))
 
 
-def trained(settings: config.Settings) -> dict[str, Any]:
+def trained(settings: Settings) -> dict[str, Any]:
     """Execute a run to its end; return the numbers that it ended with."""
     assert execute(settings) == "finished"
     return summary(settings)
 
 
-def records(settings: config.Settings) -> list[dict[str, Any]]:
+def records(settings: Settings) -> list[dict[str, Any]]:
     """Everything that a run logged."""
     return [json.loads(line) for line in (settings.folder / "metrics.jsonl").open()]
 
 
 def assert_refused(make: Maker, *overrides: str, allowed: str) -> None:
     """The last override is refused in one line, which names its key and says what is allowed."""
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         make(*overrides)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(overrides[-1].split("=")[0])
     assert allowed in line
 
 
-def interrupt(settings: config.Settings, after: int) -> None:
+def interrupt(settings: Settings, after: int) -> None:
     """Execute a run in this process, and send it SIGTERM when it has logged so many records."""
     real, count = Run.log, 0
     with pytest.MonkeyPatch.context() as patch:

@@ -15,8 +15,8 @@ from conftest import TOYS, toy_settings
 import experiments
 from experiments import __main__ as entry
 from experiments.check import Kill, attempt
-from experiments.common.config import Settings, Tracking
 from experiments.common.execution import execute
+from experiments.common.settings import Settings, Tracking
 
 experiments.__path__ = [*experiments.__path__, str(TOYS)]
 

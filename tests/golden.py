@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.common.config import ConfigError, compose_settings
+from experiments.common.config import compose_settings
 from experiments.common.execution import execute
+from experiments.common.messages import ConfigError
 from experiments.common.overrides import options
 from experiments.common.versions import versions
 

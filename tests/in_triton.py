@@ -299,6 +299,34 @@ def test_grad_scaler():
     assert_close(results[0][0], results[1][0], [r[1] for r in results])
 
 
+@pytest.mark.parametrize("unscale", [False, True])
+def test_grad_scaler_with_a_compiled_step(unscale):
+    """GradScaler leaves unscaling and skipping to the step, which a graph could not decide."""
+    results = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        params = make(shapes=SHAPES[:1])
+        optimizer = LaProp(params, lr=0.01, fused=True)
+        if compiled:
+            optimizer.step = torch.compile(optimizer.step, backend="eager")
+        scaler = torch.amp.GradScaler(DEVICE, init_scale=4.0)
+        for t in range(4):
+            give_gradients(params, t)
+            if t == 1:  # without a scaler
+                optimizer.step()
+                continue
+            params[0].grad = scaler.scale(params[0].grad)
+            if t == 2:
+                params[0].grad[0, 0] = math.inf
+            if unscale:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        assert optimizer.state[params[0]]["step"] == 3
+        results.append((params, optimizer))
+    assert_close(results[0][0], results[1][0], [r[1] for r in results])
+
+
 def test_grad_scaler_where_the_kernel_cannot():
     results = []
     for kind in ({"foreach": False}, {"fused": True}):

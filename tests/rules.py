@@ -17,6 +17,7 @@ import pandas as pd
 from tables import written
 
 from experiments import one_gradient
+from experiments.common.records import Results
 from experiments.update_variance import exact
 from laprop import bounds
 from scripts import check_claims, paper
@@ -309,8 +310,8 @@ def runs_of(figure: str) -> pd.DataFrame:
     return TABLES[figure]()
 
 
-def verdicts(figure: str, runs: pd.DataFrame, folder: Path, settings: dict[str, Any]) -> Verdicts:
-    """Every claim's verdict, where these are the runs of the paper's scale, of several seeds."""
+def tables(figure: str, runs: pd.DataFrame, folder: Path, settings: dict[str, Any]) -> Results:
+    """These runs as the results of a figure at the paper's scale, of several seeds."""
     source = paper.figures()[figure].get("results", figure)
     curves = None
     if source in CURVES:
@@ -320,9 +321,14 @@ def verdicts(figure: str, runs: pd.DataFrame, folder: Path, settings: dict[str, 
             for _, run in runs.iterrows()
         ]
     manifest = {"figure": source, "scale": "paper", "reduced": None, "seeds": 2}
-    found = written(folder / figure, runs, curves, **manifest, settings=SETTINGS | settings)
+    return written(folder / figure, runs, curves, **manifest, settings=SETTINGS | settings)
+
+
+def verdicts(figure: str, found: Results) -> Verdicts:
+    """Every claim's verdict on these results, but for those that they do not tell."""
     held = dict(zip(check_claims.WORDS["paper"], (True, False, None), strict=True))
-    return {row["claim"]: held[row["verdict"]] for row in check_claims.rows(figure, found)}
+    rows = check_claims.rows(figure, found)
+    return {row["claim"]: held[row["verdict"]] for row in rows if row["verdict"] in held}
 
 
 def unchanged(figure: str) -> Verdicts:

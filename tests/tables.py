@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from experiments.common.records import Results
 from experiments.common.settings import Settings
@@ -48,27 +50,37 @@ def noisy(level: float, rng: np.random.Generator) -> float:
     return level * float(np.exp(0.005 * rng.normal()))
 
 
-def write_run(settings: Settings, log: list[dict], summary: dict, diverged_at: int | None) -> None:
-    """The files of a run that has ended."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(record) + "\n" for record in log)
-    (settings.folder / "metrics.jsonl").write_text(lines)
-    (settings.folder / "summary.json").write_text(json.dumps(summary))
-    (settings.folder / "manifest.json").write_text(
-        json.dumps(
-            {
-                "key": settings.key,
-                "status": "finished" if diverged_at is None else "diverged",
-                "started": "2020-01-01",
-                "settings": settings.decisive(),
-                "versions": versions(settings.task_name),
-                "environments": [{"program": "one"}],
-                "diverged_at": diverged_at,
-                "wall_time_s": 1.0,
-                "peak_memory_bytes": 1,
-            }
-        )
-    )
+def write_run(
+    settings: Settings,
+    log: list[dict[str, Any]],
+    summary: dict[str, Any] | None,
+    status: str = "finished",
+    **changes: Any,
+) -> Path:
+    """The folder of a run that nothing trained; without a summary it has not ended."""
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in log))
+    plain = json.loads(json.dumps(asdict(settings), default=str))
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    if summary is not None:
+        (folder / "summary.json").write_text(json.dumps(summary))
+    manifest = {
+        "key": settings.key,
+        "task": settings.task_name,
+        "scale": settings.scale,
+        "status": status,
+        "started": "2020-01-01",
+        "settings": settings.decisive(),
+        "axes": list(settings.axes()),
+        "versions": versions(settings.task_name),
+        "environments": [{"program": "one"}],
+        "diverged_at": 7 if status == "diverged" else None,
+        "wall_time_s": 1.0,
+        "peak_memory_bytes": 1,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    return folder
 
 
 def grid(tmp_path: Path, *more: str) -> list[str]:
@@ -78,4 +90,12 @@ def grid(tmp_path: Path, *more: str) -> list[str]:
 
 def pretend(settings: Settings, loss: float = 1.0) -> None:
     """Write what a run of this grid would have written."""
-    write_run(settings, [{"step": 1, "train_loss": loss}], {"final_loss": loss}, None)
+    write_run(settings, [{"step": 1, "train_loss": loss}], {"final_loss": loss})
+
+
+MU, NU, SEEDS = (0.0, 0.9), (0.5, 0.9, 0.99), (0, 1, 2)  # of the fixture toy_runs
+
+
+def toy_loss(optimizer: str, mu: float, nu: float, seed: int) -> float:
+    """A number that tells every cell and seed from every other."""
+    return (2 if optimizer == "adam" else 1) + mu + nu / 10 + 0.01 * (seed - 1)

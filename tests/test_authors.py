@@ -95,8 +95,19 @@ def test_apart_counts_from_the_first_update_and_smooths(tmp_path: Path) -> None:
     assert (row.nu, row.warmup) == (0.98, 0)
     assert row.below_best_from == pytest.approx(1500, abs=150)
     assert row.share_below == pytest.approx(2500 / 4000, abs=0.04)
-    assert row.gap_1000 == pytest.approx(0.55, abs=0.3)
-    assert row.gap_2000 == pytest.approx(-0.45, abs=0.3)
+
+
+def test_starts_are_means_of_a_hundred_updates(tmp_path: Path) -> None:
+    logs = {
+        "iwslt/adam_0.98.txt.xz": np.arange(1, 4001.0),
+        "iwslt/laprop_0.98.txt.xz": np.ones(4000),
+    }
+    table = make_authors.starts(written(tmp_path, logs))
+    adam = table[table.optimizer == "adam"].set_index("update").loss
+    assert adam.index.tolist() == list(range(100, 2001, 100))
+    assert adam[100] == 50.5
+    assert adam[2000] == 1950.5
+    assert set(table[table.optimizer == "laprop"].loss) == {1.0}
 
 
 def test_lead_names_each_change_once(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import Maker, interrupt, manifest, records, summary
 
-from experiments.common.config import Settings
 from experiments.common.execution import execute
 from experiments.common.files import Damaged
 from experiments.common.run import Run
+from experiments.common.settings import Settings
 
 LOSSES = [5.0, 4.0, 3.0, 9.0, 9.0, 9.0, 1.0, 9.0, 9.0, 9.0]  # the lowest at steps 2 and 6
 CHECKPOINT_AT = 4  # the number of steps after which the only checkpoint is written

@@ -7,19 +7,25 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TASKS, Maker
+from conftest import TASKS, Maker, files
 
 from experiments import check
 from experiments.check import Kill, kills
 from experiments.common import data, plan
 from experiments.common.terminal import guarded
 
+pytestmark = pytest.mark.slow
+
 # What a task's smoke scale does not reach.
 MORE = {
     "mnist_divergence": ("task.epochs=2",),  # more than one step
     "deep_fc": ("task.batch_size=20000", "task.updates=8", "task.log_every=4"),  # three epochs
     "rainbow": ("task.n_step=3", "task.authors=true"),
-}
+    "rosenbrock": ("task.mean_over=300", "task.sigma=[0.04,0.12]", "optimizer.nu=[0,0.9]",
+                   "seed=[0,1]"),
+    "imdb": ("optimizer.nu=[0,0.9]", "task.flip=0.3", "seed=[0,1]"),
+    "gpt": ("task.dropout=0.2",),
+}  # fmt: skip
 MINATAR = (
     "scale=small", "task.steps=250", "task.learning_starts=40", "task.hidden=8", "task.replay=100",
     "task.log_every=50", "task.evaluate_every=125", "task.evaluate_games=2", "task.film=4",
@@ -27,7 +33,8 @@ MINATAR = (
 )  # fmt: skip
 # The kills of fairseq's process in a training of translation are in test_fairseq.py.
 CASES = [(task, MORE.get(task, ())) for task in TASKS if task != "translation"]
-CASES.append(("rainbow", MINATAR))
+LBFGS = ("optimizer=lbfgs", "task.size=16", "task.updates=60", "seed=[0,1]")  # three steps
+CASES += [("rainbow", MINATAR), ("style_transfer", LBFGS)]
 
 
 @pytest.mark.parametrize("steps", range(1, 40))
@@ -57,7 +64,11 @@ def test_every_task_resumes_to_the_same_numbers(
     assert line.startswith(f"{task}: ")
     assert "killed after step" in line
     assert "not compared" not in line
-    assert "shows only in a run of more steps" not in line
+    assert "give the run more steps" not in line
+    alone, resumed = (tmp_path / name / task / settings.key for name in ("alone", "resumed"))
+    assert files(alone) == files(resumed)  # no checkpoint, no temporary file
+    for picture in alone.rglob("*.png"):
+        assert picture.read_bytes() == (resumed / picture.relative_to(alone)).read_bytes()
 
 
 @pytest.fixture

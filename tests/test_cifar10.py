@@ -8,12 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import Maker, assert_refused, records, summary
-from tables import written
+from tables import tables, written
 from torch import Tensor, nn
 
 from experiments import cifar10
@@ -21,8 +22,9 @@ from experiments.common.config import expand
 from experiments.common.execution import execute
 from experiments.common.run import Run
 from experiments.common.tables import described, rows, varying
-from scripts import discrepancies
-from scripts.figures import cifar_schedule
+from scripts.figures import cifar_schedule, resnet20, style
+
+pytestmark = pytest.mark.slow
 
 SMALL = ("task=cifar10", "scale=smoke", "task.train_images=64", "task.test_images=50")
 
@@ -292,6 +294,20 @@ def test_the_two_schedules_are_compared_seed_by_seed(tmp_path: Path) -> None:
     runs = members.assign(train_loss=loss, test_accuracy=0.5 + 0.001 * members.seed * later)
     manifest = {"scale": "small", "reduced": "much", "seeds": 5}
     found = written(tmp_path / "small", runs.to_dict("records"), **manifest)
-    text = discrepancies.cifar_schedule(found)
+    text = cifar_schedule.cifar_schedule(found)
     assert "LaProp training loss 0.902 [0.900, 0.904] times, test accuracy +0.20 [" in text
     assert cifar_schedule.finding(found).endswith("Adam's by -9.8 %, LaProp's by -9.8 %")
+
+
+def test_the_whole_recipe_of_resnet20_is_drawn_beside_the_literature(tmp_path: Path) -> None:
+    style.use()
+    curves = [
+        pd.DataFrame({"optimizer": o, "seed": 0, "step": [1, 2], "test_accuracy": [0.5, 0.9]})
+        for o in ("adam", "laprop")
+    ]
+    rows = [{"optimizer": o, "seed": 0, "test_accuracy": 0.9} for o in ("adam", "laprop")]
+    found = tables(tmp_path, "resnet20", rows, pd.concat(curves))
+    figure = resnet20.draw(found)
+    assert len(figure.axes[0].lines) == 3
+    plt.close(figure)
+    assert resnet20.finding(found).endswith("Adam 90.00 %, LaProp 90.00 %")

@@ -1,11 +1,10 @@
-"""Rules of the claims on Figures 1 to 13, on tables whose outcome is known."""
+"""What ``test_rules.py`` cannot try: one start, few seeds, Figure 12 cell by cell, the logs."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,13 +15,10 @@ from tables import tables
 from experiments.common.records import Results
 from scripts import make_authors
 from scripts.figures import (
-    fig01,
-    fig02,
     fig03,
     fig04,
     fig05,
     fig06,
-    fig08,
     fig09,
     fig10,
     fig12,
@@ -34,100 +30,19 @@ from scripts.paper import Measured
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-# Figures 2 and 8 ----------------------------------------------------------------------------------
-
-
-def rosenbrock(
-    tmp_path: Path, steps: dict[str, Any], column: str = "sigma", updates: int = 10_000
-) -> Results:
-    """``steps(value, nu)`` of each optimizer: about as many steps; None: a seed never converges."""
-    values = {"sigma": (0.04, 0.1, 0.12, 0.16), "lr": (0.001, 0.01)}[column]
-    rng, rows = np.random.default_rng(0), []
-    for (optimizer, function), value, nu in itertools.product(
-        steps.items(), values, (0.0, 0.025, 0.5, 0.975)
-    ):
-        mean = function(value, nu)
-        for seed in range(100):
-            found = np.nan if mean is None else mean * (1 + 0.05 * rng.normal())
-            row = {"optimizer": optimizer, column: value, "nu": nu, "noise": "halfwidth"}
-            rows.append(row | {"seed": seed, "steps_to_converge": found})
-    return tables(tmp_path, "fig02", rows, **{"task.updates": updates})
-
-
-def test_rosenbrock_as_the_paper_has_it(tmp_path: Path) -> None:
-    def others(sigma: float, nu: float) -> float | None:
-        return None if sigma > 0.11 or (sigma > 0.05 and nu < 0.1) else 1000 + 500 * nu
-
-    found = rosenbrock(
-        tmp_path,
-        {"adam": others, "amsgrad": others, "laprop": lambda sigma, nu: 800 + 100 * nu},
-    )
-    for claim in (
-        fig02.large_nu_at_medium_noise,
-        fig02.small_nu_at_medium_noise,
-        fig02.fastest_at_small_nu,
-        fig02.only_laprop_at_large_noise,
-    ):
-        measured = claim(found, "halfwidth")
-        assert measured.held is True, measured.text
-    assert fig02.flat_at_small_noise(found, "halfwidth", 1.5).held is True
-    assert fig02.flat_at_small_noise(found, "halfwidth", 1.05).held is False
-    assert fig02.flat_at_small_noise(found, "halfwidth", 1.125).held is None
-    assert fig02.smooth_in_nu(found, "halfwidth", 1.5).held is True
-    few = tables(tmp_path / "few", "fig02", found.runs[found.runs.seed < 5].to_dict("records"))
-    assert fig02.smooth_in_nu(few, "halfwidth", 1.5).held is None  # no interval of a median
-
-
-def test_rosenbrock_as_the_paper_does_not_have_it(tmp_path: Path) -> None:
-    def all_alike(sigma: float, nu: float) -> float:
-        return 800 if nu < 0.1 else 2000
-
-    steps = dict.fromkeys(("adam", "amsgrad"), all_alike)
-    found = rosenbrock(tmp_path, steps | {"laprop": lambda sigma, nu: 1000})
-    assert fig02.small_nu_at_medium_noise(found, "halfwidth").held is False
-    assert fig02.fastest_at_small_nu(found, "halfwidth").held is False
-    assert fig02.only_laprop_at_large_noise(found, "halfwidth").held is False
-
-
-@pytest.mark.parametrize(("updates", "held"), [(10_000, None), (40_000, False)])
-def test_a_learning_rate_whose_runs_were_too_short_decides_nothing(
-    tmp_path: Path, updates: int, held: bool | None
-) -> None:
-    slow = {"laprop": lambda lr, nu: None if lr < 0.01 else 900}
-    found = rosenbrock(tmp_path, slow, "lr", updates)
-    measured = fig08.every_lr(found, "halfwidth")
-    assert measured.held is held
-    assert ("cut off" in measured.text) == (held is None)
-
-
-# Figure 1 ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("end", [0.01, 5.0, np.nan])
-def test_a_loss_that_rises_or_becomes_nan_has_turned(tmp_path: Path, end: float) -> None:
-    steps = np.arange(1, 101)
-    loss = np.where(steps > 60, end, 1 / steps)
-    rows = [{"optimizer": o, "lr": 0.001, "seed": s} for o in ("adam", "laprop") for s in range(20)]
-    curves = pd.concat(pd.DataFrame(row | {"step": steps, "train_loss": loss}) for row in rows)
-    found = tables(tmp_path, "fig01", rows, curves)
-    turned = end != 0.01
-    assert fig01.adam_turns(found).held is turned
-    assert fig01.laprop_does_not_turn(found).held is not turned
-
-
 # Figures 3 and 9 ----------------------------------------------------------------------------------
 
 
-def style_transfer(tmp_path: Path, seeds: int, adam: float) -> Results:
-    """LaProp lowest at nu 0.4; Adam and AMSGrad fall toward large nu, Adam by its factor higher."""
+def style_transfer(tmp_path: Path, adam: float) -> Results:
+    """One start; LaProp lowest at nu 0.4; the others fall toward large nu, Adam a factor higher."""
     nus = (0.0, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 0.999)
     rng = np.random.default_rng(0)
     rows, curves = [], []
-    for optimizer, nu, seed in itertools.product(("laprop", "adam", "amsgrad"), nus, range(seeds)):
+    for optimizer, nu in itertools.product(("laprop", "adam", "amsgrad"), nus):
         level = {"laprop": 50 + 100 * abs(nu - 0.4), "amsgrad": 300 - 140 * nu}
         level["adam"] = adam * (300 - 140 * nu)
         regret = level[optimizer] * (1 + 0.002 * rng.normal())
-        row = {"optimizer": optimizer, "nu": nu, "seed": seed}
+        row = {"optimizer": optimizer, "nu": nu, "seed": 0}
         rows.append(row | {"regret": regret})
         steps = np.arange(1, 121)
         swing = (0.4 if optimizer == "adam" else 0.1) + 0.1 * rng.random()
@@ -136,17 +51,15 @@ def style_transfer(tmp_path: Path, seeds: int, adam: float) -> Results:
     return tables(tmp_path, "fig03", rows, pd.concat(curves))
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_style_is_judged_from_one_start_too(tmp_path: Path, seeds: int) -> None:
-    found = style_transfer(tmp_path, seeds, adam=1.0)
+def test_style_is_judged_from_one_start_too(tmp_path: Path) -> None:
+    found = style_transfer(tmp_path, adam=1.0)
     claims = [fig03.style_lowest(found), fig03.style_across_nu(found)]
     claims += [fig03.style_small_nu(found, o, helps=o == "laprop") for o in ("laprop", "amsgrad")]
     claims += [fig03.style_adam_oscillates(found)]
     claims += [fig03.style_best_nu(found)]
     assert [claim.held for claim in claims] == [True] * 6, [claim.text for claim in claims]
     # At nu 0.7 Adam is a fifth above its mean at large nu: too near for a single start.
-    only = fig03.style_only_large_nu(found, "adam")
-    assert only.held is (True if seeds > 1 else None)
+    assert fig03.style_only_large_nu(found, "adam").held is None
     assert fig03.style_only_large_nu(found, "laprop").held is False
 
 
@@ -164,7 +77,7 @@ def test_the_interval_of_one_start_covers() -> None:
 def test_one_start_decides_only_what_invisible_noise_cannot_do(tmp_path: Path) -> None:
     """Adam lower by a twentieth decides nothing; lower by half, LaProp is not the lowest."""
     for level, held in ((0.3, None), (0.15, False)):
-        found = style_transfer(tmp_path / str(level), 1, adam=level)
+        found = style_transfer(tmp_path / str(level), adam=level)
         assert fig03.style_lowest(found).held is held
 
 
@@ -252,20 +165,9 @@ def cifar(tmp_path: Path, gap: float, mu_diverges: float = 1.0, seeds: int = 3) 
     return tables(tmp_path, "fig12", rows, pd.concat(curves))
 
 
-def test_cifar_as_the_paper_has_it(tmp_path: Path) -> None:
-    everywhere = cifar(tmp_path / "everywhere", 0.2, mu_diverges=0.5)
+def test_two_cells_that_diverge_decide_nothing(tmp_path: Path) -> None:
     found = cifar(tmp_path, 0.2, mu_diverges=0.99, seeds=4)
-    claims: list[Measured] = [
-        fig12.cifar_adam_diverges(everywhere),
-        fig12.cifar_laprop_stable(everywhere),
-        fig12.cifar_comparable(found, margin=1),
-        fig13.cifar_test_loss(found, "adam", margin=0),
-        fig13.cifar_test_loss(found, "laprop", margin=0.02),
-        fig13.cifar_training_loss(found, "laprop", depends=True, margin=0.1),
-        fig13.cifar_training_loss(found, "adam", depends=False, margin=0.1),
-    ]
-    assert [claim.held for claim in claims] == [True] * 7, [claim.text for claim in claims]
-    # Seeds of a cell are no independent evidence: two cells of six decide nothing.
+    # The seeds of a cell are no independent evidence.
     assert fig12.cifar_adam_diverges(found).held is None
     assert fig12.cifar_laprop_stable(found).held is None
     # Every seed is later by the same five epochs, so there is no spread and no interval.

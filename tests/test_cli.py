@@ -78,7 +78,7 @@ def test_a_damaged_run_is_made_again_or_named(main, tmp_path: Path):
 def test_a_flag_that_would_run_nothing_is_refused(main, tmp_path: Path, flag: str):
     code, out, err = main(flag, *SMALL)
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {flag.split('=')[0]}: unknown flag; -m sweeps, ")
+    assert err.startswith(f"error: {flag.split('=')[0]}: unknown flag; -m starts a sweep; ")
     assert len(err.splitlines()) == 1
     assert files(tmp_path) == set()
 

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import experiments
-from experiments.common import config
+from experiments.common import config, schema
 from experiments.common import settings as of_runs
-from experiments.common.config import ConfigError, Settings, compose_settings, expand
-from experiments.common.optimizers import vectorised
+from experiments.common.config import compose_settings, expand
+from experiments.common.messages import ConfigError
+from experiments.common.optimizers import OPTIMIZERS, vectorised
+from experiments.common.settings import Settings
 from experiments.common.versions import program, versions
 from laprop.functional import ALGORITHMS
 
@@ -105,16 +107,17 @@ def test_sweeps_of_hydra_expand():
 # Everything composes ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_with_every_optimizer_at_every_scale(task: str):
     raw = OmegaConf.load(ROOT / "configs" / "task" / f"{task}.yaml")
     assert raw.task.name == task
     assert set(raw.get("scales", {})) <= set(config.SCALES)
-    assert set(raw.get("optimizers", {})) <= set(config.OPTIMIZERS)
+    assert set(raw.get("optimizers", {})) <= set(OPTIMIZERS)
     assert "smoke" in raw.scales
     module = config.task_module(task)
-    rules = ALGORITHMS if vectorised(module) else set(config.OPTIMIZERS) - {"lbfgs", "signum"}
-    for optimizer in config.OPTIMIZERS:
+    rules = ALGORITHMS if vectorised(module) else set(OPTIMIZERS) - {"lbfgs", "signum"}
+    for optimizer in OPTIMIZERS:
         if optimizer not in getattr(module, "OPTIMIZERS", rules):
             with pytest.raises(ConfigError, match=f"={optimizer}: is not for {task}, which"):
                 compose_settings([f"task={task}", f"optimizer={optimizer}"])
@@ -127,6 +130,7 @@ def test_every_task_with_every_optimizer_at_every_scale(task: str):
             assert len(list(s.members())) >= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", FIGURES)
 def test_every_figure_at_every_scale_it_has(figure: str):
     raw = OmegaConf.load(ROOT / "configs" / "figure" / f"{figure}.yaml")
@@ -292,7 +296,7 @@ def test_a_declared_version_takes_the_place_of_the_program(program_of):
 def test_a_new_field_at_its_default_keeps_the_keys(make: Maker):
     settings = make("task=rosenbrock")
 
-    @config.settings
+    @schema.settings
     class More(type(settings.task)):  # type: ignore[misc]
         added: int = 3
 
@@ -333,12 +337,40 @@ def test_a_run_that_is_named_twice_is_there_once():
     assert [s.seed for s in expand(["task=rosenbrock", "seed=0,1,0"])] == [0, 1]
 
 
+@pytest.mark.parametrize("overrides", [
+    ["optimizer.nu=0.5,0.7", "optimizer.mu=${optimizer.nu}"],
+    ["optimizer.mu=${optimizer.nu}", "optimizer.nu=0.5,0.7"],
+])  # fmt: skip
+def test_a_reference_has_the_value_that_the_command_line_gives(overrides: list[str]):
+    runs = [run.optimizer for run in expand(["task=rosenbrock", *overrides])]
+    assert [(run.mu, run.nu) for run in runs] == [(0.5, 0.5), (0.7, 0.7)]
+
+
+@pytest.mark.parametrize("override", [
+    "threads=1,2", "output=a,b", "device=cpu,auto", "checkpoint_every=1,2",
+    "tracking=none,tensorboard", "tracking.project=a,b",
+])  # fmt: skip
+def test_what_makes_no_other_run_cannot_be_swept(override: str):
+    with pytest.raises(ConfigError) as caught:
+        expand(["task=rosenbrock", "seed=0,1", override])
+    assert str(caught.value) == f"{override}: must be one value, as it does not make another run"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [
+    ("optimizer/nu=0.5", "optimizer.nu=0.5"), ("seed/x=1", "seed.x=1"), ("seed@x=3", "seed=3"),
+])  # fmt: skip
+def test_a_slash_or_a_package_is_refused(typed: str, meant: str):
+    with pytest.raises(ConfigError) as caught:
+        expand(["task=rosenbrock", typed])
+    assert str(caught.value) == f"{typed}: unknown (did you mean {meant}?)"
+
+
 def test_an_optimizer_has_its_own_hyper_parameters_alone(make: Maker):
     sgd = make("task=rosenbrock", "optimizer=sgd").optimizer
     assert (sgd.mu, sgd.nu, sgd.epsilon) == (0.9, None, None)
     with pytest.raises(ConfigError) as caught:
         make("task=rosenbrock", "optimizer=sgd", "optimizer.nu=0.5")
-    assert str(caught.value) == "optimizer.nu=0.5: sgd has lr, mu alone"
+    assert str(caught.value) == "optimizer.nu=0.5: sgd has no nu; it has lr, mu"
 
 
 @pytest.mark.usefixtures("toy_configs")

@@ -14,11 +14,13 @@ import torch
 from conftest import ROOT, Maker
 from torch.optim import lr_scheduler
 
-from experiments.common.config import ConfigError, Settings, expand
+from experiments.common.config import expand
 from experiments.common.execution import execute
 from experiments.common.launch import labels
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from experiments.common.schedules import BetaSchedule, Course, LrSchedule, Schedule
+from experiments.common.settings import Settings
 from experiments.common.tables import described, rows, varying
 from laprop import LaProp
 from laprop.schedules import CosineBeta, LinearBeta, RaiseBeta, StepBeta
@@ -295,7 +297,7 @@ def test_tables_and_labels_have_columns_for_options_and_schedules():
         ),
         (
             "optimizer=sgd schedule.nu.shape=linear schedule.nu.end=0.5",
-            "schedule.nu.shape=linear: sgd has lr, mu alone",
+            "schedule.nu.shape=linear: sgd has no nu; it has lr, mu",
         ),
         (
             "task=limits schedule.lr.warmup=3",

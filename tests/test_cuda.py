@@ -21,6 +21,7 @@ def test_laprop_does_not_import_triton():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_the_kernel():
     """Run in_triton.py on a GPU, or without one in Triton's interpreter and without CUDA graphs."""
     pytest.importorskip("triton")

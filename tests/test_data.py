@@ -122,7 +122,7 @@ def test_wrong_cache_file_is_thrown_away_and_fetched_again(
     with pytest.raises(DataError, match="has the wrong sha256"):
         data.fetch("toy")
     for name in wrong(content):
-        assert f"{places.cache / name}: thrown away, it has the wrong sha256" in caplog.text
+        assert f"{places.cache / name}: deleted, because it has the wrong sha256" in caplog.text
     assert {name for name in CONTENT if not (places.cache / name).exists()} == wrong(content)
     source = Fake()
     places.sources(source)

@@ -1,6 +1,5 @@
 """The discrepancies: their rules are options of the package, and they are measured."""
 
-import inspect
 import itertools
 import json
 from pathlib import Path
@@ -17,6 +16,7 @@ from experiments.common.records import Results
 from experiments.discrepancies import PAIRS, SCHEDULES, Rule, factor, gradient, initial, losses
 from laprop import LaProp
 from scripts import discrepancies, paper
+from scripts.figures.discrepancies import pairs
 
 STEPS = 40
 HYPER = {"mu": 0.9, "nu": 0.999, "epsilon": 1e-15, "weight_decay": 0.0, "lr_peak": 1e-2}
@@ -181,8 +181,7 @@ def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
     if row["measured"] in ("not run", "textual"):
         return
     figure, _, function = row["measured"].partition(".")
-    assert callable(getattr(discrepancies, function))
-    assert figure in paper.figures()
+    assert callable(getattr(paper.script(figure), function))
 
 
 def test_a_function_without_its_results_says_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,15 +220,6 @@ def test_the_tutorials_sum_over_five_layers_is_five_times_the_style_weight() -> 
     assert theirs == len(style_transfer.LAYERS) * ours
 
 
-def test_no_function_goes_unused() -> None:
-    used = {row["measured"].partition(".")[2] for row in discrepancies.entries().values()}
-    functions = {n for n, f in vars(discrepancies).items() if inspect.isfunction(f)}
-    local = {n for n in functions if vars(discrepancies)[n].__module__ == discrepancies.__name__}
-    public = {n for n in local if not n.startswith("_")}
-    of_page = {"entries", "measured", "rows", "introduction", "page", "files"}
-    assert public - used == of_page | {"controls"}  # in the page's introduction
-
-
 def paths(tmp_path: Path, pair: dict[str, float], control: float) -> Results:
     """Results of one pair and of the control, in which all distances and losses are known.
 
@@ -255,7 +245,7 @@ DISTANCES = {"constant": 0.0, "warmup": 0.1, "cosine": 0.2, "drop": 0.05, "pause
 
 def test_the_largest_of_five_means_has_a_simultaneous_interval(tmp_path: Path) -> None:
     """Student's t at 1 - 0.01/2 with two degrees of freedom is 9.925."""
-    found = discrepancies.pairs(paths(tmp_path, DISTANCES, 1e-3), {"": "own"})
+    found = pairs(paths(tmp_path, DISTANCES, 1e-3), {"": "own"})
     half = 9.925 * 2 / 3**0.5
     assert found.startswith(
         f"distance 20 [{20 - half:.2g}, {20 + half:.2g}] % after 100 (cosine), "
@@ -263,7 +253,7 @@ def test_the_largest_of_five_means_has_a_simultaneous_interval(tmp_path: Path) -
 
 
 def test_the_loss_is_that_of_the_schedule_under_which_it_changes_most(tmp_path: Path) -> None:
-    found = discrepancies.pairs(paths(tmp_path, DISTANCES, 1e-3), {"": "own"})
+    found = pairs(paths(tmp_path, DISTANCES, 1e-3), {"": "own"})
     half = 9.925 * 0.4 / 3**0.5
     assert found.endswith(
         f", 0 at a constant lr; loss -4 [{-4 - half:+.2g}, {-4 + half:+.2g}] % after 100 (warmup)"
@@ -278,9 +268,9 @@ def test_a_distance_that_is_not_above_the_controls_is_marked(
 ) -> None:
     """The interval under cosine begins at 0.085, and the control's ends at 1.57 times its mean."""
     results = paths(tmp_path, DISTANCES, control)
-    found = discrepancies.pairs(results, {"": "own"})
+    found = pairs(results, {"": "own"})
     assert ("(cosine; not above the control)" in found) == marked
-    assert "not above" not in discrepancies.pairs(results, {"": "last_bit"})
+    assert "not above" not in pairs(results, {"": "last_bit"})
 
 
 def test_one_schedule_above_the_control_is_enough(tmp_path: Path) -> None:
@@ -288,5 +278,5 @@ def test_one_schedule_above_the_control_is_enough(tmp_path: Path) -> None:
     results = paths(tmp_path, DISTANCES, 1e-3)
     cosine = (results.runs.pair == "own") & (results.runs.schedule == "cosine")
     results.runs.loc[cosine, "difference"] = [0.0, 0.0, 0.6]
-    found = discrepancies.pairs(results, {"": "own"})
+    found = pairs(results, {"": "own"})
     assert "% after 100 (cosine), " in found

@@ -3,6 +3,7 @@
 import copy
 import os
 
+import pytest
 import torch
 import torch.distributed as dist
 from conftest import documented
@@ -14,6 +15,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from laprop import LaProp
+
+pytestmark = pytest.mark.slow
 
 WORLD = 2
 

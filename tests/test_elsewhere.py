@@ -12,6 +12,8 @@ from torch import Tensor
 
 from laprop import LaProp
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[LaProp]:

@@ -23,13 +23,18 @@ from conftest import ROOT, Maker, manifest, wait_for
 
 from experiments import translation
 from experiments.common import data, fairseq
-from experiments.common.config import ConfigError, Settings, compose_settings
+from experiments.common.config import compose_settings
 from experiments.common.execution import execute
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
+from experiments.common.settings import Settings
 from scripts.benchmarks import fairseq as benchmark
 
 HERE = importlib.util.find_spec("fairseq") is not None
-pytestmark = pytest.mark.skipif(not HERE, reason="fairseq is not installed: make fairseq")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not HERE, reason="fairseq is not installed: make fairseq"),
+]
 
 SMOKE = ("task=translation", "scale=smoke", "threads=1")
 

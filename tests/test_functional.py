@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_report import WIDE, algorithm, constant_lr, functional_path, no_ties
+from torch.autograd import forward_ad
 
 from laprop.functional import ALGORITHMS, exact_sqrt
 
@@ -348,3 +349,26 @@ def test_the_root_keeps_layout_and_lets_gradients_through():
     leaf = torch.tensor([4.0], requires_grad=True)
     exact_sqrt(leaf).sum().backward()
     assert leaf.grad == 0.25
+
+
+def test_the_transforms_of_torch_go_through_a_step():
+    """Derivatives by every kind of autograd are those of the difference quotient."""
+    rule, theta = ALGORITHMS["laprop"], torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+    lr = torch.tensor(0.1, dtype=torch.float64)
+
+    def after(lr, theta=theta):
+        theta, _ = run(rule, theta, [theta * c for c in (2, -1, 3)], lr=lr)
+        return (theta**2).sum()
+
+    size = 1e-6
+    slope = (after(lr + size) - after(lr - size)) / (2 * size)
+    assert abs(slope) > 1
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(lr, torch.ones_like(lr))
+        forward = forward_ad.unpack_dual(after(dual)).tangent
+    _, jvp = torch.func.jvp(after, (lr,), (torch.ones_like(lr),))
+    for found in (forward, jvp, torch.func.grad(after)(lr)):
+        torch.testing.assert_close(found, slope, rtol=1e-6, atol=0)
+    rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    together = torch.func.vmap(after)(rates)
+    torch.testing.assert_close(together, torch.stack([*map(after, rates)]), rtol=1e-14, atol=0)

@@ -8,6 +8,8 @@ import golden
 import pytest
 from conftest import TASKS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("task", [t for t in TASKS if t not in ("translation", "roberta")])
 def test_numbers_change_only_with_a_version(task: str, tmp_path: Path):

@@ -1,23 +1,22 @@
-"""The example task: its network, its data, the best checkpoint, the early end, a resumed run."""
+"""The example task: its network, its data, the best checkpoint, the early end."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import Maker, manifest
+from conftest import Maker
 
 from experiments import gpt
 from experiments.common.checkpoint import load
-from experiments.common.config import ConfigError, Settings
 from experiments.common.execution import execute
-from experiments.common.run import Interrupted, Run
+from experiments.common.messages import ConfigError
+from experiments.common.run import Run
+from experiments.common.settings import Settings
 
 SMOKE = ("task=gpt", "scale=smoke", "checkpoint_every=0")
 
@@ -47,39 +46,17 @@ def test_a_character_depends_on_those_before_it_alone(make: Maker):
     assert gpt.loss(net, one).item() == pytest.approx(math.log(20), abs=0.1)
 
 
-def test_a_resumed_run_ends_with_the_same_numbers_and_the_same_sample(
-    make: Maker, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("patience", "steps"), [(2, [10, 20, 30]), (5, [10, 20, 30, 40])])
+def test_the_best_network_is_kept_and_the_training_ends_early(
+    make: Maker, text: str, patience: int, steps: list[int]
 ):
-    common = (*SMOKE, f"task.text={text}", "task.dropout=0.2")
-    whole = make(*common)
-    assert execute(whole) == "finished"
-    interrupted = make(*common, output=tmp_path / "elsewhere")
-    log = Run.log
-
-    def stop_after_the_second(self: Run, step: int, **metrics: float) -> None:
-        log(self, step, **metrics)
-        if step == 20:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Run, "log", stop_after_the_second)
-    with pytest.raises(Interrupted):
-        execute(interrupted)
-    monkeypatch.undo()
-    assert manifest(interrupted)["status"] == "interrupted"
-    assert execute(interrupted) == "finished"
-    assert numbers(interrupted) == numbers(whole)
-    summary, records, sample = numbers(whole)
-    assert [record["step"] for record in records] == [10, 20, 30, 40]
-    assert len(sample) == gpt.SAMPLE + 1
-    assert summary["best_valid_loss"] == min(record["valid_loss"] for record in records)
-
-
-def test_the_best_network_is_kept_and_the_training_ends_early(make: Maker, text: str):
     # At lr 0 nothing is learnt: the first evaluation is the best one, and two more end the run.
-    settings = make(*SMOKE, f"task.text={text}", "optimizer.lr=0", "task.patience=2")
+    settings = make(*SMOKE, f"task.text={text}", "optimizer.lr=0", f"task.patience={patience}")
     assert execute(settings) == "finished"
-    summary, records, _ = numbers(settings)
-    assert [record["step"] for record in records] == [10, 20, 30]
+    summary, records, sample = numbers(settings)
+    assert [record["step"] for record in records] == steps
+    assert summary["best_valid_loss"] == records[0]["valid_loss"]
+    assert len(sample) == gpt.SAMPLE + 1
     assert summary["best_at"] == load(settings.folder / "best.pt")["step"] == 10
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from experiments.common import data
 from experiments.common.collect import collect
-from experiments.common.config import ConfigError, expand
+from experiments.common.config import expand
+from experiments.common.messages import ConfigError
 from experiments.common.terminal import guarded
 from scripts import gpu_pack, gpu_runs
 from scripts.gpu_runs import STEPS, Machine, Step
@@ -165,6 +166,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_finished_can_be_collected_and_what_is_not_is_told_apart(parts, tmp_path):
     steps = [
         Step("done", None, 10, [], [FINISHED]),

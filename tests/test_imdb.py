@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,13 @@ from torch import Tensor
 
 from experiments import imdb
 from experiments.common import data
-from experiments.common.config import ConfigError
 from experiments.common.execution import execute
+from experiments.common.messages import ConfigError
 from experiments.common.records import Results
 from experiments.common.run import Run
 from scripts.figures.imdb_tuned import imdb_ten_points_tuned, tuned
+
+pytestmark = pytest.mark.slow
 
 WORDS = ["the", "film", "do", "n't", "it", "'s", "good", ".", ",", "é"]
 
@@ -128,20 +128,6 @@ def test_a_score_that_is_nan_counts_as_an_error(texts: imdb.Texts) -> None:
     assert found == pytest.approx([1 - right, right, 1])
 
 
-def test_members_equal_runs_alone_to_rounding(make: Maker) -> None:
-    common = ("task=imdb", "scale=smoke", "optimizer.lr=0.01")
-    axes = ("optimizer.nu=[0,0.9]", "task.flip=[0,0.3]", "seed=[0,5]")
-    batch = make(*common, *axes)
-    together = trained(batch)
-    singles = []
-    for member in batch.members():
-        values = zip(batch.axes(), member, strict=True)
-        singles.append(trained(make(*common, *(f"{name}={value}" for name, value in values))))
-    loss = [single["train_loss"][0] for single in singles]
-    np.testing.assert_allclose(together["train_loss"], loss, rtol=1e-4)
-    assert len(set(np.round(loss, 4))) == 8
-
-
 def test_labels_are_flipped_in_training_alone(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without noise none is flipped; a higher level flips all that a lower one does, and more."""
     seen: dict[str, Tensor] = {}
@@ -167,33 +153,6 @@ def test_labels_are_flipped_in_training_alone(make: Maker, monkeypatch: pytest.M
     assert float(clean.mean()) == pytest.approx(float(texts["train"].labels.mean()))
     for part in texts.values():
         assert 0.3 < float(part.labels.mean()) < 0.7
-
-
-def test_a_stopped_run_ends_with_the_same_bytes(
-    make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    overrides = ("task=imdb", "scale=smoke", "optimizer.nu=[0,0.9]", "task.flip=0.3", "seed=[0,1]")
-    whole, stopped = make(*overrides, output=tmp_path / "whole"), make(*overrides)
-    expected = trained(whole)
-    real, calls = imdb.LSTM.apply, 0
-
-    def apply(*arguments: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        if (
-            calls == 3
-        ):  # in the second of four minibatches, so that labels, order and sums must be restored
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(imdb.LSTM, "apply", apply)
-        with pytest.raises(SystemExit):
-            execute(stopped)
-    assert not (stopped.folder / "summary.json").exists()
-    assert trained(stopped) == expected
-    name = "metrics.jsonl"
-    assert (stopped.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_subnormal_numbers_are_zero_while_it_trains(

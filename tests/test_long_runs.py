@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common.config import ConfigError
+from experiments.common.messages import ConfigError
 from scripts import long_runs
 
 
@@ -45,7 +45,7 @@ def test_a_killed_process_is_replaced_a_few_times_and_named(
     assert long_runs.start(tmp_path, processes) == status
     said = capsys.readouterr().out.splitlines()
     assert next(workers, None) is None
-    assert sum("another takes its place" in line for line in said) == restarts
+    assert sum("another one is started" in line for line in said) == restarts
     assert all("was killed by SIG" in line for line in said)
     assert len(said) == sum(code < 0 for code in codes)
 

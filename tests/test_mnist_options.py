@@ -9,6 +9,8 @@ from conftest import Maker
 from experiments.common.execution import execute
 from experiments.mnist_divergence import clipped
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("task=mnist_divergence", "task.width=4", "task.batch_size=2000", "task.epochs=1")
 SEEDS = ("optimizer.nu=[0.5,0.99]", "seed=[0,1]", "task.log_every=1")
 

@@ -186,19 +186,38 @@ def test_foreach_is_the_for_loop(options, dtype):
     assert_same(*results)
 
 
-def test_operations_that_foreach_makes_for_each_parameter(monkeypatch):
-    """Those on the scalars of the state are made once for all parameters."""
+@pytest.mark.parametrize("agc", [None, 0.3])
+def test_operations_that_foreach_makes_for_each_parameter(agc, monkeypatch):
+    """Those on the scalars of the state, and on norms, are made once for all parameters."""
     allow_capturable(monkeypatch)
     counts = []
     for count in (1, 11):
         params = make(shapes=[(3,)] * count)
-        optimizer = LaProp(params, lr=torch.tensor(0.1), foreach=True, capturable=True)
+        optimizer = LaProp(params, lr=torch.tensor(0.1), foreach=True, capturable=True, agc=agc)
         give_gradients(params, 0)
         optimizer.step()
         with Counted() as counted:
             optimizer.step()
         counts.append(counted.operations)
     assert counts[1] - counts[0] <= 2 * 10  # torch.where, and the scalar that it takes
+
+
+def test_foreach_clips_what_is_0_or_empty_as_the_loop_does():
+    results = []
+    for foreach in (False, True):
+        params = [p for dtype in KINDS for p in make(dtype, [(3,), (3,), (0,), (2, 3), ()])]
+        optimizer = LaProp(params, agc=0.05, foreach=foreach)
+        for t in range(3):
+            give_gradients(params, t)
+            with torch.no_grad():
+                for zero in params[::5]:
+                    zero.zero_()
+            for param in params[1::5]:
+                param.grad.zero_()
+            optimizer.step()
+        results.append((params, states(params, optimizer)))
+        assert all(param.isfinite().all() for param in params)
+    assert_same(*results)
 
 
 class Counted(TorchDispatchMode):
@@ -286,6 +305,33 @@ def test_master_is_the_rounded_float32_run(dtype, foreach):
 
 
 @pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("kind", [{}, {"foreach": False}, {"foreach": True}])
+def test_16_bit_weights_may_have_float32_gradients(kind, dtype):
+    """Torch gives them where grad_dtype is set so. No bit of such a gradient is lost."""
+    param, other = (Parameter(torch.ones(3, dtype=dtype)) for _ in range(2))
+    param.grad_dtype = torch.float32
+    wide = Parameter(torch.ones(3))
+    optimizer, reference = LaProp([param, other], **kind), LaProp([wide], **kind)
+    for t in range(3):
+        factor = torch.linspace(-1, 1 + t, 3) / 3
+        param.grad = other.grad = None
+        (param.float() * factor + other).sum().backward()
+        wide.grad = factor.clone()
+        assert param.grad.dtype == torch.float32
+        optimizer.step()
+        reference.step()
+        torch.testing.assert_close(
+            optimizer.state[param]["exp_avg_sq"], reference.state[wide]["exp_avg_sq"]
+        )
+    assert torch.equal(param.detach(), wide.detach().to(dtype))
+    assert optimizer.state[other]["step"] == 3
+    wide.grad_dtype = None
+    wide.grad = torch.ones(3, dtype=dtype)
+    with pytest.raises(RuntimeError, match="needs a new gradient"):  # all others are refused
+        reference.step()
+
+
+@pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize(
     ("low_precision", "stalls"), [("master", False), ("stochastic", False), ("nearest", True)]
 )
@@ -341,7 +387,7 @@ def test_a_parameter_that_is_listed_twice_makes_two_steps(kind):
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTATIONS)
-def test_the_sizes_that_the_docstring_names(kind):
+def test_the_sizes_that_the_documentation_names(kind):
     """In float32 and with the default epsilon, at both sides of each limit."""
 
     def moved(*gradients, **options):

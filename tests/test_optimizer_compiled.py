@@ -46,6 +46,7 @@ def test_compiled_is_eager_in_other_dtypes(options, dtype, atol):
         torch.testing.assert_close(one, other, rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 def test_compiled_to_machine_code_is_eager():
     options = {"amsgrad": True, "centered": True, "centered_warmup": 3}
     assert_compiled_is_eager(options, True, "inductor")

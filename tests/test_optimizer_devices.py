@@ -1,15 +1,17 @@
 """LaProp on tensors unlike those of a CPU: without float64, without data, with another default."""
 
 import inspect
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Parameter
+from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from laprop import LaProp, state
+from laprop import LaProp, arithmetic, state
 
 KINDS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -57,6 +59,23 @@ def test_a_device_without_float64(options, moved, kind, monkeypatch):
     }  # fmt: skip
 
 
+def test_a_device_takes_lists_of_tensors_by_itself_also_with_a_tensor_lr(monkeypatch):
+    """The CPU stands for the device, with all kernels away."""
+    monkeypatch.setattr(optimizers, "_get_foreach_kernels_supported_devices", lambda: ["cpu"])
+    monkeypatch.setattr(state, "kernel_for", lambda *arguments, **options: None)
+    for wrap in (float, torch.tensor):
+        param = Parameter(torch.ones(3))
+        optimizer = LaProp([param], lr=wrap(0.5), betas=(wrap(0.5), wrap(0.75)))
+        step = Mock(wraps=arithmetic._foreach_step)
+        with monkeypatch.context() as patch:
+            patch.setattr(arithmetic, "_foreach_step", step)
+            param.grad = torch.ones(3)
+            optimizer.step()
+        step.assert_called_once()
+        assert torch.equal(param.detach(), torch.full((3,), 0.5))
+
+
+@pytest.mark.filterwarnings("ignore:LaProp.fused=True. makes some steps without a kernel")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "options",

@@ -4,8 +4,11 @@ import copy
 import dataclasses
 import inspect
 import math
+import warnings
 from fractions import Fraction
 
+import numpy as np
+import omegaconf
 import pytest
 import torch
 from torch.nn import Parameter
@@ -205,6 +208,9 @@ def test_unknown_keywords_are_refused():
         ({"betas": (0.9, math.nan)}, ValueError, "Invalid beta parameter at index 1: nan"),
         ({"betas": (0.9, Fraction(10**30 - 1, 10**30))}, ValueError, "at index 1: 1.0 (allowed"),
         ({"betas": 0.9}, ValueError, "Invalid betas: 0.9 (allowed: two values, (mu, nu))"),
+        ({"betas": "09"}, ValueError, "Invalid betas: '09' (allowed: two values, (mu, nu))"),
+        ({"betas": [0.9, 0.99, 0.9]}, ValueError, "Invalid betas: [0.9, 0.99, 0.9] (allowed: two"),
+        ({"betas": torch.ones(())}, ValueError, "Invalid betas: tensor(1.) (allowed: two values"),
         ({"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (allowed: 0 <= eps < inf)"),
         ({"weight_decay": "0.1"}, TypeError, "Invalid weight_decay value: '0.1'"),
         ({"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1"),
@@ -250,6 +256,103 @@ def test_bad_options_get_a_clear_line(options, error, line):
     for _ in range(2):
         refused(optimizer.step)
     assert_same([params, optimizer.state_dict()["state"]], [weights, kept["state"]])
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [
+        omegaconf.OmegaConf.create([0.5, 0.75]),
+        np.array([0.5, 0.75], dtype=np.float32),
+        torch.tensor([0.5, 0.75]),
+        [0.5, 0.75],
+    ],
+)
+def test_betas_of_every_kind_of_list(betas):
+    params = make()
+    optimizer = LaProp(params, betas=betas)
+    optimizer.add_param_group({"params": make(), "betas": betas})
+    for group in optimizer.param_groups:
+        assert isinstance(group["betas"], tuple)
+        assert [*map(float, group["betas"])] == [0.5, 0.75]
+    optimizer.param_groups[0]["betas"] = betas
+    train(params, optimizer, 2)
+    expected = make()
+    train(expected, LaProp(expected, betas=(0.5, 0.75)), 2)
+    assert_same(params, expected)
+
+
+def test_differentiable_is_for_all_groups():
+    """torch's optimizers switch gradients on for a whole step."""
+    for default in (False, True):
+        optimizer = LaProp(make(), differentiable=default)
+        line = f"Invalid differentiable: {not default} in a param group"
+        with pytest.raises(ValueError, match=line):
+            optimizer.add_param_group({"params": make(), "differentiable": not default})
+        with pytest.raises(ValueError, match=line):
+            LaProp([{"params": make(), "differentiable": not default}], differentiable=default)
+        assert len(optimizer.param_groups) == 1
+        optimizer.add_param_group({"params": make(), "differentiable": default})
+
+
+def test_a_decay_that_was_most_likely_meant_for_adamw_is_warned_of():
+    """AdamW's usual values at the lr of DreamerV3 and at ours; not those of the paper."""
+    usual = [(4e-5, decay) for decay in (1e-4, 1e-3, 1e-2, 0.1)]
+    usual += [(4e-4, decay) for decay in (1e-3, 1e-2, 0.1)]
+    for lr, decay in usual:
+        for wrap in (float, torch.tensor):
+            with pytest.warns(UserWarning, match=f"weight_decay={decay:g}, which does") as seen:
+                LaProp(make(), lr=wrap(lr), weight_decay=decay)
+            assert len(seen) == 1
+            assert seen[0].filename == __file__
+            assert "\n" not in str(seen[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for lr, decay in usual:
+            LaProp(make(), lr=lr, weight_decay=decay, decay_by_lr=True)
+        LaProp(make(), lr=1e-3, weight_decay=1e-4)  # the paper's for CIFAR-10
+        LaProp(make(), lr=0.0, weight_decay=1e-4)  # a warmup may begin so
+
+
+@pytest.mark.slow
+def test_a_closure_has_the_type_of_its_loss(tmp_path):
+    """Training programs return the loss as a tensor, for torch's own annotations say float."""
+    api = pytest.importorskip("mypy.api")
+    program = """
+from laprop import LaProp
+from torch import Tensor, ones
+def tensor() -> Tensor: return ones(1)
+def number() -> float: return 1.0
+optimizer = LaProp([ones(1)])
+a: Tensor = optimizer.step(tensor)
+b: float = optimizer.step(number)
+optimizer.step()
+"""
+    (tmp_path / "program.py").write_text(program)
+    said, errors, code = api.run(["--strict", str(tmp_path / "program.py")])
+    assert code == 0, said + errors
+
+
+@pytest.mark.parametrize("key", ["lr0", "lr1", "lrs", "lr_", "min_momentum", "lr_scale", "esp"])
+def test_keys_of_other_programs_are_kept(key):
+    optimizer = LaProp([{"params": make(), key: 0.1}])
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert saved["param_groups"][0][key] == 0.1
+    LaProp(make()).load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"lr_in_momentun .did you mean lr_in_momentum"):
+        LaProp([{"params": make(), "lr_in_momentun": False}])
+
+
+@pytest.mark.parametrize("option", ["lr_in_momentum", "lr_weighted_correction"])
+def test_what_the_momentum_is_an_average_of_stays_also_if_the_group_is_replaced(option):
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, 2)
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], option: False}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"{option}=False: cannot be changed after a step"):
+            optimizer.step()
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], option: True}
+    optimizer.step()
 
 
 def test_betas_in_a_state_of_adam_are_checked():

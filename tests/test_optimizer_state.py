@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from conftest import documented
 from torch.nn import Parameter
 from training import (
     KINDS,
@@ -134,6 +135,91 @@ def test_adams_state_dict(cls, amsgrad, dtype):
             expected = old - 0.02 * param.grad / (n / c_n).sqrt()
             assert torch.allclose(param, expected, rtol=1e-5)
         assert not torch.equal(param, old)
+
+
+def by_the_authors_rule(param, state, lr, mu=0.9, nu=0.99, eps=1e-15):
+    """Make a step as the authors' laprop.py does; the state is kept as it keeps it."""
+    if not state:
+        state |= {"step": 0, "exp_avg_lr_1": 0.0, "exp_avg_lr_2": 0.0}
+        keys = ("exp_avg", "exp_avg_sq", "exp_mean_avg_sq", "max_exp_avg_sq")
+        state |= {key: torch.zeros_like(param) for key in keys}
+    state["step"] += 1
+    state["exp_avg_sq"] = nu * state["exp_avg_sq"] + (1 - nu) * param.grad**2
+    state["exp_avg_lr_1"] = state["exp_avg_lr_1"] * mu + (1 - mu) * lr
+    state["exp_avg_lr_2"] = state["exp_avg_lr_2"] * nu + (1 - nu)
+    state["max_exp_avg_sq"] = torch.maximum(state["max_exp_avg_sq"], state["exp_avg_sq"])
+    u = param.grad / ((state["max_exp_avg_sq"] / state["exp_avg_lr_2"]).sqrt() + eps)
+    state["exp_avg"] = mu * state["exp_avg"] + (1 - mu) * lr * u
+    if lr:
+        with torch.no_grad():
+            param -= lr / state["exp_avg_lr_1"] * state["exp_avg"]
+
+
+@pytest.mark.parametrize("before", [[0.01, 0.02, 0.0, 0.03], [0.0, 0.0]])
+def test_a_state_of_the_authors_goes_on(before):
+    """Also if lr was 0 in all steps so far, where the bias correction of the momentum is 0."""
+    theirs, theirs_state = make(torch.float64), [{} for _ in make()]
+    for t, lr in enumerate([*before, "load", 0.02, 0.0, 0.01, 0.03]):
+        if lr == "load":
+            ours = copy.deepcopy(theirs)
+            optimizer = LaProp(ours, lr=0.5, betas=(0.9, 0.99), amsgrad=True)
+            saved = {0: {}, **dict(enumerate(theirs_state))}
+            group = {"lr": 0.01, "betas": (0.1, 0.1), "params": [*range(len(theirs))]}
+            saved = {"state": copy.deepcopy(saved), "param_groups": [group]}
+            optimizer.load_state_dict(saved)
+            assert optimizer.param_groups[0]["lr"] == 0.5
+            continue
+        give_gradients(theirs, t)
+        for param, state in zip(theirs, theirs_state, strict=True):
+            by_the_authors_rule(param, state, lr)
+        if t > len(before):
+            for a, b in zip(ours, theirs, strict=True):
+                a.grad = b.grad.clone()
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+            assert_close([x.detach() for x in ours], [x.detach() for x in theirs], ulp=20)
+    assert optimizer.state[ours[0]]["step"] == len(before) + 4
+
+
+def test_a_state_of_timms_goes_on(tmp_path, monkeypatch):
+    """Loaded by the lines of docs/optimizer.md."""
+    timm = pytest.importorskip("timm.optim.laprop")
+    theirs = make()
+    options = {"betas": (0.9, 0.99), "weight_decay": 0.1}
+    other = timm.LaProp(theirs, lr=0.01, **options)
+    train(theirs, other, 5)
+    ours = copy.deepcopy(theirs)
+    monkeypatch.chdir(tmp_path)
+    torch.save(other.state_dict(), "theirs.pt")
+    names = {"LaProp": LaProp, "torch": torch, "params": ours}
+    exec(documented("theirs.pt"), names)
+    optimizer = names["optimizer"]
+    optimizer.param_groups[0].update(options, decay_by_lr=True)
+    for t in range(5, 15):
+        train(theirs, other, 1, start=t)
+        train(ours, optimizer, 1, start=t)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_of_the_authors_that_does_not_fit_is_refused():
+    params = make(shapes=[(3,)])
+    state = {key: torch.ones(3) for key in ("exp_avg", "exp_avg_sq")}
+    state |= {"step": 2, "exp_avg_lr_1": 0.1, "exp_avg_lr_2": 0.2}
+    group = {"lr": 0.01, "params": [0]}
+
+    def refused(state, line, **options):
+        optimizer = LaProp(params, **options)
+        with pytest.raises(ValueError) as caught:
+            optimizer.load_state_dict({"state": {0: state}, "param_groups": [group]})
+        assert line in str(caught.value)
+        assert not optimizer.state
+
+    for option in ("lr_in_momentum", "lr_weighted_correction"):
+        refused(state, "needs lr_in_momentum=True and lr_weighted_corr", **{option: False})
+    refused({**state, "momentum": 1}, "neither LaProp's nor Adam's, it holds exp_avg, ")
+    refused({key: x for key, x in state.items() if key != "step"}, "neither LaProp's nor Adam's")
+    refused({**state, "exp_avg": None}, "state['exp_avg'] is a NoneType (allowed: a tensor)")
+    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one number)")
 
 
 def test_other_state_dicts_are_refused():

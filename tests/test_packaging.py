@@ -24,6 +24,8 @@ from packaging.utils import canonicalize_name
 
 import laprop
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -13,12 +13,15 @@ from conftest import Maker, records, trained
 from torch import Tensor
 
 from experiments import rainbow
-from experiments.common.config import CONFIGS, expand
+from experiments.common import CONFIGS
+from experiments.common.config import expand
 from experiments.common.run import Run
 from experiments.rainbow import DEVIATIONS, Tally, play, shared
 from experiments.rainbow.network import Network, losses, projected
 from experiments.rainbow.replay import Batch, Replay
 from scripts import discrepancies
+
+pytestmark = pytest.mark.slow
 
 mpl.use("Agg")
 

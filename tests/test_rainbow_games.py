@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import Maker
 
-from experiments.common.config import ConfigError
+from experiments.common.messages import ConfigError
 from experiments.rainbow.environments import MINATAR, NOOPS, Atari, MinAtar
 
 

@@ -12,7 +12,7 @@ import pytest
 from tables import written
 
 from experiments.common.records import Results
-from scripts import discrepancies, make_authors
+from scripts import make_authors
 from scripts.figures import fig06, fig11, rainbow_atari, rainbow_authors, rainbow_eps, style
 from scripts.figures.fig11 import LARGE, SMALL
 
@@ -100,7 +100,7 @@ def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
         assert measured.held is held, measured.text
         assert "\n" not in measured.text
     assert "LaProp, 1e-15) against" in fig11.rainbow_earlier(results, "own").text
-    text = discrepancies.rainbow_eps(results)
+    text = fig11.rainbow_eps(results)
     assert text.count("probability of improvement") == 5
     assert "|" not in text
 
@@ -204,10 +204,10 @@ def test_a_deviation_is_averaged_over_the_games_that_it_changes(tmp_path: Path) 
     )
     table = rainbow_authors.changes(found)
     assert rainbow_authors.found(table, "laprop", "[dueling]").centre == pytest.approx(-0.5)
-    text = discrepancies.rainbow_authors(found, "[dueling]")
+    text = rainbow_authors.rainbow_authors(found, "[dueling]")
     assert text.startswith("area under the training curve: LaProp -50.0 % [")
     assert text.endswith(" in asterix, no change elsewhere")
-    assert discrepancies.rainbow_authors(found, "[cutoff]") == "changes no run"
+    assert rainbow_authors.rainbow_authors(found, "[cutoff]") == "changes no run"
     assert "-50.0 %" in rainbow_authors.finding(found)
     drawn = rainbow_authors.draw(found)
     texts = [text.get_text() for text in drawn.axes[0].texts]

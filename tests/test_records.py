@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ from experiments.common import collect as collecting
 from experiments.common import settings as of_runs
 from experiments.common import timings
 from experiments.common.collect import collect
-from experiments.common.config import ConfigError, Settings, expand
+from experiments.common.config import expand
 from experiments.common.execution import execute
 from experiments.common.files import Damaged
+from experiments.common.messages import ConfigError
 from experiments.common.records import Results, load
+from experiments.common.settings import Settings
 from scripts import collect as command
 
 
@@ -130,6 +133,31 @@ def test_the_target_is_replaced_whole_or_not_at_all(figure, tmp_path: Path, monk
     assert files(tmp_path / "results") == {f"smoke/{n}" for n in before if n != "stale.csv"}
 
 
+def test_notes_beside_the_tables_stay(figure, tmp_path: Path):
+    run_all(figure())
+    target = tmp_path / "results" / "smoke"
+    collect(figure(), target)
+    (target / "NOTES.md").write_text("mine")
+    collect(figure(), target)
+    assert (target / "NOTES.md").read_text() == "mine"
+
+
+def test_what_a_killed_collect_left_is_put_back(figure, tmp_path: Path):
+    """It was killed between its two renames, so the tables have the name of the old ones."""
+    run_all(figure())
+    target = tmp_path / "results" / "smoke"
+    collect(figure(), target)
+    before = files(target)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    old, new = (target.with_name(f".smoke.{ended.pid}.{end}") for end in ("old", "new"))
+    target.rename(old)
+    new.mkdir()
+    shutil.rmtree(tmp_path / "outputs")  # the runs are gone, so only the old tables have them
+    collect(figure(), target)
+    assert files(tmp_path / "results") == {f"smoke/{name}" for name in before}
+
+
 def test_extra_tables_stand_below_each_other_without_repeats(tmp_path: Path):
     overrides = [
         "figure=rosenbrock_bias", "scale=smoke", "optimizer=adam,laprop", "threads=1",
@@ -167,8 +195,9 @@ def test_rows_of_long_seeds_and_their_pictures_stay_with_their_runs(
 def test_curves_and_divergence(figure, tmp_path: Path):
     overrides = figure("seed=0,1", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
     first, second = expand(overrides)
-    write_run(first, [{"step": 1, "loss": 2.0, "count": 3}, {"step": 5, "loss": None}], {"x": 1}, 5)
-    write_run(second, [{"step": 1, "loss": 0.5, "late": 7.0}], {"x": None}, None)
+    log = [{"step": 1, "loss": 2.0, "count": 3}, {"step": 5, "loss": None}]
+    write_run(first, log, {"x": 1}, "diverged", diverged_at=5)
+    write_run(second, [{"step": 1, "loss": 0.5, "late": 7.0}], {"x": None})
     results = collect(overrides, tmp_path / "results" / "smoke")
     runs = results.runs.set_index("seed")
     assert runs.diverged_at[0] == 5
@@ -193,8 +222,8 @@ def test_curves_and_divergence(figure, tmp_path: Path):
 def test_a_number_with_the_name_of_an_axis_has_a_column_of_its_own(figure, tmp_path: Path):
     overrides = figure("seed=0", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5,0.6")
     one, other = expand(overrides)
-    write_run(one, [{"step": 1, "nu": 0.25}], {"nu": 2.0}, None)
-    write_run(other, [{"step": 1, "nu": 0.5}], {"nu": 3.0}, None)
+    write_run(one, [{"step": 1, "nu": 0.25}], {"nu": 2.0})
+    write_run(other, [{"step": 1, "nu": 0.5}], {"nu": 3.0})
     results = collect(overrides, tmp_path / "results" / "smoke")
     for frame, measured in ((results.runs, [2.0, 3.0]), (results.curves, [0.25, 0.5])):
         assert frame.nu.tolist() == [0.5, 0.6]
@@ -205,7 +234,7 @@ def test_curves_of_a_batch_are_unfolded(figure, tmp_path: Path):
     overrides = figure("seed=[0,1]", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=[0.1,0.2]")
     (settings,) = expand(overrides)
     log = [{"step": s, "loss": [s + 0.1, s + 0.2, None, s + 0.4], "rate": 0.5} for s in (10, 20)]
-    write_run(settings, log, {"x": [1.0, 2.0, 3.0, None]}, None)
+    write_run(settings, log, {"x": [1.0, 2.0, 3.0, None]})
     curves = collect(overrides, tmp_path / "results" / "smoke").curves
     at = dict(
         zip(zip(curves.step, curves["nu"], curves.seed, strict=True), curves.loss, strict=True)
@@ -226,7 +255,7 @@ def test_a_hundred_thousand_members(figure, tmp_path: Path):
     count = len(list(settings.members()))
     assert count == 100_000
     log = [{"step": s, "loss": np.linspace(0, s, count).tolist()} for s in (1, 2, 3)]
-    write_run(settings, log, {"x": list(range(count))}, None)
+    write_run(settings, log, {"x": list(range(count))})
     results = collect(overrides, tmp_path / "results" / "smoke")
     assert len(results.runs) == count
     assert (results.runs.x == range(count)).all()
@@ -236,7 +265,7 @@ def test_a_hundred_thousand_members(figure, tmp_path: Path):
 def test_a_long_log_of_one_run(figure, tmp_path: Path):
     overrides = figure("optimizer=adam", "optimizer.nu=0.5", "task.sigma=0.04", "seed=0")
     (settings,) = expand(overrides)
-    write_run(settings, [{"step": s, "loss": s / 2} for s in range(100_000)], {"x": 1.0}, None)
+    write_run(settings, [{"step": s, "loss": s / 2} for s in range(100_000)], {"x": 1.0})
     curves = collect(overrides, tmp_path / "results" / "smoke").curves
     assert (curves.loss == np.arange(100_000, dtype=np.float32) / 2).all()
 
@@ -300,7 +329,7 @@ def test_a_part_of_a_grid_and_another_task_never_reach_the_results(
         assert folder == tmp_path / "outputs" / "tables" / "translation" / "short" / name
     other = ["figure=fig01", "task=rosenbrock", f"output={tmp_path / 'outputs'}"]
     for settings in expand(other):
-        write_run(settings, [{"step": 1}], {}, None)
+        write_run(settings, [{"step": 1}], {})
     assert tmp_path / "outputs" in collect(other).folder.parents
     assert not results_folder.exists()
 
@@ -309,7 +338,7 @@ def test_two_sweeps_of_a_task_have_two_tables(tmp_path: Path):
     common = ["task=rosenbrock", "scale=smoke", f"output={tmp_path}"]
     for override in ("seed=0,1", "optimizer.lr=0.1,0.2", f"seed={','.join(map(str, range(90)))}"):
         for settings in expand([*common, override]):
-            write_run(settings, [{"step": 1}], {"x": 1.0}, None)
+            write_run(settings, [{"step": 1}], {"x": 1.0})
         collect([*common, override])
     tables = list((tmp_path / "tables" / "rosenbrock" / "smoke").iterdir())
     assert len(tables) == 3
@@ -373,7 +402,7 @@ def test_a_part_never_replaces_more_seeds_of_an_earlier_version(
     every = expand(grid(tmp_path))
     for settings in every[:2]:
         pretend(settings)
-    with pytest.raises(ConfigError, match="holds 3 seeds of an earlier version, and of this one"):
+    with pytest.raises(ConfigError, match="holds 3 seeds of an earlier version, but only 1 of the present"):
         collect(grid(tmp_path), partial=True)
     assert Results(results_folder / "fig05" / "short").manifest == before
     for settings in every[2:]:
@@ -403,7 +432,7 @@ def test_a_run_stays_collectable_when_a_task_without_a_version_is_edited(
     overrides = figure("seed=0,1", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
     monkeypatch.setattr(of_runs, "versions", lambda task: {"task": "before", "laprop": 1})
     first, _ = expand(overrides)
-    write_run(first, [{"step": 1}], {"x": 1.0}, None)
+    write_run(first, [{"step": 1}], {"x": 1.0})
     manifest = json.loads((first.folder / "manifest.json").read_text())
     manifest |= {"versions": {"task": "before", "laprop": 1}}
     manifest["environments"] = [{"program": "before"}]
@@ -412,7 +441,7 @@ def test_a_run_stays_collectable_when_a_task_without_a_version_is_edited(
         monkeypatch.setattr(module, "versions", lambda task: {"task": "after", "laprop": 1})
     again, second = expand(overrides)
     assert again.key != first.key
-    write_run(second, [{"step": 1}], {"x": 2.0}, None)
+    write_run(second, [{"step": 1}], {"x": 2.0})
     results = collect(overrides)
     assert results.runs.x.tolist() == [1.0, 2.0]
     assert results.manifest["programs"] == ["before", "one"]
@@ -429,7 +458,7 @@ def test_of_the_runs_before_an_edit_the_newest_finished_one_counts(
         monkeypatch.setattr(module, "versions", lambda task: {"task": "now", "laprop": 5})
     overrides = figure("seed=0", "task.sigma=0.04", "optimizer=adam", "optimizer.nu=0.5")
     (settings,) = expand(overrides)
-    write_run(settings, [{"step": 1}], {"x": 1.0}, None)
+    write_run(settings, [{"step": 1}], {"x": 1.0})
     written = manifest(settings) | {"versions": {"task": "old", "laprop": 5}}
 
     def put(name: str, **changes: object) -> Path:

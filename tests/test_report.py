@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from experiments.common.records import RESULTS
+from experiments.common import RESULTS
 from scripts import (
     check_claims,
     discrepancies,
@@ -131,7 +131,7 @@ def test_the_front_page_says_what_was_found_and_what_was_not(parsed, claims) -> 
     page = parsed["index.html"]
     sections = {e.get("id"): text(e) for e in page.iter("section")}
     for name in readme.FOUND:
-        assert paper.script(name).finding(paper.results_of(name)) in sections["found"]
+        assert paper.finding(name) in sections["found"]
     assert len(charts_of(page)) == len(readme.FOUND)
     for claim in claims:
         if claim["of"] == "paper":

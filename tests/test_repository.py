@@ -1,9 +1,9 @@
 """The commands of README and docs work as they say, and no layer imports one above it."""
 
+import ast
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,17 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import DOCS, README, ROOT, blocks, documented
+from conftest import DOCS, README, ROOT, TASKS, blocks, copied, documented
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository's code in a folder of its own, with the task of docs/extend.md added."""
-    folder = tmp_path_factory.mktemp("clone") / "laprop"
-    folder.mkdir()
-    for name in ("laprop", "experiments", "configs", "scripts"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    folder = copied(tmp_path_factory.mktemp("clone"), "scripts")
     (folder / "experiments" / "softmax.py").write_text(documented("class Config"))
     (folder / "configs" / "task" / "softmax.yaml").write_text(documented("name: softmax", "yaml"))
     return folder
@@ -36,6 +32,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_documented_task_runs_sweeps_records_and_is_found(copy: Path) -> None:
     sweep, collect = documented("task=softmax scale=smoke", "sh").strip().splitlines()
     first = run(sweep, copy)
@@ -59,6 +56,7 @@ def test_the_documented_task_runs_sweeps_records_and_is_found(copy: Path) -> Non
     assert "softmax" in run("python -m experiments --help", copy).stdout
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_composes() -> None:
     from experiments.common.config import expand
 
@@ -94,6 +92,7 @@ def test_the_badges_say_what_the_project_file_says() -> None:
     assert "\ntest:" in (ROOT / "Makefile").read_text()
 
 
+@pytest.mark.slow
 def test_laprop_imports_torch_alone() -> None:
     """The optimizer imports torch and neither experiments nor scripts."""
     code = (
@@ -105,7 +104,40 @@ def test_laprop_imports_torch_alone() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
-    for source in (ROOT / "laprop").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) (experiments|scripts)", source.read_text(), re.M)
-    for source in (ROOT / "experiments").rglob("*.py"):
-        assert not re.search(r"^\s*(from|import) scripts", source.read_text(), re.M)
+
+
+LAYERS = ("laprop", "experiments", "scripts")
+# What is made of the figures, which therefore import none of it.
+ABOVE = ("build", "check_claims", "discrepancies", "make_figures", "report")
+
+
+def imported(file: Path) -> set[str]:
+    """The full names of the modules that a file imports, and of what it takes from them."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def lies_in(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
+
+
+def test_no_layer_imports_one_above_it() -> None:
+    """And no task imports another; nothing below the tasks imports one."""
+    tasks = [f"experiments.{task}" for task in TASKS]
+    for number, layer in enumerate(LAYERS):
+        for file in (ROOT / layer).rglob("*.py"):
+            name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            barred = [*LAYERS[number + 1 :]]
+            if layer == "experiments":
+                barred += [task for task in tasks if not lies_in(name, task)]
+            if lies_in(name, "scripts.figures") or name == "scripts.paper":
+                barred += [f"scripts.{script}" for script in ABOVE]
+            if name == "scripts.check_claims":
+                barred += ["scripts.make_figures"]
+            assert not [i for i in imported(file) if any(lies_in(i, b) for b in barred)], name

@@ -11,8 +11,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from rules import NAN, TABLES, Verdicts, runs_of, unchanged, verdicts
+from rules import NAN, TABLES, Verdicts, runs_of, tables, unchanged, verdicts
 
 from scripts import paper
 
@@ -68,11 +69,16 @@ ROSENBROCK = [
     ("optimizer == 'amsgrad' and sigma == 0.16 and nu == 0.025 and seed < 15", 900,
      {"only_laprop_at_large_noise": None}),
 ]  # fmt: skip
+OF_FIG02 = (
+    *("flat_at_small_noise", "smooth_in_nu", "large_nu_at_medium_noise"),
+    *("small_nu_at_medium_noise", "fastest_at_small_nu", "only_laprop_at_large_noise"),
+)
 CASES: dict[str, list[tuple[Any, ...]]] = {
     "fig01": [
         case("lr == 0.001", {"laprop_does_not_turn": False}, end=1.2),
         case("optimizer == 'laprop' and lr == 0.001 and seed < 5", {"laprop_does_not_turn": None},
              end=1.2),
+        case("optimizer == 'laprop' and lr == 0.001", {"laprop_does_not_turn": False}, end=NAN),
         case("optimizer == 'laprop' and lr == 0.001 and seed == 0", end=NAN),
         case("optimizer == 'laprop'", end=1.05),
         case("optimizer == 'adam' and lr == 0.003", end=1.05),
@@ -82,7 +88,7 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
     "fig02": [
         named for where, steps, verdicts in ROSENBROCK
         for named in of_readings(where, verdicts, steps_to_converge=steps)
-    ],
+    ] + of_readings("seed > 4", dict.fromkeys(OF_FIG02), sigma=9.0),  # five seeds are too few
     "fig03": [
         case("optimizer == 'adam'", {"style_lowest": False, "style_across_nu": False},
              regret="regret * 0.4"),
@@ -174,7 +180,11 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
             ("optimizer == 'laprop' and lr == 0.1 and seed == 0", NAN, {}),
             ("optimizer != 'laprop'", 900, {}),
         ] for named in of_readings(where, verdicts, steps_to_converge=steps)
-    ] + of_readings("lr == 0.001", {"every_lr": None}, steps_to_converge=NAN, updates=1000),
+    ] + [
+        named for updates, held in ((39_000, None), (40_000, False))
+        for named in of_readings("lr == 0.001", {"every_lr": held}, steps_to_converge=NAN,
+                                 updates=updates)
+    ],
     "fig09": [
         case("optimizer == 'adam' and lr == 0.1", {"style_every_lr": False}, regret="regret * 0.7"),
         case("optimizer == 'amsgrad' and lr == 0.001 and nu == 0.9", {"style_every_lr": False},
@@ -395,6 +405,7 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
              final_loss="final_loss * 0.7"),
         case("optimizer == 'laprop' and epsilon in [1e-15, 1e-4] and nu == 0.9",
              {"epsilon_slows": False}, final_loss="1 + seed / 1000"),
+        case("optimizer == 'laprop' and epsilon < 1e-6", final_loss="1 + seed / 1000"),
         case("optimizer == 'adam' and epsilon == 1e-15 and nu == 0.9",
              {"small_epsilon_hurts_adam": False}, final_loss="final_loss * 0.8"),
         case("optimizer == 'adam' and epsilon == 1e-15 and nu == 0.9",
@@ -453,13 +464,25 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
 # Tests --------------------------------------------------------------------------------------------
 
 
+def changed(figure: str, where: str, becomes: dict[str, Any]) -> pd.DataFrame:
+    """The runs of a figure, of which some rows are changed."""
+    runs = runs_of(figure).copy()
+    rows = runs.index[runs.eval(where)]
+    assert len(rows)
+    for name, value in becomes.items():
+        new = runs.loc[rows].eval(value) if isinstance(value, str) else value
+        runs[name] = runs[name].astype(float)
+        runs.loc[rows, name] = new
+    return runs
+
+
 @pytest.mark.parametrize("figure", TABLES)
 def test_the_tables_have_the_verdicts_that_the_cases_change(figure: str, tmp_path: Path) -> None:
-    assert verdicts(figure, runs_of(figure), tmp_path, {}) == unchanged(figure)
+    assert verdicts(figure, tables(figure, runs_of(figure), tmp_path, {})) == unchanged(figure)
 
 
 @pytest.mark.parametrize(
-    ("figure", "where", "becomes", "changed"),
+    ("figure", "where", "becomes", "others"),
     [
         pytest.param(figure, *case, id=f"{figure}-{number}")
         for figure, cases in CASES.items()
@@ -467,18 +490,12 @@ def test_the_tables_have_the_verdicts_that_the_cases_change(figure: str, tmp_pat
     ],
 )
 def test_a_rule_turns_on_what_it_names(
-    figure: str, where: str, becomes: dict[str, Any], changed: Verdicts, tmp_path: Path
+    figure: str, where: str, becomes: dict[str, Any], others: Verdicts, tmp_path: Path
 ) -> None:
-    runs = runs_of(figure).copy()
-    rows = runs.index[runs.eval(where)]
     settings = {name: value for name, value in becomes.items() if "." in name}
-    for name in becomes.keys() - settings.keys():
-        value = becomes[name]
-        new = runs.loc[rows].eval(value) if isinstance(value, str) else value
-        runs[name] = runs[name].astype(float)
-        runs.loc[rows, name] = new
-    assert len(rows)
-    assert verdicts(figure, runs, tmp_path, settings) == unchanged(figure) | changed
+    columns = {name: value for name, value in becomes.items() if "." not in name}
+    found = tables(figure, changed(figure, where, columns), tmp_path, settings)
+    assert verdicts(figure, found) == unchanged(figure) | others
 
 
 def test_every_rule_is_tried_in_both_directions() -> None:
@@ -489,3 +506,41 @@ def test_every_rule_is_tried_in_both_directions() -> None:
                 changed[name] for *_, changed in CASES[figure] if name in changed
             }
             assert {True, False} <= tried, name
+
+
+def test_a_claim_that_the_runs_did_not_record_is_not_run(tmp_path: Path) -> None:
+    runs = runs_of("theorem1").drop(columns="condition_broken")
+    found = verdicts("theorem1", tables("theorem1", runs, tmp_path, {}))
+    assert unchanged("theorem1").keys() - found.keys() == {"laprop_regret_bounded"}
+
+
+NEAR = "optimizer == 'laprop' and epsilon > 1e-10 and nu == 0.9"
+
+
+@pytest.mark.parametrize(
+    ("figure", "where", "final_loss", "says"),
+    [
+        ("clipping", "clip == 0 and spike_share > 0", "final_loss * 1.3",
+         "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones: "
+         "without it up to 1.31 times the loss (Adam 1.3)"),
+        ("clipping", "clip == 0", "final_loss * 1.05",
+         "may need clipping on ordinary gradients, may need clipping on exploding ones: "),
+        ("epsilon", NEAR, "final_loss",
+         "may be anything from 1e-20 to 1e-8; 1e-4 raises the loss, by +48.7 to +50.6 % "),
+        ("epsilon", NEAR, "final_loss * 0.6",
+         "is not free from 1e-20 to 1e-8; 1e-4 does not raise the loss, by -10.2 to +49.8 % "),
+        ("epsilon", NEAR, "1.05 + 0.1 * (seed - 4.5)",
+         "may or may not be free from 1e-20 to 1e-8; 1e-4 changes the loss, "),
+        ("nu_schedule", "nu == 0.999 and later_nu != later_nu", "final_loss * 1.05 / 1.1",
+         "by -18.4 % against ν 0.9 and -14.5 % against ν 0.999; over the first 195 updates ν 0.9 "
+         "costs -16.6 %"),
+        ("tuning_range", "optimizer == 'amsgrad'", "final_loss * (1 + mu)",
+         "within 5 % of the best setting's loss: LaProp 100 %, Adam 52 %, AMSGrad 28 %; within "
+         "50 %: LaProp 100 %, Adam 100 %, AMSGrad 50 %"),
+    ],
+)  # fmt: skip
+def test_a_finding_is_that_of_the_runs(
+    figure: str, where: str, final_loss: str, says: str, tmp_path: Path
+) -> None:
+    found = tables(figure, changed(figure, where, {"final_loss": final_loss}), tmp_path, {})
+    assert says in paper.script(figure).finding(found)

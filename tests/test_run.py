@@ -18,10 +18,11 @@ from filelock import FileLock
 from forked import child
 
 from experiments.common import checkpoint, execution, launch, tracking
-from experiments.common.config import ConfigError, Settings
 from experiments.common.execution import execute, outcome, status
 from experiments.common.files import Damaged
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
+from experiments.common.settings import Settings
 
 NUMBERS = ("summary.json", "metrics.jsonl")
 
@@ -64,21 +65,6 @@ def kill_and_compare(make_at, reference: dict[str, bytes], kills: int, longest: 
             assert numbers(settings) == reference
             ended += 1
     return ended
-
-
-def test_rosenbrock_killed_ten_times_ends_with_the_same_bytes(make: Maker, tmp_path: Path):
-    def at(name: object) -> Settings:
-        return make(
-            "task=rosenbrock", "task.updates=6000", "task.mean_over=500", "checkpoint_every=0",
-            "task.sigma=[0.04,0.12]", "optimizer.nu=[0,0.9]", "seed=[0,1]",
-            output=tmp_path / str(name),
-        )  # fmt: skip
-
-    alone = at("alone")
-    assert execute(alone) == "finished"
-    kill_and_compare(at, numbers(alone), kills=10, longest=0.4)
-    again = at(0)
-    assert files(again.folder) == files(alone.folder)  # no checkpoint, no temporary file
 
 
 def test_network_killed_ten_times_ends_with_the_same_bytes(toy: Maker, tmp_path: Path):
@@ -175,7 +161,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(toy: Maker, tmp_path:
     older.write_bytes(b"nothing that torch knows")
     capfd.readouterr()
     assert execute(settings) == "finished"
-    assert "starts anew" in capfd.readouterr().err
+    assert "starts from the beginning" in capfd.readouterr().err
     assert numbers(settings) == numbers(alone)
 
 
@@ -232,7 +218,7 @@ def test_what_is_no_checkpoint_of_a_run_is_left_aside(toy: Maker, tmp_path: Path
         checkpoint.save(state, settings.folder / name)
     (settings.folder / ".checkpoint.pt.7.new").touch()  # as a process leaves it that is killed
     assert execute(settings) == "finished"
-    assert capfd.readouterr().err.count("damaged, left aside") == 2
+    assert capfd.readouterr().err.count("damaged, not used") == 2
     assert numbers(settings) == numbers(alone)
     assert files(settings.folder) == files(alone.folder)
 

@@ -17,8 +17,7 @@ from PIL import Image, ImageColor
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from experiments.common import ROOT
-from experiments.common.config import CONFIGS
+from experiments.common import CONFIGS, ROOT
 from experiments.rosenbrock import gradient, loss
 from laprop.functional import ALGORITHMS
 

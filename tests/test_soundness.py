@@ -401,7 +401,6 @@ def test_a_decay_that_shrinks_the_weights_is_warned_of():
         LaProp(params, lr=0.5, weight_decay=0.1, decay_by_lr=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        LaProp(params, weight_decay=1e-3)
         LaProp(params, lr=1e-3, weight_decay=0.05, decay_by_lr=True)
 
 

@@ -1,4 +1,4 @@
-"""Neural style transfer: the network and its input, loss and gradient, members, pictures."""
+"""Neural style transfer: the network and its input, loss and gradient, runs, pictures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from torch.nn.functional import conv2d, max_pool2d, mse_loss
 
 from experiments import style_transfer
 from experiments.common import data
-from experiments.common.config import ConfigError, Settings
 from experiments.common.execution import execute
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
+from experiments.common.settings import Settings
 from experiments.style_transfer import CAFFE_UNIT, CONTENT, LAYERS, VGG, Loss, picture
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 DOUBLE = torch.float64
@@ -201,29 +204,10 @@ def test_weights_of_the_losses(caffe: VGG) -> None:
 SMALL = ("task=style_transfer", "scale=smoke", "task.size=16", "task.updates=12")
 
 
-def test_members_equal_runs_alone(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A member equals a run alone up to rounding, which is less than members differ.
-
-    Epsilon is large enough that gradients whose sign depends on rounding move little.
-    """
-    # the 8 members go in groups of 3, 3 and 2
-    monkeypatch.setitem(style_transfer.CHUNK, "cpu", 3 * 16**2)
-    short = (*SMALL, "task.updates=4", "optimizer.epsilon=1")
-    batch = make(*short, "optimizer.nu=[0.4,0.99]", "optimizer.lr=[0.01,0.1]", "seed=[0,1]")
-    together = trained(batch)
-    assert together["weights"] == "caffe"
-    gaps = np.abs(np.subtract.outer(*[np.log(together["regret"])] * 2))
-    assert gaps[~np.eye(8, dtype=bool)].min() > 1e-3
-    for i in (0, 3, 6):
-        lr, *_, nu, seed = list(batch.members())[i]
-        alone = trained(make(*short, f"optimizer.nu={nu}", f"optimizer.lr={lr}", f"seed={seed}"))
-        for name in ("regret", "final_loss"):
-            np.testing.assert_allclose(together[name][i], alone[name][0], rtol=1e-4)
-
-
 def test_regret_is_the_mean_of_the_losses_and_the_first_is_that_of_black(make: Maker) -> None:
     settings = make(*SMALL, "optimizer.nu=0.9", "task.log_first=12")
     end = trained(settings)
+    assert end["weights"] == "caffe"
     losses = logged(settings)
     assert end["regret"][0] == pytest.approx(np.mean(losses), rel=1e-6)
     assert end["final_loss"][0] == losses[-1] < losses[0]
@@ -296,14 +280,6 @@ def test_lbfgs_refuses_a_weight_decay(make: Maker) -> None:
         execute(make(*SMALL, "optimizer=lbfgs", "optimizer.weight_decay=0.1"))
 
 
-def test_members_of_lbfgs_search_alone(make: Maker) -> None:
-    short = (*SMALL, "optimizer=lbfgs", "task.updates=25")
-    together = trained(make(*short, "seed=[0,1]"))
-    alone = [trained(make(*short, f"seed={seed}"))["regret"][0] for seed in (0, 1)]
-    np.testing.assert_allclose(together["regret"], alone, rtol=1e-3)
-    assert together["regret"][0] != together["regret"][1]
-
-
 def test_the_last_step_of_lbfgs_makes_the_evaluations_that_are_left(
     make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,35 +299,6 @@ def test_an_lbfgs_that_stands_still_repeats_its_last_loss(caffe: VGG) -> None:
     assert losses.shape == contents.shape == (5,)
     assert (losses == 0).all()
     assert (image == picture("picasso", 16).double()).all()
-
-
-@pytest.mark.parametrize("name", ["lbfgs", "laprop"])
-def test_a_killed_run_ends_as_one_that_was_left_alone(
-    make: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> None:
-    short = (*SMALL, f"optimizer={name}", "task.updates=60", "seed=[0,1]", "checkpoint_every=0")
-    settings = make(*short)
-    style_transfer.network(list(settings.task.weights))  # without them the test is skipped
-    whole = Loss.__call__
-    images = 0
-
-    def dies(self: Loss, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        nonlocal images
-        images += len(x)
-        if images == 90:
-            raise RuntimeError("killed")
-        return whole(self, x)
-
-    monkeypatch.setattr(Loss, "__call__", dies)
-    with pytest.raises(RuntimeError, match="killed"):
-        execute(settings)
-    resumed = trained(settings)
-    assert images < 90 + 60, "it did not start anew"
-    monkeypatch.setattr(Loss, "__call__", whole)
-    alone = make(*short, output=tmp_path / "alone")
-    assert trained(alone) == resumed
-    for file in ("metrics.jsonl", "pictures/0.png", "pictures/1.png"):
-        assert (alone.folder / file).read_bytes() == (settings.folder / file).read_bytes()
 
 
 def test_another_seed_starts_within_a_grey_level_of_black(make: Maker) -> None:

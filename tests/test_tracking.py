@@ -22,6 +22,8 @@ from experiments.common import config
 from experiments.common.terminal import guarded
 from scripts import wandb_sweep
 
+pytestmark = pytest.mark.slow
+
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -15,6 +15,9 @@ import pytest
 from conftest import ROOT, files, statuses, wait_for
 from swept import AT_ONCE, LAUNCHERS, SEEDS, Sweep
 
+pytestmark = pytest.mark.slow
+
+
 # Signals ------------------------------------------------------------------------------------------
 
 
@@ -40,8 +43,8 @@ def test_a_signal_ends_the_workers_too(sweep: Sweep, alone: dict[str, list[bytes
         log = folder / "metrics.jsonl"
         assert (folder / "checkpoint.pt").exists() or not (log.exists() and log.stat().st_size)
     first, last = (sweep.folder / "err").read_text().splitlines()
-    assert first == "runs under way stop after their step; again to stop now"
-    assert last.endswith(f"{len(cut)} interrupted; the same command goes on")
+    assert first == "runs in progress stop after this step; a second signal stops them now"
+    assert last.endswith(f"{len(cut)} interrupted; run the same command again to resume")
     begun = len(sweep.starts())
     sweep.to_its_end(**AT_ONCE)
     assert sweep.numbers() == alone
@@ -58,13 +61,15 @@ def test_a_second_signal_does_not_wait_for_a_long_step(sweep: Sweep, launcher: s
 
     wait_for(in_its_step, 200)
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: "again to stop now" in (sweep.folder / "err").read_text(), 20)
+    wait_for(lambda: "a second signal" in (sweep.folder / "err").read_text(), 20)
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "Traceback" not in sweep.said()
-    assert sweep.said().splitlines()[-1].endswith("interrupted; the same command goes on")
+    assert (
+        sweep.said().splitlines()[-1].endswith("interrupted; run the same command again to resume")
+    )
     assert {m["status"] for m in statuses(sweep.output).values()} == {"interrupted"}
 
 
@@ -94,7 +99,12 @@ def test_ctrl_c_ends_a_sweep_whose_reader_it_ends(sweep: Sweep):
     wait_for(sweep.midway, 200)
     os.killpg(process.pid, signal.SIGINT)
     process.wait(60)
-    assert (sweep.folder / "err").read_text().splitlines()[-1].endswith("the same command goes on")
+    assert (
+        (sweep.folder / "err")
+        .read_text()
+        .splitlines()[-1]
+        .endswith("run the same command again to resume")
+    )
     assert {m["status"] for m in statuses(sweep.output).values()} <= {"interrupted", "finished"}
 
 
@@ -147,7 +157,7 @@ def test_status_from_another_terminal(sweep: Sweep):
     process.send_signal(signal.SIGINT)
     assert process.wait(100) == 130
     _, whole, *runs = status("--runs")
-    assert whole.endswith("it has ended, the same command goes on")
+    assert whole.endswith("it has ended; run the same command again to resume")
     assert len(runs) == 8
     assert sum(run.endswith("interrupted") for run in runs) == 1
 

@@ -49,13 +49,13 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             saved = load(path)
             newer = saved["metrics_bytes"] > written
         except Exception as error:  # torch raises many kinds for a damaged file
-            print(f"{path}: damaged, left aside ({type(error).__name__})", file=sys.stderr)
+            print(f"{path}: damaged, not used ({type(error).__name__})", file=sys.stderr)
             continue
         if not newer:
             return saved
-        print(f"{path}: newer than {log.name}, left aside", file=sys.stderr)
+        print(f"{path}: newer than {log.name}, not used", file=sys.stderr)
     if found:
-        print(f"{folder}: no checkpoint is whole, starts anew", file=sys.stderr)
+        print(f"{folder}: no checkpoint is usable; starts from the beginning", file=sys.stderr)
     return None
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from experiments.common import records
 from experiments.common.config import composed, expand
@@ -40,6 +41,7 @@ from experiments.common.tables import described, logged, rounded, rows, varying,
 from experiments.common.timings import COMMITTED
 from experiments.common.versions import versions
 
+WRITTEN = (".csv", ".parquet", ".json", ".jpg", ".png")  # the files that are replaced
 OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
 
 
@@ -66,6 +68,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
     """
     every = expand(overrides)
     target = target or _home(every[0], overrides)
+    _tidy(target)
     committed = _Committed.read(target)
     found = {settings.key: _find(settings) for settings in every}
     here = [s for s in every if found[s.key] is not None]
@@ -102,8 +105,8 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
     manifest["seeds"] = len(set(table.seed) - set(manifest["unfinished_seeds"]))
     if missing and manifest["seeds"] < (before := committed.manifest.get("seeds", 0)):
         raise ConfigError(
-            f"{target}: holds {before} seeds of an earlier version, and of this one "
-            f"{manifest['seeds']} are finished; finish the others, or move it away first"
+            f"{target}: holds {before} seeds of an earlier version, but only {manifest['seeds']} "
+            "of the present one are finished; finish the others, or move the folder away first"
         )
     with _replaced(target) as build:
         table.to_csv(build / "runs.csv", index=False, float_format="%.7g")
@@ -198,8 +201,8 @@ class _Committed:
         """
         if self.axes != axes:
             raise ConfigError(
-                f"{target}: holds runs that are not in the output folder, with the columns "
-                f"{', '.join(self.axes)} for {', '.join(axes)}; move it away first"
+                f"{target}: holds runs that are not in the output folder, and their columns are "
+                f"{', '.join(self.axes)}, not {', '.join(axes)}; move the folder away first"
             )
 
     def rows(self, name: str, members: pd.DataFrame, axes: dict[str, str]) -> pd.DataFrame:
@@ -239,6 +242,18 @@ def _seeds(every: Sequence[Settings]) -> list[int]:
     return sorted(set(itertools.chain.from_iterable(lists)))
 
 
+def _tidy(target: Path) -> None:
+    """Put back the tables that a killed process left beside ``target``, and remove its new ones."""
+    for left in target.parent.glob(f".{target.name}.*.*"):
+        pid = left.name.split(".")[-2]
+        if left.suffix not in (".new", ".old") or not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
+        if left.suffix == ".old" and not target.exists():
+            left.rename(target)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def _replaced(target: Path) -> Iterator[Path]:
     """A context with an empty folder, which replaces ``target`` if the block ends without error."""
@@ -253,6 +268,9 @@ def _replaced(target: Path) -> Iterator[Path]:
     try:
         yield build
         if target.exists():
+            for file in target.iterdir():  # the user's own, such as notes
+                if file.suffix not in WRITTEN:
+                    shutil.move(file, build)
             target.rename(old)
         build.rename(target)
     finally:

@@ -21,22 +21,18 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.common import CONFIGS
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.optimizers import (
     HYPERPARAMETERS,
-    OPTIMIZERS,
     Optimizer,
     checked_optimizer,
     hyperparameters,
 )
-from experiments.common.overrides import choices, names_a_file, of_hydra, options, parsed
+from experiments.common.overrides import choices, decides, names_a_file, of_hydra, options, parsed
 from experiments.common.schedules import Schedule, checked_schedule, own_schedule
-from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
 from experiments.common.settings import SCALES, Settings, Tracking, lookup
 from experiments.common.tasks import axes_of, task_module
-
-# Besides ConfigError and Settings, task files import these names from here.
-__all__ = ["OPTIMIZERS", "Axis", "Nonnegative", "Optimizer", "Unit", "settings"]
 
 OmegaConf.register_new_resolver(
     "range", lambda start, stop, step=1: list(range(start, stop, step)), replace=True
@@ -74,7 +70,7 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
         return [list(overrides)]
     for key in {"figure", "scale"} & given.keys():
         if parsed(given[key]).is_sweep_override():
-            raise ConfigError(f"{given[key]}: one {key} at a time has a grid")
+            raise ConfigError(f"{given[key]}: must be one {key}, because each has its own grid")
     base = composed(*(given[key] for key in ("figure", "scale") if key in given))
     if not base.get("figure"):
         return [list(overrides)]
@@ -105,6 +101,10 @@ def expand(overrides: Sequence[str]) -> list[Settings]:
     """
     every: dict[str, Settings] = {}
     for line in command_lines(overrides):
+        for text in line:
+            same_run = not (decides(text) or of_hydra(text) or text.startswith("scale="))
+            if same_run and len(choices(text)) > 1:
+                raise ConfigError(f"{text}: must be one value, as it does not make another run")
         for choice in itertools.product(*map(choices, line)):
             settings = _settings(choice)
             every.setdefault(settings.key, settings)
@@ -125,8 +125,9 @@ def _settings(overrides: Sequence[str]) -> Settings:
     for text in values:
         group, _, field = parsed(text).key_or_group.partition(".")
         if group == "optimizer" and field in HYPERPARAMETERS and field not in known:
-            raise ConfigError(f"{text}: {name} has {', '.join(known)} alone")
-    first = tuple(text for text in values if _concerns_references(text, files))
+            raise ConfigError(f"{text}: {name} has no {field}; it has {', '.join(known)}")
+    references = " ".join([_references(*files), *(text for text in values if "${" in text)])
+    first = tuple(text for text in values if _concerns_references(text, references))
     plain = copy.deepcopy(_resolved(files, first))
     for text in values:
         if text not in first:
@@ -152,8 +153,8 @@ def _refuse_constant(values: Sequence[str], run: Settings) -> None:
         constant = group == "schedule" and field == "shape" and parsed(text).value() == "constant"
         if constant and getattr(own, name) != getattr(Schedule(), name):
             raise ConfigError(
-                f"{text}: {run.task_name} has a schedule of {name} by its own settings "
-                "(task.*), which only another shape replaces"
+                f"{text}: {run.task_name} has its own schedule of {name} (from task.*), which a "
+                "constant one does not replace; choose another shape"
             )
 
 
@@ -176,11 +177,11 @@ def _referring(plain: Any) -> str:
     return " ".join(texts(plain))
 
 
-def _concerns_references(text: str, files: tuple[str, ...]) -> bool:
-    """Whether an override contains a reference, or a file may refer to its key."""
+def _concerns_references(text: str, references: str) -> bool:
+    """Whether an override contains a reference, or its key may be among the references."""
     override = parsed(text)
     name = override.key_or_group.rpartition(".")[2]
-    return "${" in text or isinstance(override.value(), dict) or name in _references(*files)
+    return "${" in text or isinstance(override.value(), dict) or name in references
 
 
 @cache
@@ -248,7 +249,7 @@ def _put(plain: dict[str, Any], key: str, value: Any) -> None:
     for group in groups:
         plain = plain.setdefault(group, {})
         if not isinstance(plain, dict):
-            raise ConfigError(f"{key}={shown(value)}: {group} is one value and has none below it")
+            raise ConfigError(f"{key}={shown(value)}: {group} is a single value and has no keys")
     plain[name] = value
 
 

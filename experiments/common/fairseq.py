@@ -246,7 +246,7 @@ class _Training:
         self._files.close()
 
     def record(self, update: int) -> dict[str, float] | None:
-        """Wait for the record of an update, or None if fairseq stopped at a number not finite."""
+        """Wait for the record of an update; None if fairseq stopped at NaN or infinity."""
         self._read()
         while update not in self.records:
             if max(self.records, default=0) > update:
@@ -310,7 +310,7 @@ class _Training:
         assert self._process is not None
         code = self._process.returncode
         what = f"was ended by signal {-code}" if code < 0 else _last_words(self._log)
-        return f"fairseq-train: {what} ({self._log}); the same command goes on from its checkpoint"
+        return f"fairseq-train: {what} ({self._log}); the same command resumes from its checkpoint"
 
 
 def _whole(folder: Path, saved: int) -> list[Path]:

@@ -214,7 +214,7 @@ class Ending:
 
     def __init__(self, sweep: Sweep, kind: str) -> None:
         self.number: int | None = None
-        self.advice = "the same command goes on"
+        self.advice = "run the same command again to resume"
         if kind == "slurm":
             self.advice = "its jobs stay with SLURM: python -m scripts.status, squeue, scancel"
         self._sweep = sweep
@@ -240,7 +240,7 @@ class Ending:
                 time.sleep(0.05)
             raise Interrupted(128 + number)
         with suppress(OSError):
-            os.write(2, b"runs under way stop after their step; again to stop now\n")
+            os.write(2, b"runs in progress stop after this step; a second signal stops them now\n")
 
     def _under_way(self) -> bool:
         return any(run.look().status == "running" for run in self._sweep.runs)

@@ -33,8 +33,9 @@ import yaml
 from hydra.utils import get_object
 from pydantic import create_model
 
+from experiments.common import CONFIGS
 from experiments.common.messages import ConfigError, checked, one_line, shown, unknown
-from experiments.common.schema import CONFIGS, Axis, Nonnegative, Unit, settings
+from experiments.common.schema import Axis, Nonnegative, Unit, settings
 from experiments.common.tasks import axes_of
 from experiments.common.versions import program_behind
 from laprop import LaProp
@@ -352,8 +353,8 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
     for key in DEFINITION:
         if plain.get(key) != file.get(key):
             raise ConfigError(
-                f"optimizer.{key}={shown(plain.get(key))}: is for configs/optimizer/{name}.yaml "
-                "to say; another class is another optimizer, with a file of its own"
+                f"optimizer.{key}={shown(plain.get(key))}: can only be set in "
+                f"configs/optimizer/{name}.yaml; to use another class, add a file for it"
             )
     kind = _kind(name) if "_target_" in file else None
     options = kind.options if kind else []
@@ -461,10 +462,10 @@ def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_nam
     if not of.weight_decay:
         return
     if kind is None or "weight_decay" not in kind.slots:
-        raise ConfigError(f"{decay}; {of.name} has none that leaves the gradient alone")
+        raise ConfigError(f"{decay}; {of.name} has no decoupled weight decay")
     if not scales:
         raise ConfigError(
-            f"{decay}; if {kind.path} scales its decay by lr and leaves the gradient alone, put "
+            f"{decay}; if the weight decay of {kind.path} is decoupled and scaled by lr, put "
             f"decay: by_lr into {of.name}.yaml"
         )
     if kind.decay == "by_lr" and not of.decay_by_lr:

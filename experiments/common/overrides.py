@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import OverrideParseException
 
+from experiments.common import CONFIGS
 from experiments.common.messages import ConfigError, unknown
 from experiments.common.optimizers import HYPERPARAMETERS
-from experiments.common.schema import CONFIGS
 from experiments.common.settings import Settings
 
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
@@ -36,8 +36,11 @@ def parsed(text: str) -> Override:
         raise ConfigError(f"{text}: unknown (did you mean optimizer.{text}?)")
     if first not in (*known, "hydra"):
         raise unknown(key, value, first, known)
+    if first != "hydra" and ("/" in key or override.package is not None):
+        dotted = key.replace("/", ".")
+        raise ConfigError(f"{text}: unknown (did you mean {dotted}={value}?)")
     if override.is_delete():
-        raise ConfigError(f"{text}: a setting cannot be taken away, only given another value")
+        raise ConfigError(f"{text}: a setting cannot be removed; give it another value")
     if key in GROUPS and not (override.is_sweep_override() or isinstance(override.value(), str)):
         raise ConfigError(f"{text}: must be one of {', '.join(options(key))}")
     if key in [f"{group}.name" for group in GROUPS]:
@@ -90,7 +93,7 @@ def choices(text: str) -> list[str]:
 def _some(text: str, found: list[str]) -> list[str]:
     """These overrides, after a check that there is at least one."""
     if not found:
-        raise ConfigError(f"{text}: stands for no value")
+        raise ConfigError(f"{text}: the sweep has no values")
     return found
 
 

@@ -24,11 +24,11 @@ from typing import Any
 
 import psutil
 
-from experiments.common import data, progress
+from experiments.common import RESULTS, data, progress
 from experiments.common.execution import unfinished
 from experiments.common.files import RERUN, RESTORE, Damaged, read_manifest, read_settings, reading
 from experiments.common.launch import run_one
-from experiments.common.records import RESULTS, Results
+from experiments.common.records import Results
 from experiments.common.settings import Settings, Tracking, plain_settings, restored
 from experiments.common.status import FINAL, duration
 from experiments.common.tables import described, rows, same
@@ -210,7 +210,9 @@ def by_a_beginning(settings: Settings) -> Cost | str:
             return f"no step ended in {duration(PATIENCE)}"
         else:
             seconds = took + (last.get("seconds_left") or 0.0)
-            disk = int(disk * last["total"] / last["step"]) if last.get("step") else disk
+            if last.get("step"):  # only the log grows
+                log = (tried.folder / "metrics.jsonl").stat().st_size
+                disk += int(log * (last["total"] / last["step"] - 1))
     return Cost(seconds, memory, disk, f"a beginning of {duration(took)}")
 
 
@@ -232,7 +234,7 @@ def _memory(pid: int | None) -> int:
 
 def weight(folder: Path) -> int:
     """The size in bytes of a run's folder without checkpoints."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pt"]
+    files = [path for path in folder.rglob("*") if path.is_file() and ".pt" not in path.suffixes]
     return sum(path.stat().st_size for path in files)
 
 

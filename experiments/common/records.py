@@ -29,8 +29,6 @@ from experiments.common import RESULTS
 from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.timings import COMMITTED, grids
 
-__all__ = ["RESULTS", "Results", "begun", "load"]
-
 
 @dataclass(frozen=True)
 class Results:
@@ -128,7 +126,7 @@ def load(figure: str) -> Results | None:
 
 
 def begun(figure: str) -> Results | None:
-    """The largest committed scale of a figure of which runs but no seed is complete, or None."""
+    """The largest committed scale of a figure with finished runs but no complete seed, or None."""
     for scale in COMMITTED:
         path = RESULTS / figure / scale / "manifest.json"
         if path.exists() and not Results(path.parent).manifest["seeds"]:

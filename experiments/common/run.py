@@ -252,8 +252,8 @@ class Run:
         """
         if self._steps_asked:
             raise RuntimeError(
-                "run.steps: a run has one loop over its steps; give it the sum of the steps, and "
-                "choose inside by the number of the step"
+                "run.steps: can be called once in a run; give it the total number of steps, and "
+                "branch on the step's number inside the loop"
             )
         if self._metrics.tell() > self._checkpoint.get("metrics_bytes", 0):
             raise RuntimeError(
@@ -343,7 +343,7 @@ class Run:
         self._signal = number
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # else the parent prints it
             with suppress(OSError):  # os.write, because the signal may have interrupted a print
-                os.write(2, b"stops after this step, a checkpoint is kept; again to stop now\n")
+                os.write(2, b"stops after this step and a checkpoint; a second signal stops now\n")
 
     # Numbers
 
@@ -422,7 +422,9 @@ class Run:
             ValueError: the name is that of a collected table.
         """
         if name in ("runs", "curves"):
-            raise ValueError(f"run.table({name!r}): the collected table of this name is another")
+            raise ValueError(
+                f"run.table({name!r}): is the name of a collected table; choose another"
+            )
         with atomic(self.folder / f"{name}.csv") as path:
             frame.to_csv(path, index=False)
 
@@ -459,8 +461,8 @@ class Run:
         """
         if self._course.changing and not self._followed:
             raise RuntimeError(
-                f"schedule: {self.config.task_name} made no use of it; its optimizer is to come "
-                "from run.optimizer, or its values of each update from run.hyper"
+                f"schedule: {self.config.task_name} did not use it; take the optimizer from "
+                "run.optimizer, or the values of each update from run.hyper"
             )
         os.fsync(self._metrics.fileno())  # a full network disk may raise its error only now
         write_json(self.folder / "summary.json", self._summary)

@@ -279,7 +279,7 @@ def checked_schedule(
         if vectorised(task) and not by_rule(optimizer, task):
             raise ConfigError(f"{setting}: {task_name} does not follow schedule.* with {optimizer}")
         if name not in (known := hyperparameters(optimizer)):
-            raise ConfigError(f"{setting}: {optimizer} has {', '.join(known)} alone")
+            raise ConfigError(f"{setting}: {optimizer} has no {name}; it has {', '.join(known)}")
         if "over" in USES[part.shape] and part.over is None and total is None:
             raise ConfigError(
                 f"schedule.{name}.over: must be given, a number of updates: {task_name} does not "

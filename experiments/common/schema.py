@@ -8,10 +8,6 @@ from annotated_types import Ge, Interval, MinLen
 from pydantic import ConfigDict, Discriminator, Tag
 from pydantic.dataclasses import dataclass
 
-from experiments.common import ROOT
-
-CONFIGS = ROOT / "configs"
-
 T = TypeVar("T")
 
 

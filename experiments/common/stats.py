@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import stdtr, stdtrit  # Student's t, and its inverse
-from scipy.stats import binom, norm
+from scipy.stats import binom, binomtest, trim_mean
 
 LEVEL = 0.95
 ALPHA = 1 - LEVEL
@@ -152,25 +152,19 @@ def median(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float, float
     return float(middle), float(x[below - 1]), float(x[n - below])
 
 
-def proportion(
-    successes: ArrayLike, trials: ArrayLike
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of successes with Wilson's score interval, elementwise.
+def proportion(successes: int, trials: int) -> tuple[float, float, float]:
+    """Share of successes with Wilson's score interval.
 
     Args:
-        successes: counts.
-        trials: counts, at least 1.
+        successes: a count.
+        trials: a count, at least 1.
 
     Returns:
-        share, low, high, each of the arguments' shape.
+        share, low, high.
     """
-    k, n = np.asarray(successes, float), np.asarray(trials, float)
-    z = norm.ppf((1 + LEVEL) / 2)
-    p = k / n
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # At shares of 0 and 1 an end equals the share. Clipping removes a rounding error beyond it.
-    return p, np.clip(centre - half, 0, p), np.clip(centre + half, p, 1)
+    test = binomtest(successes, trials)
+    interval = test.proportion_ci(LEVEL, method="wilson")
+    return float(test.statistic), float(interval.low), float(interval.high)
 
 
 def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float, float, float]:
@@ -179,9 +173,8 @@ def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float,
     Returns:
         difference, low, high.
     """
-    (p, other), (low, other_low), (high, other_high) = (
-        end.tolist() for end in proportion([k, other_k], [n, other_n])
-    )
+    p, low, high = proportion(k, n)
+    other, other_low, other_high = proportion(other_k, other_n)
     gap = p - other
     return (
         gap,
@@ -196,9 +189,7 @@ def interquartile_mean(scores: ArrayLike) -> float:
     Args:
         scores: scores of any shape; a quarter of their number is rounded down.
     """
-    ordered = np.sort(np.asarray(scores, float), axis=None)
-    cut = ordered.size // 4
-    return float(ordered[cut : ordered.size - cut].mean())
+    return float(trim_mean(scores, 0.25, axis=None))
 
 
 def probability_of_improvement(a: np.ndarray, b: np.ndarray) -> float:

@@ -306,7 +306,7 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
 
 
 def _repeats(found: Sequence[_Found], every: Sequence[pd.DataFrame]) -> list[np.ndarray]:
-    """For each member of each run whether a run that counts before it has the same member."""
+    """For each member of each run, whether a run that takes precedence has the same member."""
     order = sorted(
         range(len(found)), key=lambda i: (found[i].final, found[i].started), reverse=True
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from experiments.common import RESULTS, ROOT
+from experiments.common import CONFIGS, RESULTS
 from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.status import duration
 
@@ -16,7 +16,7 @@ COMMITTED = ("paper", "short", "small")  # the scales that have results, the lar
 
 def grids(figure: str) -> dict[str, Any]:
     """The grids of a figure by scale, from its file; empty for a figure without a file."""
-    file = ROOT / "configs" / "figure" / f"{figure}.yaml"
+    file = CONFIGS / "figure" / f"{figure}.yaml"
     return dict(yaml.safe_load(file.read_text())["grids"]) if file.exists() else {}
 
 

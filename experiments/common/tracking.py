@@ -73,7 +73,9 @@ class Wandb(Tracker):
         import wandb
 
         mode = tracking.mode
-        if mode == "auto":
+        if mode == "auto" and (wished := os.environ.get("WANDB_MODE")):
+            mode = wished
+        elif mode == "auto":
             known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
             mode = "online" if known else "offline"
         agents = "WANDB_SWEEP_ID" in os.environ  # an agent of wandb chooses the id

@@ -14,8 +14,8 @@ default this agent has none of these deviations. ``task.authors=true`` has all o
 ``noise``       the two networks have the same noise only after a copy of the weights, until the
                 next step whose number is a multiple of 1024; otherwise each has its own
 ``dueling``     the prediction comes from the advantages alone, so the value stream does not learn
-``multi_step``  the latest reward of a window is not discounted and the earliest most; at the end
-                of an episode all unfinished windows but one are dropped
+``multi_step``  the latest reward of a window is not discounted and the earliest is discounted
+                most; at the end of an episode all unfinished windows but the oldest are dropped
 ``cutoff``      a life is cut off after 9,950 steps in training and 5,000 in evaluations, in place
                 of ``task.cutoff`` steps in both
 ==============  ====================================================================================
@@ -34,8 +34,9 @@ from annotated_types import Ge, Gt, Interval
 from PIL import Image
 from torch import Tensor
 
-from experiments.common.config import Settings, Unit, settings
 from experiments.common.run import Run
+from experiments.common.schema import Unit, settings
+from experiments.common.settings import Settings
 from experiments.rainbow.environments import MINATAR, SUITES, Atari, MinAtar
 from experiments.rainbow.network import CONVOLUTIONS, Network, Noise, best_actions, losses
 from experiments.rainbow.replay import Batch, Replay
@@ -88,7 +89,7 @@ class Config:
         log_every: number of steps over which a point of the training curve is the mean.
         evaluate_every: steps from one evaluation to the next; 0: none.
         evaluate_games: number of games in an evaluation. All have the same noise, that of the
-            present step, and the best actions.
+            present step, and greedy actions.
         authors: the authors' deviations: ``true`` for all, or a list of names.
         film: number of pictures of a last game, in the strip ``<game>.jpg`` of the run of seed 0;
             0: none.
@@ -187,7 +188,7 @@ def shared(cfg: Config, step: int) -> bool:
 def play(
     cfg: Config, net: Network, noise: Noise, support: Tensor, seeds: list[int], film: int = 0
 ) -> tuple[list[float], list[np.ndarray]]:
-    """Play one game for each seed, in parallel, with this noise and the best actions.
+    """Play one game for each seed, in parallel, with this noise and greedy actions.
 
     After the cut-off of a life the actions are random until it is lost; the rewards of these steps
     do not count.

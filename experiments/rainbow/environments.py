@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from experiments.common.checkpoint import numpy_state, restore_numpy_state
-from experiments.common.config import ConfigError
+from experiments.common.messages import ConfigError
 
 MINATAR = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
 SCREEN = 84  # height and width in pixels of the agent's view of an Atari screen

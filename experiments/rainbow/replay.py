@@ -156,7 +156,7 @@ class Replay:
             self._end(terminal=True)
 
     def cut(self) -> None:
-        """End the episode although it goes on; the value of the last state stands for the rest."""
+        """Truncate the episode: unfinished windows bootstrap from the value of the last state."""
         self._end(terminal=False)
 
     def _end(self, terminal: bool) -> None:

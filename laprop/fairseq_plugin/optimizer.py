@@ -30,7 +30,7 @@ class FairseqLaPropConfig(FairseqDataclass):
     laprop_betas: Any = field(
         default=(0.9, 0.999), metadata={"help": "(mu, nu): decay of momentum and second moment"}
     )
-    laprop_eps: float = field(default=1e-15, metadata={"help": "added to the root"})
+    laprop_eps: float = field(default=1e-15, metadata={"help": "added to the RMS of the gradient"})
     weight_decay: float = field(default=0.0, metadata={"help": "decoupled weight decay w"})
     laprop_decay: DECAYS = field(  # type: ignore[valid-type]
         default="by_lr",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Parameter
 
 from laprop.kernels import native
-from laprop.kernels.rows import Batch, Kernel, batches
+from laprop.kernels.rows import DTYPES, Batch, Kernel, batches
 
-__all__ = ["Batch", "Kernel", "available", "batches", "kernel_for"]
+__all__ = ["Batch", "Kernel", "available", "batches", "kernel_for", "why_not"]
 
 # The kernel's module for each type of device, imported when a kernel for such a device is needed.
 _MODULES = {"cpu": "laprop.kernels.cpu", "cuda": "laprop.kernels.cuda"}
@@ -43,6 +47,34 @@ def kernel_for(device_type: str, *, asked_for: bool = False) -> Kernel | None:
         return None
     kernel: Kernel = module.KERNEL
     return kernel
+
+
+def why_not(param: Tensor, group: dict[str, Any]) -> str | None:
+    """Return why no kernel made the step of a parameter, or None if a warning has said it before.
+
+    Args:
+        param: The parameter.
+        group: Its options, with ``fused=True``.
+    """
+    kernel, dtype = kernel_for(param.device.type), str(param.dtype).removeprefix("torch.")
+    if kernel is None:
+        is_told = param.device.type in _MODULES
+        return None if is_told else f"there is none for the device type {param.device.type}"
+    if param.dtype not in DTYPES:
+        return f"it takes no parameters of dtype {dtype}"
+    if not kernel.takes(param.dtype, group):
+        if group["state_dtype"] is not None and group["cautious"]:
+            return "it does not combine state_dtype with cautious"
+        return f"it does not combine low_precision='stochastic' with {dtype} on this device"
+    name = type(param).__name__
+    if name == "DTensor":
+        return "it takes a DTensor without agc and cautious, and if all its state is placed alike"
+    if type(param) not in (Tensor, Parameter):
+        return f"it takes no parameters of the class {name}"
+    return (
+        "a parameter, its gradient or its state has gaps in memory or another layout or dtype than "
+        "it takes, or shares memory with another parameter"
+    )
 
 
 def _warn_of_missing(what: str) -> None:

@@ -184,5 +184,6 @@ def _batch(
         len(COLUMNS),
         device,
         kernel.scalars_on_device,
+        group["agc"] is None and not group["cautious"],  # these need sums over whole tensors
     )
     return Batch(kernel, params, grads, state, dtype, averages, table), rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 from array import array
 from collections.abc import Sequence
 from itertools import chain
@@ -108,6 +109,7 @@ def look(
     width: int,
     device: torch.device,
     scalars_on_device: bool,
+    shards: bool,
 ) -> tuple[array[int], list[int] | None]:
     """Return the table of addresses of a step, and which of its rows a kernel can take.
 
@@ -121,21 +123,24 @@ def look(
         device: The device that the tensors have to be on, of the type "cpu" or "cuda".
         scalars_on_device: Whether the scalars have to be on this device; if not, they have to be on
             the CPU.
+        shards: Whether a step of the local tensor of a DTensor is the step of the DTensor.
 
     Returns:
         The table, and the indices of the rows that a kernel can take, or None if it can take all.
-        It cannot take a row if one of its tensors is of a subclass (except Parameter), on another
-        device, of another dtype, not dense, not laid out as the row's parameter, or lazily negated.
+        It cannot take a row if one of its tensors is of a subclass (except Parameter, and with
+        ``shards`` DTensor), on another device, of another dtype, not dense, not laid out as the
+        row's parameter, or lazily negated.
     """
     count = len(tensors[0])
-    every = [*chain(*tensors)]
-    objects: list[Any] = every
+    objects: list[Any] = [*chain(*tensors)]
     # Scalars on the CPU need no check here: the CPU kernel reads their values, and refuses negative
     # ones, which only a lazy negation can produce.
     negatable = count * (len(columns) if scalars_on_device else len(columns) - scalars)
-    if not _plain(every, count, negatable):
+    if not _plain(objects, count, negatable):
+        if shards:
+            objects = [*chain(*_local(tensors, scalars))]
         objects = [
-            x if _plain([x], i < count, i < negatable) else None for i, x in enumerate(every)
+            x if _plain([x], i < count, i < negatable) else None for i, x in enumerate(objects)
         ]
     exchange = _exchange()
     if exchange.describe is None:
@@ -149,6 +154,29 @@ def look(
         *(table.buffer_info()[0], fits.buffer_info()[0]),
     )
     return table, None if fitting == count else [i for i in range(count) if fits[i]]
+
+
+def _local(tensors: Sequence[Sequence[Any]], scalars: int) -> Sequence[Sequence[Any]]:
+    """Return the columns with local tensors in the place of a row's DTensors, if placed alike.
+
+    The DTensors keep the local tensors alive. Those of a partial placement stay, since a step does
+    not add up.
+
+    Args:
+        tensors: The columns of the rows.
+        scalars: How many columns at the end hold scalars, which are no DTensors.
+    """
+    module = sys.modules.get("torch.distributed.tensor")  # imported by whoever made a DTensor
+    if module is None:
+        return tensors
+    columns = [[*column] for column in tensors]
+    for i, row in enumerate(zip(*columns[:-scalars], strict=True)):
+        if all(isinstance(x, module.DTensor) for x in row):
+            placed = {(x.device_mesh, x.placements) for x in row}
+            if len(placed) == 1 and not any(place.is_partial() for place in row[0].placements):
+                for column in columns[:-scalars]:
+                    column[i] = column[i].to_local()
+    return columns
 
 
 def _plain(tensors: list[Any], parameters: int, negatable: int) -> bool:

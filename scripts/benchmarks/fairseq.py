@@ -15,7 +15,8 @@ import torch
 
 from experiments import translation
 from experiments.common import fairseq
-from experiments.common.config import Settings, compose_settings
+from experiments.common.config import compose_settings
+from experiments.common.settings import Settings
 from scripts.benchmarks import measure
 
 UPDATES = 6  # updates of one measurement; the start of fairseq is not measured

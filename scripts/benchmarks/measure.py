@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from experiments.common import RESULTS
 from experiments.common.files import atomic
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment
-from experiments.common.records import RESULTS
 
 
 def parser(doc: str, rounds: int) -> argparse.ArgumentParser:

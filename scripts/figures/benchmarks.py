@@ -52,8 +52,7 @@ def draw(results: Results) -> Figure:
         axis.set_title(TITLES[problem], fontsize=8.5)
     axes[0].set_yticks(range(len(ways)), [STREAM if way == "stream" else way for way in ways])
     axes[0].invert_yaxis()
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    style.legend(figure, axes[0], 2)
     memory = rows[(rows.problem == "10M") & (rows.threads == 1)].set_index("way")
     copies = (memory.temporary_bytes / (4 * memory.numbers)).reindex(ways)
     bars = axes[-1].barh(

@@ -23,7 +23,7 @@ def finding(results: Results) -> str:
         f"{NAMES[name]}'s by {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
     )
     return (
-        f"CIFAR-10, {style.SCALE[results.scale]}: lowering the learning rate at epochs 81 and 122, "
+        f"CIFAR-10: lowering the learning rate at epochs 81 and 122, "
         f"not 80 and 120, changes the final training loss, {text}"
     )
 
@@ -56,12 +56,14 @@ def accuracy(results: Results, optimizer: str) -> Estimate:
     return mean((runs[README] - runs[PAPER]).to_numpy())
 
 
-def told(results: Results, optimizer: str) -> str:
-    """Both in one line."""
-    return (
-        f"{NAMES[optimizer]} training loss {ratio(loss(results, optimizer))} times, "
-        f"test accuracy {accuracy(results, optimizer):+.2f} points"
-    )
+def cifar_schedule(results: Results) -> str:
+    """The effect of the authors' milestones on the end of a training, for both optimizers."""
+    text = [
+        f"{NAMES[o]} training loss {ratio(loss(results, o))} times, "
+        f"test accuracy {accuracy(results, o):+.2f} points"
+        for o in ("laprop", "adam")
+    ]
+    return f"at the end: {'; '.join(text)}"
 
 
 def _runs(results: Results, optimizer: str) -> pd.DataFrame:

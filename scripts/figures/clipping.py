@@ -43,15 +43,8 @@ def draw(results: Results) -> Figure:
             for nu, found in ratios(results, optimizer, share).items():
                 place = len(labels)
                 labels.append(f"{NAMES[optimizer]}\nν {nu:g}")
-                centre, low, high = np.exp([found.centre, found.low, found.high])
-                axis.errorbar(
-                    place,
-                    centre,
-                    [[centre - low], [high - centre]],
-                    fmt="o",
-                    color=style.COLOUR[optimizer],
-                    capsize=4,
-                )
+                look = {"fmt": "o", "capsize": 4, "color": style.COLOUR[optimizer]}
+                style.errorbars(axis, place, np.exp(style.intervals([found])), **look)
         axis.axhline(1, color="#999999", linewidth=0.8)
         axis.axhline(MARGIN, color="#999999", linestyle=":", linewidth=1)
         axis.set(yscale="log", title=f"{100 * share:.0f} % of the gradients explode" if share else

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import mean
+from experiments.common.stats import ALPHA, Estimate, mean
 from scripts.figures import style
 
 PAIR = {
@@ -58,8 +58,7 @@ def draw(results: Results) -> Figure:
         axis.set_xlabel("distance of the two paths /\nthe default's distance from its start")
     axes[0].set_yticks(range(len(PAIR)), list(PAIR.values()))
     axes[0].set_ylim(len(PAIR) - 0.5, -0.5)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(SCHEDULE))
+    style.legend(figure, axes[0], len(SCHEDULE))
     style.provenance(
         figure,
         results,
@@ -72,18 +71,10 @@ def draw(results: Results) -> Figure:
 def _panel(axis: plt.Axes, runs: pd.DataFrame) -> None:
     for i, (schedule, (colour, marker)) in enumerate(SCHEDULE.items()):
         chosen = runs[runs.schedule == schedule].groupby("pair").difference
-        found = [mean(chosen.get_group(p)) for p in PAIR]
-        middle, low, high = np.transpose([(e.centre, e.low, e.high) for e in found]).clip(FLOOR)
-        axis.errorbar(
-            middle,
-            np.arange(len(PAIR)) + 0.15 * (i - 2),
-            xerr=(middle - low, high - middle),
-            fmt=marker,
-            color=colour,
-            markersize=3.6,
-            elinewidth=1,
-            label=schedule,
-        )
+        found = style.intervals(mean(chosen.get_group(p)) for p in PAIR).clip(FLOOR)
+        places = np.arange(len(PAIR)) + 0.15 * (i - 2)
+        look = {"fmt": marker, "markersize": 3.6, "elinewidth": 1, "color": colour}
+        style.errorbars(axis, places, found, across=True, label=schedule, **look)
     control = runs[runs.pair == "other_batches"].groupby("schedule").difference.mean()
     axis.axvspan(control.min(), control.max(), color="#E8E8E8", zorder=0)
     axis.set(xscale="log", xlim=(FLOOR / 2, 2))
@@ -93,3 +84,70 @@ def _panel(axis: plt.Axes, runs: pd.DataFrame) -> None:
     axis.grid(axis="y", visible=False)
     for row in range(len(PAIR) - 1):
         axis.axhline(row + 0.5, color="#EEEEEE", linewidth=0.6, zorder=0)
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def _by_schedule(runs: pd.DataFrame, shares: pd.Series) -> dict[str, Estimate]:
+    """The mean over seeds in per cent under each schedule, with simultaneous intervals."""
+    groups = (100 * shares).groupby(runs.schedule)
+    return {str(name): mean(seeds, ALPHA / groups.ngroups) for name, seeds in groups}
+
+
+def _largest(means: dict[str, Estimate], sign: str = "", least: float = -np.inf) -> tuple[str, str]:
+    """The largest mean in absolute value with its interval, and its schedule, as text.
+
+    Args:
+        means: of each schedule, in per cent.
+        sign: "+" to print the signs.
+        least: the smallest number that is possible, at which intervals are cut.
+    """
+    schedule, found = max(means.items(), key=lambda item: abs(item[1].centre))
+    ends = np.array([found.centre, max(found.low, least), found.high])
+    if not (largest := np.nanmax(np.abs(ends))) >= 0.001:
+        return "below 0.001 %" if largest else "0", schedule
+    centre, low, high = (f"{end:{sign}.2g}" for end in ends)
+    return f"{centre} [{low}, {high}] %", schedule
+
+
+def _pair(results: Results, pair: str) -> str:
+    """The largest distance of two paths over the schedules, and the largest change of the loss."""
+    both = results.runs[results.runs.pair.isin([pair, "last_bit"])]
+    runs, distance, loss = both[both.pair == pair], [], []
+    for updates, cell in both.groupby("updates"):
+        own, control = cell[cell.pair == pair], cell[cell.pair == "last_bit"]
+        means = _by_schedule(own, own.difference)
+        limits = _by_schedule(control, control.difference)
+        lowest = pd.Series([found.low for found in means.values()])  # NaN without an interval
+        above = lowest.max() > pd.Series([found.high for found in limits.values()]).max()
+        number, name = _largest(means, least=0)
+        mark = "" if above or pair == "last_bit" else "; not above the control"
+        distance.append(f"{number} after {updates:,} ({name}{mark})")
+        number, name = _largest(_by_schedule(own, own.loss_difference / own.loss), "+")
+        loss.append(f"{number} after {updates:,} ({name})")
+    if runs[runs.schedule == "constant"].difference.max() == 0:
+        distance.append("0 at a constant lr")
+    return f"distance {', '.join(distance)}; loss {', '.join(loss)}"
+
+
+def pairs(results: Results, pairs: dict[str, str]) -> str:
+    """For each pair its label, the distance of its paths, and the change of the loss."""
+    text = {label: _pair(results, pair) for label, pair in pairs.items()}
+    return "; ".join(f"{label}: {found}" if label else found for label, found in text.items())
+
+
+def controls(results: Results) -> str:
+    """The two controls in a line each: other minibatches, and weights changed in the last bit."""
+    batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
+    return f"- on other minibatches: {batches}\n- from weights changed in the last bit: {bit}"
+
+
+def moves_at_zero_lr(results: Results) -> str:
+    """The effect of the pair, and the largest move of a weight in a step with lr = 0."""
+    runs = results.runs[results.runs.pair == "moves_at_zero_lr"]
+    lr = results.manifest["settings"]["optimizer.lr"]
+    moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
+    text = ", ".join(f"{step:.2g} ({n:,} updates)" for n, step in moved.items())
+    found = _pair(results, "moves_at_zero_lr")
+    return f"{found}; largest change of a weight in a step at lr 0, after lr {lr:g}: {text}"

@@ -26,13 +26,18 @@ LOW, HIGH = math.log(0.95), math.log(1.05)
 def finding(results: Results) -> str:
     """The title."""
     any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
-    slow = {True: "raises", False: "does not raise", None: "changes"}
     found = ratios(results, "laprop", 1e-4, USUAL).values()
-    low, high = min(r.low for r in found), max(r.high for r in found)
+    low, high = (
+        100 * math.expm1(end) for end in (min(r.low for r in found), max(r.high for r in found))
+    )
+    slow = {
+        True: f"raises the loss by {low:.1f} to {high:.1f} %",
+        False: f"does not raise the loss ({low:+.1f} to {high:+.1f} %)",
+        None: f"changes the loss by at most {max(-low, high):.1f} % either way",
+    }
     return (
         f"On our MNIST net LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8; "
-        f"1e-4 {slow[epsilon_slows(results).held]} the loss, by {100 * math.expm1(low):+.1f} to "
-        f"{100 * math.expm1(high):+.1f} % (95 % intervals)"
+        f"1e-4 {slow[epsilon_slows(results).held]}"
     )
 
 
@@ -52,8 +57,7 @@ def draw(results: Results) -> Figure:
         style.paper(axis, "any ε up to here\nis as good", x=1e-8, at=0.75, before=True)
         style.paper(axis, "slows\nLaProp", x=1e-4, at=0.75, before=True)
     axes[0].set_ylabel("final training loss")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    style.legend(figure, axes[0], 2)
     style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
     return figure
 

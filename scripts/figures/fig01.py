@@ -1,7 +1,6 @@
 """Figure 1, section 3.1: training loss of a two-layer net on MNIST at mu 0.9, nu 0.7."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -38,15 +37,12 @@ def draw(results: Results) -> Figure:
     for axis, lr in zip(axes[0], rates, strict=True):
         for optimizer, cell in curves[curves.lr == lr].groupby("optimizer"):
             seeds = cell.pivot(index="step", columns="seed", values="train_loss")
-            colour = style.COLOUR[str(optimizer)]
-            axis.plot(seeds.index, seeds, color=colour, linewidth=0.3, alpha=0.25)
-            middle, low, high = np.array([median(row) for row in seeds.to_numpy()]).T
-            axis.plot(seeds.index, middle, **style.line(str(optimizer)))
-            axis.fill_between(seeds.index, low, high, color=colour, alpha=0.25, linewidth=0)
+            look = style.line(str(optimizer))
+            axis.plot(seeds.index, seeds, color=look["color"], linewidth=0.3, alpha=0.25)
+            style.medians(axis, seeds, alpha=0.25, **look)
         axis.set(yscale="log", xlabel="updates", title=f"lr = {lr:g}")
     axes[0, 0].set_ylabel("training loss")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    style.legend(figure, axes[0, 0], 3)
     every = results.manifest["settings"]["task.log_every"]
     style.provenance(
         figure,

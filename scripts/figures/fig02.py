@@ -94,14 +94,13 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
         axis.set_title(label.format(value))
     for axis in axes[-1]:
         axis.set_xlabel("ν")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    legend = style.legend(figure, axes[0, 0], 3)
     plt.setp(legend.legend_handles, marker="")  # markers would hide the dashes
     style.provenance(
         figure,
         results,
-        f"{setting}; median of all seeds, 95 % intervals; no mark: most seeds never converge "
-        f"within the dotted number of updates; {HOLLOW}",
+        f"{setting}; median of all seeds, 95 % intervals; no mark: most seeds do not "
+        f"converge by the dotted line, where the runs end; {HOLLOW}",
     )
     return figure
 
@@ -292,3 +291,20 @@ def only_laprop_at_large_noise(results: Results, noise: str) -> Measured:
     held = decide(everywhere(true), somewhere(false))
     return Measured(f"converges, {'; '.join(text)}", held,
                     "as in the paper's panels" if held else "see the ranges of nu")  # fmt: skip
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def rosenbrock_sigma(results: Results) -> str:
+    """The nu at which each optimizer converges, under each reading of sigma."""
+    text = []
+    for noise, reading in (("halfwidth", "sigma"), ("width", "sigma/2")):
+        for sigma in (0.1, 0.12):
+            where = {
+                o: reach(medians(steps_by_nu(results, o, noise, "sigma", sigma)))
+                for o in ("adam", "amsgrad", "laprop")
+            }
+            names = ", ".join(f"{NAMES[o]} {nu}" for o, nu in where.items())
+            text.append(f"noise in (-{reading}, {reading}), sigma {sigma:g}: {names}")
+    return f"who converges where: {'; '.join(text)}"

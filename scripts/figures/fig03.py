@@ -19,13 +19,12 @@ from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, mean, paired
 from scripts.effects import Effect, percentage, ratio
 from scripts.figures import style
-from scripts.paper import NAMES, Measured
+from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 FIRST = 120  # updates
 # Standard deviation over starts of LaProp's log regret, and its degrees of freedom: measured on
 # three starts at 128 pixels and nu 0.4, near the largest of all optimizers and nu there.
 ONE_START, ONE_START_DF = 0.04, 2
-OPTIMIZERS = ("laprop", "adam", "amsgrad")  # the optimizers that have a nu
 SMALL, LARGE = 0.4, 0.9  # a small nu is at most, a large one at least
 BEST = 0.4  # the best nu that the paper reports for LaProp (5.2)
 SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so many nu
@@ -33,13 +32,12 @@ SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so
 
 def finding(results: Results) -> str:
     """The title."""
-    lowest = {o: regrets(results, o).mean().min() for o in _optimizers(results) if o in OPTIMIZERS}
-    laprop = lowest.pop("laprop")
-    others = [
-        f"{abs(laprop / other - 1):.0%} {'below' if laprop < other else 'above'} {NAMES[o]}'s"
-        for o, other in lowest.items()
-    ]
-    return f"Each at its best ν, LaProp's regret is {' and '.join(others)}"
+    lowest = {o: regrets(results, o).min(axis=1) for o in _optimizers(results)}
+    laprop, words = lowest.pop("laprop"), []
+    for optimizer, other in lowest.items():
+        gap = percentage(over_starts(other, laprop)).centre
+        words.append(f"{NAMES[optimizer]}'s is {abs(gap):.0%} {'above' if gap > 0 else 'below'}")
+    return f"Style transfer, regret at the best ν of each: {', '.join(words)} LaProp's"
 
 
 def draw(results: Results) -> Figure:
@@ -107,15 +105,8 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     style.plain(axis.yaxis)
     for optimizer, cell in runs.groupby("optimizer"):
         table = cell.pivot_table(index="nu", columns="seed", values="regret").reindex(values)
-        axis.plot(places, table[0], marker=".", markersize=4, **style.line(str(optimizer)))
-        axis.fill_between(
-            places,
-            table.min(axis=1),
-            table.max(axis=1),
-            color=style.COLOUR[str(optimizer)],
-            alpha=0.2,
-            linewidth=0,
-        )
+        rows = table[0], table.min(axis=1), table.max(axis=1)
+        style.band(axis, places, rows, marker=".", markersize=4, **style.line(str(optimizer)))
         for place, value in zip(places, table[0], strict=True):
             if value > top:
                 look = {"fontsize": 7, "color": style.COLOUR[str(optimizer)], "va": "bottom"}
@@ -167,6 +158,16 @@ def _pictures(axis: Axes, results: Results, optimizer: str) -> None:
     axis.spines[:].set_visible(False)
 
 
+def first_runs(results: Results) -> list[str]:
+    """What the runs of unfinished starts show: a line for each start and nu."""
+    runs = results.every_run[results.every_run.optimizer.isin(OPTIMIZERS)]
+    cells = []
+    for (seed, nu), cell in runs.groupby(["seed", "nu"]):
+        regret = ", ".join(f"{NAMES[run.optimizer]} {run.regret:.3g}" for run in cell.itertuples())
+        cells.append(f"start {seed}, nu {nu:g}: regret of {regret}")
+    return cells
+
+
 # Claims -------------------------------------------------------------------------------------------
 
 
@@ -186,7 +187,7 @@ def over_starts(a: pd.Series, b: pd.Series) -> Estimate:
 
 def style_lowest(results: Results) -> Measured:
     """Whether LaProp's lowest regret over nu is below Adam's and AMSGrad's, paired by start."""
-    lowest = {o: regrets(results, o).min(axis=1) for o in ("laprop", "adam", "amsgrad")}
+    lowest = {o: regrets(results, o).min(axis=1) for o in OPTIMIZERS}
     gaps = {o: over_starts(lowest[o], lowest["laprop"]) for o in ("adam", "amsgrad")}
     text = ", ".join(
         f"{NAMES[o]} {values.mean():.4g} at nu {regrets(results, o).mean().idxmin():g}"

@@ -20,12 +20,11 @@ from experiments.common.stats import (
 )
 from scripts.effects import difference, ratio
 from scripts.figures import style
-from scripts.paper import NAMES, Measured
+from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 GUESSING = float(np.log(10))
 LEARNED_BELOW = 0.9 * GUESSING
 ABOVE = 1e-4  # the learning rate above which, as the paper says, no deep net learns (5.3)
-OPTIMIZERS = ("laprop", "adam", "amsgrad")
 
 
 def finding(results: Results) -> str:
@@ -70,8 +69,7 @@ def draw(results: Results) -> Figure:
         axis.set_title(f"{depth} hidden layers")
     for axis in panels[-1]:
         axis.set_xlabel("updates")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    above.legend(handles, labels, loc="outside upper center", ncols=3)
+    style.legend(above, panels[0, 0], 3)
 
     share = shares(results)
     maps = below.subplots(1, len(optimizers), sharey=True)

@@ -6,13 +6,11 @@ token is, because every training reaches that loss at once.
 """
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import gaussian_filter1d
 
 from experiments.common.records import Results, load
 from experiments.common.stats import Estimate, decide, every_above, mean, paired
@@ -24,7 +22,6 @@ from scripts.paper import NAMES, Measured
 AUTHORS = "authors' runs, one each"
 SIGMA = 3  # updates; the smoothing of our own runs at a reduced scale
 MARGIN = 0.5  # bits below what knowing the frequencies of the words alone gives
-WINDOW = 100  # updates over which a loss is averaged before it is compared
 JUDGED_AT = 2000  # shortened runs of the paper's setting are compared at this update
 
 
@@ -32,8 +29,8 @@ def finding(results: Results | None) -> str:
     """The title: without warmup, at the last update of ours and of the authors' runs."""
     ends = make_authors.load("ends")
     runs = ends[(ends.task == "iwslt") & (ends.warmup == 0)].set_index("optimizer").last_loss
-    text = f"IWSLT14 without warmup: the authors' Adam ends at {runs.adam:.2f} bits, their LaProp "
-    text += f"at {runs.laprop:.2f}"
+    text = "IWSLT14 without warmup, training loss: the authors' Adam ends at "
+    text += f"{runs.adam:.2f} bits, their LaProp at {runs.laprop:.2f}"
     if results is None:
         return text
     curves = results.curves[results.curves.warmup == 0]
@@ -41,9 +38,9 @@ def finding(results: Results | None) -> str:
     loss = at_update(curves, update)
     gap = paired(loss.adam, loss.laprop)
     text += f"; at update {update:,} our Adam is {gap:.2f} bits above LaProp"
-    theirs = _apart("iwslt", 0.98, 0).get(f"gap_{update}")
-    if results.scale == "short" and theirs is not None:
-        text += f", theirs {-theirs:.2f}"
+    if results.scale == "short":
+        theirs = authors_at(update)
+        text += f", theirs {theirs.adam - theirs.laprop:.2f}"
     return text
 
 
@@ -102,12 +99,7 @@ def own(axis: Axes, curves: pd.DataFrame, sigma: float) -> None:
     """Our curves, smoothed: the mean over seeds, and the range of the seeds."""
     for (optimizer, warmup), arm in curves.groupby(["optimizer", "warmup"]):
         seeds = arm.pivot(index="step", columns="seed", values="train_loss")
-        smooth = gaussian_filter1d(seeds.to_numpy(), sigma, axis=0)
-        look_ = look(optimizer, warmup)
-        axis.plot(seeds.index, smooth.mean(1), **look_)
-        axis.fill_between(
-            seeds.index, smooth.min(1), smooth.max(1), color=look_["color"], alpha=0.15, linewidth=0
-        )
+        style.smoothed(axis, seeds, sigma, alpha=0.15, **look(optimizer, warmup))
 
 
 def blank(axis: Axes, text: str) -> None:
@@ -153,11 +145,11 @@ def note(figure: Figure, ours: list[Results | None], smoothed: str) -> None:
 
 
 def at_update(curves: pd.DataFrame, update: int) -> pd.DataFrame:
-    """Mean loss over the last WINDOW updates: a row for each seed, a column for each optimizer.
+    """Mean loss of the WINDOW updates up to one: a row for each seed, a column for each optimizer.
 
     A run that diverged before that update has no number.
     """
-    window = curves[(curves.step > update - WINDOW) & (curves.step <= update)]
+    window = curves[(curves.step > update - make_authors.WINDOW) & (curves.step <= update)]
     loss = window.groupby(["seed", "optimizer"]).train_loss.mean().unstack("optimizer")
     return loss.reindex(index=sorted(set(curves.seed)), columns=sorted(set(curves.optimizer)))
 
@@ -177,24 +169,33 @@ def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
     here = arms[False]
     held = decide(here.above(line), here.below(line))
     held = held if stuck or held is None else not held
-    text = f"loss at update {update:,}, bits: {NAMES[optimizer]} {here:.2f}"
+    text = f"mean loss of the {make_authors.WINDOW} updates up to {update:,}, bits: "
+    text += f"{NAMES[optimizer]} {here:.2f}"
     too_short = False
     if True in arms:
         text += f", with warmup {arms[True]:.2f}"
         too_short = decide(arms[True].above(line), arms[True].below(line)) is True
-    if results.scale != "small" and (theirs := authors_laprop(update)) > line:
-        text += f", authors' LaProp {theirs:.2f}"
-        too_short = True
+    if results.scale != "small":
+        theirs = authors_at(update)
+        text += f", authors' {NAMES[optimizer]} {theirs[optimizer]:.2f}"
+        if theirs.laprop > line:
+            text += f", their LaProp {theirs.laprop:.2f}" * (optimizer != "laprop")
+            too_short = True
     if too_short:
         held, text = None, text + " (too short to tell)"
     return Measured(f"{text}; stuck above {line:.2f}", held, f"{here.centre - line:+.2f} bits from "
                     "the line")  # fmt: skip
 
 
-def authors_laprop(update: int) -> float:
-    """The smoothed loss, in bits, of the authors' LaProp without warmup at an update."""
-    runs = make_authors.load("iwslt").query("optimizer == 'laprop' and warmup == 0")
-    return float(np.interp(update, runs["update"], runs.loss))
+def authors_at(update: int) -> pd.Series:
+    """The loss of the authors' runs without warmup, as that of ours in :func:`at_update`.
+
+    Returns:
+        bits by optimizer, of the last WINDOW updates that end at or before ``update``.
+    """
+    runs = make_authors.load("starts").query("warmup == 0")
+    table = runs.pivot(index="update", columns="optimizer", values="loss")
+    return table.loc[: max(update, make_authors.WINDOW)].iloc[-1]
 
 
 def iwslt_lower(results: Results, update: int) -> Measured | None:
@@ -204,12 +205,13 @@ def iwslt_lower(results: Results, update: int) -> Measured | None:
         return None
     loss = at_update(curves, update)
     gap = paired(loss.adam, loss.laprop)
-    logs = _apart("iwslt", 0.98, 0)[f"gap_{update}"]
+    theirs = authors_at(update)
     higher = difference(gap)
+    window = f"mean loss of the {make_authors.WINDOW} updates up to {update:,}"
     return Measured(
-        f"mean loss of the {WINDOW} updates up to {update:,}, Adam minus LaProp, bits: {higher}",
+        f"{window}, Adam minus LaProp, bits: {higher}",
         every_above([gap]),
-        f"{gap.centre:+.2f} bits, where the authors' runs have {-logs:+.2f}",
+        f"{gap.centre:+.2f} bits, where the authors' runs have {theirs.adam - theirs.laprop:+.2f}",
         [higher],
     )
 
@@ -232,3 +234,17 @@ def _apart(task: str, nu: float, warmup: int) -> pd.Series:
     """By how much LaProp's smoothed curve is below Adam's in the authors' runs of one setting."""
     table = make_authors.load("apart").set_index(["task", "nu", "warmup"])
     return table.loc[(task, nu, warmup)]
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def iwslt_loss(results: Results) -> str:
+    """Training loss of both optimizers at the end of our runs, with and without warmup."""
+    text, update = [], int(results.curves.step.max())
+    for warmup, curves in results.curves.groupby("warmup"):
+        loss = at_update(curves, update)
+        ends = ", ".join(f"{NAMES[str(o)]} {mean(loss[o]):.2f}" for o in loss)
+        text.append(f"{'with' if warmup else 'without'} warmup {ends}")
+    window = f"mean loss of the {make_authors.WINDOW} updates up to {update:,}"
+    return f"{window}, bits: {'; '.join(text)}"

@@ -73,9 +73,9 @@ def draw(results: Results | None) -> Figure:
     else:
         axes[1].legend(loc="lower right")
     note = (
-        "first panel: in each game 0 is the first point, 1 the highest mean; second panel: the "
-        "authors' runs, one each; a point is the mean of two evaluations, after "
-        "12M steps of nine; ★: best evaluations"
+        "first panel: in each game the first point is scaled to 0, the highest mean to 1; second "
+        "panel: the authors' runs, one each; a point is the mean of two evaluations, or of nine "
+        "after 12M steps; ★: best evaluations"
     )
     if results is None:
         style.below(figure, f"{note}; ours: not run")

@@ -26,9 +26,10 @@ def finding(results: Results) -> str:
         cells = [medians(steps_by_nu(results, optimizer, "halfwidth", "lr", lr)) for lr in rates]
         count = sum(np.isfinite(steps).any() for steps in cells)
         of = f" of {len(rates)} learning rates" * (not counts)
-        counts.append(f"at {count}{of} with {NAMES[optimizer]}")
+        converges = " converges at some ν" * (not counts)
+        counts.append(f"{NAMES[optimizer]}{converges} at {count}{of}")
     where = f"Noisy Rosenbrock, σ 0.1, noise in {RANGE['halfwidth']}"
-    return f"{where}: some ν converges {', '.join(counts)}"
+    return f"{where}: {', '.join(counts)}"
 
 
 def draw(results: Results) -> Figure:

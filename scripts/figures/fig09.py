@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from experiments.common.records import Results
 from experiments.common.stats import every_above
 from scripts.figures import style
-from scripts.figures.fig03 import FIRST, OPTIMIZERS, note, over_starts, regret
-from scripts.paper import NAMES, Measured
+from scripts.figures.fig03 import FIRST, note, over_starts, regret
+from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 
 def finding(results: Results) -> str:
@@ -52,8 +52,7 @@ def draw(results: Results) -> Figure:
         axis.legend(title="at the best ν", fontsize=7, title_fontsize=7)
     axes[0, 0].set_ylabel("mean loss of all updates, R(T)/T")
     axes[1, 0].set_ylabel("loss")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    style.legend(figure, axes[0, 0], 3)
     style.provenance(figure, results, note(results, "µ 0.9"))
     return figure
 

@@ -124,3 +124,17 @@ def roberta_logs_nu() -> Measured:
         rises.pop() if len(rises) == 1 else None,
         f"in the order {' or '.join(dict.fromkeys(orders))}",
     )
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def roberta_faster(results: Results) -> str:
+    """Mean loss over all updates at the two nu for which the authors' logs have both optimizers."""
+    cells = {cell: gain for cell, gain in gains(results, "mean_loss").items() if cell[0] != 0.9}
+    return f"mean loss, Adam minus LaProp, bits: {told(cells)}"
+
+
+def roberta_nu(results: Results) -> str:
+    """Gain of LaProp's final loss in each cell of the grid."""
+    return f"final loss, Adam minus LaProp, bits: {told(gains(results, 'final_loss'))}"

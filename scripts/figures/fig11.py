@@ -13,7 +13,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.ndimage import gaussian_filter1d
 
 from experiments.common.records import Results
 from experiments.common.stats import (
@@ -86,10 +85,7 @@ def curves(axis: Axes, table: pd.DataFrame, value: str) -> None:
 
 def band(axis: Axes, arm: Arm, seeds: pd.DataFrame) -> None:
     """Draw the mean over seeds, and their range; a column of ``seeds`` is a curve over steps."""
-    smooth = gaussian_filter1d(seeds.to_numpy(), SIGMA, axis=0)
-    axis.plot(seeds.index, smooth.mean(1), **look(arm))
-    ends = np.min(smooth, 1), np.max(smooth, 1)
-    axis.fill_between(seeds.index, *ends, color=style.COLOUR[arm[0]], alpha=0.1, linewidth=0)
+    style.smoothed(axis, seeds, SIGMA, alpha=0.1, **look(arm))
 
 
 def legend(figure: Figure, shown: list[Arm]) -> None:
@@ -170,3 +166,25 @@ def rainbow_earlier(results: Results, epsilon: str) -> Measured:
     return Measured(f"normalised area, interquartile mean: {text}", every_above(gaps),
                     f"LaProp's area minus Adam's: {apart}",
                     [difference(found, "+.3f") for found in gaps])  # fmt: skip
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def rainbow_eps(results: Results) -> str:
+    """Area under Rainbow's training curve for both optimizers, each at both epsilons."""
+    table = areas(results)
+    pairs = {
+        "LaProp and Adam at the same epsilon": [
+            (("laprop", e), ("adam", e)) for e in (SMALL, LARGE)
+        ],
+        "the two epsilons with the same optimizer": [
+            ((o, SMALL), (o, LARGE)) for o in ("adam", "laprop")
+        ],
+        "as in the paper": [PAPER],
+    }
+    text = [
+        f"{what}: {'; '.join(compared(table, a, b) for a, b in arms)}"
+        for what, arms in pairs.items()
+    ]
+    return f"normalised area, {'; '.join(text)}"

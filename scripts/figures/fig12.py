@@ -39,8 +39,7 @@ def finding(results: Results) -> str:
     of_laprop, of_adam = (
         f"{ended.sum()} of {len(ended)}" for ended in (diverged["laprop"], diverged["adam"])
     )
-    scale = style.SCALE[results.scale]
-    return f"CIFAR-10, {scale}: {of_laprop} runs of LaProp diverge, {of_adam} of Adam"
+    return f"CIFAR-10: {of_laprop} runs of LaProp diverge, {of_adam} of Adam"
 
 
 def draw(results: Results) -> Figure:

@@ -14,7 +14,7 @@ from scripts.paper import NAMES, Measured
 
 def finding(results: Results) -> str:
     """The title."""
-    return "IMDB, tuned alike, share of test reviews wrong: " + ", ".join(
+    return "IMDB, test error with lr and ν tuned on one grid: " + ", ".join(
         f"{NAMES[o]} {mean(errors):.1f} %" for o, (_, errors) in sorted(tuned(results).items())
     )
 
@@ -40,16 +40,8 @@ def draw(results: Results) -> Figure:
     last = axes[-1]
     names = []
     for place, (optimizer, ((lr, nu), errors)) in enumerate(sorted(tuned(results).items())):
-        found = mean(errors)
-        last.errorbar(
-            place,
-            found.centre,
-            yerr=[[found.centre - found.low], [found.high - found.centre]],
-            color=style.COLOUR[optimizer],
-            marker="o",
-            markersize=4,
-            capsize=3,
-        )
+        look = {"marker": "o", "markersize": 4, "capsize": 3, "color": style.COLOUR[optimizer]}
+        style.errorbars(last, place, style.intervals([mean(errors)]), **look)
         names.append(f"{NAMES[optimizer]}\nlr {lr:g}\nν {nu:g}")
     last.set_xticks(range(len(names)), names, fontsize=6.5)
     last.set_xlim(-0.6, len(names) - 0.4)

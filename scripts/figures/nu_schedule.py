@@ -51,8 +51,7 @@ def draw(results: Results) -> Figure:
         axis.axvline(later_from, color="#999999", linewidth=0.8, linestyle=":")
         axis.set(xlabel="updates", title=NAMES[optimizer])
     axes[0].set_ylabel(f"training loss divided by that\nwith ν {LARGE:g} throughout")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    style.legend(figure, axes[0], 4)
     style.provenance(
         figure, results, "geometric mean over seeds with 95 % intervals; dotted: where ν changes"
     )

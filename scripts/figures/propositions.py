@@ -196,3 +196,28 @@ def _laprop_on_the_same(results: Results, cells: pd.DataFrame) -> float:
     runs = results.runs
     runs = runs[(runs.optimizer == "laprop") & (runs.sequence == "adam_worst")]
     return float(runs.merge(cells[["mu", "nu", "seed"]])["update"].max())
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def proposition_2_factor(results: Results) -> str:
+    """Adam's largest updates as factors of the printed bound and of the proven one."""
+    runs = results.runs
+    adam = runs[(runs.optimizer == "adam") & (runs.mu**2 < runs.nu)]
+    above = adam["update"] / adam.bound_printed
+    worst = adam.loc[above.idxmax()]
+    return (
+        f"largest update found {above.max():.3g} times the printed bound (mu {worst.mu:g}, "
+        f"nu {worst.nu:g}), {(adam['update'] / adam.bound).max():.3g} times the proven one"
+    )
+
+
+def proposition_2_condition(results: Results) -> str:
+    """The largest update of Adam for mu > sqrt(nu), and LaProp's."""
+    runs = results.runs[results.runs.mu**2 > results.runs.nu]
+    largest = runs.groupby("optimizer")["update"].max()
+    return (
+        f"mu > sqrt(nu): updates up to {largest['adam']:.1g} lr found for Adam, as the range of "
+        f"float64 allows, {largest['laprop']:.3g} lr for LaProp, over all sequences"
+    )

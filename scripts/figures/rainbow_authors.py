@@ -56,20 +56,13 @@ def draw(results: Results) -> Figure:
             axis.annotate("changes no run", (0, row), (-6, 0), **words)
             continue
         for optimizer, shift in (("adam", -0.13), ("laprop", 0.13)):
-            change = found(table, optimizer, deviation)
+            change = 100 * style.intervals([found(table, optimizer, deviation)])
             look = {"color": style.COLOUR[optimizer]}
             of_game = 100 * acted(table, optimizer, deviation).groupby("game").mean()
             axis.plot(of_game, [row + shift] * len(of_game), "|", markersize=6, alpha=0.7, **look)
-            axis.errorbar(
-                100 * change.centre,
-                row + shift,
-                xerr=[[100 * (change.centre - change.low)], [100 * (change.high - change.centre)]],
-                fmt="o",
-                markersize=4,
-                capsize=3,
-                label=NAMES[optimizer] if row == 0 else None,
-                **look,
-            )
+            label = NAMES[optimizer] if row == 0 else None
+            look |= {"fmt": "o", "markersize": 4, "capsize": 3, "label": label}
+            style.errorbars(axis, row + shift, change, across=True, **look)
     axis.set(yticks=range(len(deviations)), yticklabels=[LABEL[d] for d in deviations])
     axis.set_xlabel("change of the area under the training curve, %")
     axis.invert_yaxis()
@@ -114,3 +107,15 @@ def told(table: pd.Series, optimizer: str, deviation: str) -> str:
     """``+3.1 % [-1.0, +7.2]``."""
     change = found(table, optimizer, deviation)
     return f"{100 * change.centre:+.1f} % [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
+def rainbow_authors(results: Results, deviation: str) -> str:
+    """The effect of one of the authors' deviations on the area under Rainbow's training curve."""
+    table = changes(results)
+    changed = games(table, deviation)
+    if not changed:
+        return "changes no run"
+    text = ", ".join(f"{NAMES[o]} {told(table, o, deviation)}" for o in ("laprop", "adam"))
+    every = len(changed) == len(table.index.unique("game"))
+    where = "" if every else f" in {' and '.join(changed)}, no change elsewhere"
+    return f"area under the training curve: {text}{where}"

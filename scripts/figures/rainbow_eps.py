@@ -1,4 +1,4 @@
-"""Epsilon or the optimizer: what the difference of the paper's two arms follows."""
+"""Whether the difference of the paper's two arms comes from epsilon or from the optimizer."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,11 +11,11 @@ from scripts.figures import style
 from scripts.figures.fig11 import LARGE, PAPER, SMALL, Arm, areas, gap, name
 
 PAIRS: dict[str, tuple[Arm, Arm]] = {
-    "as in the paper:\nLaProp 1e-15 over Adam 1.5e-4": PAPER,
-    "ε 1.5e-4:\nLaProp over Adam": (("laprop", LARGE), ("adam", LARGE)),
-    "ε 1e-15:\nLaProp over Adam": (("laprop", SMALL), ("adam", SMALL)),
-    "Adam:\nε 1e-15 over 1.5e-4": (("adam", SMALL), ("adam", LARGE)),
-    "LaProp:\nε 1e-15 over 1.5e-4": (("laprop", SMALL), ("laprop", LARGE)),
+    "as in the paper:\nLaProp 1e-15 minus Adam 1.5e-4": PAPER,
+    "ε 1.5e-4:\nLaProp minus Adam": (("laprop", LARGE), ("adam", LARGE)),
+    "ε 1e-15:\nLaProp minus Adam": (("laprop", SMALL), ("adam", SMALL)),
+    "Adam:\nε 1e-15 minus ε 1.5e-4": (("adam", SMALL), ("adam", LARGE)),
+    "LaProp:\nε 1e-15 minus ε 1.5e-4": (("laprop", SMALL), ("laprop", LARGE)),
 }
 
 
@@ -23,13 +23,12 @@ def finding(results: Results) -> str:
     """The title."""
     table = areas(results)
     whole, *parts = (gap(table, *pair) for pair in PAIRS.values())
-    same, smaller = (
-        " and ".join(f"{one.centre:+.3f}" for one in two) for two in (parts[:2], parts[2:])
-    )
+    same, (adam, laprop) = " and ".join(f"{one.centre:+.2f}" for one in parts[:2]), parts[2:]
     unclear = sum(one.low < 0 < one.high for one in parts[:2])
     return (
-        f"LaProp's area minus Adam's is {whole.centre:+.3f} with the paper's two ε, {same} with "
-        f"the same ε ({unclear} of 2 intervals contain 0); the smaller ε alone adds {smaller}"
+        f"LaProp's area minus Adam's: {whole.centre:+.2f} with the paper's two ε, {same} with "
+        f"equal ε ({unclear} of 2 intervals contain 0); the smaller ε adds {adam:+.2f} to Adam's, "
+        f"{laprop:+.2f} to LaProp's"
     )
 
 

@@ -49,8 +49,7 @@ def draw(results: Results) -> Figure:
         )
         style.plain(axis.xaxis)
     axes[0, 0].set_ylabel("share of seeds that have converged")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    style.legend(figure, axes[0, 0], 2)
     style.provenance(
         figure,
         results,

@@ -2,18 +2,22 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.legend import Legend
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter1d
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate
+from experiments.common.stats import Estimate, median
 from scripts.paper import NAMES, label
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
@@ -35,14 +39,6 @@ DASH = {"adam": (0, (5, 1.5)), "amsgrad": (0, (1.5, 1.2)), "laprop": "solid",
 
 # For what the paper itself reports.
 PAPER: dict[str, Any] = {"color": "#666666", "linewidth": 1, "linestyle": (0, (4, 2))}
-
-# A scale in the words of a title.
-SCALE = {
-    "paper": "the paper's scale",
-    "short": "the paper's setting cut short",
-    "small": "a small model",
-    "smoke": "a test",
-}
 
 # To an inch: characters of the line below a figure, and of its title.
 CHARACTERS, BOLD = 17, 11
@@ -80,7 +76,7 @@ def line(optimizer: str) -> dict[str, object]:
     }
 
 
-def legend(figure: Figure, axis: Axes, columns: int) -> None:
+def legend(figure: FigureBase, axis: Axes, columns: int) -> Legend:
     """The legend of an axis above the figure: Adam, AMSGrad and LaProp first, as in all figures.
 
     The order in which curves are drawn may be another one, so that none hides another's dashes.
@@ -89,21 +85,66 @@ def legend(figure: Figure, axis: Axes, columns: int) -> None:
     of = dict(zip(labels, handles, strict=True))
     first = [NAMES[o] for o in ("adam", "amsgrad", "laprop") if NAMES[o] in of]
     order = [*first, *(label for label in labels if label not in first)]
-    figure.legend([of[text] for text in order], order, loc="outside upper center", ncols=columns)
+    lines = [of[text] for text in order]
+    return figure.legend(lines, order, loc="outside upper center", ncols=columns)
 
 
-def geometric(axis: Axes, x: Sequence[float], logs: Iterable[Estimate], **look: Any) -> None:
-    """Draw a line of geometric means with a band of their intervals.
+def intervals(found: Iterable[Estimate]) -> np.ndarray:
+    """Three rows: the estimates, and the lower and the upper ends of their intervals."""
+    return np.transpose([(e.centre, e.low, e.high) for e in found])
+
+
+def band(
+    axis: Axes, x: ArrayLike, rows: Iterable[ArrayLike], alpha: float = 0.2, **look: Any
+) -> None:
+    """Draw a line in a band.
 
     Args:
         axis: to draw on.
-        x: a place for each of the means.
-        logs: estimates of the logarithm of what is drawn.
+        x: a place for each point.
+        rows: the line, and the lower and the upper edge of the band; see :func:`intervals`.
+        alpha: how opaque the band is.
         look: keywords of the line; ``color`` is also the band's.
     """
-    centre, low, high = np.exp([(log.centre, log.low, log.high) for log in logs]).T
-    axis.plot(x, centre, **look)
-    axis.fill_between(x, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    middle, low, high = rows
+    axis.plot(x, middle, **look)
+    axis.fill_between(x, low, high, color=look["color"], alpha=alpha, linewidth=0)
+
+
+def geometric(axis: Axes, x: ArrayLike, logs: Iterable[Estimate], **look: Any) -> None:
+    """Draw geometric means in a band of their intervals; ``logs`` are of their logarithms."""
+    band(axis, x, np.exp(intervals(logs)), **look)
+
+
+def medians(axis: Axes, seeds: pd.DataFrame, **look: Any) -> None:
+    """Draw the median over seeds in a band of its interval; a column of ``seeds`` is a curve."""
+    band(axis, seeds.index, np.transpose([median(row) for row in seeds.to_numpy()]), **look)
+
+
+def smoothed(axis: Axes, seeds: pd.DataFrame, sigma: float, **look: Any) -> None:
+    """Draw the mean over seeds in a band of their range, both of the curves after a Gaussian."""
+    smooth = gaussian_filter1d(seeds.to_numpy(), sigma, axis=0)
+    band(axis, seeds.index, (smooth.mean(1), smooth.min(1), smooth.max(1)), **look)
+
+
+def errorbars(
+    axis: Axes, places: ArrayLike, rows: np.ndarray, *, across: bool = False, **look: Any
+) -> None:
+    """Draw points with bars.
+
+    Args:
+        axis: to draw on.
+        places: of the points: x or, if ``across``, y.
+        rows: the points, and the lower and the upper ends of their bars; see :func:`intervals`.
+        across: the bars lie.
+        look: keywords of ``errorbar``.
+    """
+    centre, low, high = rows
+    error = centre - low, high - centre
+    if across:
+        axis.errorbar(centre, places, xerr=error, **look)
+    else:
+        axis.errorbar(places, centre, yerr=error, **look)
 
 
 def short(value: float) -> str:

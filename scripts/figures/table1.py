@@ -2,7 +2,7 @@
 
 The reach of a path is its farthest distance from its start. A limit counts as reached where the
 distance of the two paths, divided by the reach, falls at each tenfold approach for every seed, down
-to at most 1 % at the nearest.
+to at most 1 % at the smallest distance from the limit.
 """
 
 from dataclasses import replace
@@ -60,10 +60,8 @@ def draw(results: Results) -> Figure:
         chosen = results.runs[results.runs.limit == limit]
         for optimizer, cell in chosen.groupby("optimizer"):
             by = cell.groupby("distance").path_distance
-            x = np.array(list(by.groups))
-            look = style.line(str(optimizer))
-            axis.plot(x, by.median(), marker="o", markersize=3.5, **look)
-            axis.fill_between(x, by.min(), by.max(), color=look["color"], alpha=0.2, linewidth=0)
+            look = {"marker": "o", "markersize": 3.5} | style.line(str(optimizer))
+            style.band(axis, list(by.groups), (by.median(), by.min(), by.max()), **look)
         axis.set(xscale="log", yscale="log", title=title, xlabel=symbol)
         low, high = axis.get_ylim()
         if high < 10 * low:
@@ -75,8 +73,7 @@ def draw(results: Results) -> Figure:
                         fontsize=7, color="#666666")  # fmt: skip
     for axis in axes[:, 0]:
         axis.set_ylabel("distance of the paths / reach")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    style.legend(figure, axes[0, 0], 2)
     mu = results.manifest["settings"]["optimizer.mu"]
     note = f"the other of µ and ν is {mu:g}; median, range over seeds"
     style.provenance(figure, results, note)
@@ -107,7 +104,7 @@ def become(results: Results, limit: str, optimizers: list[str]) -> Measured:
         worst = max(worst, table.iloc[0].max())
         held &= bool((np.diff(table, axis=0) > 0).all() and table.iloc[0].max() <= REACHED)
     return Measured(f"distance of the paths: {'; '.join(text)}", held,
-                    f"{worst:.2g} at the nearest, against {REACHED:g}")  # fmt: skip
+                    f"{worst:.2g} nearest to the limit, against {REACHED:g}")  # fmt: skip
 
 
 def adam_nu_to_zero(results: Results) -> Measured:
@@ -127,7 +124,7 @@ def laprop_nu_to_one(results: Results) -> Measured:
     """LaProp becomes Adam with the same mu and nu, from a second moment that has settled."""
     found = become(results, "nu_1_other_warm", ["laprop"])
     cold = distances(results, "laprop", "nu_1_other")
-    text = f"{found.text}; from n = 0, which is no part of the claim, {cold.iloc[0].median():.2g}"
+    text = f"{found.text}; from n = 0, which is not part of the claim, {cold.iloc[0].median():.2g}"
     return replace(found, text=f"{text} at {cold.index[0]:g}")
 
 

@@ -211,3 +211,22 @@ def _bounds(results: Results) -> tuple[pd.Series, pd.Series]:
     bound = {o: runs[runs.optimizer == o].set_index(keys).bound_uniform for o in NAMES}
     laprop, amsgrad = (bound[o].replace(np.inf, np.nan) for o in ("laprop", "amsgrad"))
     return laprop, amsgrad
+
+
+# Discrepancies ------------------------------------------------------------------------------------
+
+
+def theorem_1(results: Results) -> str:
+    """Growth of the regret on rare gradients, and whether the regret exceeds the bound."""
+    runs = results.runs[results.runs.problem == "rare"]
+    text = []
+    for optimizer in ("laprop", "amsprop"):
+        cell = runs[runs.optimizer == optimizer]
+        linear = cell[cell.growth_exponent > 0.9]
+        passed = cell.bound_uniform_passed_at.notna()
+        text.append(
+            f"{NAMES[optimizer]}'s regret is linear in T (log2 R(T)/R(T/2) above 0.9) in "
+            f"{len(linear)} of {len(cell)} runs, and passes Theorem 1's bound beforehand in "
+            f"{passed.sum()}"
+        )
+    return "rare gradients, which break the condition: " + "; ".join(text)

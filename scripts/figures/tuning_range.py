@@ -9,11 +9,10 @@ from experiments.common.records import Results
 from experiments.common.stats import every_above, paired
 from scripts.effects import difference
 from scripts.figures import style
-from scripts.paper import NAMES, Measured
+from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 WITHIN = 1.05
 WIDE = 1.5  # shown beside it
-OPTIMIZERS = ("laprop", "adam", "amsgrad")
 SETTING = ["lr", "mu", "nu"]
 
 
@@ -42,8 +41,7 @@ def draw(results: Results) -> Figure:
              xlabel="final loss / the lowest mean over seeds of all settings")  # fmt: skip
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axis.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    style.legend(figure, axis, 3)
     note = (
         f"{len(table)} settings of lr, µ and ν for each; dotted: 5 % and 50 % above the lowest mean"
     )

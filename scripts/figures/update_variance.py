@@ -32,16 +32,10 @@ def draw(results: Results) -> Figure:
     for axis, optimizer in zip(axes, ("adam", "laprop"), strict=True):
         for mu, alpha in zip(mus, np.linspace(0.35, 1, len(mus)), strict=True):
             by = runs[(runs.optimizer == optimizer) & (runs.mu == mu)].groupby("nu")
-            found = [mean(values) for _, values in by.variance]
-            centre = np.array([f.centre for f in found])
-            error = np.array([[f.centre - f.low, f.high - f.centre] for f in found]).T
-            colour = style.COLOUR[optimizer]
-            axis.errorbar(
-                list(by.groups), centre, error, fmt="o", markersize=3.5, color=colour, alpha=alpha
-            )
-            axis.plot(
-                by.variance_exact.first(), color=colour, alpha=alpha, label=f"µ {mu:g}", linewidth=1
-            )
+            found = style.intervals(mean(values) for _, values in by.variance)
+            look = {"color": style.COLOUR[optimizer], "alpha": alpha}
+            style.errorbars(axis, list(by.groups), found, fmt="o", markersize=3.5, **look)
+            axis.plot(by.variance_exact.first(), label=f"µ {mu:g}", linewidth=1, **look)
         axis.set(xscale="log", yscale="log", xlabel="ν", title=NAMES[optimizer])
         axis.legend()
     axes[0].set_ylabel("variance of an update / lr²")

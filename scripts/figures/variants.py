@@ -23,7 +23,8 @@ ADVANTAGE = 0.98
 def finding(results: Results) -> str:
     """The title."""
     return "Tuned alike, final loss over LaProp's: " + ", ".join(
-        f"{NAMES[v]} {ratio(against(results, v, 'laprop'))}" for v in ("amsprop", "centered")
+        f"{NAMES[v]} {ratio(against(results, v, 'laprop'))}"
+        for v in ("amsprop", "centered", "adam", "amsgrad")
     )
 
 

@@ -92,7 +92,7 @@ def rosenbrock_no_advantage(results: Results, variant: str) -> Measured:
 
 
 def rosenbrock_repair_harms(results: Results, repaired: str, plain: str) -> Measured:
-    """Over all nu above 0 the repaired one converges more seldom or, where as often, later."""
+    """Over all nu above 0 the repaired one converges less often or, if as often, in more steps."""
     text, worse = [], []
     runs = results.runs
     for sigma, cell in runs[runs.nu > 0].groupby("sigma"):

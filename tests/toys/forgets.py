@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 
 
 @settings

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from annotated_types import Ge, Gt
 
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 
 
 @settings

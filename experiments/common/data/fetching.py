@@ -189,7 +189,7 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
         return True  # Another process fetched it while this one waited for the lock.
     for file, fault in faults.items():
         if (folder / file).exists():
-            log.warning("%s: thrown away, it %s", folder / file, fault)
+            log.warning("%s: deleted, because it %s", folder / file, fault)
             (folder / file).unlink()
     # A killed process may have left its downloads, or a file that pooch was checking.
     for leftover in folder.glob(".partial-*"):

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from experiments.common import data
-from experiments.common.config import settings
 from experiments.common.run import Run
+from experiments.common.schema import settings
 
 RESULT = "best_valid_loss"  # the number that a sweep prints for a finished run
 TRAINED_ON = 50_000  # of the 60,000 training images; the others are for validation

@@ -22,6 +22,8 @@ import pytest
 from conftest import ROOT, SERVER, files, statuses, wait_for
 from swept import AT_ONCE, LAUNCHERS, PAUSE, SEEDS, STEPS, Sweep
 
+pytestmark = pytest.mark.slow
+
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 # Launchers ----------------------------------------------------------------------------------------
 
@@ -150,8 +152,8 @@ def test_an_interrupted_sweep_ends_with_128_plus_the_signal(tmp_path: Path):
     (run,) = statuses(tmp_path / "outputs").values()
     assert run["status"] == "interrupted"
     assert err.splitlines() == [
-        "stops after this step, a checkpoint is kept; again to stop now",
-        "ended: 0 of 2, 1 interrupted; the same command goes on",
+        "stops after this step and a checkpoint; a second signal stops now",
+        "ended: 0 of 2, 1 interrupted; run the same command again to resume",
     ]
 
 
