@@ -99,7 +99,7 @@ def test_a_second_loop_over_the_steps_is_refused(toy: Maker, monkeypatch: pytest
             for step in run.steps(3):
                 run.log(step, loss=1.0)
 
-    assert "run.steps: a run has one loop" in failing(toy, monkeypatch, twice)
+    assert "run.steps: can be called once in a run" in failing(toy, monkeypatch, twice)
     assert len(records(toy())) == 3
 
 

@@ -145,7 +145,7 @@ BAD = {
     ("tracking=wandbb",): ["tracking=wandbb", "did you mean wandb?", "none"],
     ("tracking.mode=never",): ["tracking.mode=never", "'auto', 'online' or 'offline'"],
     ("plan=yes",): ["plan=yes", "true or false"],
-    ("task.sigma.x=1",): ["task.sigma.x=1", "one value"],
+    ("task.sigma.x=1",): ["task.sigma.x=1", "a single value"],
     ("hydra/launcher=joblb", "-m"): ["hydra/launcher=joblb", "did you mean joblib?", "basic"],
     ("device=foo",): ["device=foo", "auto, cpu, cuda or cuda:<index>"],
     ("device=cuda:7",): ["device=cuda:7", "auto, cpu"],

@@ -242,7 +242,7 @@ def test_momentum_of_another_name_and_another_decay(make: Maker, start):
 
 def test_a_schedule_that_a_task_ignores_fails_the_run(make: Maker, start):
     run = start(make("task=rosenbrock", "schedule.lr.shape=cosine"))
-    with pytest.raises(RuntimeError, match=r"^schedule: rosenbrock made no use of it; .*run.hyper"):
+    with pytest.raises(RuntimeError, match=r"^schedule: rosenbrock did not use it; .*run.hyper"):
         run.finish()
 
 

@@ -402,7 +402,9 @@ def test_a_part_never_replaces_more_seeds_of_an_earlier_version(
     every = expand(grid(tmp_path))
     for settings in every[:2]:
         pretend(settings)
-    with pytest.raises(ConfigError, match="holds 3 seeds of an earlier version, but only 1 of the present"):
+    with pytest.raises(
+        ConfigError, match="holds 3 seeds of an earlier version, but only 1 of the present"
+    ):
         collect(grid(tmp_path), partial=True)
     assert Results(results_folder / "fig05" / "short").manifest == before
     for settings in every[2:]:

@@ -77,7 +77,12 @@ def test_every_command_of_the_readme_composes() -> None:
 def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+            file, _, anchor = target.partition("#")
+            place = page.parent / file if file else page
+            assert place.exists(), target
+            headings = re.findall(r"^#+ (.+)$", place.read_text(), re.M) if anchor else []
+            anchors = [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings]
+            assert not anchor or anchor in anchors, target
 
 
 def test_the_badges_say_what_the_project_file_says() -> None:

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from experiments.common.files import Damaged
 from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from experiments.common.settings import Settings
+from experiments.common.tasks import task_module
 
 NUMBERS = ("summary.json", "metrics.jsonl")
 
@@ -377,6 +379,18 @@ def test_a_manifest_that_cannot_be_written_hides_no_error(
     with pytest.raises(RuntimeError, match="this step fails"):
         execute(toy(fail_at=2))
     assert status(toy(fail_at=2)) == "running"  # the old file is still whole
+
+
+def test_an_exit_with_a_reason_is_a_failure(toy: Maker, monkeypatch: pytest.MonkeyPatch):
+    def train(cfg: object, run: object) -> None:
+        sys.exit("the data are gone")
+
+    settings = toy()
+    monkeypatch.setattr(task_module(settings.task_name), "train", train)
+    with pytest.raises(RuntimeError, match="the data are gone"):
+        execute(settings)
+    assert status(settings) == "failed"
+    assert "the data are gone" in manifest(settings)["failure"]
 
 
 def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.MonkeyPatch):

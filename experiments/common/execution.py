@@ -83,7 +83,12 @@ def _execute(settings: Settings) -> str:
     try:
         run = Run(settings)
         with signals_to(run._on_signal):
-            task_module(settings.task_name).train(settings.task, run)
+            try:
+                task_module(settings.task_name).train(settings.task, run)
+            except SystemExit as stop:
+                if isinstance(stop.code, str):  # sys.exit("a reason") is a failure
+                    raise RuntimeError(stop.code) from stop
+                raise
             manifest["status"] = run.finish()
     except (SystemExit, KeyboardInterrupt):  # Interrupted, or the exit of a scheduler
         manifest["status"] = "interrupted"

@@ -26,9 +26,9 @@ def finding(results: Results) -> str:
     same, (adam, laprop) = " and ".join(f"{one.centre:+.2f}" for one in parts[:2]), parts[2:]
     unclear = sum(one.low < 0 < one.high for one in parts[:2])
     return (
-        f"LaProp's area minus Adam's: {whole.centre:+.2f} with the paper's two ε, {same} with "
-        f"equal ε ({unclear} of 2 intervals contain 0); the smaller ε adds {adam:+.2f} to Adam's, "
-        f"{laprop:+.2f} to LaProp's"
+        f"LaProp's area minus Adam's: {whole.centre:+.2f} at the paper's two ε, {same} at equal ε "
+        f"({unclear} of 2 unclear); the smaller ε adds {adam:+.2f} to Adam's, {laprop:+.2f} to "
+        "LaProp's"
     )
 
 
