@@ -125,23 +125,23 @@ def test_tables_have_a_place_that_can_be_written(
 def test_the_old_tables_return_if_the_new_ones_cannot_take_their_place(tmp_path: Path, monkeypatch):
     target = tmp_path / "results" / "smoke"
     target.mkdir(parents=True)
-    (target / "old").touch()
+    (target / "old.csv").touch()
     real = Path.rename
 
     def rename(self: Path, other: Path) -> Path:
-        if other == target and (self / "new").exists():
+        if other == target and (self / "new.csv").exists():
             raise OSError(28, "No space left on device")
         return real(self, other)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(OSError, match="No space"), collecting._replaced(target) as build:
-            (build / "new").touch()
-    assert files(tmp_path) == {"results/smoke/old"}
+            (build / "new.csv").touch()
+    assert files(tmp_path) == {"results/smoke/old.csv"}
     with collecting._replaced(target) as build:
         assert list(build.iterdir()) == []
-        (build / "new").touch()
-    assert files(tmp_path) == {"results/smoke/new"}
+        (build / "new.csv").touch()
+    assert files(tmp_path) == {"results/smoke/new.csv"}
     assert [path.name for path in target.parent.iterdir()] == ["smoke"]
 
 

@@ -269,8 +269,8 @@ def _replaced(target: Path) -> Iterator[Path]:
         yield build
         if target.exists():
             for file in target.iterdir():  # the user's own, such as notes
-                if file.suffix not in WRITTEN:
-                    shutil.move(file, build)
+                if file.is_file() and file.suffix not in WRITTEN:
+                    shutil.copy2(file, build)  # a copy, because the renaming may still fail
             target.rename(old)
         build.rename(target)
     finally:
