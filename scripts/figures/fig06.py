@@ -142,8 +142,9 @@ def by_seed(results: Results, column: str) -> dict[Arm, pd.Series]:
 def _ahead(results: Results, column: str, what: str) -> Measured:
     """Whether LaProp's number is larger, each with its own epsilon; told also at equal ones."""
     found = by_seed(results, column)
+    equal = ((("laprop", epsilon), ("adam", epsilon)) for epsilon in (SMALL, LARGE))
     text, gaps = [], []
-    for a, b in (PAPER, *((("laprop", e), ("adam", e)) for e in (SMALL, LARGE))):
+    for a, b in (PAPER, *(pair for pair in equal if found.keys() >= set(pair))):
         gaps.append(paired(found[a], found[b]))
         text.append(f"{found[a].mean():.2f} ({name(a)}) against {found[b].mean():.2f} ({name(b)}), "
                     f"difference {difference(gaps[-1])}")  # fmt: skip
