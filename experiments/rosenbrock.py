@@ -44,8 +44,9 @@ class Config:
         start: (x, y).
         converged_below: a member has converged at the first update after which its loss without
             noise is below this; the paper does not say whether it has to stay there.
-        mean_over: number of last updates whose mean position is kept; with 0 none is kept, and
-            members stop once they have converged.
+        mean_over: number of last updates of which the mean position is kept, and the share of
+            positions whose loss without noise is below ``converged_below``; with 0 neither is kept,
+            and members stop once they have converged.
     """
 
     sigma: Axis[Annotated[float, Ge(0)]]
@@ -92,7 +93,8 @@ def train(cfg: Config, run: Run) -> None:
         "theta": theta,
         "state": algorithm.init(theta),
         "first": torch.full((len(grid),), -1, device=run.device),  # update of convergence
-        "sum": torch.zeros_like(theta, dtype=torch.float64),
+        "sum": torch.zeros_like(theta, dtype=torch.float64),  # of the last positions
+        "near": torch.zeros(len(grid), dtype=torch.int64, device=run.device),  # how many are near
     }
     run.track(carry=carry)
     for step in run.steps(cfg.updates // UPDATES_PER_STEP):
@@ -106,10 +108,11 @@ def train(cfg: Config, run: Run) -> None:
             e = noise[i][stream] * halfwidth[:, None]
             g = gradient(theta + e)
             theta, state = algorithm.step(theta, g, state, **run.hyper(update - 1))
-            converged = (loss(theta) < cfg.converged_below) & (first < 0)
-            first = torch.where(converged, update, first)
+            near = loss(theta) < cfg.converged_below
+            first = torch.where(near & (first < 0), update, first)
             if update > cfg.updates - cfg.mean_over:
                 carry["sum"] += theta
+                carry["near"] += near
         carry |= {"theta": theta, "state": state, "first": first}
         if not cfg.mean_over and bool((first >= 0).all()):
             break
@@ -117,7 +120,8 @@ def train(cfg: Config, run: Run) -> None:
     run.summary(steps_to_converge=torch.where(first < 0, torch.nan, first))
     if cfg.mean_over:
         mean = carry["sum"] / cfg.mean_over
-        run.summary(x_mean=mean[:, 0], y_mean=mean[:, 1])
+        near = carry["near"].double() / cfg.mean_over
+        run.summary(x_mean=mean[:, 0], y_mean=mean[:, 1], near_share=near)
         run.table("fixed_points", fixed_points(sorted(set(grid["task.sigma"].tolist())), cfg.noise))
 
 

@@ -16,11 +16,12 @@ def rosenbrock(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (1 - x) ** 2 + 100 * (y - x**2) ** 2
 
 
-def by_hand(half_width: float, below: float, last: int) -> tuple[int, float, float]:
+def by_hand(half_width: float, below: float, last: int) -> tuple[int, float, float, float]:
     """LaProp (Algorithm 1) in float64 at lr 0.01, mu 0.9, nu 0.6, from (0, 0), with seed 3.
 
     Returns:
-        the update of the first loss below a limit, and the mean x and y of the last updates.
+        the update of the first loss below a limit, the mean x and y of the last positions, and the
+        share of these whose loss is below the limit.
     """
     generator = torch.Generator().manual_seed(_seed_of("3", "noise"))
     noise = (2 * torch.rand(UPDATES_PER_STEP, 2, generator=generator) - 1) * half_width
@@ -35,8 +36,9 @@ def by_hand(half_width: float, below: float, last: int) -> tuple[int, float, flo
         if not first and rosenbrock(*theta.numpy()) < below:
             first = t
         path.append(theta)
-    x, y = torch.stack(path[-last:]).mean(0).tolist()
-    return first, x, y
+    end = torch.stack(path[-last:])
+    x, y = end.mean(0).tolist()
+    return first, x, y, float((rosenbrock(*end.numpy().T) < below).mean())
 
 
 @pytest.mark.parametrize(("noise", "half_width"), [("halfwidth", 0.1), ("width", 0.05)])
@@ -44,12 +46,14 @@ def test_a_run_is_the_textbook_loop(make: Maker, noise: str, half_width: float) 
     run = make(
         "task=rosenbrock", "optimizer=laprop", "optimizer.lr=0.01", "optimizer.mu=0.9",
         "optimizer.nu=0.6", "optimizer.epsilon=1e-15", "seed=3", "task.sigma=0.1",
-        f"task.noise={noise}", f"task.updates={UPDATES_PER_STEP}", "task.mean_over=40",
+        f"task.noise={noise}", f"task.updates={UPDATES_PER_STEP}", "task.mean_over=90",
         "task.converged_below=0.8",
     )  # fmt: skip
     found = trained(run)
-    first, x, y = by_hand(half_width, below=0.8, last=40)
+    first, x, y, near = by_hand(half_width, below=0.8, last=90)
     assert 1 < first < UPDATES_PER_STEP
+    assert 0 < near < 1
+    assert found["near_share"] == [near]
     assert found["steps_to_converge"] == [first]
     assert [found["x_mean"][0], found["y_mean"][0]] == pytest.approx([x, y], rel=1e-3)
 
