@@ -50,12 +50,13 @@ QUEUE = (
     ("fig05", "short"),
     ("fig03", "short"),
     ("fig04", "short"),
-    ("fig12", "short", "seed=0"),
     ("fig07", "short"),
     ("imdb_tuned", "short"),
     ("fig06", "short"),
     ("resnet20", "paper"),
     ("fig09", "short"),
+    # Last, because Adam did not diverge in the first three of its cells with mu above nu, so that 20
+    # epochs may be too few for what the figure is about.
     ("fig12", "short"),
 )
 RESTARTS = 20  # how often processes that were killed are started again, in all
