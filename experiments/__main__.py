@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ PRINT = {
     *("-h", "--help", "--hydra-help", "--version", "-i", "--info", "-c", "--cfg", "--resolve"),
     *("-p", "--package", "-sc", "--shell-completion"),
 }
+FULL = 100_000  # a disk with fewer bytes left has no room for what a run says at its end
 MANY = 200  # checking the settings of so many runs takes long enough to print a line about it
 
 
@@ -33,6 +35,9 @@ def main() -> int:
     """
     arguments, show = list(sys.argv[1:]), False
     for flag in ("-c", "--cfg"):
+        if f"{flag}=job" in arguments:
+            arguments.remove(f"{flag}=job")
+            show = True
         if flag in arguments and arguments[(at := arguments.index(flag)) + 1 :][:1] == ["job"]:
             del arguments[at : at + 2]
             show = True
@@ -161,7 +166,9 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
         return 128 + ending.number
     for each, state in zip(sweep.runs, states, strict=True):
         if state.status == "stopped":
-            say(f"failed: {each.label}: its process was killed, {each.folder}", sys.stderr)
+            full = shutil.disk_usage(each.folder).free < FULL
+            why = "no space is left on the disk" if full else "its process was killed"
+            say(f"failed: {each.label}: {why}, {each.folder}", sys.stderr)
         elif state.status == "damaged":
             say(f"damaged: {each.label}: {state.says}", sys.stderr)
             broken = True

@@ -135,10 +135,11 @@ def numbers(folder: Path) -> Iterator[tuple[str, str, Any]]:
         for name, value in record.items():
             yield name, f"at step {record['step']}", value
     for path in sorted(folder.glob("*.csv")):
-        for row, line in enumerate(path.read_text().splitlines()):
+        for row, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
             yield path.name, f"in row {row}", line
-    for path in sorted(folder.glob("*.jpg")):
-        yield path.name, "in its bytes", hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        yield str(path.relative_to(folder)), "in its bytes", digest
     for name, value in read_summary(folder).items():
         yield name, "in the summary", value
     manifest = read_manifest(folder) or {}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import keyword
+from contextlib import ExitStack
 from pathlib import Path
 
 from experiments.common import ROOT
+from experiments.common.files import atomic
 from experiments.common.messages import ConfigError
 from experiments.common.terminal import as_command
 
@@ -52,8 +54,11 @@ def main(root: Path = ROOT) -> int:
     parser.add_argument("name", metavar="NAME", help="name of the task, and of both files")
     name = parser.parse_args().name
     targets = files(name, root)
-    for source, target in targets.items():  # the YAML file comes last, because it makes the task
-        target.write_text(source.read_text().replace("NAME", name))
+    # Both files get their names when both are written, the YAML file last, as it makes the task.
+    with ExitStack() as stack:
+        for source, target in reversed(targets.items()):
+            text = source.read_text(encoding="utf-8").replace("NAME", name)
+            stack.enter_context(atomic(target)).write_text(text, encoding="utf-8")
     written = " and ".join(str(path.relative_to(root)) for path in targets.values())
     print(f"{written} are written; next:\n{NEXT.replace('NAME', name)}", end="")
     return 0

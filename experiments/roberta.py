@@ -81,8 +81,8 @@ def prepare(cfg: Config, folder: Path) -> None:
         log=folder / "encode.log",
     )
     # All of GPT-2's pairs, even those not in the text, so that the network has the paper's size.
-    pairs = sorted(json.loads((bpe / "encoder.json").read_text()).values())
-    (folder / "dict.txt").write_text("".join(f"{pair} 1\n" for pair in pairs))
+    pairs = sorted(json.loads((bpe / "encoder.json").read_text(encoding="utf-8")).values())
+    (folder / "dict.txt").write_text("".join(f"{pair} 1\n" for pair in pairs), encoding="utf-8")
     fairseq.tool(
         "fairseq_cli.preprocess",
         *("--only-source", "--srcdict", folder / "dict.txt", "--trainpref", folder / "train.bpe"),

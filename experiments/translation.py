@@ -102,7 +102,9 @@ def mirrored() -> dict[str, list[Pair]]:
 
     def lines(name: str) -> list[str]:
         # Training text has ' where validation and test text have &apos;.
-        return html.unescape(lzma.open(folder / f"{name}.xz", "rt").read()).splitlines()
+        return html.unescape(
+            lzma.open(folder / f"{name}.xz", "rt", encoding="utf-8").read()
+        ).splitlines()
 
     names = {"train": "train_subset", "valid": "valid.tok", "test": "test.tok"}
     splits = {
@@ -171,7 +173,7 @@ def prepare(cfg: Config, folder: Path) -> None:
     splits["train"] = splits["train"][: cfg.pairs]
     splits["test"] = splits["test"][: cfg.test_pairs or 1]  # fairseq refuses an empty split
     both = [side for language in (0, 1) for side in (pair[language] for pair in splits["train"])]
-    with (folder / "code").open("w+") as codes:
+    with (folder / "code").open("w+", encoding="utf-8") as codes:
         with contextlib.redirect_stderr(io.StringIO()):  # learn_bpe always draws a progress bar
             learn_bpe(both, codes, cfg.merges)
         codes.seek(0)
@@ -179,7 +181,7 @@ def prepare(cfg: Config, folder: Path) -> None:
     for split, pairs in splits.items():
         for i, language in enumerate(LANGUAGES):
             text = "".join(f"{bpe.process_line(pair[i])}\n" for pair in pairs)
-            (folder / f"{split}.{language}").write_text(text)
+            (folder / f"{split}.{language}").write_text(text, encoding="utf-8")
     prefixes = [f for s in splits for f in (f"--{s}pref", folder / s)]
     fairseq.tool(
         "fairseq_cli.preprocess",
@@ -199,9 +201,9 @@ def unigram_loss(text: Path, smoothing: float) -> float:
         text: the folder that :func:`prepare` filled.
         smoothing: this share.
     """
-    lines = (text / "bin" / "dict.en.txt").read_text().splitlines()
+    lines = (text / "bin" / "dict.en.txt").read_text(encoding="utf-8").splitlines()
     counts = [int(line.split()[-1]) for line in lines]
-    with (text / "train.en").open() as sentences:
+    with (text / "train.en").open(encoding="utf-8") as sentences:
         counts.append(sum(1 for _ in sentences))  # every sentence ends in </s>
     counts += [0, 0, 0]  # <s>, <pad>, <unk>
     shares = np.array(counts) / sum(counts)
@@ -238,7 +240,7 @@ def translate(cfg: Config, run: Run, text: Path) -> list[Pair]:
         )
         partial.rename(printed)
     sides: dict[str, dict[int, str]] = {"H": {}, "T": {}}
-    for line in printed.read_text().splitlines():
+    for line in printed.read_text(encoding="utf-8").splitlines():
         if found := re.match(r"([HT])-(\d+)\t(.*)", line):
             sides[found[1]][int(found[2])] = found[3].split("\t")[-1]
     return [(sides["H"][n], sides["T"][n]) for n in sorted(sides["T"])]

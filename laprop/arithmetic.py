@@ -29,7 +29,11 @@ Scalar = float | Tensor
 
 
 class _Common(NamedTuple):
-    """What all parameters of a group share in a step. Tensors have the widest dtype; lr is >= 0."""
+    """What all parameters of a group share in a step.
+
+    Scalars that are tensors are float64 (float32 on a device without float64). A negative lr has
+    already become 0.
+    """
 
     group: dict[str, Any]
     lr: Scalar
@@ -157,8 +161,8 @@ def _moves(lr: Scalar, group: dict[str, Any]) -> tuple[Scalar, Scalar]:
 def _scalars(row: Row, common: _Common) -> _Own:
     """Count one step of a parameter, in place and in float64, and return its factors.
 
-    With ``as_tensors`` the factors are tensors, and nothing waits for a device. Then each scalar
-    may also be a vector of those of several parameters.
+    With ``as_tensors`` the factors are tensors, and nothing waits for a device. A row may then also
+    hold vectors with one entry for each of several parameters.
     """
     group, lr, mu, nu = common.group, common.lr, common.mu, common.nu
     step, weight, sq_weight = (row[key] for key in SCALARS)

@@ -22,6 +22,7 @@ from laprop.arithmetic import step_rows
 from laprop.kernels import Batch, batches, why_not
 from laprop.options import (
     OPTIONS,
+    check_differentiable,
     check_kinds_of_betas,
     checked,
     checked_group,
@@ -143,11 +144,11 @@ class LaProp(Optimizer):
             The two are the same as long as ``lr`` is constant. With ``lr_in_momentum=False`` this
             option has no effect.
         low_precision: How bfloat16 and float16 parameters are stored; their arithmetic is float32
-            in any case. ``"master"`` keeps a float32 copy in the state, for 4 bytes per weight. A
-            weight that is changed from outside is noticed and copied, also if the step of another
-            parameter in the same memory changed it. ``"stochastic"`` rounds at random without bias,
-            and needs no memory. ``"nearest"`` rounds to nearest, and loses small updates, as Adam
-            does.
+            in any case. ``"master"`` keeps a float32 copy in the state, for 4 bytes per weight. If
+            anything but this step changes a weight (also the step of another parameter in the same
+            memory), the copy takes over the new value. ``"stochastic"`` rounds at random without
+            bias, and needs no memory. ``"nearest"`` rounds to nearest, and loses small updates, as
+            Adam does.
         state_dtype: The dtype of the averages. None: float32 for parameters of at most 32 bits,
             else the parameter's. ``torch.bfloat16``: two bytes for each, rounded at random, for
             parameters of at most 32 bits. The state of a bfloat16 weight takes 12 bytes by default,
@@ -162,8 +163,9 @@ class LaProp(Optimizer):
             on the CPU, unless ``foreach`` is given. With True a warning says once why some steps
             are made without it, if they are.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
-        differentiable: Autograd runs through the step. The root has derivative 0 at 0. At
-            ``lr = 0`` see docs/optimizer.md.
+        differentiable: Autograd runs through the step. It needs ``state_dtype=None``, and
+            ``low_precision="nearest"`` if a parameter has 16 bits. The root has derivative 0 at 0.
+            At ``lr = 0`` see docs/optimizer.md.
 
     State, for each parameter:
         * ``step``: scalar, the parameter's steps; float32, or float64 if that is torch's default;
@@ -188,12 +190,12 @@ class LaProp(Optimizer):
     gradient or state that is laid out or placed otherwise; float32 gradients of 16-bit parameters;
     DTensors with ``agc`` or ``cautious``; ``state_dtype`` with ``cautious``; ``"stochastic"`` in
     float16, or on CUDA at all; on the CPU, parameters of one dtype two of which share memory; and
-    steps that torch.compile traces. These are computed as with ``foreach=True`` if ``fused=True``,
-    else as with ``foreach=None``. docs/optimizer.md says what the kernels need.
+    steps that torch.compile traces. Their step is made without a kernel: on lists of tensors with
+    ``fused=True``, else as ``foreach=None`` decides. docs/optimizer.md says what the kernels need.
 
     Raises:
-        ValueError: A hyper-parameter is out of its range, one of betas is a float and the other a
-            tensor, or a key in a param group looks like a misspelt option.
+        ValueError: An option is out of its range, or another does not allow it; one of betas is a
+            float and the other a tensor; or a key in a param group looks like a misspelt option.
         TypeError: A keyword is unknown, an option is of the wrong type, or a parameter that
             requires a gradient has a dtype other than float16, bfloat16, float32, float64,
             complex64 and complex128 (with ``state_dtype``, other than the first three).
@@ -247,8 +249,7 @@ class LaProp(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
         }
-        # For each group (by _id) its options, except lr, as they were last checked.
-        self._lasting: dict[int, tuple[Any, ...]] = {}
+        self._lasting: dict[int, tuple[Any, ...]] = {}  # options but lr, as last checked, by _id
         self._warned: set[str | None] = {None}  # reasons why no kernel is used
         defaults = checked(defaults)
         check_kinds_of_betas(defaults["betas"])
@@ -273,11 +274,6 @@ class LaProp(Optimizer):
             return
         options = checked_group(param_group, self.defaults)
         check_kinds_of_betas(options["betas"])
-        if options["differentiable"] != self.defaults["differentiable"]:
-            raise ValueError(
-                f"Invalid differentiable: {options['differentiable']} in a param group (allowed: "
-                "that of the constructor, which decides for all groups)"
-            )
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.update(options)
@@ -285,7 +281,7 @@ class LaProp(Optimizer):
             for param in group["params"]:
                 if param.requires_grad:  # a frozen one, such as of integers, is never stepped
                     check_dtype(param, group)
-        except TypeError:
+        except (TypeError, ValueError):
             self.param_groups.pop()
             raise
         self._lasting[_id(group)] = _lasting(group)
@@ -318,7 +314,7 @@ class LaProp(Optimizer):
             ValueError: The groups do not fit this optimizer's, the state or an entry of it is of
                 another kind, an option is out of its range, or a key looks like a misspelt option.
                 The optimizer is then as it was.
-            TypeError: An option is of the wrong type.
+            TypeError: An option is of the wrong type, or does not allow a parameter's dtype.
             RuntimeError: Two options exclude each other.
         """
         # torch would cast float32 averages of 16-bit parameters to 16 bits. As the last hook before
@@ -334,8 +330,7 @@ class LaProp(Optimizer):
 
         An lr that a scheduler's rounding errors made negative becomes 0. Options are compared by
         identity, because comparing tensors would wait for their device. If ``centered`` was
-        switched off, its average is dropped, because it would be out of date when ``centered`` is
-        switched on again.
+        switched, its average is dropped, because steps without ``centered`` do not update it.
 
         Raises:
             ValueError: An option is out of its range, or one was changed that defines what the
@@ -344,17 +339,22 @@ class LaProp(Optimizer):
             RuntimeError: Two options exclude each other.
         """
         lr = group["lr"]
-        if isinstance(lr, float) and is_rounded_0(lr, group.get("initial_lr", self.defaults["lr"])):
+        if (isinstance(lr, float) or not isinstance(lr, Tensor)) and is_rounded_0(
+            lr, group.get("initial_lr", self.defaults["lr"])
+        ):
             group["lr"] = 0.0
         before, present = self._lasting.get(_id(group)), _lasting(group)
         if before is not None and all(map(is_, before, present)):
-            checked(group, ("lr",), read_tensors=False)
+            group["lr"] = checked(group, ("lr",), read_tensors=False)["lr"]
             return
         changed: dict[str, Any] = dict.fromkeys(_LASTING)  # with the value at the last check
         if before is not None:
             pairs = zip(_LASTING, before, present, strict=True)
             changed = {key: was for key, was, now in pairs if was is not now}
         options = checked(group, ("lr", *changed), read_tensors=False)
+        check_differentiable(group["differentiable"], self.defaults)
+        if not group["lr_in_momentum"]:
+            changed.pop("lr_weighted_correction", None)  # it has no effect then
         for key in ("lr_in_momentum", "lr_weighted_correction"):
             was = changed.get(key)
             if was is not None and any(param in self.state for param in group["params"]):
@@ -362,7 +362,7 @@ class LaProp(Optimizer):
                     f"{key}={options[key]}: cannot be changed after a step (it was {was}), because "
                     "the momentum so far is an average of something else"
                 )
-        if changed.get("centered"):
+        if changed.get("centered") is not None:
             for param in group["params"]:
                 self.state.get(param, {}).pop("exp_avg_grad", None)
         group.update(options)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 __all__ = [
     "OPTIONS",
+    "check_differentiable",
     "check_kinds_of_betas",
     "checked",
     "checked_group",
@@ -25,6 +26,8 @@ __all__ = [
 
 
 # --- one option: its name, its value, and whether values of tensors are read ----------------------
+
+_NOT_REAL = (torch.bool, torch.complex32, torch.complex64, torch.complex128)
 
 
 def _number(value: Any, what: str, high: float, allowed: str) -> float:
@@ -49,7 +52,7 @@ def _number_or_tensor(
         return _number(value, what, high, allowed)
     if value.numel() != 1:
         raise ValueError(f"Tensor {name} must be 1-element, but its shape is {tuple(value.shape)}")
-    if value.is_complex():
+    if value.dtype in _NOT_REAL:
         raise TypeError(f"Invalid {what}: {value.dtype} (allowed: a real number, {allowed})")
     if read_tensors and not 0.0 <= value < high:
         raise ValueError(f"Invalid {what}: {value} (allowed: {allowed})")
@@ -176,9 +179,15 @@ def checked(
             f"Invalid weight_decay value: {options['weight_decay']} (allowed: weight_decay <= 1 "
             "with decay_by_lr=False, where the weights are multiplied by 1 - weight_decay)"
         )
-    for implementation in ("fused", "foreach"):
-        if options[implementation] and options["differentiable"]:
-            raise RuntimeError(f"`{implementation}` does not support `differentiable`")
+    if options["differentiable"]:
+        for implementation in ("fused", "foreach"):
+            if options[implementation]:
+                raise RuntimeError(f"`{implementation}` does not support `differentiable`")
+        if options["state_dtype"] is not None:
+            raise ValueError(
+                f"Invalid state_dtype: {options['state_dtype']} with differentiable=True (allowed: "
+                "None, because rounding at random has no derivative)"
+            )
     if options["fused"] and options["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     return result
@@ -191,7 +200,8 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
     saved before that step can therefore be loaded.
 
     Raises:
-        ValueError: A value is out of its range, or a key looks like a misspelt option.
+        ValueError: A value is out of its range, ``differentiable`` is not the default, or a key
+            looks like a misspelt option.
         TypeError: A value is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
@@ -200,7 +210,25 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
     lr = options["lr"]
     if is_rounded_0(lr, group.get("initial_lr", defaults["lr"])):
         options["lr"] = torch.zeros_like(lr) if isinstance(lr, Tensor) else 0.0
-    return checked(options)
+    result = checked(options)
+    check_differentiable(result["differentiable"], defaults)
+    return result
+
+
+def check_differentiable(value: bool, defaults: dict[str, Any]) -> None:
+    """Check that a group's ``differentiable`` is the constructor's.
+
+    Autograd is switched on or off for a whole step, so another value could have no effect.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if value != defaults["differentiable"]:
+        raise ValueError(
+            f"Invalid differentiable: {value} in a param group (allowed: "
+            f"{defaults['differentiable']}, as given to the constructor, which decides for all "
+            "groups)"
+        )
 
 
 def check_kinds_of_betas(betas: Any) -> None:
@@ -220,9 +248,10 @@ def is_rounded_0(lr: Any, initial_lr: Any) -> bool:
 
     torch's LinearLR with ``end_factor=0`` may end at -5e-17 times the initial lr.
     """
-    if isinstance(lr, Tensor) and lr.numel() == 1:
+    if not isinstance(lr, float) and isinstance(lr, Tensor) and lr.numel() == 1:
         lr = lr.item()
-    return isinstance(lr, float) and lr < 0 and -lr <= 1e-12 * float(initial_lr)
+    is_number = isinstance(lr, (float, Real))
+    return is_number and lr < 0 and -lr <= 1e-12 * float(initial_lr)
 
 
 def _refuse_near_misses(group: dict[str, Any]) -> None:

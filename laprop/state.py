@@ -76,22 +76,25 @@ def complete(
 
     Raises:
         TypeError: A parameter of this dtype cannot be optimized.
+        ValueError: A parameter of this dtype cannot be optimized with the group's options, an entry
+            is not a tensor, a scalar has more than one element, or an average lacks the entry that
+            corrects its bias.
         RuntimeError: The gradient is sparse or of another dtype than the parameter (float32 is
             allowed for one of 16 bits), or a tensor has another shape than the parameter.
-        ValueError: An entry is not a tensor, a scalar has more than one element, or an average
-            lacks the entry that corrects its bias.
     """
-    shape = tuple(param.shape)
     check_dtype(param, group)
     if grad.layout != torch.strided:
         raise RuntimeError(
             f"LaProp does not support sparse gradients: the gradient of a parameter of shape "
-            f"{shape} is sparse (use sparse=False in its layer)"
+            f"{tuple(param.shape)} is sparse (use sparse=False in its layer)"
         )
+    if not group["centered"]:
+        state.pop("exp_avg_grad", None)  # it would be out of date when centered is switched on
     keys = averages_of(param.dtype, group)
     on_device = _scalars_on_device(param, group)
     if _is_complete(param, grad, state, group, keys, on_device):
         return (*keys, *SCALARS)
+    shape = tuple(param.shape)
     for key in (*keys, *SCALARS):
         if key not in state:
             continue
@@ -198,6 +201,7 @@ def check_dtype(param: Tensor, group: dict[str, Any]) -> None:
 
     Raises:
         TypeError: It cannot; the message names the dtypes that can.
+        ValueError: It cannot be with this ``low_precision``.
     """
     allowed = _DTYPES if group["state_dtype"] is None else (torch.float32, *LOW_PRECISION)
     if param.dtype not in allowed:
@@ -206,6 +210,14 @@ def check_dtype(param: Tensor, group: dict[str, Any]) -> None:
         raise TypeError(
             f"LaProp cannot optimize a parameter of dtype {param.dtype}{narrow} (allowed: {names})"
         )
+    if group["differentiable"] and param.dtype in LOW_PRECISION:
+        kind = group["low_precision"]
+        if kind != "nearest":
+            raise ValueError(
+                f"Invalid low_precision: {kind!r} with differentiable=True and a parameter of "
+                f"dtype {param.dtype} (allowed: 'nearest', because derivatives do not pass through "
+                "a master copy or rounding at random)"
+            )
 
 
 def _scalars_on_device(param: Tensor, group: dict[str, Any]) -> bool:
@@ -228,16 +240,17 @@ def _scalar_dtype(key: str) -> torch.dtype:
 
 
 def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
-    """Return a state_dict of any LaProp or Adam in our form, with each state in an Uncast.
+    """Return a state_dict of any LaProp or Adam in our form.
 
-    It is a hook that torch calls before it loads a state_dict. Whatever can be refused is refused
-    here, because torch has replaced the optimizer's state when it calls ``__setstate__``.
+    Each state is wrapped in :class:`Uncast`, so that torch does not cast it. This is a hook that
+    torch calls before it loads a state_dict. Whatever can be refused is refused here, because torch
+    has replaced the optimizer's state when it calls ``__setstate__``.
 
     Raises:
         ValueError: The state_dict is neither LaProp's nor Adam's, an entry of its state is of the
             wrong kind, an option is out of its range, or the state is that of the authors' LaProp
             and this optimizer's momentum is of another kind.
-        TypeError: An option is of the wrong type.
+        TypeError: An option is of the wrong type, or does not allow a parameter's dtype.
         RuntimeError: Two options exclude each other.
     """
     groups = state_dict["param_groups"]
@@ -259,6 +272,8 @@ def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
     for ours, theirs in zip(optimizer.param_groups, groups, strict=True):
         # The base class refuses another number of parameters.
         for param, k in zip(ours["params"], theirs["params"], strict=False):
+            if param.requires_grad:
+                check_dtype(param, theirs)
             if isinstance(states.get(k), dict):
                 kept[k] = Uncast(_placed(states[k], param, theirs))
     return {**state_dict, "state": kept, "param_groups": groups}
@@ -353,6 +368,8 @@ def _placed(state: dict[str, Any], param: Tensor, group: dict[str, Any]) -> dict
             result[key] = _scalar(key, value).to(device=device, copy=True)
         elif key == "master_param" and param.dtype not in LOW_PRECISION:
             continue  # a parameter of 32 bits has none
+        elif key == "exp_avg_grad" and not group["centered"]:
+            continue  # as in `complete`
         elif isinstance(value, Tensor):
             dtype = torch.float32 if key == "master_param" else state_dtype(param, group)
             copied = value.detach().to(device=param.device, dtype=dtype, copy=True)

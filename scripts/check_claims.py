@@ -18,24 +18,32 @@ README = ROOT / "README.md"
 LOGS = "authors' logs"
 OWN = "own task"
 NOT_RUN = "not run"
-WORDS = {  # for each scale the word if the claim held, did not hold, cannot be decided
-    "paper": ("reproduced", "not reproduced", "underpowered"),
+# For each kind of verdict the word if the claim held, did not hold, cannot be decided. At the
+# paper's scale the kind is the claim's `of`, at another scale the name of that scale.
+WORDS = {
+    "paper": ("reproduced", "not reproduced", "undecided"),
+    "ours": ("held", "not held", "undecided"),
     "short": ("short: supports", "short: contradicts", "short: undecided"),
     "small": ("small model: seen", "small model: not seen", "small model: undecided"),
     LOGS: (f"{LOGS}: seen", f"{LOGS}: not seen", f"{LOGS}: undecided"),
     OWN: (f"{OWN}: held", f"{OWN}: not held", f"{OWN}: undecided"),
 }
-VERDICTS = [*(word for words in WORDS.values() for word in words), NOT_RUN]
+VERDICTS = list(dict.fromkeys([*(word for words in WORDS.values() for word in words), NOT_RUN]))
 LEGEND = (  # verdicts, and what they mean
     (
-        "**reproduced**, **not reproduced**, **underpowered**",
-        "at the paper's scale, or in a setting of ours where the paper has a statement and no "
-        "experiment: the claim held, it did not hold, or the intervals allow both",
+        "**reproduced**, **not reproduced**, **undecided**",
+        "a claim of the paper at the paper's scale, in a setting of ours where the paper has a "
+        "statement and no experiment, or as mathematics that we check numerically: it held, it did "
+        "not hold, or the measurement allows both",
+    ),
+    (
+        "**held**, **not held**, **undecided**",
+        "the same for a claim of ours, so that no claim of ours counts as reproduced",
     ),
     (
         "**short: supports**, **contradicts**, **undecided**",
-        "the same in the paper's own setting cut short: fewer updates, less data, fewer cells or "
-        "seeds, and a smaller network or input where the paper names no size",
+        "a claim of the paper or of ours in the paper's own setting cut short: fewer updates, less "
+        "data, fewer cells or seeds, and a smaller network or input where the paper names no size",
     ),
     (
         "**small model: seen**, **not seen**, **undecided**",
@@ -50,7 +58,7 @@ LEGEND = (  # verdicts, and what they mean
 )
 LEGEND_OWN = (
     "**own task: held**, **not held**, **undecided**",
-    "in a task that is not the paper's, whose default scale is called paper, too",
+    "a claim about a task that is not the paper's, whose default scale is called paper, too",
 )
 INTRODUCTION = """\
 # Claims
@@ -58,23 +66,26 @@ INTRODUCTION = """\
 Written by `make claims` from the committed results and `scripts/paper.yaml`.
 
 - **Rule.** {before} of the {all} rules were written before their runs and not changed after them.
-  {changed} were changed after results were known; each says what it was before. The other rules
-  were written when results of the scales `paper` and `small` were already known, so they do not
-  predict those results.
+  {mathematics} of these are about mathematics, where the answer can be known without a run; the
+  other {trainings} are about trainings. {changed} rules were changed after results were known; each
+  says what was changed. The rest were written when results of the scales `paper` and `small` were
+  already known, so they do not predict those results.
 - **By its interval.** The whole 95 % interval fulfils the condition. It is Student's t interval
   over seeds unless the rule names another, and is paired where both optimizers have the same seeds.
   `tests/test_stats.py` shows by simulation that the intervals cover 95 %.
 - **Holm.** Where a claim rests on several comparisons, one of them refutes it only after Holm's
   correction for their number.
-- **Whose.** A claim is the paper's, or ours: a variant or a question that the paper leaves open.
-- **Apart.** How far the measurement is from what the paper reports, or from the rule's limit.
+- **Whose.** A claim is either the paper's or ours. Ours are variants and questions that the paper
+  leaves open.
+- **Distance.** How far the measurement is from what the paper reports, or from the limit of the
+  rule.
 - **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
   not say, from our grid for it."""
 FIRST = """\
 ## First runs of larger scales
 
-No seed of these grids is complete, so they decide no claim yet. They are listed whatever they
-show."""
+These runs decide no claim yet, because no seed has all its runs. We list every one, so that nothing
+is selected."""
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
@@ -84,9 +95,14 @@ def legend(table: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [*LEGEND, *[LEGEND_OWN] * own]
 
 
-def verdict(measured: Measured, scale: str) -> str:
-    """The word of a verdict; only the paper's scale can give ``reproduced``."""
-    return WORDS[scale][(True, False, None).index(measured.held)]
+def verdict(measured: Measured, kind: str) -> str:
+    """The word of a verdict; only a claim of the paper at its scale can be ``reproduced``.
+
+    Args:
+        measured: what was measured.
+        kind: a key of :data:`WORDS`.
+    """
+    return WORDS[kind][(True, False, None).index(measured.held)]
 
 
 def decidable(
@@ -143,13 +159,14 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
         measured = decide(*([] if logs else [results]), **claim.get("with", {}))
         if measured is None:
             continue
-        entry, scale = figures()[claim["figure"]], LOGS
+        entry, kind = figures()[claim["figure"]], LOGS
         if not logs:
             measured = decidable(measured, claim, entry, results)
-            # Section "-" marks a user's own task, which has no setting in the paper.
-            scale = OWN if entry["section"] == "-" else results.scale
+            kind = claim["of"] if results.scale == "paper" else results.scale
+            if entry["section"] == "-":  # a user's own task, which has no setting in the paper
+                kind = OWN
         row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
-        row |= {"verdict": verdict(measured, scale)}
+        row |= {"verdict": verdict(measured, kind)}
         row |= {"where": LOGS if logs else label(results)}
     return table
 
@@ -188,9 +205,13 @@ def counts(table: list[dict[str, Any]]) -> str:
 def claims_page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/CLAIMS.md``."""
     head = (("verdict", "what it means"), ("---", "---"))
+    before = [row for row in table if row["written"] == "before"]
+    proved = sum("mathematics" in figures()[row["figure"]] for row in before)
     parts = [
         INTRODUCTION.format(
-            before=sum(row["written"] == "before" for row in table),
+            before=len(before),
+            mathematics=proved,
+            trainings=len(before) - proved,
             changed=sum(bool(row["changed"]) for row in table),
             all=len(table),
         ),
@@ -236,9 +257,9 @@ def _of_figure(name: str, table: list[dict[str, Any]]) -> list[str]:
             f"- rule{before}: {_rule(row)}",
         ]
         if row["changed"]:
-            lines.append(f"- rule changed: {row['changed']}")
+            lines.append(f"- changed: {row['changed']}")
         if row["measured"]:
-            lines += [f"- measured: {row['measured']}", f"- apart: {row['apart']}"]
+            lines += [f"- measured: {row['measured']}", f"- distance: {row['apart']}"]
         if row["where"] == LOGS:
             lines.append(f"- scale: {LOGS}")
         parts.append("\n".join(lines))

@@ -1,6 +1,7 @@
 """Where paper, code and logs disagree, and the measured effect of each discrepancy.
 
-``discrepancies.yaml`` has the discrepancies in words. Under ``measured`` it names a figure and a
+``discrepancies.yaml`` has the discrepancies in words, and what was checked without finding one, in
+the group ``no disagreement found``. Under ``measured`` it names a figure and a
 function of the figure's script, which takes the results of the figure, and the arguments under
 ``with``. It returns one line of Markdown. ``python -m scripts.build claims`` writes
 ``results/DISCREPANCIES.md``.
@@ -19,19 +20,20 @@ from scripts.paper import script
 LABELS = {  # keys of a discrepancy that a reader sees, and what the page calls them
     "paper": "paper",
     "code": "code and logs",
-    "ours": "here",
+    "ours": "our default",
     "option": "to get the other reading",
     "measured": "measured",
 }
-NOT_RUN = "not run"
-TEXTUAL = "textual"
+NOT_MEASURED = "not measured"
+NOTHING = "nothing to measure"
 INTRODUCTION = """\
 # Where paper, code and logs disagree
 
 Written by `make claims`. P is the paper, R the authors' repository (Z-T-WANG/LaProp-Optimizer).
-**here** is what we do by default. **not run**: nothing has measured it yet. **textual**: two texts
-or a log disagree, and there is nothing to measure. What is said about logs is taken from the
-authors' files; it is not a measurement of ours. Intervals are 95 %.
+**not measured**: nothing has measured the difference yet. **nothing to measure**: two texts or a
+log disagree, and no run can show a difference. What is said about logs is taken from the authors'
+files; it is not a measurement of ours. Intervals are 95 %. The last section has what we checked
+without finding a disagreement.
 
 How the discrepancies of the optimizer are measured: two copies of a small ReLU net on MNIST start
 alike and see the same minibatches, one with our default and one with the other reading, under five
@@ -40,9 +42,9 @@ per cent of the distance of the default copy from its start. **loss** is the cha
 training loss after as many updates. Each is given for the schedule with the largest mean over
 seeds, which the brackets name ([all schedules](figures/discrepancies.png)). Because the largest of
 five means is chosen, the intervals are simultaneous: with probability 95 % those of all five
-schedules contain their means (Bonferroni). **not above the control**: under no schedule does the
-interval of the distance lie above those of the second control after as many updates. Two controls
-run the default twice:
+schedules contain their means (Bonferroni). **not above the control**: by the intervals, the
+distance is at no schedule larger than that of two runs whose starts differ in the last bit, the
+second control, after as many updates. Two controls run the default twice:
 
 {controls}"""
 
@@ -53,23 +55,21 @@ def entries() -> dict[str, dict[str, Any]]:
 
 
 def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
-    """The result of ``<figure>.<function>``, or "not run" if the figure has no results."""
-    if where == TEXTUAL:
-        return TEXTUAL
+    """The result of ``<figure>.<function>``, or "not measured" if the figure has no results."""
+    if where in (NOTHING, NOT_MEASURED):
+        return where
     figure, _, function = where.partition(".")
-    results = None if where == NOT_RUN else load(figure)
+    results = load(figure)
     if results is None:
-        return NOT_RUN
+        return NOT_MEASURED
     text = getattr(script(figure), function)(results, **(arguments or {}))
     return text if results.scale == "paper" else f"{text} ({results.label})"
 
 
 def rows() -> list[dict[str, Any]]:
-    """All discrepancies with their ``name``, it in words as ``title``, and their measurements."""
+    """All discrepancies with their ``name`` and their measurements."""
     return [
-        row
-        | {"name": name, "title": name.replace("_", " ").capitalize()}
-        | {"measured": measured(row["measured"], row.get("with"))}
+        row | {"name": name, "measured": measured(row["measured"], row.get("with"))}
         for name, row in entries().items()
     ]
 

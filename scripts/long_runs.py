@@ -55,8 +55,8 @@ QUEUE = (
     ("fig06", "short"),
     ("resnet20", "paper"),
     ("fig09", "short"),
-    # Last, because Adam did not diverge in the first three of its cells with mu above nu, so that 20
-    # epochs may be too few for what the figure is about.
+    # Last, because Adam did not diverge in the first three cells, all with mu above nu: 20 epochs
+    # may be too few for what the figure is about.
     ("fig12", "short"),
 )
 RESTARTS = 20  # how often processes that were killed are started again, in all

@@ -6,9 +6,11 @@ It writes ``results/figures/<name>.png`` and the index of figures, ``results/FIG
 
 import argparse
 import io
+import json
 import os
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,7 +19,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.common import RESULTS
+from experiments.common.config import expand
 from experiments.common.records import Results
+from experiments.common.tables import described
 from experiments.common.terminal import as_command
 from experiments.common.timings import grids, times
 from scripts import check_claims, readme
@@ -75,9 +79,9 @@ def index() -> str:
         "paper's setting cut short, `small` a smaller model. The brackets say how they differ",
         'from the paper: "3 seeds instead of 5" means that the paper, or our grid for its',
         "setting, has 5 seeds. Time is what all runs of a scale took on two threads; each run's",
-        "own time is in the manifest.json of results/FIGURE/SCALE. Some pictures show a scale",
-        "whose grid was replaced since: `small: as of commit …` means: check out that commit to",
-        "run it again.",
+        "own time is in the manifest.json of results/FIGURE/SCALE. Some pictures show runs whose",
+        "grid we have since replaced. To run such a grid again, check out the commit that its row",
+        "names.",
         "",
         "| figure | what it shows | paper | task | status | time | run it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -89,7 +93,8 @@ def index() -> str:
             sources.append(entry["beside"])
         time = _times(sources)
         if results is None:
-            status, command = "not run", ""
+            scales = [*grids(sources[0])]
+            status, command = "not run", _run(sources[0], scales[0]) if scales else ""
             if drawable(name):
                 status += f"; [{entry['authors']}](figures/{name}.png)"
         elif "tables" in entry:
@@ -117,18 +122,31 @@ def _times(sources: list[str]) -> str:
     return ", ".join(f"{source} ({took})" for source, took in of.items())
 
 
+def _run(figure: str, scale: str) -> str:
+    return f"`python -m experiments figure={figure} scale={scale}`"
+
+
 def _command(results: Results) -> str:
     """The command that runs a figure.
 
-    If the grid of the results no longer exists, it is the command at scale short, with the commit
-    that has the old grid.
+    If the grid of the results no longer exists, it is the command at scale short. Then, and if the
+    grid has other settings than the results, the commit that has the old grid follows.
     """
     scale = results.scale if results.scale in grids(results.figure) else "short"
-    command = f"`python -m experiments figure={results.figure} scale={scale}`"
-    if scale != results.scale:
+    command = _run(results.figure, scale)
+    if scale != results.scale or _replaced(results):
         commit = results.manifest["environments"][-1]["commit"]
         command += f" ({results.scale}: as of commit {commit[:7]})"
     return command
+
+
+@cache
+def _replaced(results: Results) -> bool:
+    """Whether the figure's grid, at the same scale, has other settings than these results."""
+    first, *_ = expand([f"figure={results.figure}", f"scale={results.scale}"])
+    now = json.loads(json.dumps(described(first).settings, default=str))
+    then = results.manifest["settings"]
+    return any(now[key] != value for key, value in then.items() if key in now)
 
 
 def index_file() -> dict[Path, bytes]:

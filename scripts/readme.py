@@ -1,10 +1,11 @@
-"""The parts of the README that are made from the results: findings, scorecard, failed claims."""
+"""The parts of the README that are made from the results, such as findings and scorecard."""
 
 from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from scripts.paper import by_experiment, figures, finding, results_of
+from experiments.common.records import begun, load
+from scripts.paper import by_experiment, figures, finding, results_of, script
 
 # The figures whose findings are in the README.
 FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")
@@ -12,13 +13,14 @@ NOT_RUN = "not run"
 SIGNS = {  # signs for claims that held, did not hold, cannot be decided, were not tested
     "✓": ("reproduced", "supports", "seen", "held"),
     "✗": ("not reproduced", "contradicts", "not seen", "not held"),
-    "?": ("underpowered", "undecided"),
+    "?": ("undecided",),
     "–": (NOT_RUN,),
 }
-WHOLE = "paper's scale"
+WHOLE, MATHEMATICS, SETTING = "paper's scale", "mathematics", "our setting"
 WHERE = {  # the kinds of verdicts, in the order in which they are shown, and where they were tested
     WHOLE: "at the paper's scale",
-    "our setting": "in our setting",
+    SETTING: "in our setting",
+    MATHEMATICS: "as mathematics, checked numerically",
     "short": "at scale short",
     "small model": "in a small model",
     "authors' logs": "in the authors' logs",
@@ -34,11 +36,17 @@ def filled(text: str, table: list[dict[str, Any]]) -> str:
         text: the README, with a pair of comments around each part.
         table: the claims, see :func:`scripts.check_claims.rows`.
     """
-    made = {"found": found, "totals": totals, "failed": failed, "scorecard": scorecard}
-    for name, make in made.items():
+    made = {
+        "found": found(table),
+        "totals": totals(table),
+        "failed": failed(table),
+        "scorecard": scorecard(table),
+        "begun": first_runs(),
+    }
+    for name, part in made.items():
         begin, end = f"<!-- {name}: written by make claims -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{make(table)}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
     return text
 
 
@@ -109,6 +117,19 @@ def failed(table: list[dict[str, Any]]) -> str:
     return "\n".join(lines) or "Every claim held."
 
 
+def first_runs() -> str:
+    """What the first runs of CIFAR-10 at a larger scale show, beside the picture's; or nothing."""
+    first, shown = begun("fig12"), load("fig12")
+    if first is None or shown is None:
+        return ""
+    so_far = script("fig12").so_far
+    return (
+        f"CIFAR-10: at scale {shown.scale} {so_far(shown)}. The first runs of scale {first.scale}, "
+        f"which decide no claim yet: {so_far(first)} "
+        "([first runs](results/CLAIMS.md#first-runs-of-larger-scales))."
+    )
+
+
 def scorecard(table: list[dict[str, Any]]) -> str:
     """A table with a row for each experiment: the verdicts of the paper's claims, by scale."""
     lines = ["| experiment | claims of the paper | figures |", "| --- | --- | --- |"]
@@ -136,8 +157,9 @@ def _kinds(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]
 
 
 def _kind(row: dict[str, Any]) -> str:
-    """What a verdict is about: the paper's scale, another one, the authors' logs, or nothing."""
+    """What a verdict is about: one of the keys of :data:`WHERE`."""
     if row["verdict"] == NOT_RUN:
         return NOT_RUN
-    whole = "our setting" if "setting" in figures()[row["figure"]] else WHOLE
+    entry = figures()[row["figure"]]
+    whole = MATHEMATICS if MATHEMATICS in entry else SETTING if "setting" in entry else WHOLE
     return row["verdict"].rpartition(": ")[0] or whole

@@ -148,9 +148,7 @@ def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     open_ = [claim for claim in claims if claim["of"] == "paper"]
     reasons = {
         "Nothing was run yet": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
-        "The runs allow both answers": [
-            c for c in open_ if c["verdict"].endswith(("undecided", "underpowered"))
-        ],
+        "The runs allow both answers": [c for c in open_ if c["verdict"].endswith("undecided")],
     }
     return {reason: found for reason, found in reasons.items() if found}
 
@@ -222,6 +220,7 @@ def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> 
     return {
         "introduction": markdown(section_of_readme(), ROOT, target),
         "advice": markdown(section_of_readme("Should I use it?"), ROOT, target),
+        "headline": markdown(section_of_readme("What we found").split("\n\n")[0], ROOT, target),
         "findings": findings,
         "by_figure": [(name, list(rows)) for name, rows in groupby(claims, lambda c: c["figure"])],
         "counts": check_claims.counted(claims),

@@ -23,6 +23,7 @@ from scripts.figures import (
     fig10,
     fig12,
     fig13,
+    fig14,
     style,
 )
 from scripts.paper import Measured
@@ -79,6 +80,45 @@ def test_one_start_decides_only_what_invisible_noise_cannot_do(tmp_path: Path) -
     for level, held in ((0.3, None), (0.15, False)):
         found = style_transfer(tmp_path / str(level), adam=level)
         assert fig03.style_lowest(found).held is held
+
+
+def starts(tmp_path: Path, seeds: tuple[int, ...], rates: tuple[float, ...] = (0.1,)) -> Results:
+    """Regrets of 100 for LaProp, 110 for Adam, 60 for AMSGrad; at start 0 all are 8 higher."""
+    rows = [
+        {"optimizer": optimizer, "nu": nu, "lr": lr, "seed": seed}
+        | {"regret": regret + 8 * (seed == 0) + 0.1 * seed + 10 * nu, "weights": "caffe"}
+        for optimizer, regret in {"laprop": 100.0, "adam": 110.0, "amsgrad": 60.0}.items()
+        for nu, lr, seed in itertools.product((0.4, 0.9), rates, seeds)
+    ]
+    return tables(tmp_path, "fig03", rows, **{"task.updates": 1000})
+
+
+def test_the_black_start_is_drawn_apart_from_the_noisy_ones(tmp_path: Path) -> None:
+    title = "against LaProp's, from {}, AMSGrad's "
+    for seeds, laprop, adam, note in (
+        ((0, 1, 2), [104.15, 109.15], "noisy starts (black): Adam's +9.6% [+9.5%, +9.7%] (+8.9%)",
+         "open marks: the black start, as in the other panels; lines: mean over 2 starts with "
+         "invisible noise, bands: their range"),
+        ((0,), [112, 117], "black: Adam's +8.9% [-14.6%, +38.9%]", "open marks: the black start"),
+    ):  # fmt: skip
+        found = starts(tmp_path / str(len(seeds)), seeds)
+        assert title.format(adam) in fig03.finding(found)
+        assert fig03.note(found, "µ 0.9").endswith(note)
+        figure, axis = plt.subplots()
+        fig03.regret(axis, found.runs)
+        lines = {line.get_label(): line for line in axis.lines}
+        assert lines["LaProp"].get_ydata() == pytest.approx(laprop)
+        black = [line.get_ydata() for line in axis.lines if line.get_marker() == "o"]
+        assert [list(marks) for marks in black] == [[122, 127], [72, 77], [112, 117]]
+        plt.close(figure)
+
+
+def test_the_title_of_figure_9_says_what_holms_correction_leaves(tmp_path: Path) -> None:
+    one = starts(tmp_path / "one", (0,))
+    assert fig09.finding(one).endswith("at lr 0.1 Adam's +9% (unclear), AMSGrad's -36%")
+    two = starts(tmp_path / "two", (0,), (0.1, 0.2))
+    assert fig09.finding(two).count("AMSGrad's -36% (unclear)") == 2
+    assert fig09.style_every_lr(two).held is None
 
 
 @pytest.mark.parametrize(
@@ -140,6 +180,13 @@ def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> N
     plt.close(figure)
 
 
+def test_the_title_of_figure_4_is_what_its_claim_decides(tmp_path: Path) -> None:
+    larger = deep(tmp_path / "larger", {"laprop": 1e-4, "adam": 1e-5})
+    assert fig04.finding(larger).endswith("10 [no interval] times Adam's, mean over depths: larger")
+    few = deep(tmp_path / "few", {"laprop": 1e-4, "adam": 1e-5}, seeds=3)
+    assert fig04.finding(few).endswith("mean over depths: undecided")
+
+
 # Figures 12 and 13 --------------------------------------------------------------------------------
 
 
@@ -195,6 +242,37 @@ def test_the_first_runs_of_a_seed_are_told_cell_by_cell(tmp_path: Path) -> None:
     lost = [line for line in lines if "Adam diverged" in line]
     assert [line[:15] for line in lost] == ["mu 0.99, nu 0.1", "mu 0.99, nu 0.4"]
     assert all("LaProp did not diverge, training loss" in line for line in lines)
+
+
+def test_the_line_below_a_figure_says_what_the_first_runs_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = cifar(tmp_path, 0.2, mu_diverges=0.99)
+    first = cifar(tmp_path / "first", 0.2, mu_diverges=0.99, seeds=1)
+    first.manifest.update(scale="short", reduced="fewer epochs")
+    monkeypatch.setattr(style, "begun", {"fig12": first}.get)
+    figure = fig13.draw(found)
+    text = " ".join(figure.get_supxlabel().split())
+    assert text.endswith(
+        "First runs of scale short (fewer epochs), which decide no claim yet: 2 of 9 runs of Adam "
+        "and 0 of 9 runs of LaProp diverge (µ 0.5, 0.9, 0.99, ν 0.1, 0.4, 0.99)."
+    )
+    plt.close(figure)
+    monkeypatch.setattr(style, "begun", {}.get)
+    figure = fig13.draw(found)
+    assert "First runs" not in figure.get_supxlabel()
+    plt.close(figure)
+
+
+def test_each_run_that_was_ended_has_a_cross(tmp_path: Path) -> None:
+    found = cifar(tmp_path, 0.2, mu_diverges=0.9)
+    figure = fig14.draw(found)
+    crosses = [sum(text.get_text() == "×" for text in axis.texts) for axis in figure.axes]
+    assert crosses == [0, 0, 0, 0, 6, 6]
+    plt.close(figure)
+    assert fig14.finding(found) == (
+        "No run of LaProp diverges; 6 of Adam's 12 diverging runs diverge by epoch 6"
+    )
 
 
 def test_cifar_where_nothing_diverges(tmp_path: Path) -> None:

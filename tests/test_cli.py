@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import FIGURES, ROOT, TASKS, files, statuses
 
-from experiments.common import launch
+from experiments.common import execution, launch, status
 from experiments.common.run import signals_to
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -72,6 +74,30 @@ def test_a_damaged_run_is_made_again_or_named(main, tmp_path: Path):
     assert code == 1
     assert line.startswith(f"damaged: laprop: outputs/rosenbrock/{run.name}/summary.json: cannot ")
     assert line.endswith("; delete the folder of this run, and run it again")
+
+
+@pytest.mark.parametrize(
+    ("free", "why"), [(0, "no space is left on the disk"), (10**9, "its process was killed")]
+)
+def test_a_run_that_could_not_say_its_end_is_given_the_reason(
+    main, monkeypatch: pytest.MonkeyPatch, free: int, why: str
+):
+    real, calls = execution.write_json, []
+
+    def full(path: Path, data: object) -> None:
+        calls.append(path)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(execution, "write_json", full)
+    monkeypatch.setattr(status, "lives", lambda process: False)  # as if in a worker that has ended
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    code, _, err = main(*SMALL)
+    first, last = err.splitlines()
+    assert code == 1
+    assert "OSError: [Errno 28] No space left on device" in first
+    assert last.startswith(f"failed: laprop: {why}, outputs/rosenbrock/")
 
 
 @pytest.mark.parametrize("flag", ["--multi", "--", "--run", "--config-name=other"])
@@ -161,6 +187,10 @@ BAD = {
     ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0"): ["n_jobs=0", "number of processes"],
     ("hydra/launcher=joblib", "hydra.launcher.n_job=2"): ["n_job=2", "did you mean n_jobs?"],
     ("hydra.launcher.n_jobs=2",): ["hydra.launcher.n_jobs=2", "has no settings here"],
+    ("hydra.launcher=joblib",): ["hydra.launcher=joblib", "chosen by hydra/launcher=NAME"],
+    ("hydra/launcher=null",): ["hydra/launcher=null", "chosen by hydra/launcher=NAME"],
+    ("hydra=1",): ["hydra=1", "chosen by hydra/launcher=NAME"],
+    ("-m", "hydra/launcher=joblib,basic"): ["hydra/launcher=joblib,basic", "must be one value"],
     ("-m", "seed=range(0,30)", "optimizer.nu=0,0.5,0.9,1.0"): ["optimizer.nu=1.0", "less than 1"],
 }  # fmt: skip
 
@@ -176,6 +206,21 @@ def test_bad_input_is_one_line(main, tmp_path: Path, arguments: tuple[str, ...])
         assert part in line
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg=job"], ["-c=job"]])
+def test_the_settings_are_shown_with_those_of_the_scale(main, flag: list[str]):
+    code, out, err = main(*SMALL, *flag)
+    assert (code, err) == (0, "")
+    assert "updates: 400" in out
+    assert "scales" not in out
+
+
+def test_files_are_read_in_utf_8_whatever_the_locale(cli: CLI, tmp_path: Path):
+    ascii = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = cli(*SMALL, "optimizer=adam", **ascii, PYTHONWARNDEFAULTENCODING="1")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "/experiments/" in line] == []
 
 
 def test_a_command_without_a_task_is_told_which_there_are(main):

@@ -66,7 +66,12 @@ def test_a_grid_counts_as_command_line_and_the_command_line_itself_wins():
     [
         ("shedule: {lr: {shape: cosine}}", r"shedule=.*unknown \(did you mean schedule\?\)"),
         ("scales: {smoke: {tsk: {steps: 3}}}", r"tsk=.*unknown \(did you mean task\?\)"),
-        ("task: {name: toys}", r"task.name=toys: must be the name of its file: "),
+        ("task: {name: toys}", "configs/task/toy.yaml: task.name=toys: must be toy"),
+        (
+            "optimizers: {adamm: {}}",
+            r"optimizers=adamm: unknown \(did you mean adam\?\); .*amsgrad",
+        ),
+        ("scales: {smoky: {}}", r"scales=smoky: unknown \(did you mean smoke\?\)"),
     ],
 )
 @pytest.mark.usefixtures("toy_configs")
@@ -102,6 +107,36 @@ def test_sweeps_of_hydra_expand():
         itertools.product(names, range(3), (0.0, 0.5))
     )
     assert len({s.key for s in every}) == len(every)
+
+
+HEAD = "# @package _global_\ndefaults: [override /task: toy]\n"
+FILES = {
+    # a file of the user's own, and the one line about it
+    ("task", "task:\n\tname: mine\n"): "configs/task/mine.yaml, line 2: found character .* token",
+    ("task", ""): "configs/task/mine.yaml: task.name=null: must be mine",
+    ("task", "task: { name: mine } # sch\xf6n"): "configs/task/mine.yaml: must be text in UTF-8 ",
+    ("task", "# @package _global_\ntask: { name: mine }"): "task=mine: has no program experiments/",
+    (
+        "figure",
+        HEAD + "figure: { name: mien }\ngrids: { paper: {} }",
+    ): "configs/figure/mine.yaml: figure.name=mien: must",
+    ("figure", HEAD + "figure: { name: mine }"): "scale=paper: figure=mine has no grids",
+    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: [seed] }"): (
+        r"figure=mine: grids.paper=\[seed\]: must be KEY: VALUES"
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ngrids: seed"): "scale=paper: figure=mine has no gr",
+    ("optimizer", "lr: 0.1"): "configs/optimizer/mine.yaml: name=null: must be mine",
+}
+
+
+@pytest.mark.parametrize(("group", "text"), FILES)
+@pytest.mark.usefixtures("toy_configs")
+def test_a_file_of_ones_own_that_does_not_do_is_named_in_one_line(group: str, text: str):
+    (config.CONFIGS / group / "mine.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=f"^{FILES[group, text]}") as caught:
+        expand([f"{group}=mine", *(["task=toy"] if group == "optimizer" else [])])
+    assert len(str(caught.value).splitlines()) == 1
+    assert compose_settings(["task=toy", "optimizer=adam"]).optimizer.name == "adam"
 
 
 # Everything composes ------------------------------------------------------------------------------
@@ -371,6 +406,16 @@ def test_an_optimizer_has_its_own_hyper_parameters_alone(make: Maker):
     with pytest.raises(ConfigError) as caught:
         make("task=rosenbrock", "optimizer=sgd", "optimizer.nu=0.5")
     assert str(caught.value) == "optimizer.nu=0.5: sgd has no nu; it has lr, mu"
+
+
+def test_a_shape_that_is_chosen_leaves_what_it_does_not_use_of_the_tasks_file():
+    """The task's file says cosine, with an end and a warm-up."""
+    overrides = ["task=gpt", "schedule.lr.shape=constant"]
+    lr = compose_settings(overrides).schedule.lr
+    assert (lr.shape, lr.warmup, lr.end) == ("constant", 100, 0.0)
+    assert compose_settings(["task=gpt", "schedule.lr.shape=linear"]).schedule.lr.end == 0.1
+    with pytest.raises(ConfigError, match=r"schedule.lr.end=0.5: is for schedule.lr.shape=linear"):
+        compose_settings([*overrides, "schedule.lr.end=0.5"])
 
 
 @pytest.mark.usefixtures("toy_configs")

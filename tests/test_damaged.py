@@ -17,6 +17,7 @@ from experiments.common import collect as collecting
 from experiments.common.collect import collect
 from experiments.common.config import expand
 from experiments.common.files import Damaged
+from experiments.common.messages import ConfigError
 from experiments.common.terminal import guarded
 from scripts import collect as command
 from scripts import sweep
@@ -106,6 +107,16 @@ def test_damaged_tables_are_named_and_left_alone(
     assert len(collect(grid(tmp_path)).runs) == len(every)
 
 
+def test_tables_are_of_one_scale(tmp_path: Path, results_folder: Path):
+    output = f"output={tmp_path / 'outputs'}"
+    with pytest.raises(ConfigError) as caught:
+        collect(["task=rosenbrock", "scale=smoke,paper", output], partial=True)
+    assert str(caught.value) == (
+        "scale=smoke,paper: must be one scale, because each scale has its own tables"
+    )
+    assert files(tmp_path) == set()
+
+
 def test_tables_have_a_place_that_can_be_written(
     tmp_path: Path, results_folder: Path, monkeypatch, capsys
 ):
@@ -149,10 +160,15 @@ def test_damaged_tables_are_named_by_the_sweeps_command(tmp_path: Path, capsys):
     runs = pd.DataFrame({"optimizer": "adam", "nu": [0.5, 0.9], "seed": 0, "loss": [1.0, 2.0]})
     runs.to_csv(tmp_path / "runs.csv", index=False)
     axes = {"optimizer": "optimizer.name", "nu": "optimizer.nu", "seed": "seed"}
-    whole = json.dumps({"figure": "f", "scale": "paper", "axes": axes, "runs": []})
+    whole = json.dumps(
+        {"figure": "f", "scale": "paper", "axes": axes, "summary": ["loss"], "runs": []}
+    )
     for name, content in (
         ("manifest.json", whole[:-9]), ("manifest.json", "{}"), ("manifest.json", "[]"),
         ("curves.parquet", "nothing"), ("runs.csv", ""), ("runs.csv", "optimizer,nu,seed\nadam,0."),
+        ("runs.csv", "optimizer,seed,loss\nadam,0,1\n"),  # without nu, without loss, a row twice
+        ("runs.csv", "optimizer,nu,seed\nadam,0.9,0\n"),
+        ("runs.csv", "optimizer,nu,seed,loss\nadam,0.9,0,1\nadam,0.9,0,1\n"),
     ):  # fmt: skip
         (tmp_path / "manifest.json").write_text(whole)
         (tmp_path / name).write_text(content)

@@ -173,20 +173,23 @@ def test_a_run_compares_the_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", discrepancies.entries())
-def test_every_row_is_whole_and_measured_or_not_run(name: str) -> None:
+def test_every_row_is_whole_and_measured_or_says_why_not(name: str) -> None:
     row = discrepancies.entries()[name]
-    assert set(row) - {"with"} == {"group", "where", *discrepancies.LABELS}
-    assert all(isinstance(row[key], str) and row[key] for key in ("where", *discrepancies.LABELS))
+    told = {"title", "group", "where", *discrepancies.LABELS}
+    assert set(row) - {"with"} == told
+    assert all(isinstance(row[key], str) and row[key] for key in told)
+    assert " " in row["title"], "it is a key, not a phrase"
     assert "\n" not in "".join(str(value) for value in row.values())
-    if row["measured"] in ("not run", "textual"):
+    if row["measured"] in (discrepancies.NOT_MEASURED, discrepancies.NOTHING):
         return
     figure, _, function = row["measured"].partition(".")
     assert callable(getattr(paper.script(figure), function))
 
 
-def test_a_function_without_its_results_says_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_without_its_results_says_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discrepancies, "load", lambda figure: None)
-    assert {row["measured"] for row in discrepancies.rows()} == {"not run", "textual"}
+    said = {discrepancies.NOT_MEASURED, discrepancies.NOTHING}
+    assert {row["measured"] for row in discrepancies.rows()} == said
 
 
 def test_every_row_is_a_heading_and_a_list() -> None:
@@ -196,7 +199,13 @@ def test_every_row_is_a_heading_and_a_list() -> None:
         lines = [f"- {label}: {row[key]}" for key, label in discrepancies.LABELS.items()]
         block = "\n".join(lines)
         assert f"\n\n### {row['title']} ({row['where']})\n\n{block}\n" in text
-    assert "\n### Rainbow standard error (P 5.5; R rainbow/test.py, " in text
+    assert "\n### When Rainbow stops (P 5.5; R rainbow/raw results/)\n" in text
+
+
+def test_what_was_checked_without_a_disagreement_comes_last() -> None:
+    groups = [row["group"] for row in discrepancies.rows()]
+    assert groups[-3:] == ["no disagreement found"] * groups.count("no disagreement found")
+    assert list(dict.fromkeys(groups)) == [g for g, _ in itertools.groupby(groups)]
 
 
 def test_the_committed_page_is_the_generated_one() -> None:

@@ -81,7 +81,7 @@ def test_hugging_face_trainer(used: list[LaProp], tmp_path: Path) -> None:
 
 def test_lightning(used: list[LaProp], tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
-    names: dict[str, Any] = {"torch": torch}
+    names: dict[str, Any] = {}
     exec(documented("configure_optimizers"), names)
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*line()), batch_size=16)
     trainer = lightning.Trainer(
@@ -157,8 +157,8 @@ def test_dreamer_v3s_optimizer_in_one_line(clipped: bool, kind: dict[str, bool])
     """Equal to torchrl's after every step, through its warmup."""
     algorithms = pytest.importorskip("torchrl.trainers.algorithms", exc_type=ImportError)
     theirs = some_params()
-    names: dict[str, Any] = {"LaProp": LaProp, "torch": torch, "params": some_params()}
-    exec(recipe("optimizer ="), names)
+    names: dict[str, Any] = {"params": some_params()}
+    exec(recipe("import torch"), names)
     exec(recipe("warmup ="), names)
     names["optimizer"].param_groups[0].update(agc=0.3 if clipped else None, **kind)
     other = algorithms.DreamerV3Optimizer(theirs, agc=0.3 if clipped else 0.0)
@@ -188,8 +188,8 @@ def test_a_dreamer_v3_checkpoint_goes_on(
     monkeypatch.chdir(tmp_path)
     torch.save(other.state_dict(), "dreamer.pt")
     ours = [torch.nn.Parameter(param.detach().clone()) for param in theirs]
-    names: dict[str, Any] = {"LaProp": LaProp, "torch": torch, "params": ours}
-    exec(recipe("optimizer ="), names)
+    names: dict[str, Any] = {"params": ours}
+    exec(recipe("import torch"), names)
     exec(recipe("saved ="), names)
     names["optimizer"].param_groups[0].update(kind)
     start = [param.detach().clone() for param in ours]

@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import fused
@@ -17,9 +16,6 @@ import torch
 from fused import give_gradients
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import distributed
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.nn import Parameter
 
 from laprop import LaProp, kernels
@@ -47,6 +43,8 @@ shapes = st.lists(st.lists(st.integers(0, 9), max_size=4).map(tuple), min_size=1
 
 
 def make(shapes, dtypes, seed=0, transposed=False):
+    """Parameters of these shapes, with the dtypes in turn."""
+    assert len(dtypes) <= len(shapes), "a dtype would not occur"
     generator = torch.Generator().manual_seed(seed)
     params = []
     for i, shape in enumerate(shapes):
@@ -80,17 +78,20 @@ def assert_close(a, b, optimizers, ulp=64):
     """Second moments and counters are equal to the last bit, the rest to a few ulp.
 
     The rest contains a square root. The kernel's is correctly rounded; torch.sqrt's, where it is
-    MKL's, is not always.
+    MKL's, is not always. With agc this is also true of second moments, as norms depend on weights.
     """
+    inexact = {"exp_avg", "master_param"}
+    if any(group["agc"] for optimizer in optimizers for group in optimizer.param_groups):
+        inexact |= {"exp_avg_sq", "max_exp_avg_sq", "exp_avg_grad"}
     for x, y in zip(a, b, strict=True):
         one, other = (optimizer.state[p] for optimizer, p in zip(optimizers, (x, y), strict=True))
         assert one.keys() == other.keys()
         for key in one:
             assert one[key].dtype == other[key].dtype
             assert one[key].stride() == other[key].stride()
-            if key not in ("exp_avg", "master_param"):
+            if key not in inexact:
                 assert torch.equal(one[key], other[key]), key
-        pairs = [(one[key], other[key]) for key in ("exp_avg", "master_param") if key in one]
+        pairs = [(one[key], other[key]) for key in inexact & one.keys()]
         for u, v in (*pairs, (x.detach(), y.detach())):
             error = ulp * torch.finfo(u.dtype).eps
             torch.testing.assert_close(u, v, rtol=error, atol=error)
@@ -106,7 +107,8 @@ def test_the_kernel_is_there():
 def test_fused_is_the_for_loop(options, shapes, data, seed):
     # At nu = 0 centered has n - mean^2 = 0; the steps are then 1e19 long and cannot be compared.
     assume(options["betas"][1] > 0 or not options["centered"])
-    dtypes = data.draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=4))
+    some = st.lists(st.sampled_from(DTYPES), min_size=1, max_size=min(4, len(shapes)))
+    dtypes = data.draw(some)
     transposed = data.draw(st.booleans())
     one, other = (make(shapes, dtypes, seed, transposed) for _ in range(2))
     optimizers = [LaProp(one, **options, foreach=False), LaProp(other, **options, fused=True)]
@@ -270,7 +272,7 @@ def test_what_changes_between_steps_is_noticed(change):
 
 
 def test_state_dicts_go_both_ways():
-    one, other = (make([(5, 3), (40,)], DTYPES) for _ in range(2))
+    one, other = (make([(5, 3), (40,), (7,), ()], DTYPES) for _ in range(2))
     assert_close(one, other, fused.state_dicts_go_both_ways(one, other, step))
 
 
@@ -279,7 +281,7 @@ def test_state_dicts_go_both_ways():
 )
 @pytest.mark.parametrize("foreach", [False, True])
 def test_tensor_options_give_the_same_second_moments(foreach, options):
-    one, other = (make([(1000,)], DTYPES[2:]) for _ in range(2))
+    one, other = (make([(1000,), (999,)], DTYPES[2:]) for _ in range(2))
     optimizers = []
     for params, kind in ((one, {"foreach": foreach}), (other, {"fused": True})):
         lr, mu, nu = (torch.tensor(x, dtype=torch.float64) for x in (0.01, 0.9, 0.999))
@@ -335,147 +337,6 @@ def test_each_device_of_a_group_has_its_kernel(order):
 
 def test_autograd_notices_the_step():
     fused.autograd_notices_the_step("cpu")
-
-
-@pytest.mark.parametrize(
-    "case", ["complex", "stochastic", "strided", "overlapping", "negated", "subclass"]
-)
-@fused.each_way_to_ask
-def test_what_falls_back(how, case):
-    class Own(torch.Tensor):
-        pass
-
-    options = {"low_precision": "stochastic"} if case == "stochastic" else {}
-    params, expected = [], []
-    for into in (params, expected):
-        value = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-        if case == "complex":
-            into.append(Parameter(value.to(torch.complex64)))
-        elif case == "stochastic":
-            into.append(Parameter(value.half()))
-        elif case == "strided":
-            into.append(Parameter(value[:, ::2]))
-        elif case == "overlapping":
-            into.extend((Parameter(value), Parameter(value[1:])))
-        elif case == "negated":
-            into.append(Parameter(value[0, 0]))
-        else:
-            into.append(Parameter(value.as_subclass(Own)))
-    for these, kind in ((params, {"fused": True}), (expected, {"foreach": False})):
-        optimizer = LaProp(these, **options, **kind)
-        for t in range(2):
-            torch.manual_seed(t)
-            for param in these:
-                param.grad = torch.randn_like(param)
-                if case == "negated":
-                    param.grad = torch.complex(torch.ones(()), param.grad).conj().imag
-            with fused.asked(how):
-                assert fused.taken_by_the_kernel(optimizer) == 0
-    for a, b in zip(params, expected, strict=True):
-        assert torch.equal(a.detach(), b.detach())
-
-
-class Sub(Parameter):
-    """A parameter of a subclass."""
-
-
-def one_warning(optimizer, reason):
-    """Make steps with fused=True, of which only the first gives a warning, with this reason."""
-    for t in range(3):
-        for param in (params := optimizer.param_groups[0]["params"]):
-            param.grad = torch.ones_like(param)
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always")
-            optimizer.step()
-        assert len(seen) == (t == 0)
-        if t == 0:
-            line = "LaProp(fused=True) makes some steps without a kernel, because "
-            assert str(seen[0].message) == line + reason
-            assert seen[0].filename == __file__
-    assert optimizer.state[params[0]]["step"] == 3
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "reason"),
-    [
-        (torch.ones(3, dtype=torch.complex64), {}, "it takes no parameters of dtype complex64"),
-        (torch.ones(3, device="meta"), {}, "there is none for the device type meta"),
-        (torch.ones(3).half(), {"low_precision": "stochastic"},
-         "it does not combine low_precision='stochastic' with float16 on this device"),
-        (torch.ones(3), {"state_dtype": torch.bfloat16, "cautious": True},
-         "it does not combine state_dtype with cautious"),
-        (torch.ones(4, 4)[:, ::2], {},
-         "a parameter, its gradient or its state has gaps in memory or another layout or dtype than"
-         " it takes, or shares memory with another parameter"),
-    ],
-)  # fmt: skip
-def test_a_request_that_no_kernel_serves_is_warned_of_once(values, options, reason):
-    params = [Parameter(values.clone(memory_format=torch.preserve_format)) for _ in range(2)]
-    if values.stride() == (4, 2):
-        params = [Parameter(values), Parameter(values.detach())]
-    params.append(Parameter(torch.ones(3)))  # the kernel takes it, unless the options forbid it
-    one_warning(LaProp(params, fused=True, **options), reason)
-    quiet = LaProp(params, **options)
-    for param in params:
-        param.grad = torch.ones_like(param)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        quiet.step()
-
-
-def test_a_subclass_of_parameter_is_warned_of():
-    one_warning(LaProp([Sub(torch.ones(3))], fused=True), "it takes no parameters of the class Sub")
-
-
-@pytest.fixture
-def mesh(tmp_path):
-    """A mesh of this process alone."""
-    distributed.init_process_group("gloo", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"amsgrad": True, "centered": True, "centered_warmup": 2, "lr_in_momentum": False}],
-)
-@fused.each_way_to_ask
-def test_the_kernel_steps_the_local_tensors_of_dtensors(how, options, mesh):
-    shapes, results = [(5, 3), (4,)], []
-    for place in (None, [Shard(0)], [Replicate()]):
-        params = make(shapes, DTYPES)
-        if place:
-            params = [Parameter(distribute_tensor(param.data, mesh, place)) for param in params]
-        optimizer = LaProp(params, fused=True, **options)
-        for t in range(4):
-            give_gradients(whole := make(shapes, DTYPES), t)
-            for param, plain in zip(params, whole, strict=True):
-                param.grad = distribute_tensor(plain.grad, mesh, place) if place else plain.grad
-            with fused.asked(how):
-                assert fused.taken_by_the_kernel(optimizer) == len(params)
-        results.append([x.full_tensor() if place else x for x in params])
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
-
-
-@pytest.mark.parametrize("case", ["agc", "cautious", "placed otherwise", "partial"])
-def test_dtensors_that_the_kernel_cannot_step(case, mesh):
-    options = {"agc": {"agc": 0.3}, "cautious": {"cautious": True}}.get(case, {})
-    place = [Partial()] if case == "partial" else [Shard(0)]
-    param = Parameter(DTensor.from_local(torch.ones(4), mesh, place))
-    optimizer = LaProp([param], fused=True, **options)
-    if case == "placed otherwise":
-        param.grad = DTensor.from_local(torch.ones(4), mesh, place)
-        optimizer.step()
-        average = optimizer.state[param]["exp_avg"]
-        optimizer.state[param]["exp_avg"] = average.redistribute(mesh, [Replicate()])
-    reason = "it takes a DTensor without agc and cautious, and if all its state is placed alike"
-    if case in ("agc", "cautious"):
-        one_warning(optimizer, reason)
-    else:
-        param.grad = DTensor.from_local(torch.ones(4), mesh, place)
-        with pytest.warns(UserWarning, match=reason):
-            assert fused.taken_by_the_kernel(optimizer) == 0
 
 
 @pytest.mark.parametrize("found", [None, 3, datetime.datetime_CAPI])

@@ -69,6 +69,7 @@ def test_a_library_that_does_not_fit_is_not_called(kind, instead, tmp_path):
                 optimizer.step()
         texts = [str(warning.message) for warning in given if warning.category is UserWarning]
         assert len(texts) == (options == {})
+        assert all(warning.filename == __file__ for warning in given)
         assert all(str(instead) in text and "pip install -e ." in text for text in texts)
         results.append(params)
     assert not kernels.available()
@@ -137,3 +138,4 @@ def test_a_step_tells_who_asks_for_a_kernel_that_is_missing(kind, monkeypatch):
     texts = [str(warning.message) for warning in given if warning.category is UserWarning]
     assert len(texts) == ("fused" in kind)
     assert all("C++" in text for text in texts)
+    assert all(warning.filename == __file__ for warning in given)

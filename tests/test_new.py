@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import files
 
 from experiments import new
 from experiments.common.terminal import guarded
@@ -47,6 +48,41 @@ def test_a_new_task_runs_at_once_and_resumes(
     assert len(losses) == 4
     assert numbers["best_valid_loss"] == min(losses) < losses[0]
     assert "all the same" in python(copy, "experiments.check", "task=mine")
+
+
+def test_a_task_that_cannot_be_written_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "task").write_text("a file where the folder should be")
+    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mine"])
+    assert guarded(lambda: new.main(tmp_path)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    place = tmp_path / "configs" / "task" / "mine.yaml"
+    assert line == f"error: {place}: Not a directory; must be a place that can be written"
+    assert list((tmp_path / "experiments").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_task_that_is_interrupted_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+):
+    for folder in "experiments", "configs/task":
+        (tmp_path / folder).mkdir(parents=True)
+    real, calls = Path.write_text, []
+
+    def write_text(self: Path, text: str, **more: str) -> int:
+        calls.append(real(self, text, **more))
+        if len(calls) == 2:
+            raise error
+        return calls[-1]
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mine"])
+    with pytest.raises(error if isinstance(error, type) else OSError):
+        new.main(tmp_path)
+    assert files(tmp_path) == set()
 
 
 @pytest.mark.parametrize(

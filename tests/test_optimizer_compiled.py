@@ -170,6 +170,42 @@ def test_differentiable(options):
     assert torch.autograd.gradcheck(after, [*values, first])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_differentiable_in_16_bits(dtype):
+    """A master copy and rounding at random have no derivative, so rounding to nearest is needed."""
+
+    def derivative(dtype):
+        first = torch.tensor([1.0, 2.0], requires_grad=True)
+        param = first.to(dtype, copy=True)
+        optimizer = LaProp([param], lr=0.1, differentiable=True, low_precision="nearest")
+        for t in range(4):
+            param.grad = param.clone() ** 3 / (1 + t)
+            optimizer.step()
+        return torch.autograd.grad((param.float() * torch.tensor([1.0, 3.0])).sum(), first)[0]
+
+    torch.testing.assert_close(derivative(dtype), derivative(torch.float32), rtol=0.02, atol=0.02)
+    options = {"differentiable": True, "low_precision": "nearest"}
+    for kind in ("master", "stochastic"):
+        line = rf"Invalid low_precision: '{kind}' with differentiable.*{dtype} .allowed: 'nearest'"
+        param, other = torch.ones(2, dtype=dtype), torch.ones(2, dtype=dtype, requires_grad=True)
+        optimizer = LaProp([param], **options)
+        group = {"params": [other], "low_precision": kind}
+        with pytest.raises(ValueError, match=line):
+            LaProp([group], **options)
+        with pytest.raises(ValueError, match=line):
+            optimizer.add_param_group(group)
+        assert len(optimizer.param_groups) == 1
+        saved = LaProp([other], **options).state_dict()
+        saved["param_groups"][0]["low_precision"] = kind
+        with pytest.raises(ValueError, match=line):
+            LaProp([other], **options).load_state_dict(saved)
+        optimizer.param_groups[0]["low_precision"] = kind
+        param.grad = torch.ones_like(param)
+        with pytest.raises(ValueError, match=line):
+            optimizer.step()
+        assert torch.equal(param, torch.ones_like(param))
+
+
 def test_capturable_is_refused_on_a_cpu():
     params = make()
     optimizer = LaProp(params, capturable=True)

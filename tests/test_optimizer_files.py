@@ -235,6 +235,8 @@ MINE = {
     "asgd": "name: asgd\n_target_: torch.optim.ASGD\nlr: 0.01\nlambd: 0.02\n",
     "gone": "name: gone\n_target_: nowhere.Gone\nlr: 0.01\n",
     "wrong": "name: wrong\n_target_: torch.optim.SGD\nnames: {mu: momentun}\nlr: 0.01\nmu: 0.9\n",
+    "pi": "name: pi\n_target_: math.pi\nlr: 0.01\n",
+    "listed": "name: listed\n_target_: torch.optim.SGD\nnames: [mu]\nlr: 0.01\n",
     "mute": "name: mute\n_target_: torch.optim.SGD\nlr: 0.01\nmu: 0.9\n",
 }
 PROGRAM = """
@@ -272,12 +274,14 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
             (copy / "configs" / "optimizer" / f"{name}.yaml").write_text(text)
         return printed(PROGRAM, copy, *files)
 
-    adamax, asgd, gone, wrong, mute = lines(**MINE)
+    adamax, asgd, gone, wrong, pi, listed, mute = lines(**MINE)
     definition = "{'_target_': 'torch.optim.Adamax'}"  # lr and nu are the task's
     assert adamax == f"Adamax {{'lr': 6.25e-05, 'betas': (0.9, 0.999)}} {definition}"
     assert asgd.startswith("ASGD {'lr': 6.25e-05, 'lambd': 0.02}")
     assert gone.startswith("optimizer=gone: _target_=nowhere.Gone cannot be imported (")
     assert "names: mu=momentun: torch.optim.SGD has lr, momentum, " in wrong
+    assert pi.startswith("optimizer=pi: _target_=math.pi cannot be imported (3.14")
+    assert listed.startswith("configs/optimizer/listed.yaml: names=[mu]: must be such as {mu: mom")
     assert "mute.yaml: mu: torch.optim.SGD has no betas[0]; say in names what" in mute
     # A copy whose name was forgotten would train the one that it was copied from.
     (copied,) = lines(forgotten=(ROOT / "configs/optimizer/laprop.yaml").read_text())

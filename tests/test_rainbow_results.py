@@ -99,7 +99,12 @@ def test_earlier_is_decided_by_the_area_and_epsilon_is_told_from_the_optimizer(
         measured = fig11.rainbow_earlier(results, epsilon)
         assert measured.held is held, measured.text
         assert "\n" not in measured.text
-    assert "LaProp, 1e-15) against" in fig11.rainbow_earlier(results, "own").text
+    text = fig11.rainbow_earlier(results, "own").text
+    assert "LaProp, 1e-15) against" in text
+    assert f"LaProp's mean area is the larger one in {3 if earlier else 0} of 3 games (" in text
+    words = {True: "larger too", False: "not larger", None: "undecided"}[equal]
+    assert text.endswith(f"at equal epsilon, which is not part of the claim: {words}")
+    assert fig11.finding(results).endswith(f"each with its own ε; {words} at equal ε")
     text = fig11.rainbow_eps(results)
     assert text.count("probability of improvement") == 5
     assert "|" not in text

@@ -154,6 +154,20 @@ def test_the_index_names_every_figure_of_the_paper_and_every_script() -> None:
         assert ("not run" in status) == (paper.results_of(name) is None)
 
 
+def test_a_command_says_where_the_grid_has_other_settings_than_the_picture(tmp_path: Path) -> None:
+    first, *_ = config.expand(["figure=fig05", "scale=short"])
+    updates = first.task.updates
+    environments = [{"commit": "319e1fb5602265139ab46ed64d8e73d7ce43b26b"}]
+    for changed, note in ((0, ""), (-500, " (short: as of commit 319e1fb)")):
+        folder = tmp_path / str(changed)
+        folder.mkdir()
+        settings = {"task.updates": updates + changed, "task.gone": 1}
+        manifest = {"figure": "fig05", "scale": "short", "settings": settings}
+        (folder / "manifest.json").write_text(json.dumps(manifest | {"environments": environments}))
+        command = "`python -m experiments figure=fig05 scale=short`"
+        assert make_figures._command(Results(folder)) == command + note
+
+
 def test_every_command_of_the_index_stands_for_runs() -> None:
     commands = re.findall(r"`python -m experiments ([^`]+)`", make_figures.index())
     assert len(commands) > 30
@@ -291,14 +305,37 @@ def test_the_scorecard_counts_every_claim_of_the_paper_once(claims: list[dict[st
     assert all(re.match(told, line) for line in lines)
 
 
-@pytest.mark.parametrize("scale", check_claims.WORDS)
-def test_a_reduced_scale_or_a_log_never_says_reproduced(scale: str) -> None:
+def test_mathematics_is_counted_apart_from_our_settings(claims: list[dict[str, Any]]) -> None:
+    of_paper = [row for row in claims if row["of"] == "paper"]
+    proved = [row for row in of_paper if "mathematics" in FIGURES[row["figure"]]]
+    assert {row["figure"] for row in proved} == {
+        *("table1", "propositions", "theorem1", "one_gradient", "update_variance"),
+    }
+    rows = dict(line[2:-2].split(" | ", 1) for line in readme.totals(claims).splitlines())
+    counted = sum(map(int, rows["as mathematics, checked numerically"].split(" | ")))
+    assert counted == len(proved)
+    ours = [row for row in of_paper if "setting" in FIGURES[row["figure"]] and row not in proved]
+    assert sum(map(int, rows["in our setting"].split(" | "))) == len(ours)
+    before = [row for row in claims if row["written"] == "before"]
+    known = sum("mathematics" in FIGURES[row["figure"]] for row in before)
+    page = check_claims.claims_page(claims)
+    assert f"\n  {known} of these are about mathematics" in page
+
+
+def test_the_first_runs_of_cifar10_stand_in_the_readme() -> None:
+    said, told = readme.first_runs(), check_claims.first_runs("fig12")
+    assert bool(said) == bool(told)
+    assert said in readme.filled((ROOT / "README.md").read_text(), check_claims.rows())
+
+
+@pytest.mark.parametrize("kind", check_claims.WORDS)
+def test_only_a_claim_of_the_paper_at_its_scale_is_reproduced(kind: str) -> None:
     words = [
-        check_claims.verdict(check_claims.Measured("", held, ""), scale)
+        check_claims.verdict(check_claims.Measured("", held, ""), kind)
         for held in (True, False, None)
     ]
     assert len(set(words)) == 3
-    assert any("reproduced" in word for word in words) == (scale == "paper")
+    assert any("reproduced" in word for word in words) == (kind == "paper")
     assert all(word in check_claims.VERDICTS for word in words)
     legend = dict(check_claims.legend([{"verdict": word} for word in words]))
     for word in words:
@@ -306,24 +343,27 @@ def test_a_reduced_scale_or_a_log_never_says_reproduced(scale: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "row", "verdict"),
+    ("seeds", "row", "of", "verdict"),
     [
-        (1, {"section": "3.1"}, "underpowered"),
-        (1, {"section": "3.1", "one_run": "nothing in it is random"}, "reproduced"),
-        (2, {"section": "3.1"}, "reproduced"),
-        (1, {"section": "-"}, "own task: undecided"),
-        (2, {"section": "-"}, "own task: held"),
+        (1, {"section": "3.1"}, "paper", "undecided"),
+        (1, {"section": "3.1", "one_run": "nothing in it is random"}, "paper", "reproduced"),
+        (2, {"section": "3.1"}, "paper", "reproduced"),
+        (1, {"section": "3.1"}, "ours", "undecided"),
+        (2, {"section": "3.1"}, "ours", "held"),
+        (1, {"section": "-"}, "ours", "own task: undecided"),
+        (2, {"section": "-"}, "ours", "own task: held"),
     ],
 )
 def test_one_seed_decides_nothing_and_an_own_task_reproduces_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, row: dict[str, str], verdict: str
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, row: dict[str, str], of: str,
+    verdict: str,
+) -> None:  # fmt: skip
     """A task of one's own has the scale paper, too: it is the default."""
     manifest = {"figure": "mine", "scale": "paper", "reduced": None, "seeds": seeds}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     held = types.SimpleNamespace(claim=lambda results: check_claims.Measured("0.9", True, "none"))
     monkeypatch.setattr(check_claims, "figures", lambda: {"mine": row})
-    monkeypatch.setattr(check_claims, "claims", lambda: {"claim": {"figure": "mine", "of": "ours"}})
+    monkeypatch.setattr(check_claims, "claims", lambda: {"claim": {"figure": "mine", "of": of}})
     monkeypatch.setattr(check_claims, "results_of", lambda figure: Results(tmp_path))
     monkeypatch.setattr(check_claims, "script", lambda figure: held)
     (found,) = check_claims.rows()

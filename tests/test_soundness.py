@@ -167,13 +167,24 @@ def test_a_state_made_by_hand_is_checked(state, line, kind):
 
 def test_keys_of_other_programs_are_kept_and_misspelt_options_refused():
     others = {"lr_scale": 0.5, "no_weight_decay": True, "layer": 3, "fix_step": False}
-    optimizer = LaProp([{"params": [Parameter(torch.ones(2))], **others}])
-    assert {key: optimizer.param_groups[0][key] for key in others} == others
+    others |= dict.fromkeys(("lr0", "lr1", "lrs", "lr_", "min_momentum", "esp"), 0.1)
+    param = Parameter(torch.ones(2))
+    optimizer = LaProp([{"params": [param], **others}])
+    other = LaProp([param])
+    other.load_state_dict(optimizer.state_dict())
+    for one in (optimizer, other):
+        assert {key: one.param_groups[0][key] for key in others} == others
     misspelt = {"weight_deccay": "weight_decay", "beta1": "betas", "centred": "centered"}
     misspelt |= {"eps_in_sqr": "eps_in_sqrt", "Weight_decay": "weight_decay"}
+    misspelt |= {"lr_in_momentun": "lr_in_momentum"}
     for key, option in misspelt.items():
-        with pytest.raises(ValueError, match=f"{key} .did you mean {option}"):
-            LaProp([{"params": [Parameter(torch.ones(2))], key: 0.5}])
+        group = {"params": [Parameter(torch.ones(2))], key: 0.5}
+        for refuse in (optimizer.add_param_group, lambda group: LaProp([group])):
+            with pytest.raises(ValueError, match=f"{key} .did you mean {option}"):
+                refuse(group)
+    assert len(optimizer.param_groups) == 1
+    with pytest.raises(TypeError, match="beta1"):
+        LaProp([param], beta1=0.9)
 
 
 @each_kind
@@ -204,22 +215,48 @@ def test_what_the_momentum_is_an_average_of_stays(option, kind):
     for one in (optimizer, other, copy.deepcopy(optimizer)):
         kept = param.detach().clone()
         one.param_groups[0][option] = True
-        with pytest.raises(ValueError, match=f"{option}=True: cannot be changed after a step"):
-            one.step()
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"{option}=True: cannot be changed after a step"):
+                one.step()
+            one.param_groups[0] = {**one.param_groups[0]}  # another dict changes nothing
         assert torch.equal(param, kept)
+    one.param_groups[0][option] = False
+    one.step()
 
 
 @each_kind
-def test_centering_that_was_off_for_a_while_begins_anew(kind):
+def test_a_correction_that_has_no_effect_may_be_changed(kind):
+    paths = []
+    for changes in (False, True):
+        param = Parameter(torch.ones(3))
+        optimizer = LaProp([param], lr=0.01, lr_in_momentum=False, **kind)
+        for t in range(6):
+            optimizer.param_groups[0].update(
+                lr=0.01 * (1 + t), lr_weighted_correction=t % 2 == 0 if changes else True
+            )
+            param.grad = torch.full((3,), 1.0 + t)
+            optimizer.step()
+        paths.append(param.detach())
+    assert torch.equal(*paths)
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["eager", "loaded", "compiled"])
+def test_centering_that_was_off_for_a_while_begins_anew(how, kind):
     """With the old average gradient n minus its square would be 0, and the step without bound."""
+    torch._dynamo.reset()
     param = Parameter(torch.zeros(3))
-    optimizer = LaProp([param], lr=0.01, centered=True, centered_warmup=0, betas=(0.9, 0.9), **kind)
+    options = {"lr": 0.01, "centered": True, "centered_warmup": 0, "betas": (0.9, 0.9), **kind}
+    optimizer = LaProp([param], **options)
+    step = torch.compile(optimizer.step, backend="eager") if how == "compiled" else optimizer.step
     for centered, size in ((True, 1.0), (False, 1e-3), (True, 1e-3)):
         optimizer.param_groups[0]["centered"] = centered
+        if how == "loaded":  # before a step has seen the change
+            optimizer.load_state_dict(optimizer.state_dict())
         for t in range(60):
             before = param.detach().clone()
             param.grad = torch.full((3,), size * (1.2 if t % 2 else 0.8))
-            optimizer.step()
+            step()
             assert (param - before).abs().max() < 0.1, (centered, size)
 
 
@@ -271,10 +308,20 @@ def test_numbers_of_numpy_and_others(kind):
     )  # fmt: skip
     group = optimizer.param_groups[0]
     assert {type(group[key]) for key in ("lr", "eps", "weight_decay", "agc")} == {float}
-    group["lr"] = np.float32(0.01)
     param.grad = torch.ones(2)
+    for other in ({}, {"eps": 1e-9}):  # lr alone is changed, then another option too
+        before = param.detach().clone()
+        group.update(lr=np.float64(0.01), **other)
+        optimizer.step()
+        assert type(group["lr"]) is float  # otherwise weights_only=True would refuse a saved state
+        assert param[0] < before[0]
+    kept = param.detach().clone()
+    group["lr"] = np.float32(-1e-20)  # by a scheduler's rounding
+    saved = optimizer.state_dict()
     optimizer.step()
-    assert param[0] < 1
+    assert torch.equal(param, kept)
+    optimizer.load_state_dict(saved)
+    assert group["lr"] == optimizer.param_groups[0]["lr"] == 0
 
 
 @pytest.mark.parametrize(
@@ -389,10 +436,18 @@ def test_schedules_take_up_a_late_group(make):
 
 
 def test_a_decay_that_shrinks_the_weights_is_warned_of():
+    """AdamW's usual values at the lr of DreamerV3 and at ours are; those of the paper are not."""
     params = [Parameter(torch.ones(2))]
-    with pytest.warns(UserWarning, match="give a value meant for AdamW.*decay_by_lr=True") as seen:
-        optimizer = LaProp(params, weight_decay=0.01)
-    assert seen[0].filename == __file__
+    usual = [(4e-5, decay) for decay in (1e-4, 1e-3, 1e-2, 0.1)]
+    usual += [(4e-4, decay) for decay in (1e-3, 1e-2, 0.1)]
+    line = "which does not scale.*give a value meant for AdamW together with decay_by_lr=True"
+    for lr, decay in usual:
+        for wrap in (float, torch.tensor):
+            with pytest.warns(UserWarning, match=f"weight_decay={decay:g}, {line}") as seen:
+                optimizer = LaProp(params, lr=wrap(lr), weight_decay=decay)
+            assert len(seen) == 1
+            assert seen[0].filename == __file__
+            assert "\n" not in str(seen[0].message)
     group = {"params": [Parameter(torch.ones(2))], "weight_decay": 0.02}
     with pytest.warns(UserWarning, match="weight_decay=0.02, which does not scale") as seen:
         optimizer.add_param_group(group)
@@ -402,6 +457,10 @@ def test_a_decay_that_shrinks_the_weights_is_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LaProp(params, lr=1e-3, weight_decay=0.05, decay_by_lr=True)
+        for lr, decay in usual:
+            LaProp(params, lr=lr, weight_decay=decay, decay_by_lr=True)
+        LaProp(params, lr=1e-3, weight_decay=1e-4)  # the paper's for CIFAR-10
+        LaProp(params, lr=0.0, weight_decay=1e-4)  # a warmup may begin so
 
 
 # Averages in bfloat16 ----------------------------------------------------------------------------

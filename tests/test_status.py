@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from experiments.common import plan, progress, status
+from experiments.common import launch, plan, progress, status
 from experiments.common.config import compose_settings, expand
 from experiments.common.launch import Jobs, labels
 from experiments.common.settings import plain_settings, restored
@@ -75,6 +76,19 @@ def test_what_is_left_while_the_first_run_is_under_way():
     )
 
 
+def killed(plain: dict[str, object]) -> None:
+    """In place of the run whose beginning is timed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exits(plain: dict[str, object]) -> None:
+    """In place of the run whose beginning is timed."""
+    os._exit(7)
+
+
+ENDS = {"KILL": killed, 7: exits}
+
+
 def run_folder(folder: Path, summary: dict[str, object], **manifest: object) -> Path:
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps({"status": "finished"} | manifest))
@@ -117,6 +131,32 @@ def test_a_run_whose_process_is_gone_is_not_under_way(tmp_path: Path):
     assert RunFolder(folder, "laprop").look().status == "stopped"
     (folder / "progress.json").write_text(json.dumps(process | {"host": "another"}))
     assert RunFolder(folder, "laprop").look().status == "running"
+
+
+def test_a_pid_that_another_process_has_got_is_not_the_run(tmp_path: Path):
+    folder = run_folder(tmp_path / "run", {}, status="running")
+    progress.Progress(folder).update(3, 9)
+    process = progress.read(folder)
+    assert status.lives(process)
+    (folder / "progress.json").write_text(json.dumps(process | {"began": process["began"] - 5}))
+    assert RunFolder(folder, "laprop").look().status == "stopped"
+    assert not status.lives(progress.read(folder))
+    del process["began"]  # as earlier versions wrote it
+    (folder / "progress.json").write_text(json.dumps(process))
+    assert RunFolder(folder, "laprop").look().status == "running"
+
+
+def test_sweeps_of_the_same_runs_are_ended_apart(make: Maker, monkeypatch: pytest.MonkeyPatch):
+    runs = [make("task=rosenbrock", f"seed={seed}") for seed in (0, 1)]
+    one = launch.begin(runs, "one", 1)
+    one.stop.touch()
+    monkeypatch.setattr(launch, "process", lambda: progress.process() | {"pid": 2**22 + 1})
+    other = launch.begin(runs, "other", 1)
+    assert one.record == other.record
+    assert one.stop.exists()
+    assert not other.stop.exists()
+    again = status.sweeps(runs[0].output)[0]
+    assert [sweep.stop for sweep in again] == [other.stop]
 
 
 TORN = ("", '{"status": 0.', "3", "[]", "null", '"status"', b"\xff\xfe")
@@ -213,6 +253,25 @@ def test_a_plan_takes_committed_times_of_the_same_settings_alone(make: Maker):
     assert plan.by_manifests(same) is not None
     for other in ("task.steps=40000", "task.hidden=64", "task.n_step=7"):
         assert plan.by_manifests(make("figure=fig11", "scale=small", other)) is None
+
+
+def test_a_plan_says_how_the_process_that_it_timed_ended(make: Maker, monkeypatch):
+    for end, says in (("KILL", "SIGKILL"), (7, "exit status 7")):
+        monkeypatch.setattr(plan, "_begin", ENDS[end])
+        assert plan.by_a_beginning(make("task=rosenbrock")) == f"its process ended with {says}"
+
+
+def test_the_disk_that_a_run_needs_is_without_its_checkpoints(tmp_path: Path):
+    for name in (
+        "metrics.jsonl",
+        "pictures/0.png",
+        "checkpoint.pt",
+        ".checkpoint.pt.7.new",
+        "best.pt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(10))
+    assert plan.weight(tmp_path) == 20
 
 
 def test_a_command_whose_reader_is_gone_ends_without_a_traceback(tmp_path: Path):

@@ -125,6 +125,14 @@ def test_infinite_numbers_and_metrics_without_any_stand_in_the_table(tmp_path: P
     assert pictures == ["map-bound.png"]  # of the others there is nothing to be drawn
 
 
+def test_runs_without_a_number_are_a_page_all_the_same(toy: Maker, tmp_path: Path, capsys) -> None:
+    for seed in 0, 1:
+        write_run(toy(_seed=seed), [{"step": 1}, {"step": 2}], {"words": "well done"})
+    assert command.main([str(toy().folder.parent), "--to", str(tmp_path / "drawn")]) == 0
+    assert capsys.readouterr().out.startswith("toy paper: 2 finished\n")
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["index.html"]
+
+
 def test_an_axis_that_the_optimizer_decides_is_none(toy: Maker) -> None:
     for name, epsilon in ("adam", 1e-8), ("laprop", 1e-15):
         for nu in NU:

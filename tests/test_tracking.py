@@ -18,7 +18,8 @@ import pytest
 import yaml
 from conftest import SERVER, files, statuses
 
-from experiments.common import config
+from experiments.common import config, tracking
+from experiments.common.settings import Tracking
 from experiments.common.terminal import guarded
 from scripts import wandb_sweep
 
@@ -38,6 +39,45 @@ def test_a_tracker_that_is_not_installed(
         f"error: tracking={tracker}: not installed; pip install 'laprop[{tracker}]' first"
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "line"),
+    [
+        (["tracking.project=a/b"], {}, "tracking.project=a/b: Invalid project name 'a/b': cannot "),
+        (["tracking.mode=online"], {}, "tracking.mode=online: needs an API key, by wandb login or"),
+        ([], {"WANDB_MODE": "never"}, "WANDB_MODE=never: must be online, offline or disabled"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_before_the_first_run(
+    main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments, environment, line: str
+):
+    monkeypatch.setattr(tracking, "_api_key", lambda: None)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = main("task=rosenbrock", "scale=smoke", "tracking=wandb", *arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"error: {line}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "wished", "key", "taken"),
+    [
+        ("auto", None, "key", "online"),
+        ("auto", None, None, "offline"),
+        ("auto", "disabled", "key", "disabled"),
+        ("offline", "online", "key", "offline"),
+    ],
+)
+def test_wandbs_own_variable_chooses_the_mode_if_the_settings_do_not(
+    monkeypatch: pytest.MonkeyPatch, mode: str, wished: str | None, key: str | None, taken: str
+):
+    monkeypatch.setattr(tracking, "_api_key", lambda: key)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if wished:
+        monkeypatch.setenv("WANDB_MODE", wished)
+    assert tracking._mode(Tracking(name="wandb", mode=mode)) == taken
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

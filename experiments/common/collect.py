@@ -33,7 +33,7 @@ from experiments.common.files import (
     write_json,
 )
 from experiments.common.messages import ConfigError
-from experiments.common.overrides import decides
+from experiments.common.overrides import decides, parsed
 from experiments.common.records import Results, read_table
 from experiments.common.settings import Settings
 from experiments.common.status import FINAL
@@ -67,6 +67,9 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             is written then.
     """
     every = expand(overrides)
+    if len({settings.scale for settings in every}) > 1:
+        (text,) = (text for text in overrides if parsed(text).key_or_group == "scale")
+        raise ConfigError(f"{text}: must be one scale, because each scale has its own tables")
     target = target or _home(every[0], overrides)
     _tidy(target)
     committed = _Committed.read(target)

@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -20,17 +20,28 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiments.common import CONFIGS
+from experiments.common.files import read_config
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.optimizers import (
     HYPERPARAMETERS,
+    OPTIMIZERS,
     Optimizer,
     checked_optimizer,
     hyperparameters,
 )
-from experiments.common.overrides import choices, decides, names_a_file, of_hydra, options, parsed
-from experiments.common.schedules import Schedule, checked_schedule, own_schedule
+from experiments.common.overrides import (
+    GROUPS,
+    choices,
+    decides,
+    names_a_file,
+    of_hydra,
+    options,
+    parsed,
+)
+from experiments.common.schedules import USES, Schedule, checked_schedule, own_schedule
 from experiments.common.settings import SCALES, Settings, Tracking, lookup
 from experiments.common.tasks import axes_of, task_module
 
@@ -74,13 +85,18 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
     base = composed(*(given[key] for key in ("figure", "scale") if key in given))
     if not base.get("figure"):
         return [list(overrides)]
-    if base.scale not in base.grids:
-        allowed = ", ".join(map(str, base.grids))
+    every = base.get("grids")
+    known = list(map(str, every)) if isinstance(every, DictConfig) else []
+    if base.scale not in known:
+        allowed = ", ".join(known) or "no grids"
         raise ConfigError(f"scale={base.scale}: {given['figure']} has {allowed}")
     grids = OmegaConf.to_container(base.grids[base.scale])
     lines = []
     for grid in grids if isinstance(grids, list) else [grids]:
-        assert isinstance(grid, dict)
+        if not isinstance(grid, dict):
+            raise ConfigError(
+                f"{given['figure']}: grids.{base.scale}={shown(grids)}: must be KEY: VALUES"
+            )
         written = {str(key): f"{key}={value}" for key, value in grid.items()}
         lines.append(list((written | given).values()))
     return lines
@@ -102,13 +118,18 @@ def expand(overrides: Sequence[str]) -> list[Settings]:
     every: dict[str, Settings] = {}
     for line in command_lines(overrides):
         for text in line:
-            same_run = not (decides(text) or of_hydra(text) or text.startswith("scale="))
-            if same_run and len(choices(text)) > 1:
-                raise ConfigError(f"{text}: must be one value, as it does not make another run")
+            if not (decides(text) or text.startswith("scale=")):
+                _require_one_value(text)
         for choice in itertools.product(*map(choices, line)):
             settings = _settings(choice)
             every.setdefault(settings.key, settings)
     return list(every.values())
+
+
+def _require_one_value(override: str) -> None:
+    """Refuse a sweep over what does not make another run."""
+    if len(choices(override)) > 1:
+        raise ConfigError(f"{override}: must be one value, as it does not make another run")
 
 
 def _settings(overrides: Sequence[str]) -> Settings:
@@ -129,6 +150,7 @@ def _settings(overrides: Sequence[str]) -> Settings:
     references = " ".join([_references(*files), *(text for text in values if "${" in text)])
     first = tuple(text for text in values if _concerns_references(text, references))
     plain = copy.deepcopy(_resolved(files, first))
+    _drop_unused(plain["schedule"], values)
     for text in values:
         if text not in first:
             _put(plain, parsed(text).key_or_group, parsed(text).value())
@@ -139,6 +161,21 @@ def _settings(overrides: Sequence[str]) -> Settings:
     result = _validated(plain)
     _refuse_constant(values, result)
     return result
+
+
+def _drop_unused(schedule: Any, values: Sequence[str]) -> None:
+    """Remove what the files say about a schedule if the user chooses a shape that does not use it.
+
+    Args:
+        schedule: the plain values of ``schedule``, which are changed.
+        values: the values that the user gives; they are kept, so that a wrong one is refused.
+    """
+    given = {parsed(text).key_or_group: parsed(text).value() for text in values}
+    for name, part in schedule.items() if isinstance(schedule, dict) else ():
+        uses = USES.get(str(given.get(f"schedule.{name}.shape")))
+        for field in set(part) if uses is not None and isinstance(part, dict) else ():
+            if field not in ("warmup", *uses) and f"schedule.{name}.{field}" not in given:
+                del part[field]
 
 
 def _refuse_constant(values: Sequence[str], run: Settings) -> None:
@@ -205,25 +242,19 @@ def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]
 @cache
 def _base(*files: str) -> dict[str, Any]:
     """The composed files with the optimizer's and the scale's block applied; do not change it."""
-    config = copy.deepcopy(composed(*files))
+    config = copy.deepcopy(composed(*files, with_hydra=True))
     OmegaConf.set_struct(config, False)
-    for group in ("task", "optimizer", "tracking"):
-        if not config.get(group):
-            allowed = ", ".join(options(group))
-            raise ConfigError(f"{group}=null: one is needed; allowed are {allowed}")
-    name, scale = config.task.get("name"), config.scale
-    if name not in options("task"):
-        files_of = ", ".join(options("task"))
-        raise ConfigError(f"task.name={shown(name)}: must be the name of its file: {files_of}")
-    scales = config.get("scales") or {}
+    _check_names(config, config.pop("hydra").runtime.choices)
+    name, scale = config.task.name, config.scale
+    optimizers = _blocks(config, "optimizers", OPTIMIZERS)
+    scales = _blocks(config, "scales", SCALES)
     if scale not in SCALES:
         hint = near(str(scale), SCALES)
         raise ConfigError(f"scale={shown(scale)}: must be one of {', '.join(SCALES)}{hint}")
     if scale != "paper" and scale not in scales:
         allowed = ", ".join(["paper", *scales])
         raise ConfigError(f"scale={scale}: task {name} has {allowed}")
-    blocks = (config.get("optimizers") or {}).get(config.optimizer.name), scales.get(scale)
-    for block in blocks:
+    for block in (optimizers.get(config.optimizer.name), scales.get(scale)):
         config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
     known = hyperparameters(config.optimizer.name)
     for key in [key for key in HYPERPARAMETERS if key not in known]:
@@ -237,6 +268,34 @@ def _base(*files: str) -> dict[str, Any]:
         if str(key) not in _referring(plain):  # such as a table that other values refer to
             raise unknown(str(key), shown(plain[key]), str(key), keys)
     return {str(key): value for key, value in plain.items()}
+
+
+def _check_names(config: DictConfig, chosen: DictConfig) -> None:
+    """Check that a file is chosen of each group that needs one, and that each has its own name.
+
+    Args:
+        config: the composed files.
+        chosen: group -> name of the chosen file.
+    """
+    for group in GROUPS:
+        if (file := chosen[group]) is not None:
+            name = OmegaConf.select(config, f"{group}.name")
+            if name != file:
+                key = "name" if group == "optimizer" else f"{group}.name"
+                place = f"configs/{group}/{file}.yaml"
+                raise ConfigError(f"{place}: {key}={shown(name)}: must be {file}")
+        elif group != "figure":
+            allowed = ", ".join(options(group))
+            raise ConfigError(f"{group}=null: one is needed; allowed are {allowed}")
+
+
+def _blocks(config: DictConfig, key: str, allowed: Sequence[str]) -> Mapping[str, Any]:
+    """The blocks of a task's file for single optimizers, or for scales, by their names."""
+    blocks = config.get(key) or {}
+    for name in blocks:
+        if name not in allowed:
+            raise unknown(key, shown(name), name, allowed)
+    return blocks  # type: ignore[no-any-return]
 
 
 def _put(plain: dict[str, Any], key: str, value: Any) -> None:
@@ -310,6 +369,10 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
         raise unknown(group, name, name, error.options) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from error
+    except (YAMLError, UnicodeDecodeError):
+        for path in sorted(CONFIGS.rglob("*.yaml")):
+            read_config(path)  # names the file
+        raise
 
 
 def hydra_settings(overrides: Sequence[str]) -> DictConfig:
@@ -319,6 +382,8 @@ def hydra_settings(overrides: Sequence[str]) -> DictConfig:
         ConfigError: the launcher does not exist, or it does not have such a setting.
     """
     own = [text for text in overrides if of_hydra(text)]
+    for text in own:
+        _require_one_value(text)
     try:
         return composed(*own, with_hydra=True)
     except ConfigError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import traceback
@@ -16,7 +15,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from experiments.common import progress
+from experiments.common import progress, tracking
 from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.files import read_manifest, write, write_json
 from experiments.common.messages import ConfigError, named
@@ -26,7 +25,6 @@ from experiments.common.run import Interrupted, Run, signals_to
 from experiments.common.settings import Settings, plain_settings
 from experiments.common.status import FINAL
 from experiments.common.tasks import task_module
-from experiments.common.tracking import PACKAGES
 from experiments.common.versions import program, versions
 
 
@@ -161,11 +159,8 @@ def check(settings: Settings, here: bool = True) -> None:
     if here and device.type == "cuda" and (device.index or 0) >= count:
         allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(count))])
         raise ConfigError(f"device={settings.device}: no such GPU here; allowed are {allowed}")
-    tracker = settings.tracking.name
-    if here and tracker in PACKAGES and importlib.util.find_spec(tracker) is None:
-        raise ConfigError(
-            f"tracking={tracker}: not installed; pip install 'laprop[{tracker}]' first"
-        )
+    if here:
+        tracking.check(settings.tracking)
     check_task(settings)
     try:
         settings.output.mkdir(parents=True, exist_ok=True)

@@ -236,7 +236,7 @@ class _Training:
         self._saved = 0  # number of updates at fairseq's last checkpoint
 
     def __enter__(self) -> _Training:
-        self._reader = self._files.enter_context(self._log.open("a+"))
+        self._reader = self._files.enter_context(self._log.open("a+", encoding="utf-8"))
         self._reader.seek(0)
         return self
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from experiments.common.messages import ConfigError, named
+from experiments.common.messages import ConfigError, named, one_line, shown
 
 # What the user can do about a damaged file of a run, and of committed results.
 RERUN = "delete the folder of this run, and run it again"
@@ -38,7 +38,8 @@ def atomic(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # which the user knows
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error of the block is the one to know
+            temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -53,6 +54,27 @@ def write_json(path: Path, data: Any) -> None:
 
 
 # Reading ------------------------------------------------------------------------------------------
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys and values of a file in ``configs``, which the user may have written.
+
+    Raises:
+        ConfigError: it is no YAML, or holds something else; the line names the file, and for a
+            mistake in its grammar the line number.
+    """
+    place = f"{path.parents[1].name}/{path.parent.name}/{path.name}"
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{place}{line}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:  # of its encoding
+        raise ConfigError(f"{place}: must be text in UTF-8 ({one_line(error)})") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{place}: must hold lines of KEY: VALUE, but it is {shown(found)}")
+    return found
 
 
 class Damaged(ConfigError):
@@ -135,7 +157,7 @@ def read_log(folder: Path, ended: bool) -> Iterator[dict[str, Any]]:
             then left out.
     """
     path = folder / "metrics.jsonl"
-    with reading(path, RERUN), path.open() as log:
+    with reading(path, RERUN), path.open(encoding="utf-8") as log:
         for number, line in enumerate(log, 1):
             if not line.endswith("\n"):
                 if ended:

@@ -29,11 +29,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-import yaml
 from hydra.utils import get_object
 from pydantic import create_model
 
 from experiments.common import CONFIGS
+from experiments.common.files import read_config
 from experiments.common.messages import ConfigError, checked, one_line, shown, unknown
 from experiments.common.schema import Axis, Nonnegative, Unit, settings
 from experiments.common.tasks import axes_of
@@ -96,20 +96,14 @@ DEFINITION = ("_target_", "names", "decay")  # keys of a file that are about the
 
 
 @cache
-def _files() -> dict[str, dict[str, Any]]:
-    """The content of each file in ``configs/optimizer``, by name."""
-    files = {}
-    for name in OPTIMIZERS:
-        files[name] = yaml.safe_load((CONFIGS / "optimizer" / f"{name}.yaml").read_text()) or {}
-        if files[name].get("name") != name:
-            given = shown(files[name].get("name"))
-            raise ConfigError(f"configs/optimizer/{name}.yaml: name={given}: must be {name}")
-    return files
+def _file(name: str) -> dict[str, Any]:
+    """The content of an optimizer's file in ``configs/optimizer``."""
+    return read_config(CONFIGS / "optimizer" / f"{name}.yaml")
 
 
 def hyperparameters(optimizer: str) -> list[str]:
     """The ``HYPERPARAMETERS`` that an optimizer's file names."""
-    return [name for name in HYPERPARAMETERS if name in _files()[optimizer]]
+    return [name for name in HYPERPARAMETERS if name in _file(optimizer)]
 
 
 def vectorised(task: ModuleType) -> bool:
@@ -133,15 +127,16 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
     Raises:
         ConfigError: the message names the optimizers that the task can use.
     """
-    why = ""
-    if (usable := getattr(task, "OPTIMIZERS", None)) is None:
-        if vectorised(task):
-            usable, why = ALGORITHMS, "is vectorised and "
-        else:
-            usable = [o for o in OPTIMIZERS if "_target_" in _files()[o]]
-    if optimizer not in usable:
-        allowed = ", ".join(o for o in OPTIMIZERS if o in usable)
-        rules = ", which have a rule in laprop.functional" if why else ""
+    own, why, rules = getattr(task, "OPTIMIZERS", None), "", ""
+    if own is None and vectorised(task):
+        own = ALGORITHMS
+        why, rules = "is vectorised and ", ", which have a rule in laprop.functional"
+
+    def usable(name: str) -> bool:
+        return "_target_" in _file(name) if own is None else name in own
+
+    if not usable(optimizer):
+        allowed = ", ".join(filter(usable, OPTIMIZERS))
         raise ConfigError(
             f"optimizer={optimizer}: is not for {name}, which {why}takes {allowed}{rules}"
         )
@@ -149,7 +144,7 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
 
 def option_default(optimizer: str, option: str) -> Any:
     """The value of an option that is not given, or None if the optimizer has no such option."""
-    if "_target_" not in _files().get(optimizer, {}):
+    if optimizer not in OPTIMIZERS or "_target_" not in _file(optimizer):
         return None
     kind = _kind(optimizer)
     return kind.implied().get(option, kind.default(option)) if option in kind.options else None
@@ -180,39 +175,43 @@ def sign_sgd(
     )
 
 
-@cache
-def _class(name: str, target: str) -> Callable[..., torch.optim.Optimizer]:
-    """The class or function that ``_target_`` names."""
+Parameters = dict[str, inspect.Parameter]
+
+
+def _class(name: str, target: str) -> tuple[Callable[..., torch.optim.Optimizer], Parameters]:
+    """The class or function that ``_target_`` names, and its named arguments.
+
+    The first argument is left out. It is the parameters to train.
+    """
     try:
-        return get_object(target)  # type: ignore[no-any-return]
+        found = get_object(target)
+        every = list(inspect.signature(found).parameters.values())[1:]
     except Exception as error:  # whatever a package raises when it is imported
         missing = error.__cause__ or error
         raise ConfigError(
             f"optimizer={name}: _target_={target} cannot be imported ({one_line(missing)}); "
             "timm's come with pip install 'laprop[optimizers]'"
         ) from None
-
-
-@cache
-def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The named arguments of a class, without the first, which is the parameters to train."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    every = list(inspect.signature(target).parameters.values())[1:]
-    return {p.name: p for p in every if p.kind in named}
+    return found, {p.name: p for p in every if p.kind in named}
 
 
 class _Class:
     """An optimizer's class, and its names for our hyper-parameters."""
 
     def __init__(self, name: str) -> None:
-        file = _files()[name]
+        file = _file(name)
         self.name, self.path, self.decay = name, file["_target_"], file.get("decay")
         if self.decay not in (None, "by_lr"):
             raise ConfigError(f"configs/optimizer/{name}.yaml: decay={self.decay}: must be by_lr")
-        self.target = _class(name, self.path)
-        self.parameters = _parameters(self.target)
+        self.target, self.parameters = _class(name, self.path)
         self.slots: dict[str, tuple[str, int | None]] = {}
         given = file.get("names") or {}
+        if not isinstance(given, dict):
+            raise ConfigError(
+                f"configs/optimizer/{name}.yaml: names={shown(given)}: must be such as "
+                "{mu: momentum}"
+            )
         for ours, theirs in (NAMES | given).items():
             argument, index = _slot(name, theirs)
             if argument in self.parameters:
@@ -267,7 +266,7 @@ _kind = cache(_Class)
 
 def _slot(name: str, text: str | None) -> tuple[str, int | None]:
     """``betas[0]`` as ``("betas", 0)``, ``eps`` as ``("eps", None)``; null as an empty name."""
-    match = re.fullmatch(r"(\w*)(?:\[(\d+)\])?", text or "")
+    match = re.fullmatch(r"(\w*)(?:\[(\d+)\])?", str(text or ""))
     if not match:
         raise ConfigError(
             f"configs/optimizer/{name}.yaml: names: {text}: must be an argument's name, or an "
@@ -325,7 +324,7 @@ def rule(of: Optimizer, lr_changes: bool) -> tuple[Algorithm, dict[str, Any]]:
     options = of.options or {}
     flags = {name: value for name, value in options.items() if name in FLAGS}
     algorithm = ALGORITHMS[of.name]
-    if lr_changes and _files()[of.name].get("_target_") == "laprop.LaProp":
+    if lr_changes and _file(of.name).get("_target_") == "laprop.LaProp":
         kind = _kind(of.name)
         inside = {name: kind.default(name) for name in ("lr_in_momentum", "lr_weighted_correction")}
         flags = inside | kind.implied() | flags
@@ -349,7 +348,7 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
     """
     name = checked(Name, {"name": plain["name"]}, "optimizer.").name
     require_usable(name, task, task_name)
-    file, ours = _files()[name], [field.name for field in fields(Optimizer)]
+    file, ours = _file(name), [field.name for field in fields(Optimizer)]
     for key in DEFINITION:
         if plain.get(key) != file.get(key):
             raise ConfigError(

@@ -39,9 +39,12 @@ def parsed(text: str) -> Override:
     if first != "hydra" and ("/" in key or override.package is not None):
         dotted = key.replace("/", ".")
         raise ConfigError(f"{text}: unknown (did you mean {dotted}={value}?)")
+    named = override.is_sweep_override() or isinstance(override.value(), str)
+    if key in ("hydra", "hydra.launcher") or (key == "hydra/launcher" and not named):
+        raise ConfigError(f"{text}: unknown; a launcher is chosen by hydra/launcher=NAME")
     if override.is_delete():
         raise ConfigError(f"{text}: a setting cannot be removed; give it another value")
-    if key in GROUPS and not (override.is_sweep_override() or isinstance(override.value(), str)):
+    if key in GROUPS and not named:
         raise ConfigError(f"{text}: must be one of {', '.join(options(key))}")
     if key in [f"{group}.name" for group in GROUPS]:
         raise ConfigError(f"{key}={value}: is chosen by {key.removesuffix('.name')}={value}")

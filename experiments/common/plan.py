@@ -197,6 +197,7 @@ def by_a_beginning(settings: Settings) -> Cost | str:
                 first = time.monotonic()
             if first is not None and time.monotonic() > first + TIMED:
                 break
+        code = process.exitcode  # None if it goes on
         process.terminate()
         process.join(10)
         process.kill()
@@ -206,6 +207,9 @@ def by_a_beginning(settings: Settings) -> Cost | str:
             seconds = manifest["wall_time_s"]
         elif manifest.get("status") == "failed":
             return str(manifest["failure"])
+        elif code is not None:
+            by = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            return f"its process ended with {by}"
         elif first is None:
             return f"no step ended in {duration(PATIENCE)}"
         else:
@@ -241,7 +245,9 @@ def weight(folder: Path) -> int:
 def needed(task: str) -> set[str]:
     """The artefacts that a task's program names; a run may need only some of them."""
     text = " ".join(
-        file.read_text() for name, file in sources(task).items() if ".common." not in name
+        file.read_text(encoding="utf-8")
+        for name, file in sources(task).items()
+        if ".common." not in name
     )
     named = re.findall(r"\bdata\.(?:fetch\(\s*\"(\w+)\"|(\w+)\()", text)
     return {fetched or loaded for fetched, loaded in named} & set(data.ARTEFACTS)

@@ -50,7 +50,7 @@ def environment(place: torch.device) -> dict[str, Any]:
 @cache
 def _git(*arguments: str) -> str | None:
     result = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
     )
     return result.stdout.strip() if result.returncode == 0 else None
 
@@ -58,7 +58,7 @@ def _git(*arguments: str) -> str | None:
 @cache
 def _cpu_name() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -69,7 +69,7 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def peak_memory(device: torch.device) -> int:

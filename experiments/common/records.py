@@ -58,7 +58,7 @@ class Results:
     @property
     def every_run(self) -> pd.DataFrame:
         """The content of ``runs.csv``, also the rows of unfinished seeds."""
-        return self.table("runs")
+        return self._checked("runs.csv", self.table("runs"))
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -70,7 +70,19 @@ class Results:
         """The content of ``curves.parquet``, also the rows of unfinished seeds."""
         path = self.folder / "curves.parquet"
         with reading(path, RESTORE):
-            return pd.read_parquet(path)
+            return self._checked(path.name, pd.read_parquet(path), "step")
+
+    def _checked(self, name: str, frame: pd.DataFrame, *more: str) -> pd.DataFrame:
+        """A table, after a check that it has all columns, and each run (and step) only once."""
+        with reading(self.folder / name, RESTORE):
+            axes = self.manifest.get("axes", ())
+            row = [*axes, *more]
+            for column in [*row, *([] if more else self.manifest.get("summary", ()))]:
+                if column not in frame:
+                    raise ValueError(f"it has no column {column}")
+            if axes and frame.duplicated(row).any():
+                raise ValueError(f"two rows have the same {', '.join(row)}")
+            return frame
 
     @cached_property
     def manifest(self) -> dict[str, Any]:

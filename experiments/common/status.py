@@ -11,6 +11,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,14 @@ def lives(process: dict[str, Any]) -> bool:
     if process["host"] != socket.gethostname():
         return True
     try:
-        return psutil.pid_exists(process["pid"])
+        if not psutil.pid_exists(process["pid"]):
+            return False
     except OverflowError:  # a damaged file; no process has so large a number
         return False
+    with suppress(psutil.Error):  # it has just ended, or belongs to somebody else
+        there = progress.began(psutil.Process(process["pid"]))
+        return bool(process.get("began", there) == there)
+    return True
 
 
 # Sweeps -------------------------------------------------------------------------------------------
@@ -132,7 +138,7 @@ class Sweep:
         record: the file that :func:`launch.begin` wrote.
         command: the command line.
         processes: number of runs that it executes at a time.
-        parent: host and pid of the process that starts the runs.
+        parent: the process that starts the runs, see :func:`progress.process`.
         runs: the runs in their order.
     """
 
@@ -144,8 +150,11 @@ class Sweep:
 
     @property
     def stop(self) -> Path:
-        """A file whose existence means that the sweep has to end and no further run may begin."""
-        return self.record.with_suffix(".stop")
+        """A file whose existence means that the sweep has to end and no further run may begin.
+
+        Its name contains the process, because another sweep may have the same runs.
+        """
+        return self.record.with_suffix(f".{self.parent['host']}.{self.parent['pid']}.stop")
 
 
 def sweeps(output: Path) -> tuple[list[Sweep], list[Damaged]]:
@@ -168,7 +177,7 @@ def _recorded(path: Path, output: Path) -> Sweep:
             RunFolder(output / run["folder"], str(run["label"]), run["result"])
             for run in record["runs"]
         ]
-        parent = {"host": str(record["parent"]["host"]), "pid": int(record["parent"]["pid"])}
+        parent = progress.identity(record["parent"])
         return Sweep(path, str(record["command"]), int(record["processes"]), parent, runs)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.common import CONFIGS, RESULTS
-from experiments.common.files import RESTORE, read_object, reading
+from experiments.common.files import RESTORE, read_config, read_object, reading
 from experiments.common.status import duration
 
 COMMITTED = ("paper", "short", "small")  # the scales that have results, the largest first
@@ -17,7 +15,7 @@ COMMITTED = ("paper", "short", "small")  # the scales that have results, the lar
 def grids(figure: str) -> dict[str, Any]:
     """The grids of a figure by scale, from its file; empty for a figure without a file."""
     file = CONFIGS / "figure" / f"{figure}.yaml"
-    return dict(yaml.safe_load(file.read_text())["grids"]) if file.exists() else {}
+    return dict(read_config(file).get("grids") or {}) if file.exists() else {}
 
 
 def times(figure: str) -> dict[str, str]:

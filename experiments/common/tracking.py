@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from experiments.common import progress
-from experiments.common.settings import Settings
+from experiments.common.messages import ConfigError, one_line
+from experiments.common.settings import Settings, Tracking
 
 FILES = (".yaml", ".json", ".jsonl", ".csv", ".jpg")  # types of a run's files that wandb uploads
 PACKAGES = ("wandb", "tensorboard")  # each tracker is named after the package that it needs
@@ -26,6 +28,49 @@ def tracker(settings: Settings, records: Iterable[dict[str, Any]]) -> Tracker:
     """
     kinds = {"none": Tracker, "wandb": Wandb, "tensorboard": TensorBoard}
     return kinds[settings.tracking.name](settings, records)
+
+
+def check(settings: Tracking) -> None:
+    """Check, before any run begins, that the tracker can be used on this machine.
+
+    Raises:
+        ConfigError: its package is missing, wandb refuses the project, or it needs an API key.
+    """
+    name = settings.name
+    if name in PACKAGES and importlib.util.find_spec(name) is None:
+        raise ConfigError(f"tracking={name}: not installed; pip install 'laprop[{name}]' first")
+    if name != "wandb":
+        return
+    import wandb
+
+    try:
+        wandb.Settings(project=settings.project)
+    except Exception as error:
+        raise ConfigError(f"tracking.project={settings.project}: {one_line(error)}") from None
+    mode = _mode(settings)
+    try:
+        wandb.Settings(mode=mode)  # type: ignore[arg-type]
+    except Exception:
+        raise ConfigError(f"WANDB_MODE={mode}: must be online, offline or disabled") from None
+    if mode == "online" and not _api_key():
+        raise ConfigError(
+            "tracking.mode=online: needs an API key, by wandb login or in WANDB_API_KEY; "
+            "offline needs none"
+        )
+
+
+def _api_key() -> str | None:
+    """The key of wandb that is known on this machine."""
+    import wandb
+
+    return os.environ.get("WANDB_API_KEY") or wandb.api.api_key
+
+
+def _mode(settings: Tracking) -> str:
+    """The mode of wandb: that of the settings, else of its own variable, else by the API key."""
+    if settings.mode != "auto":
+        return settings.mode
+    return os.environ.get("WANDB_MODE") or ("online" if _api_key() else "offline")
 
 
 class Tracker:
@@ -72,12 +117,7 @@ class Wandb(Tracker):
             os.environ.setdefault(variable, str(settings.output.absolute() / "wandb"))
         import wandb
 
-        mode = tracking.mode
-        if mode == "auto" and (wished := os.environ.get("WANDB_MODE")):
-            mode = wished
-        elif mode == "auto":
-            known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
-            mode = "online" if known else "offline"
+        mode = _mode(tracking)
         agents = "WANDB_SWEEP_ID" in os.environ  # an agent of wandb chooses the id
         self._run: Any = wandb.init(
             project=tracking.project,

@@ -112,7 +112,7 @@ def _ours(outermost: str) -> bool:
 def _imports(module: str, file: Path) -> Iterator[str]:
     """Yield the modules that a module imports, and the names that it imports from each."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -124,7 +124,7 @@ def _imports(module: str, file: Path) -> Iterator[str]:
 
 def _text(file: Path) -> str:
     """A module's syntax tree without docstrings, as text."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import warnings
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.nn import Parameter
 
 from laprop.kernels import native
 from laprop.kernels.rows import DTYPES, Batch, Kernel, batches
+from laprop.options import warn
 
 __all__ = ["Batch", "Kernel", "available", "batches", "kernel_for", "why_not"]
 
@@ -66,6 +66,8 @@ def why_not(param: Tensor, group: dict[str, Any]) -> str | None:
         if group["state_dtype"] is not None and group["cautious"]:
             return "it does not combine state_dtype with cautious"
         return f"it does not combine low_precision='stochastic' with {dtype} on this device"
+    if group["capturable"] and not kernel.scalars_on_device:
+        return "it makes no capturable steps on this device"
     name = type(param).__name__
     if name == "DTensor":
         return "it takes a DTensor without agc and cautious, and if all its state is placed alike"
@@ -73,10 +75,10 @@ def why_not(param: Tensor, group: dict[str, Any]) -> str | None:
         return f"it takes no parameters of the class {name}"
     return (
         "a parameter, its gradient or its state has gaps in memory or another layout or dtype than "
-        "it takes, or shares memory with another parameter"
+        "it takes, or shares memory with another parameter, or GradScaler left the scaling to the "
+        "step"
     )
 
 
 def _warn_of_missing(what: str) -> None:
-    message = f"LaProp(fused=True) makes its steps without a kernel, because {what}"
-    warnings.warn(message, UserWarning, stacklevel=3)
+    warn(f"LaProp(fused=True) makes its steps without a kernel, because {what}")

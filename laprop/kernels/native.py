@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-import warnings
+
+from laprop.options import warn
 
 __all__ = ["AVERAGES", "COLUMNS", "SCALARS", "Options", "library", "path"]
 
@@ -62,10 +63,8 @@ def library() -> ctypes.CDLL | None:
         if interface() == _INTERFACE << 32 | ctypes.sizeof(Options) << 16 | len(COLUMNS):
             return loaded
         reason = "was built from other C++ files"
-    warnings.warn(
+    warn(
         f"LaProp makes its steps without a kernel, because {built} {reason}: install laprop again, "
-        "in a clone of its repository with `pip install -e .`",
-        UserWarning,
-        stacklevel=2,
+        "in a clone of its repository with `pip install -e .`"
     )
     return None

@@ -148,6 +148,9 @@ def moves_at_zero_lr(results: Results) -> str:
     runs = results.runs[results.runs.pair == "moves_at_zero_lr"]
     lr = results.manifest["settings"]["optimizer.lr"]
     moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step.mean()
-    text = ", ".join(f"{step:.2g} ({n:,} updates)" for n, step in moved.items())
+    text = ", ".join(
+        f"{step:.2g}, which is {step / lr:.1f} times the lr before it ({n:,} updates)"
+        for n, step in moved.items()
+    )
     found = _pair(results, "moves_at_zero_lr")
-    return f"{found}; largest change of a weight in a step at lr 0, after lr {lr:g}: {text}"
+    return f"{found}; a step at lr 0 changes a weight by up to {text}"

@@ -51,7 +51,7 @@ def draw(results: Results) -> Figure:
             cell = runs[(runs.optimizer == optimizer) & (runs.nu == nu)].groupby("epsilon")
             found = [mean(np.log(loss)) for _, loss in cell.final_loss]
             style.geometric(axis, list(cell.groups), found, marker=".", **style.line(optimizer))
-        axis.set(xscale="log", yscale="log", xlabel="ε", title=f"ν = {nu:g}")
+        axis.set(xscale="log", yscale="log", xlabel="ε", title=f"ν {nu:g}")
         style.plain(axis.yaxis)
         axis.set_xticks([1e-20, 1e-16, 1e-12, 1e-8, 1e-4], minor=False)
         style.paper(axis, "any ε up to here\nis as good", x=1e-8, at=0.75, before=True)

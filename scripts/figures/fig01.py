@@ -40,7 +40,7 @@ def draw(results: Results) -> Figure:
             look = style.line(str(optimizer))
             axis.plot(seeds.index, seeds, color=look["color"], linewidth=0.3, alpha=0.25)
             style.medians(axis, seeds, alpha=0.25, **look)
-        axis.set(yscale="log", xlabel="updates", title=f"lr = {lr:g}")
+        axis.set(yscale="log", xlabel="updates", title=f"lr {lr:g}")
     axes[0, 0].set_ylabel("training loss")
     style.legend(figure, axes[0, 0], 3)
     every = results.manifest["settings"]["task.log_every"]

@@ -1,8 +1,8 @@
 """Figure 2, section 5.1: steps to converge on the noisy Rosenbrock function against nu.
 
 A setting converges where most of its seeds do; the median over all seeds, with infinity for those
-that do not converge, is then finite. At nu = 0 Adam runs away to infinity and only crosses the
-region by chance. The claims about Adam and AMSGrad look at nu above 0 alone.
+that do not converge, is then finite. At nu = 0 Adam runs away to infinity and only passes the
+minimum. The claims about Adam and AMSGrad look at nu above 0 alone.
 """
 
 import matplotlib.pyplot as plt
@@ -25,7 +25,8 @@ from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
 OTHERS = ("adam", "amsgrad")
-HOLLOW = "hollow: at ν 0 Adam's path to infinity crosses the region by chance"
+FIRST = "a path converges when it first comes near the minimum, and may leave again"
+HOLLOW = "hollow: at ν 0 Adam only passes the minimum on its way to infinity"
 RANGE = {"halfwidth": "(−σ, σ)", "width": "(−σ/2, σ/2)"}  # of the noise, by the reading of sigma
 READING = {
     "halfwidth": f"the paper's text:\nnoise in {RANGE['halfwidth']}",
@@ -59,7 +60,7 @@ def converging(results: Results, noise: str, verb: bool = True) -> str:
 
 def draw(results: Results) -> Figure:
     """Two readings of sigma, four noise levels each."""
-    return panels(results, "sigma", "σ = {:g}", "lr 0.01, µ 0.9")
+    return panels(results, "sigma", "σ {:g}", "lr 0.01, µ 0.9")
 
 
 def panels(results: Results, column: str, label: str, setting: str) -> Figure:
@@ -99,7 +100,7 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
     style.provenance(
         figure,
         results,
-        f"{setting}; median of all seeds, 95 % intervals; no mark: most seeds do not "
+        f"{setting}; median of all seeds, 95 % intervals; {FIRST}; no mark: most seeds do not "
         f"converge by the dotted line, where the runs end; {HOLLOW}",
     )
     return figure

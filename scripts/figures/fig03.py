@@ -22,6 +22,7 @@ from scripts.figures import style
 from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 FIRST = 120  # updates
+BLACK = 0  # the seed whose start is black, without noise
 # Standard deviation over starts of LaProp's log regret, and its degrees of freedom: measured on
 # three starts at 128 pixels and nu 0.4, near the largest of all optimizers and nu there.
 ONE_START, ONE_START_DF = 0.04, 2
@@ -35,9 +36,16 @@ def finding(results: Results) -> str:
     lowest = {o: regrets(results, o).min(axis=1) for o in _optimizers(results)}
     laprop, words = lowest.pop("laprop"), []
     for optimizer, other in lowest.items():
-        gap = percentage(over_starts(other, laprop)).centre
-        words.append(f"{NAMES[optimizer]}'s is {abs(gap):.0%} {'above' if gap > 0 else 'below'}")
-    return f"Style transfer, regret at the best ν of each: {', '.join(words)} LaProp's"
+        black, noisy = (
+            percentage(over_starts(other[starts], laprop[starts]))
+            for starts in (laprop.index == BLACK, laprop.index != BLACK)
+        )
+        both = f"{noisy} ({black.centre:+.1%})" if len(laprop) > 1 else str(black)
+        words.append(f"{NAMES[optimizer]}'s {both}")
+    where = "noisy starts (black)" if len(laprop) > 1 else "black"
+    return f"Style transfer, lowest regret over ν against LaProp's, from {where}: " + (
+        ", ".join(words)
+    )
 
 
 def draw(results: Results) -> Figure:
@@ -56,7 +64,7 @@ def draw(results: Results) -> Figure:
     axes["regret"].legend()
     axes["regret"].set_ylabel("mean loss of all updates, R(T)/T")
     curves = results.curves
-    black = curves[(curves.seed == 0) & (curves.step <= FIRST)]
+    black = curves[(curves.seed == BLACK) & (curves.step <= FIRST)]
     start = black[black.step == 1].loss.max()
     for optimizer in optimizers:
         axis = axes[optimizer]
@@ -75,22 +83,23 @@ def draw(results: Results) -> Figure:
 
 
 def note(results: Results, setting: str) -> str:
-    """The figure's note: length, setting, weights if the label has not said it, and the band."""
+    """The figure's note: length, setting, weights if the label has not said it, and the starts."""
     (weights,) = results.runs.weights.unique()
     of = "" if results.manifest["reduced"] else f", {weights} weights"
-    band = (
-        "; line: black start, band: range over starts with invisible noise"
-        if results.runs.seed.nunique() > 1
-        else "; black start"
-    )
+    noisy = results.runs.seed.nunique() - 1
+    starts = "; open marks: the black start"
+    if noisy:
+        starts += f", as in the other panels; lines: mean over {noisy} starts with invisible noise"
+        starts += ", bands: their range"
     updates = results.manifest["settings"]["task.updates"]
-    return f"T = {updates} updates{of}, {setting}{band}"
+    return f"T = {updates} updates{of}, {setting}{starts}"
 
 
 def regret(axis: Axes, runs: pd.DataFrame) -> None:
-    """R(T)/T against nu for the black start, with a band over all starts.
+    """R(T)/T against nu: the mean over noisy starts in a band of their range, and the black start.
 
-    The axis ends at four times the lowest value; what lies above is written there as a number.
+    The black start has open marks, and a line only where there is no other start. The axis ends at
+    four times the lowest value; what lies above is written there as a number.
 
     Args:
         axis: to draw on.
@@ -105,14 +114,17 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     style.plain(axis.yaxis)
     for optimizer, cell in runs.groupby("optimizer"):
         table = cell.pivot_table(index="nu", columns="seed", values="regret").reindex(values)
-        rows = table[0], table.min(axis=1), table.max(axis=1)
-        style.band(axis, places, rows, marker=".", markersize=4, **style.line(str(optimizer)))
-        for place, value in zip(places, table[0], strict=True):
+        black, noisy = table[BLACK], table.drop(columns=BLACK)
+        colour, look = style.COLOUR[str(optimizer)], style.line(str(optimizer))
+        shown = black if noisy.empty else noisy.mean(axis=1)
+        style.band(axis, places, (shown, noisy.min(axis=1), noisy.max(axis=1)), **look)
+        axis.plot(places, black, "o", color=colour, markersize=3.5, markerfacecolor="white")
+        for place, value in zip(places, shown, strict=True):
             if value > top:
-                look = {"fontsize": 7, "color": style.COLOUR[str(optimizer)], "va": "bottom"}
                 number = f"{value:,.0f}" if value < 1e4 else f"{value / 1e3:,.0f}k"
-                axis.text(place, top, f"↑ {number}", **look)
-    for optimizer, cell in alone[alone.seed == 0].groupby("optimizer"):  # without a nu
+                words = {"fontsize": 7, "color": colour, "va": "bottom"}
+                axis.text(place, top, f"↑ {number}", **words)
+    for optimizer, cell in alone[alone.seed == BLACK].groupby("optimizer"):  # without a nu
         best = cell.loc[cell.regret.idxmin()]
         look = style.line(str(optimizer)) | {"linewidth": 1}
         if "lr" in cell:
@@ -132,7 +144,7 @@ def _first(axis: Axes, curves: pd.DataFrame) -> None:
     for nu, colour in zip(SHOWN, colours, strict=True):
         curve = curves[np.isclose(curves.nu, nu)]
         axis.plot(curve.step, curve.loss, color=colour, linewidth=1, label=f"{nu:g}")
-    axis.set(yscale="log", xlabel="update", xlim=(0, FIRST))
+    axis.set(yscale="log", xlabel="updates", xlim=(0, FIRST))
     style.plain(axis.yaxis)
 
 
@@ -166,6 +178,15 @@ def first_runs(results: Results) -> list[str]:
         regret = ", ".join(f"{NAMES[run.optimizer]} {run.regret:.3g}" for run in cell.itertuples())
         cells.append(f"start {seed}, nu {nu:g}: regret of {regret}")
     return cells
+
+
+def so_far(results: Results) -> str:
+    """What the runs of unfinished starts show, as the end of a sentence."""
+    runs = results.every_run[results.every_run.optimizer.isin(OPTIMIZERS)]
+    table = runs.pivot(index=["seed", "nu"], columns="optimizer", values="regret")
+    change = (table.adam / table.laprop - 1).dropna().groupby("nu").mean()
+    cells = " and ".join(f"{gap:+.0%} at ν {nu:g}" for nu, gap in change.items())
+    return f"Adam's regret against LaProp's is {cells}"
 
 
 # Claims -------------------------------------------------------------------------------------------
@@ -264,10 +285,10 @@ def style_only_large_nu(results: Results, optimizer: str) -> Measured:
     found = ratio(gaps[lowest], ".3g")
     higher = sum(gap.centre > 0 for gap in gaps.values())
     return Measured(
-        f"regret over the mean of that at nu from {LARGE:g} on: above 1 at {higher} of {len(gaps)} "
-        f"smaller nu, lowest at nu {lowest:g}, {found}",
+        f"of {len(gaps)} nu above 0 and below {LARGE:g}, {higher} have a higher regret than the "
+        f"mean of the larger nu; the best, nu {lowest:g}, has {found} times theirs",
         every_above(gaps.values()),
-        f"{found.centre:.3g} at least, where the claim needs more than 1",
+        f"the lowest ratio is {found.centre:.3g}; the claim needs every ratio above 1",
         [found],
     )
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import (
+    ROUNDING,
     decide,
     every_above,
     log_ratio,
@@ -29,14 +30,11 @@ ABOVE = 1e-4  # the learning rate above which, as the paper says, no deep net le
 
 def finding(results: Results) -> str:
     """The title."""
-    tried = [o for o in OPTIMIZERS if o in set(results.runs.optimizer)]
-    by_depth = {o: mean_rates(results, o) for o in tried}
-    depth = by_depth["laprop"].index.max()
-    rates = {o: rate[depth] for o, rate in by_depth.items()}
-    return f"Largest lr that trains {depth} layers, geometric mean over seeds: " + ", ".join(
-        f"{NAMES[o]} "
-        + (style.short(float(f"{rate:.2g}")) if rate >= results.runs.lr.min() else "none")
-        for o, rate in rates.items()
+    found = deep_larger_lr(results)
+    decided = {True: "larger", False: "smaller", None: "undecided"}[found.held]
+    return (
+        f"Deep nets: the largest learning rate at which LaProp learns is {found.effects[0]} times "
+        f"Adam's, mean over depths: {decided}"
     )
 
 
@@ -64,7 +62,7 @@ def draw(results: Results) -> Figure:
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log", ylim=(0.8 * shown.train_loss.min(), 2 * GUESSING))
             style.plain(axis.yaxis)
-        row[0].set_ylabel(f"training loss\nlr = {style.short(lr)}")
+        row[0].set_ylabel(f"training loss\nlr {style.short(lr)}")
     for axis, depth in zip(panels[0], depths, strict=True):
         axis.set_title(f"{depth} hidden layers")
     for axis in panels[-1]:
@@ -83,10 +81,11 @@ def draw(results: Results) -> Figure:
         if optimizer != "amsgrad":  # of which the paper says nothing here
             edge = np.searchsorted(table.index, ABOVE * (1 + 1e-9)) - 0.5
             style.paper(axis, "no deep net\nlearns above", y=edge, at=0.55, before=True)
-    maps[0].set_ylabel("lr")
+    maps[0].set_ylabel("learning rate")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
-        f"learns: training loss below {LEARNED_BELOW:.2f}, nine tenths of guessing; thick: median"
+        f"learns: training loss below {LEARNED_BELOW:.2f}, nine tenths of guessing; "
+        "dotted: guessing; thick: median, thin: seeds"
     )
     style.provenance(figure, results, note)
     return figure
@@ -104,6 +103,16 @@ def first_runs(results: Results) -> list[str]:
         ]
         cells.append(f"depth {depth}, seed {seed}: final loss of {'; of '.join(losses)}")
     return cells
+
+
+def so_far(results: Results) -> str:
+    """What the runs of unfinished seeds show, as the end of a sentence."""
+    table = results.every_run.pivot(
+        index=["depth", "lr", "seed"], columns="optimizer", values="final_loss"
+    ).dropna()
+    lower = (table.laprop < table.adam).sum()
+    depths = ", ".join(str(depth) for depth in table.index.unique("depth"))
+    return f"LaProp ends lower than Adam in {lower} of {len(table)} pairs of runs (depth {depths})"
 
 
 def contested(results: Results) -> list[float]:
@@ -155,8 +164,7 @@ def largest_rates(results: Results, optimizer: str) -> pd.Series:
 
 def mean_rates(results: Results, optimizer: str) -> pd.Series:
     """For each depth the geometric mean over seeds of the largest lr at which it learns."""
-    logs = np.log10(largest_rates(results, optimizer)).groupby("depth").mean()
-    return 10.0**logs
+    return np.exp(np.log(largest_rates(results, optimizer)).groupby("depth").mean())
 
 
 def deep_larger_lr(results: Results) -> Measured:
@@ -164,14 +172,14 @@ def deep_larger_lr(results: Results) -> Measured:
 
     The depths of a seed are averaged, because they are a choice and no sample of depths.
     """
-    rates = {o: np.log10(largest_rates(results, o)) for o in ("laprop", "adam")}
+    rates = {o: np.log(largest_rates(results, o)) for o in ("laprop", "adam")}
     gap = mean((rates["laprop"] - rates["adam"]).groupby("seed").mean())
     held = every_above([gap])
     if np.isnan(gap.error):  # all seeds differ by the same, so a sign test decides
-        larger, smaller = (sign * gap.centre > 0 for sign in (1, -1))
+        larger, smaller = (sign * gap.centre > ROUNDING for sign in (1, -1))
         n = results.runs.seed.nunique()
         held = decide(float(share_above(n * larger, n)), float(share_above(n * smaller, n)))
-    largest = np.log10(results.runs.lr.max())
+    largest, times = np.log(results.runs.lr.max()), ratio(gap, ".2g")
     ends = [f"{NAMES[o]} {(np.isclose(r, largest)).mean():.0%}" for o, r in rates.items()]
     adam = mean_rates(results, "adam")
     text = "; ".join(
@@ -179,12 +187,12 @@ def deep_larger_lr(results: Results) -> Measured:
         for depth, laprop in mean_rates(results, "laprop").items()
     )
     return Measured(
-        f"largest lr at which a seed learns, geometric mean, {text}; LaProp's over Adam's, powers "
-        f"of ten: {difference(gap)}; learns at the largest lr tried, of depths and seeds: "
+        f"largest lr at which a seed learns, geometric mean, {text}; LaProp's over Adam's, "
+        f"averaged over depths: {times}; learns at the largest lr tried, of depths and seeds: "
         f"{', '.join(ends)}",
         held,
-        f"{10**gap.centre:.2g} times Adam's",
-        [difference(gap)],
+        f"{times.centre:.2g} times Adam's",
+        [times],
     )
 
 

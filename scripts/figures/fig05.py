@@ -17,7 +17,7 @@ from experiments.common.stats import Estimate, decide, every_above, mean, paired
 from scripts import make_authors
 from scripts.effects import difference
 from scripts.figures import style
-from scripts.paper import NAMES, Measured
+from scripts.paper import NAMES, REDUCED, Measured
 
 AUTHORS = "authors' runs, one each"
 SIGMA = 3  # updates; the smoothing of our own runs at a reduced scale
@@ -37,7 +37,8 @@ def finding(results: Results | None) -> str:
     update = int(curves.step.max())
     loss = at_update(curves, update)
     gap = paired(loss.adam, loss.laprop)
-    text += f"; at update {update:,} our Adam is {gap:.2f} bits above LaProp"
+    scale = REDUCED.get(results.scale, "").lower()
+    text += f"; {scale}at update {update:,} our Adam is {gap:.2f} bits above LaProp"
     if results.scale == "short":
         theirs = authors_at(update)
         text += f", theirs {theirs.adam - theirs.laprop:.2f}"
@@ -130,14 +131,16 @@ def legend(figure: Figure) -> None:
 
 def note(figure: Figure, ours: list[Results | None], smoothed: str) -> None:
     """The note below the figure, which says what the lines are and how they are smoothed."""
-    text = f"authors' runs as published, Gaussian sigma {smoothed} updates"
+    text = f"authors' runs as published, smoothed by a Gaussian of {smoothed} updates"
     shown = [results for results in ours if results is not None]
-    text += "; ours: mean and range of the seeds" if shown else "; ours: not run"
+    text += "; ours: mean, bands: range of the seeds" if shown else "; ours: not run"
     if any(results.scale == "short" for results in shown):
         text += "; marks beside ours: the authors' points"
     for results in shown:
-        sigma = "" if results.scale == "paper" else f", sigma {SIGMA}"
-        text += f"\n{results.manifest['task']}: {results.label}{sigma}"
+        name = {"translation": "IWSLT14", "roberta": "RoBERTa"}[results.manifest["task"]]
+        text += f"\nour {name}, {results.label}"
+        if results.scale != "paper":
+            text += f", smoothed by a Gaussian of {SIGMA} updates"
     style.below(figure, text)
 
 
@@ -171,20 +174,22 @@ def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
     held = held if stuck or held is None else not held
     text = f"mean loss of the {make_authors.WINDOW} updates up to {update:,}, bits: "
     text += f"{NAMES[optimizer]} {here:.2f}"
-    too_short = False
+    too_short = ""  # whoever is above the line, too
     if True in arms:
         text += f", with warmup {arms[True]:.2f}"
-        too_short = decide(arms[True].above(line), arms[True].below(line)) is True
+        if decide(arms[True].above(line), arms[True].below(line)):
+            too_short = "The runs with warmup are"
     if results.scale != "small":
         theirs = authors_at(update)
         text += f", authors' {NAMES[optimizer]} {theirs[optimizer]:.2f}"
         if theirs.laprop > line:
             text += f", their LaProp {theirs.laprop:.2f}" * (optimizer != "laprop")
-            too_short = True
+            too_short = "The authors' LaProp is"
+    text += f"; stuck above {line:.2f}"
     if too_short:
-        held, text = None, text + " (too short to tell)"
-    return Measured(f"{text}; stuck above {line:.2f}", held, f"{here.centre - line:+.2f} bits from "
-                    "the line")  # fmt: skip
+        held = None
+        text += f". {too_short} also above this line, so {update:,} updates are too few"
+    return Measured(text, held, f"{here.centre - line:+.2f} bits from the line")
 
 
 def authors_at(update: int) -> pd.Series:

@@ -21,8 +21,8 @@ from scripts.figures.fig11 import (
     ARM,
     LARGE,
     PAPER,
-    SIGMA,
     SMALL,
+    SMOOTHED,
     Arm,
     arms,
     band,
@@ -32,7 +32,7 @@ from scripts.figures.fig11 import (
     name,
     seed_curves,
 )
-from scripts.paper import NAMES, Measured
+from scripts.paper import NAMES, REDUCED, Measured
 
 REPORTED = {"laprop": 607.35, "adam": 522.95}  # the best evaluations in the paper (5.5)
 
@@ -41,15 +41,17 @@ def finding(results: Results | None) -> str:
     """The title."""
     best = make_authors.load("rainbow_best").set_index(["optimizer", "within"])["mean"]
     text = (
-        "Best evaluation on Breakout in the authors' runs: LaProp "
+        "Best evaluation on Breakout in the authors' two runs: LaProp "
         f"{best['laprop', 'both logs']:.0f}, Adam {best['adam', 'both logs']:.0f} within 12M steps "
         f"and {best['adam', 'whole log']:.0f} later"
     )
-    if results is None or results.scale == "small":  # scores of MinAtar and of Atari do not compare
+    if results is None:
         return text
     found = by_seed(results, "best_evaluation")
-    ours = (found[arm].mean() for arm in PAPER)
-    return text + "; in ours: {:.1f} and {:.1f}".format(*ours)
+    gap = paired(*(found[arm] for arm in PAPER))
+    scale = REDUCED.get(results.scale, "").lower()
+    suite = " on MinAtar" if results.scale == "small" else ""
+    return f"{text}; {scale}ours{suite}, LaProp minus Adam: {gap:+.1f}"
 
 
 def draw(results: Results | None) -> Figure:
@@ -80,7 +82,7 @@ def draw(results: Results | None) -> Figure:
     if results is None:
         style.below(figure, f"{note}; ours: not run")
     else:
-        style.provenance(figure, results, f"mean and range of the seeds, sigma {SIGMA}; {note}")
+        style.provenance(figure, results, f"{SMOOTHED}; {note}")
     return figure
 
 
@@ -208,8 +210,8 @@ def breakout_logs_earlier() -> Measured:
         f"LaProp ahead by more than {line:.1f} standard errors of the games in "
         + (f"the first {lead} of {len(z)} bins, centred at {score.index[0] / 1e6:.1f} to "
            f"{until / 1e6:.1f} M steps" if lead else "none of the first bins")
-        + f"; in the other bins LaProp is so far ahead {int(ahead.iloc[lead:].sum())} times, Adam "
-        f"{int((z < -line).iloc[lead:].sum())} times"
+        + f". Of the other {len(z) - lead} bins LaProp is ahead by as much in "
+        f"{int(ahead.iloc[lead:].sum())}, Adam in {int((z < -line).iloc[lead:].sum())}"
     )  # fmt: skip
     held = True if lead else False if z.iloc[0] < -line else None
     return Measured(text, held, f"at {score.index[2] / 1e6:.1f} M steps {score.laprop.iloc[2]:.0f} "

@@ -29,12 +29,12 @@ def finding(results: Results) -> str:
         converges = " converges at some ν" * (not counts)
         counts.append(f"{NAMES[optimizer]}{converges} at {count}{of}")
     where = f"Noisy Rosenbrock, σ 0.1, noise in {RANGE['halfwidth']}"
-    return f"{where}: {', '.join(counts)}"
+    return f"{where}: {', '.join(counts)}, both at ν > 0"
 
 
 def draw(results: Results) -> Figure:
     """Two readings of sigma, five learning rates each."""
-    return panels(results, "lr", "lr = {:g}", "σ 0.10, µ 0.9")
+    return panels(results, "lr", "lr {:g}", "σ 0.10, µ 0.9")
 
 
 # Claims -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from experiments.common.stats import Estimate, every_above, paired
 from scripts import make_authors
 from scripts.effects import difference
 from scripts.figures.fig05 import AUTHORS, SIGMA, legend, note, own, panel
-from scripts.paper import Measured
+from scripts.paper import REDUCED, Measured
 
 NUS = (0.9, 0.98, 0.999)
 WARMING_UP = (
@@ -21,20 +21,18 @@ def finding(results: Results | None) -> str:
     table = make_authors.load("apart")
     pairs = table[table.task == "roberta"]
     text = (
-        f"RoBERTa: LaProp's loss is below Adam's throughout in "
+        "RoBERTa: LaProp's loss is below Adam's throughout in "
         f"{(pairs.share_below == 1).sum()} of {len(pairs)} pairs of the authors' runs"
     )
     if results is None:
         return text
-    won = {
-        column: sum(gain.centre > 0 for gain in gains(results, column).values())
-        for column in ("mean_loss", "final_loss")
-    }
-    cells = len(gains(results, "mean_loss"))
-    return (
-        f"{text}; in ours it is lower on average in {won['mean_loss']} of {cells} cells, at the "
-        f"end in {won['final_loss']}"
-    )
+    parts, cells = [], gains(results, "mean_loss")
+    for column, when in (("mean_loss", "on average"), ("final_loss", "at the end")):
+        found = gains(results, column).values()
+        won, sure = sum(gain.centre > 0 for gain in found), sum(gain.low > 0 for gain in found)
+        parts.append(f"{when} in {won} ({sure} by the interval)")
+    scale = REDUCED.get(results.scale, "").lower()
+    return f"{text}; {scale}of {len(cells)} cells it is lower {', '.join(parts)}"
 
 
 def draw(results: Results | None) -> Figure:
@@ -45,7 +43,7 @@ def draw(results: Results | None) -> Figure:
     theirs = make_authors.load("roberta")
     for nu, column in zip(NUS, rows.T, strict=True):
         panel(column[0], theirs[theirs.nu == nu])
-        column[0].set(title=f"ν = {nu:g}", xlabel="updates")
+        column[0].set(title=f"ν {nu:g}", xlabel="updates")
         if "adam" not in set(theirs.optimizer[theirs.nu == nu]):
             column[0].text(0.95, 0.9, "no run of Adam published", ha="right", fontsize=7.5,
                            transform=column[0].transAxes, color="#666666")  # fmt: skip

@@ -31,15 +31,17 @@ ARM = ["optimizer", "epsilon"]
 Arm = tuple[str, float]
 PAPER: tuple[Arm, Arm] = ("laprop", SMALL), ("adam", LARGE)  # LaProp's and Adam's epsilon there
 SIGMA = 2  # points; the width of the Gaussian that smooths a training curve (P C.6)
+SMOOTHED = f"mean, bands: range of the seeds, smoothed by a Gaussian of {SIGMA} points"
 
 
 def finding(results: Results) -> str:
     """The title."""
     table = areas(results)
-    return (
-        "The area under LaProp's training curve minus that under Adam's, each with its own ε, is "
-        f"{gap(table, *PAPER):+.3f} over {results.runs.game.nunique()} games"
+    text = (
+        "The area under LaProp's training curve minus that under Adam's is "
+        f"{gap(table, *PAPER):+.3f} over {results.runs.game.nunique()} games, each with its own ε"
     )
+    return f"{text}; {_at_equal(table)} at equal ε" if _equal(table) else text
 
 
 def draw(results: Results) -> Figure:
@@ -60,7 +62,7 @@ def draw(results: Results) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("score of a life")
     legend(figure, arms(results))
-    style.provenance(figure, results, f"mean and range of the seeds, Gaussian sigma {SIGMA} points")
+    style.provenance(figure, results, SMOOTHED)
     return figure
 
 
@@ -155,13 +157,38 @@ def compared(table: dict[Arm, np.ndarray], a: Arm, b: Arm) -> str:
     )
 
 
+def _equal(table: dict[Arm, np.ndarray]) -> list[tuple[Arm, Arm]]:
+    """LaProp and Adam with the same epsilon, for both epsilons, if all of these were run."""
+    pairs = [(("laprop", epsilon), ("adam", epsilon)) for epsilon in (SMALL, LARGE)]
+    return pairs if all(arm in table for pair in pairs for arm in pair) else []
+
+
+def _at_equal(table: dict[Arm, np.ndarray]) -> str:
+    """What the claim ``rainbow_earlier_equal`` decides, in words."""
+    held = every_above(gap(table, *pair) for pair in _equal(table))
+    return {True: "larger too", False: "not larger", None: "undecided"}[held]
+
+
+def by_game(results: Results, table: dict[Arm, np.ndarray]) -> str:
+    """In how many games LaProp's mean area is larger than Adam's in the paper's arms, and where."""
+    laprop, adam = (table[arm].mean(axis=0) for arm in PAPER)
+    apart = dict(zip(sorted(set(results.runs.game)), laprop - adam, strict=True))
+    text = ", ".join(f"{game.replace('_', ' ')} {gain:+.2f}" for game, gain in apart.items())
+    larger = sum(gain > 0 for gain in apart.values())
+    return f"LaProp's mean area is the larger one in {larger} of {len(apart)} games ({text})"
+
+
 def rainbow_earlier(results: Results, epsilon: str) -> Measured:
     """Whether LaProp's normalised area is larger, at its ``own`` or at ``equal`` epsilons."""
     table = areas(results)
-    equal = [(("laprop", e), ("adam", e)) for e in (SMALL, LARGE)]
-    pairs = [PAPER] if epsilon == "own" else equal
+    own = epsilon == "own"
+    pairs = [PAPER] if own else _equal(table)
     gaps = [gap(table, *pair) for pair in pairs]
     text = "; ".join(compared(table, *pair) for pair in pairs)
+    if own:
+        text += f"; {by_game(results, table)}"
+    if own and _equal(table):
+        text += f"; at equal epsilon, which is not part of the claim: {_at_equal(table)}"
     apart = ", ".join(f"{found.centre:+.3f}" for found in gaps)
     return Measured(f"normalised area, interquartile mean: {text}", every_above(gaps),
                     f"LaProp's area minus Adam's: {apart}",

@@ -48,7 +48,12 @@ def draw(results: Results) -> Figure:
 
 
 def maps(
-    results: Results, columns: dict[str, str], scale: float, number: str, colours: str
+    results: Results,
+    columns: dict[str, str],
+    scale: float,
+    number: str,
+    colours: str,
+    note: str = "",
 ) -> Figure:
     """A row of maps, nu by mu, for each column: one map per optimizer, on a common scale.
 
@@ -58,6 +63,7 @@ def maps(
         scale: factor before they are shown.
         number: format of a cell's mean over its seeds that did not diverge.
         colours: matplotlib's colour map.
+        note: what else the line below the figure says.
     """
     runs = outcomes(results)
     shape = (runs.nu.nunique(), runs.mu.nunique())
@@ -87,8 +93,8 @@ def maps(
         figure.colorbar(image, ax=row, label=name, extend="both")
     for axis in axes[-1]:
         axis.set_xlabel("µ")
-    note = "mean over the last epochs; ×: all seeds diverged, × n: n seeds diverged"
-    style.provenance(figure, results, note)
+    marks = "mean over the last epochs; ×: all seeds diverged, × n: n seeds diverged"
+    style.provenance(figure, results, f"{marks}; {note}" if note else marks)
     return figure
 
 
@@ -132,6 +138,20 @@ def first_runs(results: Results) -> list[str]:
         ]
         cells.append(f"mu {mu:g}, nu {nu:g}, seed {seed}: {'; '.join(ends)}")
     return cells
+
+
+def so_far(results: Results) -> str:
+    """What the runs of unfinished seeds show, as the end of a sentence."""
+    runs = results.every_run
+    counts = [
+        f"{(~(own.train_loss <= GUESSING)).sum()} of {len(own)} runs of {NAMES[o]}"
+        for o, own in runs.groupby("optimizer")
+    ]
+    cells = ", ".join(
+        f"{name} " + ", ".join(f"{value:g}" for value in sorted(values.unique()))
+        for name, values in (("µ", runs.mu), ("ν", runs.nu))
+    )
+    return f"{' and '.join(counts)} diverge ({cells})"
 
 
 # Claims -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.common.records import Results
 from scripts.figures import style
@@ -21,13 +22,16 @@ def finding(results: Results) -> str:
     epochs = onset(results)
     if epochs.empty:
         return "No training loss goes above that of guessing"
-    early = epochs.groupby("optimizer").quantile(interpolation="lower")
-    parts = [
-        f"half of {NAMES[o]}'s diverging runs diverge by epoch {early[o]:.0f}"
-        if o in early
-        else f"no run of {NAMES[o]} diverges"
-        for o in OPTIMIZERS
-    ]
+    parts = []
+    for optimizer in OPTIMIZERS:
+        own = epochs[epochs.index.get_level_values("optimizer") == optimizer]
+        if own.empty:
+            parts.append(f"no run of {NAMES[optimizer]} diverges")
+            continue
+        half = own.quantile(interpolation="lower")
+        when = "in the first epoch" if half <= 1 else f"by epoch {half:.0f}"
+        early = f"{(own <= half).sum()} of {NAMES[optimizer]}'s {len(own)} diverging runs"
+        parts.append(f"{early} diverge {when}")
     text = "; ".join(parts)
     return text[0].upper() + text[1:]
 
@@ -38,7 +42,9 @@ def draw(results: Results) -> Figure:
 
 
 def curves(results: Results, column: str, name: str) -> Figure:
-    """A panel per mu and optimizer, every run a thin line in the colour of its nu.
+    """A panel per mu and optimizer: runs are thin lines in the colour of their nu, means thick.
+
+    A cell has no mean where one of its seeds diverged.
 
     Args:
         results: curves with columns optimizer, mu, nu, seed, step and ``column``.
@@ -59,47 +65,49 @@ def curves(results: Results, column: str, name: str) -> Figure:
     for row, optimizer in zip(axes, OPTIMIZERS, strict=True):
         for axis, mu in zip(row, mus, strict=True):
             cell = every[(every.optimizer == optimizer) & (every.mu == mu)]
-            for (nu, _), run in cell.groupby(["nu", "seed"]):
-                axis.plot(run.step, run[column], color=colour[nu], linewidth=0.7)
+            for nu, runs in cell.groupby("nu"):
+                seeds = runs.pivot(index="step", columns="seed", values=column)
+                axis.plot(seeds, color=colour[nu], linewidth=0.5, alpha=0.5)
+                if seeds.notna().all(axis=None) and seeds.index[-1] == every.step.max():
+                    axis.plot(seeds.mean(axis=1), color=colour[nu], linewidth=1.3)
             _ended(axis, cell, every.step.max(), column, colour)
             axis.axhline(GUESSING, color="#999999", linewidth=0.8, linestyle=":")
             axis.set(yscale="log")
-            style.plain(axis.yaxis)
+            axis.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
         row[0].set_ylabel(f"{NAMES[optimizer]}\n{name}")
     low = np.nanmin(every[column])
     axes[0, 0].set_ylim(0.8 * low, TOP)
+    for axis in axes[:, 0]:
+        style.plain(axis.yaxis, (1, 2, 5) if 10 * low < TOP else (1, 1.5, 2, 3, 4))
     for axis, mu in zip(axes[0], mus, strict=True):
-        axis.set_title(f"µ = {mu:g}")
+        axis.set_title(f"µ {mu:g}")
     for axis in axes[-1]:
         axis.set_xlabel("epochs")
     handles = [plt.Line2D([], [], color=colour[nu], label=f"{nu:g}") for nu in nus]
     figure.legend(handles=handles, loc="outside right center", title="ν")
-    style.provenance(
-        figure, results, "dotted: guessing; ×: ended as diverged; number: seeds at once"
-    )
+    note = "thin: seeds, thick: mean; dotted: guessing; ×: a seed that ended as diverged"
+    style.provenance(figure, results, note)
     return figure
 
 
 def _ended(
     axis: Axes, runs: pd.DataFrame, last: int, column: str, colour: dict[float, np.ndarray]
 ) -> None:
-    """A cross where runs ended before the last epoch; seeds that ended together are counted."""
+    """A cross for each run that ended before the last epoch; crosses at one point are stacked."""
     ends = runs.sort_values("step").groupby(["nu", "seed"]).tail(1)
     ends = ends[ends.step < last]
     # The edge of the panel, once a loss left it; a run may also end without a number.
     ends = ends.assign(height=ends[column].fillna(TOP).clip(upper=TOP).round(3))
     for (step, height), there in ends.groupby(["step", "height"]):
-        for place, (nu, seeds) in enumerate(there.groupby("nu").size().items()):
-            # Crosses of several nu at one point stand side by side.
-            for text, size, above in (("×", 11, -1), (f"{seeds}" * (seeds > 1), 7, 7)):
-                axis.annotate(
-                    text,
-                    (step, height),
-                    (8 * place, above),
-                    textcoords="offset points",
-                    ha="center",
-                    va="center",
-                    fontsize=size,
-                    color=colour[nu],
-                    annotation_clip=False,
-                )
+        for place, nu in enumerate(sorted(there.nu)):
+            axis.annotate(
+                "×",
+                (step, height),
+                (0, -1 - 7 * place),
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontsize=10,
+                color=colour[nu],
+                annotation_clip=False,
+            )

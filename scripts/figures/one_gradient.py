@@ -32,15 +32,13 @@ def draw(results: Results) -> Figure:
         image = _map(axis, after(results, optimizer).unstack("mu"))
         axis.set_title(NAMES[optimizer])
     axes[0, 0].set_ylabel("ν")
-    figure.colorbar(
-        image, ax=axes[0, :2], label="update / lr after the exploding gradient", extend="min"
-    )
+    figure.colorbar(image, ax=axes[0, :2], label="update / learning rate", extend="min")
     _curves(axes[0, 2], results)
     style.provenance(
         figure,
         results,
-        "before the exploding gradient an update is 1 lr; maps: the lowest over all sizes of the "
-        "exploding gradient; box: the paper's advice",
+        "before the exploding gradient an update is 1 learning rate; maps: the first update after "
+        "it, the lowest over all sizes of the exploding gradient; box: the paper's advice",
     )
     return figure
 
@@ -87,7 +85,7 @@ def _curves(axis: Axes, results: Results) -> None:
     size = curves["size"].max()
     axis.set(
         xscale="log", xlabel="updates after the exploding gradient",
-        ylabel="update / lr",
+        ylabel="update / learning rate",
         title=f"one gradient −10$^{{{np.log10(size):.0f}}}$, the rest 1; µ {MU:g}",
     )  # fmt: skip
     axis.legend(fontsize=7.5)
@@ -119,16 +117,17 @@ def direction_kept(results: Results) -> Measured:
     """LaProp's update keeps its sign at every recommended pair, whatever the size."""
     found = recommended(results)
     kept = found > 0
-    text = "; ".join(
-        f"mu {mu:g}: " + (f"kept up to nu {nu.max():g}" if len(nu) else "kept at no nu")
+    text = " and ".join(
+        (f"up to nu {nu.max():g}" if len(nu) else "at no nu") + f" at mu {mu:g}"
         for mu, cell in kept.groupby("mu")
         for nu in [cell[cell].index.get_level_values("nu")]
     )
     (nu, mu), adam = found.idxmin(), recommended_adam(results)
     return Measured(
-        f"LaProp's direction at nu from {RECOMMENDED[1][0]:g} to {RECOMMENDED[1][1]:g}, {text}; "
-        f"the update changes most at mu {mu:g}, nu {nu:g}, from 1 to {found.min():.2f} lr; Adam's "
-        f"direction is kept at {(adam > 0).sum()} of {len(adam)} pairs",
+        f"of nu {RECOMMENDED[1][0]:g} to {RECOMMENDED[1][1]:g}, LaProp's update keeps its "
+        f"direction {text}. It changes most at mu {mu:g} and nu {nu:g}, from 1 to "
+        f"{found.min():.2f} lr. Adam's update keeps its direction at {(adam > 0).sum()} of "
+        f"{len(adam)} pairs",
         bool(kept.all()),
         f"kept at {kept.sum()} of {len(kept)} recommended pairs, where the paper says always",
     )

@@ -51,7 +51,8 @@ def draw(results: Results) -> Figure:
     style.below(
         figure,
         f"scale: paper; left {first.seeds}, one of two lr; right {results.seeds}; medians with "
-        f"95 % intervals; no mark: most seeds never converge; {fig02.HOLLOW}; right, with noise in "
-        f"{fig02.converging(results, 'width')}",
+        f"95 % intervals; right: {fig02.FIRST}; no mark: most seeds never converge; "
+        f"{fig02.HOLLOW}; "
+        f"with noise in {fig02.converging(results, 'width')}",
     )
     return figure

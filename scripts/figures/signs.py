@@ -45,7 +45,7 @@ def draw(results: Results) -> Figure:
             xscale="log",
             ylim=(0, 1.02),
             xlabel="updates",
-            title=f"σ = {sigma:g}: ratio of the steps {ratio(ratios_of(results)[sigma])}",
+            title=f"σ {sigma:g}: ratio of the steps {ratio(ratios_of(results)[sigma])}",
         )
         style.plain(axis.xaxis)
     axes[0, 0].set_ylabel("share of seeds that have converged")

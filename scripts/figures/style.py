@@ -16,9 +16,9 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter1d
 
-from experiments.common.records import Results
+from experiments.common.records import Results, begun
 from experiments.common.stats import Estimate, median
-from scripts.paper import NAMES, label
+from scripts.paper import NAMES, label, script
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
 COLOUR = {
@@ -158,9 +158,9 @@ def steps(axis: Axes) -> None:
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k")
 
 
-def plain(axis: Axis) -> None:
-    """Label 1, 2 and 5 of each decade in plain numbers: for a logarithmic axis of few decades."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+def plain(axis: Axis, of_decade: tuple[float, ...] = (1, 2, 5)) -> None:
+    """Label these numbers of each decade in plain digits: for a logarithmic axis of few decades."""
+    axis.set_major_locator(LogLocator(subs=of_decade))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -248,5 +248,16 @@ def headline(width: float, finding: str, verdicts: str) -> Figure:
 
 
 def provenance(figure: Figure, results: Results, note: str = "") -> None:
-    """Write what was run below the figure: scale, what it reduces, seeds, setting, ``note``."""
-    below(figure, label(results) + (f"; {note}" if note else ""))
+    """Write what was run below the figure: scale, what it reduces, seeds, setting, ``note``.
+
+    If runs of a larger scale have begun, and the figure's script has a function ``so_far``, a
+    sentence of it says what they show.
+    """
+    text = label(results) + (f"; {note}" if note else "")
+    name = results.manifest.get("figure") or ""
+    first = begun(name)
+    told = getattr(script(name), "so_far", None) if first else None
+    if first and told:
+        scale = f"scale {first.scale} ({first.manifest['reduced']})"
+        text += f"\nFirst runs of {scale}, which decide no claim yet: {told(first)}."
+    below(figure, text)

@@ -38,7 +38,7 @@ def draw(results: Results) -> Figure:
             axis.plot(by.variance_exact.first(), label=f"µ {mu:g}", linewidth=1, **look)
         axis.set(xscale="log", yscale="log", xlabel="ν", title=NAMES[optimizer])
         axis.legend()
-    axes[0].set_ylabel("variance of an update / lr²")
+    axes[0].set_ylabel("variance of an update / learning rate²")
     style.provenance(
         figure,
         results,

@@ -137,7 +137,7 @@ def king_james() -> str:
     Raises:
         DataError: as `fetch`.
     """
-    verses = json.loads((fetch("king_james") / "verses-1769.json").read_text())
+    verses = json.loads((fetch("king_james") / "verses-1769.json").read_bytes())
     # "# " marks the first verse of a paragraph.
     return "\n".join(verse.removeprefix("# ") for verse in verses.values())
 

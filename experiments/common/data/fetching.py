@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 
 from experiments.common import ROOT
-from experiments.common.data.sources import Source
+from experiments.common.data.sources import Refused, Source, brief
 
 log = logging.getLogger(__name__)
 pooch.get_logger().setLevel("WARNING")  # By default it prints a line for each file.
@@ -67,7 +67,7 @@ class Artefact:
 
 def _table() -> dict[str, Artefact]:
     """The artefacts of `artefacts.yaml`, by name."""
-    rows = yaml.safe_load(Path(__file__).with_name("artefacts.yaml").read_text())
+    rows = yaml.safe_load(Path(__file__).with_name("artefacts.yaml").read_bytes())
     for name, row in rows.items():
         row.setdefault("folder", name)
         row["sources"] = tuple(Source(**source) for source in row["sources"])
@@ -206,9 +206,9 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
                     pooch.retrieve(f"{temporary}/{file}", sha256, file, folder, downloader=_move)
                 return True
             except Exception as error:
-                reason = str(error) or type(error).__name__
-                log.warning("%s: %s", source, reason)
-                tried.append(f"{source}: {reason}")
+                refused = isinstance(error, Refused)
+                tried.append(str(error) if refused else f"{source}: {brief(error)}")
+                log.warning("%s", tried[-1])
     return False
 
 

@@ -18,6 +18,18 @@ SERVER_TIMEOUT = 10.0  # seconds without a byte
 COMMAND_TIMEOUT = 1800.0  # seconds for the whole of npm or pip
 
 
+class Refused(RuntimeError):
+    """A source does not serve a file."""
+
+
+def brief(error: Exception) -> str:
+    """Why something failed, in a few words: of urllib3's long texts only the last cause."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(reason, Exception) and reason.args:
+        return str(reason.args[-1]).rpartition(": ")[2]
+    return str(error) or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Source:
     """A place that serves an artefact.
@@ -34,13 +46,13 @@ class Source:
     folders: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return self.url
+        return self.url.replace("{file}", "...")
 
     def download(self, files: Sequence[str], folder: Path) -> None:
         """Download the artefact's files and unpack them below `folder`.
 
         Raises:
-            Exception: any type; its text says why this source does not work.
+            Refused: its text says which address does not work, and why.
         """
         for file in files:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +62,11 @@ class Source:
                 download = Path(temporary, "download")
                 url = self.url.replace("{file}", self._name(group[0]))
                 downloader = DOWNLOADERS.get(url.partition(":")[0], web)
-                downloader(url, str(download))
-                PACKINGS[self.packing](download, folder, group)
+                try:
+                    downloader(url, str(download))
+                    PACKINGS[self.packing](download, folder, group)
+                except Exception as error:
+                    raise Refused(f"{url}: {brief(error)}") from error
 
     def _name(self, file: str) -> str:
         """The source's name of one of the artefact's files."""
