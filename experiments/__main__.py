@@ -23,6 +23,7 @@ PRINT = {
     *("-h", "--help", "--hydra-help", "--version", "-i", "--info", "-c", "--cfg", "--resolve"),
     *("-p", "--package", "-sc", "--shell-completion"),
 }
+SHOW = {"-i", "--info", "-c", "--cfg"}  # those that compose the settings of one run
 FULL = 100_000  # a disk with fewer bytes left has no room for what a run says at its end
 MANY = 200  # checking the settings of so many runs takes long enough to print a line about it
 
@@ -49,6 +50,9 @@ def main() -> int:
         )
         return 2
     if not flags <= SWEEP:
+        if flags & SHOW and (problem := not_shown(arguments, flags)):
+            say(f"error: {problem}", sys.stderr)
+            return 2
         import hydra
 
         try:
@@ -61,7 +65,7 @@ def main() -> int:
     from experiments.common.messages import ConfigError
 
     try:
-        every, hydra_settings, plan = composed(overrides, bool(flags))
+        every, hydra_settings, plan = requested(overrides, bool(flags))
         if show:
             show_settings(every)
             return 0
@@ -77,7 +81,7 @@ def main() -> int:
         return 2
 
 
-def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], DictConfig, bool]:
+def requested(overrides: list[str], multirun: bool) -> tuple[list[Settings], DictConfig, bool]:
     """The runs of a command line, Hydra's own settings, and whether only a plan is wanted."""
     from experiments.common import config
 
@@ -93,6 +97,22 @@ def composed(overrides: list[str], multirun: bool) -> tuple[list[Settings], Dict
     else:
         every = [config.compose_settings(overrides)]
     return every, hydra_settings, plans[-1:] == ["plan=true"]
+
+
+def not_shown(arguments: Sequence[str], flags: set[str]) -> str | None:
+    """The line that says why Hydra cannot show the settings of a command line, or None."""
+    from experiments.common import config
+
+    overrides = [text for text in arguments if "=" in text and not text.startswith("-")]
+    try:
+        if flags & SWEEP or any(config.parsed(text).is_sweep_override() for text in overrides):
+            return (
+                "-m: --cfg all, --cfg hydra and --info show one run; --cfg job also takes a sweep"
+            )
+        config.composed(*overrides, with_hydra=True)
+    except config.ConfigError as error:
+        return str(error)
+    return None
 
 
 def show_times() -> None:
@@ -123,14 +143,17 @@ def show_settings(every: Sequence[Settings]) -> None:
 def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
     """Start every run that is not finished, print the outcomes, and return the exit status."""
     from experiments.common import execution, launch, status
-    from experiments.common.messages import ConfigError, named
+    from experiments.common.messages import ConfigError, named, one_line
     from experiments.common.run import Interrupted, signals_to
     from experiments.common.watch import Watch
 
     launcher = hydra_settings.hydra.launcher
     kind, processes = launch.kind(launcher), launch.processes(launcher, len(every))
     for settings in every:
-        execution.check(settings, here=kind in ("basic", "joblib"))
+        try:
+            execution.check(settings, here=kind in ("basic", "joblib"))
+        except ValueError as error:  # of the task's own check
+            raise ConfigError(f"task={settings.task_name}: {one_line(error)}") from None
     command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
     try:
         sweep = launch.begin(every, command, processes)

@@ -222,4 +222,7 @@ def train(cfg: Config, run: Run) -> None:
             break
     if run.load_best(net=net):
         sample = written(net, valid_text[:1], cfg.context, run.generator("sample"))
-        run.table("sample", pd.DataFrame({"text": ["".join(letters[i] for i in sample.tolist())]}))
+        by = run.config.optimizer
+        row = {"optimizer": by.name, "lr": by.lr, "mu": by.mu, "nu": by.nu, "seed": run.config.seed}
+        row["text"] = "".join(letters[i] for i in sample.tolist())
+        run.table("sample", pd.DataFrame([row]))

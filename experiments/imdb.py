@@ -302,22 +302,13 @@ def train(cfg: Config, run: Run) -> None:
     groups = [slice(s * members, (s + 1) * members) for s in range(len(seeds))]
     train_set, valid_set, test_set = load(cfg, run)
 
-    starts = [
-        initial(train_set.table.shape[1], cfg.hidden, run.generator("weights", seed))
-        for seed in seeds
-    ]
-    params = {
-        k: torch.stack([s[k] for s in starts]).to(run.device).repeat_interleave(members, 0)
-        for k in starts[0]
-    }
     drawn = torch.stack(
         [torch.rand(len(train_set), generator=run.generator("flips", s)) for s in seeds]
     )
     wrong = drawn.to(run.device).repeat_interleave(members, 0) < flip[:, None]
     labels = torch.where(wrong, 1 - train_set.labels, train_set.labels)  # (B, reviews)
-    carry: dict[str, Any] = {
-        "params": params,
-        "states": {name: run.algorithm.init(value) for name, value in params.items()},
+    carry = stacked.begin(run, lambda g: initial(train_set.table.shape[1], cfg.hidden, g))
+    carry |= {
         "order": torch.zeros(len(seeds), len(train_set), dtype=torch.int64, device=run.device),
         "total": torch.zeros(len(grid), dtype=torch.float64, device=run.device),  # of the losses
         "history": torch.zeros(cfg.epochs, len(METRICS), len(grid), dtype=torch.float64),

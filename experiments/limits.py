@@ -13,17 +13,17 @@ path. The result is the distance of the two paths.
 ``nu_0``             nu = e                          signed SGD with momentum mu
 ``both_0``           mu = nu = e                     signed SGD
 ``nu_1_other``       nu = 1 - e, from n = 0          LaProp: Adam; Adam: LaProp; same mu and nu
-``nu_1_other_warm``  nu = 1 - e, from a warm n       the same
-``nu_1``             nu = 1 - e, from a warm n       SGD with momentum and the rates lr / sqrt(n)
+``nu_1_other_warm``  nu = 1 - e, from a settled n    the same
+``nu_1``             nu = 1 - e, from a settled n    SGD with momentum and the rates lr / sqrt(n)
 ``nu_1_cold``        nu = 1 - e, from n = 0          itself, with n the mean of all g^2
 ``mu_1``             mu = 1 - e                      itself, with m the mean over all steps
 ===================  ==============================  ===========================================
 
-A *warm* n is the mean squared gradient of some minibatches before the start. A mean over all steps
-is an average with the decay rate 1 - 1/t, so that each of these methods is also a rule of
+A *settled* n is the mean squared gradient of some minibatches before the start. A mean over all
+steps is an average with the decay rate 1 - 1/t, so that each of these methods is also a rule of
 laprop.functional. The limit of nu to 1 is measured from both starts, because they differ: from
 n = 0 the bias correction makes n the mean of all squared gradients so far, which goes on changing
-however near nu is to 1, while a warm n stays constant.
+however near nu is to 1, while a settled n stays constant.
 """
 
 from typing import Annotated, Any, Literal
@@ -55,7 +55,7 @@ class Config:
         distance: e, the distance of the hyper-parameter from its limit.
         updates: number of updates of both paths.
         batch_size: images in a minibatch, drawn with replacement.
-        warmup: minibatches at the start; their mean squared gradient is the warm n.
+        warmup: minibatches at the start; their mean squared gradient is the settled n.
         log_every: updates between two records.
     """
 

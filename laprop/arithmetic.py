@@ -23,7 +23,7 @@ from laprop.kernels.rows import SCALARS
 from laprop.precision import Row, alone, widen, write_back
 from laprop.state import widest
 
-__all__ = ["step_rows"]
+__all__ = ["check_capturable", "step_rows"]
 
 Scalar = float | Tensor
 
@@ -53,6 +53,20 @@ class _Own(NamedTuple):
     correction: Scalar  # 1 / sqrt(c_n), or 1 / c_n with eps_in_sqrt
 
 
+def check_capturable(tensors: list[Tensor], group: dict[str, Any]) -> None:
+    """Check that a group's steps can be captured where its tensors are, if it asks for that.
+
+    Raises:
+        RuntimeError: ``capturable`` is set on a device that cannot capture graphs.
+    """
+    devices = _get_capturable_supported_devices() if group["capturable"] else []
+    if group["capturable"] and any(tensor.device.type not in devices for tensor in tensors):
+        raise RuntimeError(
+            "If capturable=True, params and state_steps must be on supported devices: "
+            f"{', '.join(devices)}"
+        )
+
+
 def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
     """Make one step of the parameters of a group, in place.
 
@@ -60,9 +74,6 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
         rows: The tensors of each parameter, with a complete state. The dicts are changed, so they
             cannot be used again.
         group: The options of the group.
-
-    Raises:
-        RuntimeError: ``capturable`` is set on a device that cannot capture graphs.
     """
     if not rows:
         return
@@ -70,13 +81,6 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
     lr, (mu, nu) = group["lr"], group["betas"]
     tensor_options = any(isinstance(x, Tensor) for x in (lr, mu, nu))
     compiling = torch.compiler.is_compiling()
-    if group["capturable"] and not compiling:
-        devices = _get_capturable_supported_devices()
-        if any(param.device.type not in devices for param in params):
-            raise RuntimeError(
-                "If capturable=True, params and state_steps must be on supported devices: "
-                f"{', '.join(devices)}"
-            )
     # With fused=True only parameters that no kernel takes come here. foreach is then the nearest
     # implementation to what was asked for.
     foreach = group["foreach"] or bool(group["fused"])
@@ -172,6 +176,8 @@ def _scalars(row: Row, common: _Common) -> _Own:
 
     step += 1
     old_weight, old_sq_weight = read(weight), read(sq_weight)
+    if not isinstance(old_sq_weight, Tensor) and old_sq_weight < 0:
+        raise ValueError(f"state['exp_avg_sq_weight'] is {old_sq_weight} (allowed: at least 0)")
     # By default exp_avg is the average of u_s with the weights mu^(t-s) lr_s, so a step with lr = 0
     # does not count. The other options weight by mu^(t-s) alone. exp_avg_weight is the sum of the
     # weights, times 1 - mu. keep and gain do not depend on the scale of lr.
@@ -258,7 +264,7 @@ def _single_step(row: Row, common: _Common) -> None:
         grad = grad * factor.to(grad.dtype)
 
     if isinstance(nu, Tensor):
-        exp_avg_sq.copy_(old(exp_avg_sq) * nu + grad * grad * (1 - nu))
+        exp_avg_sq.copy_(old(exp_avg_sq) * nu + (1 - nu) * grad * grad)
     else:
         exp_avg_sq.mul_(nu).addcmul_(grad, grad, value=1 - nu)
     second = old(exp_avg_sq)
@@ -348,8 +354,8 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
     nu_complement = shared(1 - nu)
     torch._foreach_mul_(exp_avg_sqs, shared(nu))
     if isinstance(nu, Tensor):
-        squares = torch._foreach_mul(grads, grads)
-        torch._foreach_mul_(squares, nu_complement)
+        squares = torch._foreach_mul(grads, nu_complement)  # first, as grad^2 overflows earlier
+        torch._foreach_mul_(squares, grads)
         torch._foreach_add_(exp_avg_sqs, squares)
     else:
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, nu_complement)

@@ -27,6 +27,7 @@ No factor 1/(1-μ), and no condition on γ, is left: that is what separates it f
 """
 
 import math
+from collections.abc import Callable
 
 __all__ = [
     "amsgrad_factor",
@@ -45,32 +46,44 @@ __all__ = [
 ]
 
 
+def _check(holds: Callable[[float], bool], must: str, values: dict[str, float]) -> None:
+    """Raises unless each value is a number for which `holds` is true."""
+    for name, value in values.items():
+        try:
+            good = holds(value)
+        except TypeError:
+            good = False
+        if not good:
+            raise ValueError(f"{name} = {value!r}: must {must}")
+
+
 def _unit(**values: float) -> None:
     """Raises unless each value lies in [0, 1)."""
-    for name, value in values.items():
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"{name} = {value!r}: must lie in [0, 1)")
+    _check(lambda x: 0.0 <= x < 1.0, "lie in [0, 1)", values)
 
 
 def _not_negative(**values: float) -> None:
     """Raises if any value is negative or NaN."""
-    for name, value in values.items():
-        if not value >= 0.0:
-            raise ValueError(f"{name} = {value!r}: must be at least 0")
+    _check(lambda x: x >= 0.0, "be at least 0", values)
 
 
 def _positive(**values: float) -> None:
     """Raises unless each value is above 0."""
-    for name, value in values.items():
-        if not value > 0.0:
-            raise ValueError(f"{name} = {value!r}: must be above 0")
+    _check(lambda x: x > 0.0, "be above 0", values)
 
 
 def _step(**values: float) -> None:
     """Raises unless each value can count steps: a whole number from 1, or infinity."""
-    for name, value in values.items():
-        if not (value >= 1 and (math.isinf(value) or value == math.floor(value))):
-            raise ValueError(f"{name} = {value!r}: must be a whole number of at least 1, or inf")
+    whole = "be a whole number of at least 1, or inf"
+    _check(lambda x: x >= 1 and (math.isinf(x) or x == math.floor(x)), whole, values)
+
+
+def _square(x: float) -> float:
+    """Return x^2, infinity where a float cannot hold it."""
+    try:
+        return float(x) ** 2
+    except OverflowError:
+        return math.inf
 
 
 def _gamma(mu: float, nu: float) -> float:
@@ -297,7 +310,7 @@ def theorem1(
     _positive(lr=lr)
     _not_negative(diameter=diameter, growth=growth, mixing=mixing, stepping=stepping)
     return (
-        _product(diameter**2 / (2.0 * lr), growth)
+        _product(_square(diameter) / (2.0 * lr), growth)
         + _product(2.0 * diameter * proposition1(nu), mixing)
         + _product(lr / (2.0 * (1.0 - nu)), stepping)
     )
@@ -430,7 +443,8 @@ def amsgrad_regret(
         return math.inf
     stepping = lr * math.sqrt(1.0 + math.log(steps)) * proposition2(mu, nu) / (1.0 - mu) ** 2
     distances = _product(math.sqrt(steps), root) + mixing / 2.0
-    return _product(diameter**2 / (lr * (1.0 - mu)), distances) + _product(stepping, gradient_norm)
+    moving = _product(_square(diameter) / (lr * (1.0 - mu)), distances)
+    return moving + _product(stepping, gradient_norm)
 
 
 def amsgrad_regret_uniform(

@@ -60,21 +60,28 @@ def exact_sqrt(x: Tensor) -> Tensor:
     On a CPU numpy computes it, since the last bit of torch's root, which is MKL's, differs between
     processors. Torch computes it on other devices, where autograd needs its derivative, in
     transforms of torch.func, and where numpy is not installed; the root may then be wrong in the
-    last bit.
+    last bit. At 0 the derivative is 0.
 
     Args:
         x: float32 or float64, of any shape.
     """
-    if numpy is None or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
-        return x.sqrt()
+    if x.requires_grad and torch.is_grad_enabled():
+        return _differentiable_sqrt(x)
     if unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]  # forward-mode autograd
+        return _differentiable_sqrt(x)
+    if numpy is None or x.device.type != "cpu":
         return x.sqrt()
     try:
         array = x.detach().numpy()
     except RuntimeError:  # the tensors of torch.func's transforms have no memory
-        return x.sqrt()
+        return _differentiable_sqrt(x)
     with numpy.errstate(invalid="ignore"):  # the root of a negative number is NaN, as torch's is
         return torch.from_numpy(numpy.asarray(numpy.sqrt(array)))
+
+
+def _differentiable_sqrt(x: Tensor) -> Tensor:
+    """Return torch's root with the derivative 0 at 0, where torch's is infinite."""
+    return torch.where(x == 0, 0.0, torch.where(x == 0, 1.0, x).sqrt())
 
 
 # For each hyper-parameter whether a value is in its range, and the range in words.
@@ -85,6 +92,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "epsilon": (lambda x: 0 <= x < math.inf, "0 <= epsilon < inf"),
     "weight_decay": (lambda x: 0 <= x <= 1, "0 <= weight_decay <= 1"),
     "agc": (lambda x: 0 < x < math.inf, "0 < agc < inf"),
+    "centered_warmup": (lambda x: x >= 0 and x % 1 == 0, "an integer >= 0"),
 }
 
 
@@ -101,6 +109,7 @@ class _Step:
         mu: Hyper,
         nu: Hyper,
         epsilon: Hyper,
+        weight_decay: Hyper,
         agc: Hyper | None,
         centered_warmup: int,
     ) -> None:
@@ -110,13 +119,14 @@ class _Step:
                 f"g has shape {tuple(g.shape)} and dtype {g.dtype}; it must have those of theta, "
                 f"{tuple(theta.shape)} and {theta.dtype}"
             )
-        self.centered_warmup = centered_warmup
+        self.centered_warmup = self.exact("centered_warmup", centered_warmup)
         self.new: State = {}
         self.lr = self.exact("lr", lr)
         self.mu = self.exact("mu", mu)
         self.nu = self.exact("nu", nu)
         self.epsilon = self.exact("epsilon", epsilon)
-        hyper = [self.lr, self.mu, self.nu, self.epsilon]
+        self.weight_decay = self.exact("weight_decay", weight_decay)
+        hyper = [self.lr, self.mu, self.nu, self.epsilon, self.weight_decay]
         if agc is not None:
             agc = self.exact("agc", agc)
             hyper.append(agc)
@@ -132,10 +142,16 @@ class _Step:
         Raises:
             ValueError: It is a float out of its range, or a tensor whose shape does not broadcast
                 over the leading dimensions of theta.
+            TypeError: It is neither a number nor a tensor.
         """
         if not isinstance(value, Tensor):
-            number = float(value)
             is_allowed, allowed = _RANGES[name]
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"Invalid {name}: {value!r} (allowed: a number or a tensor, {allowed})"
+                ) from None
             if not is_allowed(number):
                 raise ValueError(f"Invalid {name}: {value!r} (allowed: {allowed})")
             return number
@@ -188,7 +204,10 @@ class _Step:
 
         if isinstance(agc, Tensor):
             agc = agc.reshape(agc.shape + (1,) * (self.theta.dim() - agc.dim()))
-        factor = (agc * norm(self.theta).clamp(min=1e-3) / norm(self.g)).clamp(max=1.0)
+        size = norm(self.g)
+        # A gradient of 0 needs no factor, and without a division by 0 it has a derivative.
+        size = torch.where(size == 0, 1.0, size)
+        factor = (agc * norm(self.theta).clamp(min=1e-3) / size).clamp(max=1.0)
         return self.g * factor.to(self.g.dtype)
 
     def cautious(self, move: Tensor) -> Tensor:
@@ -397,13 +416,15 @@ class Algorithm:
         agc: Hyper | None = None,
         centered_warmup: int = 10,
     ) -> tuple[Tensor, State]:
-        """Return theta and the state after one step; the arguments are left as they were.
+        r"""Return theta and the state after one step; the arguments are left as they were.
 
         A rule without mu, nu or epsilon ignores them, so that all rules can be called alike.
 
         Args:
             theta: Parameters, shape (*members, ...).
-            g: Gradient, shape and dtype of theta.
+            g: Gradient, shape and dtype of theta. Where its square overflows, n becomes infinite,
+                and the gradients of this coordinate count as 0 from then on. In float32 that is so
+                from \|g\| = 1.8e19 on, for any nu.
             state: What :meth:`init` or the last step returned.
             lr: Learning rate, >= 0. It, and all below but centered_warmup, may be a tensor of shape
                 members.
@@ -423,12 +444,13 @@ class Algorithm:
             ValueError: g differs from theta in shape or dtype; or a hyper-parameter is a float out
                 of its range, or a tensor of a shape that theta's does not begin with. The values
                 of a tensor are not checked, because reading them would wait for its device.
+            TypeError: A hyper-parameter is neither a number nor a tensor.
         """
-        s = _Step(self, theta, g, state, lr, mu, nu, epsilon, agc, centered_warmup)
+        s = _Step(self, theta, g, state, lr, mu, nu, epsilon, weight_decay, agc, centered_warmup)
         move = self.rule(s)
         theta = theta - (s.cautious(move) if self.cautious else move)
-        if isinstance(weight_decay, Tensor) or weight_decay != 0:
-            theta = theta * s.column(1 - s.exact("weight_decay", weight_decay))
+        if isinstance(s.weight_decay, Tensor) or s.weight_decay != 0:
+            theta = theta * s.column(1 - s.weight_decay)
         return theta, s.new
 
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 __all__ = [
     "OPTIONS",
+    "check_average",
     "check_differentiable",
     "check_kinds_of_betas",
     "checked",
     "checked_group",
     "is_rounded_0",
+    "momentum_of",
     "warn",
     "warn_of_decay",
 ]
@@ -54,6 +56,8 @@ def _number_or_tensor(
         raise ValueError(f"Tensor {name} must be 1-element, but its shape is {tuple(value.shape)}")
     if value.dtype in _NOT_REAL:
         raise TypeError(f"Invalid {what}: {value.dtype} (allowed: a real number, {allowed})")
+    if read_tensors and value.device.type == "meta":
+        raise ValueError(f"Invalid {what}: a tensor without a value, on meta (allowed: {allowed})")
     if read_tensors and not 0.0 <= value < high:
         raise ValueError(f"Invalid {what}: {value} (allowed: {allowed})")
     return value
@@ -105,7 +109,7 @@ def _centered_warmup(key: str, value: Any, _: bool) -> int:
 
 def _low_precision(key: str, value: Any, _: bool) -> str:
     allowed = ("master", "stochastic", "nearest")
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"Invalid {key}: {value!r} (allowed: {', '.join(allowed)})")
     return str(value)
 
@@ -188,6 +192,11 @@ def checked(
                 f"Invalid state_dtype: {options['state_dtype']} with differentiable=True (allowed: "
                 "None, because rounding at random has no derivative)"
             )
+    if options["centered"] and options["state_dtype"] is not None:
+        raise ValueError(
+            f"Invalid state_dtype: {options['state_dtype']} with centered=True (allowed: None, "
+            "because two averages of 16 bits are too inexact for their difference, the variance)"
+        )
     if options["fused"] and options["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     return result
@@ -243,13 +252,58 @@ def check_kinds_of_betas(betas: Any) -> None:
         raise ValueError(f"betas must be either both floats or both Tensors, but are {betas}")
 
 
+def momentum_of(group: dict[str, Any]) -> tuple[bool, bool]:
+    """Return what decides what the momentum of a group is an average of.
+
+    It is ``lr_in_momentum``, and ``lr_weighted_correction`` where that has an effect. A group keeps
+    it under ``momentum_of``, since its options may change where no step sees it, such as in a file.
+    """
+    return group["lr_in_momentum"], group["lr_in_momentum"] and group["lr_weighted_correction"]
+
+
+def check_average(group: dict[str, Any], states: Iterable[dict[str, Any]]) -> None:
+    """Check that a group's momentum is an average of what its options say, and note what it is.
+
+    Args:
+        group: The group. If it does not say what its momentum is, its options are taken to say so.
+        states: The state of each of its parameters.
+
+    Raises:
+        ValueError: It is an average of something else, and a step was made.
+    """
+    now = momentum_of(group)
+    before = tuple(group.get("momentum_of", now))
+    if before != now and any(map(_has_momentum, states)):
+        key, was = ("lr_in_momentum", before[0])
+        if before[0] == now[0]:
+            key, was = ("lr_weighted_correction", before[1])
+        raise ValueError(
+            f"{key}={group[key]}: cannot be changed after a step (it was {was}), because the "
+            "momentum so far is an average of something else"
+        )
+    group["momentum_of"] = now
+
+
+def _has_momentum(state: dict[str, Any]) -> bool:
+    """Return whether a parameter has a momentum. A step that failed leaves one of 0 steps."""
+    try:
+        return "exp_avg" in state and float(state.get("step", 0)) > 0
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ):  # such as a tensor on meta, which has no value
+        return True
+
+
 def is_rounded_0(lr: Any, initial_lr: Any) -> bool:
     """Return whether lr is below 0 only by a scheduler's rounding errors. A tensor is read.
 
     torch's LinearLR with ``end_factor=0`` may end at -5e-17 times the initial lr.
     """
     if not isinstance(lr, float) and isinstance(lr, Tensor) and lr.numel() == 1:
-        lr = lr.item()
+        lr = math.nan if lr.device.type == "meta" else lr.item()
     is_number = isinstance(lr, (float, Real))
     return is_number and lr < 0 and -lr <= 1e-12 * float(initial_lr)
 

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -122,7 +124,10 @@ class BetaScheduler:
         return [float(group["betas"][index]) for group in self.optimizer.param_groups]
 
     def step(self) -> None:
-        """Advance by one and set the new values; tensor betas are filled in place."""
+        """Advance by one and set the new values.
+
+        Tensor betas are filled in place, with a number below 1 also where rounding would give 1.
+        """
         self.last_epoch += 1
         self._set()
 
@@ -147,7 +152,9 @@ class BetaScheduler:
             value = self.get_beta(initial[index])
             betas = list(group["betas"])
             if isinstance(betas[index], Tensor):
-                betas[index].fill_(value)
+                # In float32 the values nearest to 1 would be rounded to it.
+                below_1 = 1 - torch.finfo(betas[index].dtype).eps / 2
+                betas[index].fill_(min(value, below_1))
             else:
                 betas[index] = value
                 group["betas"] = tuple(betas)
@@ -158,15 +165,19 @@ class BetaScheduler:
 
 
 def _in_range(name: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}: {value} (allowed: 0 <= {name} < 1)")
+    try:
+        allowed = 0 <= value < 1
+    except TypeError:
+        allowed = False
+    if not allowed:
+        raise ValueError(f"{name}: {value!r} (allowed: 0 <= {name} < 1)")
     return value
 
 
 def _count(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name}: {value!r} (allowed: an integer >= 0)")
-    return value
+    return int(value)
 
 
 class ConstantBeta(BetaScheduler):
@@ -209,15 +220,17 @@ class StepBeta(BetaScheduler):
         self,
         optimizer: Optimizer,
         beta: Beta,
-        milestones: Sequence[int],
-        values: Sequence[float],
+        milestones: Iterable[int],
+        values: Iterable[float],
         last_epoch: int = -1,
     ) -> None:
         self.milestones = [_count("milestones", milestone) for milestone in milestones]
         self.values = [_in_range("values", value) for value in values]
-        if len(values) != len(milestones) or self.milestones != sorted(set(self.milestones)):
+        if len(self.values) != len(self.milestones) or self.milestones != sorted(
+            set(self.milestones)
+        ):
             raise ValueError(
-                f"milestones: {list(milestones)}, values: {list(values)} "
+                f"milestones: {self.milestones}, values: {self.values} "
                 "(allowed: increasing milestones, and one value for each)"
             )
         super().__init__(optimizer, beta, last_epoch)

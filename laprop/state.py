@@ -19,7 +19,7 @@ from laprop.kernels.rows import (
     averages_of,
     state_dtype,
 )
-from laprop.options import checked_group
+from laprop.options import check_average, checked_group, momentum_of
 
 __all__ = ["Uncast", "check_dtype", "complete", "kernel_of", "row_keys", "widest", "wrap_states"]
 
@@ -248,8 +248,8 @@ def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
 
     Raises:
         ValueError: The state_dict is neither LaProp's nor Adam's, an entry of its state is of the
-            wrong kind, an option is out of its range, or the state is that of the authors' LaProp
-            and this optimizer's momentum is of another kind.
+            wrong kind, an option is out of its range, or the momentum is an average of something
+            else than the options say.
         TypeError: An option is of the wrong type, or does not allow a parameter's dtype.
         RuntimeError: Two options exclude each other.
     """
@@ -259,13 +259,15 @@ def wrap_states(optimizer: Optimizer, state_dict: StateDict) -> StateDict:
         return state_dict  # the base class refuses it
     if all("lr_weighted_correction" in group for group in groups):
         groups = [{**group, **checked_group(group, optimizer.defaults)} for group in groups]
+        for group in groups:
+            check_average(group, [states.get(k, {}) for k in group["params"]])
     else:
         if any("exp_avg_lr_1" in state for state in states.values()):
             states = _of_authors(states, optimizer.param_groups)
         else:
             states = _of_adam(states, groups, optimizer.defaults)
         groups = [
-            {**ours, "params": theirs["params"]}
+            {**ours, "params": theirs["params"], "momentum_of": momentum_of(ours)}
             for ours, theirs in zip(optimizer.param_groups, groups, strict=True)
         ]
     kept = dict(states)
@@ -320,8 +322,8 @@ def _of_authors(states: dict[Any, Any], groups: list[dict[str, Any]]) -> dict[An
         ValueError: They are not of this form, or the optimizer's momentum is of another kind.
     """
     needed = {"step", "exp_avg", "exp_avg_sq", "exp_avg_lr_1", "exp_avg_lr_2"}
-    # The authors also make exp_mean_avg_sq, but do not change it.
-    allowed = needed | {"max_exp_avg_sq", "exp_mean_avg_sq"}
+    # An earlier version of the authors' also makes exp_mean_avg_sq, but does not change it.
+    allowed = needed | {"max_exp_avg_sq", "exp_mean_avg_sq", "exp_mean_avg_beta2"}
     states = {k: state for k, state in states.items() if state}
     if not all(needed <= state.keys() <= allowed for state in states.values()):
         raise _neither(states)
@@ -343,6 +345,8 @@ def _of_authors(states: dict[Any, Any], groups: list[dict[str, Any]]) -> dict[An
             "exp_avg_weight": weight,
             "exp_avg_sq_weight": state["exp_avg_lr_2"],
         }
+        if "exp_mean_avg_beta2" in state:  # the mean gradient, if centered
+            ours[k]["exp_avg_grad"] = state["exp_mean_avg_beta2"]
     return ours
 
 
@@ -391,15 +395,17 @@ def _scalar(key: str, value: Any) -> Tensor:
     """Return a loaded scalar as a tensor of its dtype on the CPU.
 
     Raises:
-        ValueError: It is not one number.
+        ValueError: It is not one number, or it is negative.
     """
     try:
         scalar = torch.as_tensor(value, dtype=_scalar_dtype(key), device="cpu").detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         scalar = None
-    if scalar is None or scalar.numel() != 1:
-        shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    if scalar is None or scalar.numel() != 1 or scalar < 0:
+        array = isinstance(value, Tensor) and value.numel() != 1
+        shown = f"of shape {tuple(value.shape)}" if array else repr(value)
         raise ValueError(
-            f"LaProp cannot load this state_dict: state[{key!r}] is {shown} (allowed: one number)"
+            f"LaProp cannot load this state_dict: state[{key!r}] is {shown} (allowed: one number "
+            ">= 0)"
         )
     return scalar

@@ -11,8 +11,17 @@ from typing import Any
 
 from experiments.common import RESULTS, ROOT
 from experiments.common.records import Results, begun
-from scripts import readme
-from scripts.paper import Measured, by_experiment, claims, figures, label, results_of, script
+from scripts import readme, words
+from scripts.paper import (
+    Measured,
+    by_experiment,
+    claims,
+    figures,
+    label,
+    results_of,
+    script,
+    smaller,
+)
 
 README = ROOT / "README.md"
 LOGS = "authors' logs"
@@ -23,7 +32,7 @@ NOT_RUN = "not run"
 WORDS = {
     "paper": ("reproduced", "not reproduced", "undecided"),
     "ours": ("held", "not held", "undecided"),
-    "short": ("short: supports", "short: contradicts", "short: undecided"),
+    "short": ("cut short: supports", "cut short: contradicts", "cut short: undecided"),
     "small": ("small model: seen", "small model: not seen", "small model: undecided"),
     LOGS: (f"{LOGS}: seen", f"{LOGS}: not seen", f"{LOGS}: undecided"),
     OWN: (f"{OWN}: held", f"{OWN}: not held", f"{OWN}: undecided"),
@@ -41,20 +50,25 @@ LEGEND = (  # verdicts, and what they mean
         "the same for a claim of ours, so that no claim of ours counts as reproduced",
     ),
     (
-        "**short: supports**, **contradicts**, **undecided**",
-        "a claim of the paper or of ours in the paper's own setting cut short: fewer updates, less "
-        "data, fewer cells or seeds, and a smaller network or input where the paper names no size",
+        "**cut short: supports**, **contradicts**, **undecided**",
+        "a claim of the paper or of ours in the paper's own setting cut short (`scale=short`): "
+        "fewer updates, less data, fewer cells or seeds, and a smaller network or input where the "
+        "paper names no size",
     ),
     (
         "**small model: seen**, **not seen**, **undecided**",
-        "whether the effect exists in a smaller model, which decides nothing about the paper's "
-        "setting",
+        "whether the effect exists in a smaller model (`scale=small`), which decides nothing about "
+        "the paper's setting",
     ),
     (
         "**authors' logs: seen**, **not seen**, **undecided**",
         "what happened in the runs whose logs the authors published, one run for each setting",
     ),
-    ("**not run**", "nothing was run"),
+    (
+        "**not run**",
+        "no run that the claim needs is among the committed results; where we made such runs and "
+        "removed them, the figure says so",
+    ),
 )
 LEGEND_OWN = (
     "**own task: held**, **not held**, **undecided**",
@@ -79,13 +93,20 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
   leaves open.
 - **Distance.** How far the measurement is from what the paper reports, or from the limit of the
   rule.
+- **Cell.** One combination of settings. The runs of a cell differ only in the seed.
 - **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
-  not say, from our grid for it."""
+  not say, from our grid for it. Where the paper names no size or learning rate (fig01), they are
+  ours also at scale `paper`."""
 FIRST = """\
 ## First runs of larger scales
 
 These runs decide no claim yet, because no seed has all its runs. We list every one, so that nothing
 is selected."""
+SMALLER = """\
+## Smaller scales beside larger ones
+
+The verdicts below are those of the largest scale of a figure. These are the verdicts of the smaller
+scales that are committed too."""
 OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
@@ -168,6 +189,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
         row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
         row |= {"verdict": verdict(measured, kind)}
         row |= {"where": LOGS if logs else label(results)}
+        row |= {key: words.greek(row[key]) for key in ("measured", "apart")}
     return table
 
 
@@ -180,7 +202,22 @@ def first_runs(figure: str) -> dict[str, list[str]]:
     if not found:
         return {}
     told = getattr(script(figure), "first_runs", None)
-    return {found.scale: told(found) if told else [f"{len(found.every_run)} rows in runs.csv"]}
+    lines = told(found) if told else [f"{len(found.every_run)} rows in runs.csv"]
+    return {found.scale: [words.greek(line) for line in lines]}
+
+
+def smaller_scales() -> list[str]:
+    """The verdicts of committed scales that are smaller than those shown: a list in Markdown."""
+    lines = []
+    for figure in figures():
+        for results in smaller(figure):
+            lines.append(f"- {figure}, {results.label}:")
+            lines += [
+                f"  - [{row['claim']}](#{row['claim']}) `{row['verdict']}`: {row['measured']}"
+                for row in rows(figure, results)
+                if row["measured"] and row["where"] != LOGS
+            ]
+    return lines
 
 
 def counted(table: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
@@ -225,6 +262,8 @@ def claims_page(table: list[dict[str, Any]]) -> str:
             for line in lines
         )
         or "None.",
+        SMALLER,
+        "\n".join(smaller_scales()) or "None.",
     ]
     index = ["| claim | figure | whose | verdict |", "| --- | --- | --- | --- |"]
     details = []
@@ -247,6 +286,8 @@ def _of_figure(name: str, table: list[dict[str, Any]]) -> list[str]:
     """The paragraphs about the claims of one figure."""
     places = [row["where"] for row in table if row["where"] not in ("", LOGS)]
     parts = [f"### {name}: {figures()[name]['shows']}", *places[:1]]
+    if "removed" in figures()[name]:
+        parts.append(figures()[name]["removed"])
     for row in table:
         before = ", written before the runs" if row["written"] == "before" else ""
         source = "of the paper, section" if row["of"] == "paper" else "of ours, on section"

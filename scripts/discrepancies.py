@@ -7,14 +7,19 @@ function of the figure's script, which takes the results of the figure, and the 
 ``results/DISCREPANCIES.md``.
 """
 
+import math
+import re
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from experiments.common import RESULTS
-from experiments.common.records import load
+from experiments.common.records import Results, load
+from experiments.common.stats import ALPHA, Estimate, mean
+from scripts import words
 from scripts.paper import script
 
 LABELS = {  # keys of a discrepancy that a reader sees, and what the page calls them
@@ -30,21 +35,36 @@ INTRODUCTION = """\
 # Where paper, code and logs disagree
 
 Written by `make claims`. P is the paper, R the authors' repository (Z-T-WANG/LaProp-Optimizer).
-**not measured**: nothing has measured the difference yet. **nothing to measure**: two texts or a
-log disagree, and no run can show a difference. What is said about logs is taken from the authors'
-files; it is not a measurement of ours. Intervals are 95 %. The last section has what we checked
-without finding a disagreement.
+What is said about logs is taken from the authors' files; it is not a measurement of ours. Intervals
+are 95 %. **not measured**: a run could show the difference, and we have made none. **nothing to
+measure**: a run cannot tell, because only texts or logs differ. The last section has what we
+checked without finding a disagreement.
 
-How the discrepancies of the optimizer are measured: two copies of a small ReLU net on MNIST start
-alike and see the same minibatches, one with our default and one with the other reading, under five
-schedules of lr. **distance** is that between their weights after 100 and after 1,000 updates, in
-per cent of the distance of the default copy from its start. **loss** is the change of the final
-training loss after as many updates. Each is given for the schedule with the largest mean over
-seeds, which the brackets name ([all schedules](figures/discrepancies.png)). Because the largest of
-five means is chosen, the intervals are simultaneous: with probability 95 % those of all five
-schedules contain their means (Bonferroni). **not above the control**: by the intervals, the
-distance is at no schedule larger than that of two runs whose starts differ in the last bit, the
-second control, after as many updates. Two controls run the default twice:
+## Which rows change a result
+
+These rows clearly change the training loss, or the area under Rainbow's training curve: the whole
+interval is on one side of 0. A change is that from our default to the other reading. The schedule
+of lr is in brackets. Two more rows decide who is ahead. The [width of the noise](#{noise}) decides
+which optimizers converge on the Rosenbrock function. [Adam's epsilon](#{epsilon}) makes a part of
+LaProp's lead in Rainbow. No other row was measured to change one of these numbers clearly.
+
+{changes}
+
+## How the rows about the optimizer are measured
+
+Two copies of a small ReLU net on MNIST start alike and see the same minibatches, one with our
+default and one with the other reading, under five schedules of lr, for 100 and for 1,000 updates.
+
+- **distance** is that between the weights of the two copies at the end, in per cent of the distance
+  of the default copy from its start.
+- **loss** is the change of the final training loss.
+- The brackets after a number name the schedule under which it is largest, on average over the seeds
+  ([all schedules](figures/discrepancies.png)). The intervals hold for all five schedules together
+  (Bonferroni).
+- **not above the control**: the distance is not clearly larger than that of two runs whose starts
+  differ in the last bit.
+
+Two controls run the default twice:
 
 {controls}"""
 
@@ -62,8 +82,10 @@ def measured(where: str, arguments: dict[str, Any] | None = None) -> str:
     results = load(figure)
     if results is None:
         return NOT_MEASURED
-    text = getattr(script(figure), function)(results, **(arguments or {}))
-    return text if results.scale == "paper" else f"{text} ({results.label})"
+    text = words.greek(getattr(script(figure), function)(results, **(arguments or {})))
+    if results.scale == "paper":
+        return text
+    return f"{text} (scale: {results.scale}, as {figure} in FIGURES.md; {results.seeds})"
 
 
 def rows() -> list[dict[str, Any]]:
@@ -74,18 +96,115 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def introduction() -> str:
-    """The beginning of the page, with what the two controls have measured."""
-    return INTRODUCTION.format(controls=measured("discrepancies.controls"))
+class Change(NamedTuple):
+    """How far the other reading of a row changes a number, in per cent, with a 95 % interval."""
+
+    number: str
+    centre: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the whole interval is on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.centre:+.2g} [{self.low:+.2g}, {self.high:+.2g}] %"
+
+
+def changes() -> dict[str, list[Change]]:
+    """For each row that changes a loss or an area clearly, by how much; the largest change first.
+
+    A row has a change for each of its comparisons that is clear.
+    """
+    found = {}
+    for name, row in entries().items():
+        figure = row["measured"].partition(".")[0]
+        results = load(figure) if figure in CHANGES else None
+        every = CHANGES[figure](results, **row.get("with", {})) if results else []
+        if clear := [change for change in every if change.clear]:
+            found[name] = clear
+    return dict(sorted(found.items(), key=lambda item: -max(abs(c.centre) for c in item[1])))
+
+
+def _of_paths(results: Results, pairs: dict[str, str] | None = None) -> list[Change]:
+    """The change of the loss after the most updates, under the schedule that changes it most."""
+    most, found = results.runs.updates.max(), []
+    for label, pair in (pairs or {"": "moves_at_zero_lr"}).items():
+        runs = results.runs[(results.runs.pair == pair) & (results.runs.updates == most)]
+        groups = (100 * runs.loss_difference / runs.loss).groupby(runs.schedule)
+        means = {str(name): mean(seeds, ALPHA / groups.ngroups) for name, seeds in groups}
+        schedule = max(means, key=lambda name: abs(means[name].centre))
+        number = f"training loss after {most:,} updates ({schedule}{f'; {label}' * bool(label)})"
+        found.append(_change(number, means[schedule]))
+    return found
+
+
+def _of_rainbow(results: Results, deviation: str) -> list[Change]:
+    """The change of LaProp's area, in the games in which the deviation changes anything."""
+    figure = script("rainbow_authors")
+    table = figure.changes(results)
+    if not (games := figure.games(table, deviation)):
+        return []
+    where = " and ".join(game.replace("_", " ") for game in games)
+    number = f"LaProp's area in MinAtar's {where} (small model, {results.seeds})"
+    return [_change(number, figure.found(100 * table, "laprop", deviation))]
+
+
+def _of_cifar10(results: Results) -> list[Change]:
+    """The change of LaProp's training loss where its lr falls later."""
+    log = script("cifar_schedule").loss(results, "laprop")
+    ends = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
+    return [Change(f"LaProp's training loss (small model, {results.seeds})", *ends)]
+
+
+def _change(number: str, estimate: Estimate) -> Change:
+    return Change(number, estimate.centre, estimate.low, estimate.high)
+
+
+CHANGES: dict[str, Callable[..., list[Change]]] = {  # of the figures that measure how far
+    "discrepancies": _of_paths,
+    "rainbow_authors": _of_rainbow,
+    "cifar_schedule": _of_cifar10,
+}
+
+
+def introduction(anchor: Callable[[str], str]) -> str:
+    """The beginning of the page, with the rows that change most and what the controls measured.
+
+    Args:
+        anchor: the anchor of a row, from its name.
+    """
+    rows = [
+        f"| [{entries()[name]['title']}](#{anchor(name)}) | {'; '.join(map(str, of_row))} |"
+        for name, of_row in changes().items()
+    ]
+    return INTRODUCTION.format(
+        noise=anchor("rosenbrock_sigma"),
+        epsilon=anchor("rainbow_eps"),
+        changes="\n".join(["| row | change |", "| --- | --- |", *rows]),
+        controls=measured("discrepancies.controls"),
+    )
+
+
+def heading(row: dict[str, Any]) -> str:
+    """The heading of a row on the page."""
+    return f"{row['title']} ({row['where']})"
+
+
+def _anchor(name: str) -> str:
+    """The anchor that GitHub gives to the heading of a row."""
+    return re.sub(r"[^\w -]", "", heading(entries()[name]).lower()).replace(" ", "-")
 
 
 def page(table: list[dict[str, Any]]) -> str:
     """The text of ``results/DISCREPANCIES.md``."""
-    parts = [introduction()]
+    parts = [introduction(_anchor)]
     for group, members in groupby(table, key=lambda row: row["group"]):
         parts.append(f"## {group[0].upper()}{group[1:]}")
         for row in members:
-            parts.append(f"### {row['title']} ({row['where']})")
+            parts.append(f"### {heading(row)}")
             parts.append("\n".join(f"- {label}: {row[key]}" for key, label in LABELS.items()))
     return "\n\n".join(parts) + "\n"
 

@@ -85,12 +85,14 @@ def usual(results: Results) -> list[dict[str, Any]]:
     axes = list(results.manifest["axes"])
     free = cells.free(results.runs, axes)
     settings = sorted(free, key=lambda axis: {"mu": -2, "nu": -1, "optimizer": 1}.get(axis, 0))
-    across, colour = settings[0], "optimizer" if "optimizer" in free else settings[-1]
+    across = next(iter(settings), None)  # None: only seeds vary, so there is one cell
+    colour = "optimizer" if "optimizer" in free else next(reversed(settings), None)
     panels = [axis for axis in free if axis not in (across, colour)]
     by = None if colour == across else colour
     chosen = [
         {"draw": "lines", "of": name, "x": across, "by": by, "panels": panels}
         for name in cells.metrics(results.runs, axes)[:1]
+        if across is not None
     ]
     if (results.folder / "curves.parquet").exists():
         panels = [axis for axis in free if axis != colour]

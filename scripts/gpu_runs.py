@@ -1,4 +1,6 @@
-"""Execute long runs in ten minutes on a GPU, on a bare machine that has torch and no network.
+"""Execute as much of the long runs as ten minutes allow, on a GPU machine without a network.
+
+The machine needs nothing but torch.
 
 ``python3 .gpu/1/gpu_runs.py --output DIR`` runs ``STEPS`` there, from those parts of
 ``scripts.gpu_pack`` that have arrived. It writes at most seven small files to DIR: the progress of

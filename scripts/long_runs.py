@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -29,7 +30,7 @@ from experiments.common.execution import execute, outcome
 from experiments.common.messages import ConfigError
 from experiments.common.run import Interrupted
 from experiments.common.settings import Settings
-from experiments.common.terminal import as_command
+from experiments.common.terminal import as_command, end_with_parent
 
 # Figure and scale, and for some the seed, in the order of the runs.
 QUEUE = (
@@ -116,7 +117,8 @@ def yield_to_others() -> None:
 def start(output: Path, processes: int) -> int:
     """Run the queue in several processes until all runs are finished or Ctrl-C is pressed.
 
-    A process that is killed, for example where memory is short, is started again.
+    A process that is killed, for example where memory is short, is started again. If this one is
+    killed, the others get SIGTERM, so that each stops after its step and a checkpoint.
 
     Returns:
         exit status: 0, 1 if a run failed or processes were killed too often, 130 after Ctrl-C.
@@ -124,13 +126,16 @@ def start(output: Path, processes: int) -> int:
     output.mkdir(parents=True, exist_ok=True)  # fails here and not once a run
     command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ends_with_it = partial(end_with_parent, signal.SIGTERM)
     workers: list[subprocess.Popen[bytes]] = []
     waiting, restarts, failed = processes, RESTARTS, False
     try:
         while waiting or workers:
             if waiting:
                 waiting -= 1
-                workers.append(subprocess.Popen(command, cwd=ROOT, env=environment))
+                workers.append(
+                    subprocess.Popen(command, cwd=ROOT, env=environment, preexec_fn=ends_with_it)
+                )
             time.sleep(5)  # so that the process before has locked its run
             for worker in [worker for worker in workers if worker.poll() is not None]:
                 workers.remove(worker)

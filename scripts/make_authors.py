@@ -166,7 +166,7 @@ def rainbow(logs: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         for name, part in {"both logs": log[steps <= WITHIN], "whole log": log}.items():
             row = part.loc[part["mean"].idxmax()]
             best.append({"optimizer": path.stem, "within": name, **row})
-    return pd.concat(bins), pd.DataFrame(best).drop_duplicates()
+    return pd.concat(bins), pd.DataFrame(best)
 
 
 def files() -> dict[Path, bytes]:

@@ -18,8 +18,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.common import RESULTS
+from experiments.common import RESULTS, data
 from experiments.common.config import expand
+from experiments.common.plan import needed
 from experiments.common.records import Results
 from experiments.common.tables import described
 from experiments.common.terminal import as_command
@@ -81,11 +82,13 @@ def index() -> str:
         "setting, has 5 seeds. Time is what all runs of a scale took on two threads; each run's",
         "own time is in the manifest.json of results/FIGURE/SCALE. Some pictures show runs whose",
         "grid we have since replaced. To run such a grid again, check out the commit that its row",
-        "names.",
+        "names. A command that needs files without a public source says so; the README says under",
+        '"Reproduce it" which files they are. All other data is fetched by the command itself.',
         "",
         "| figure | what it shows | paper | task | status | time | run it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    said: dict[str, str] = {}  # what a scale reduces, and the figure whose row says it
     for name, entry in figures().items():
         results = results_of(name)
         sources = [entry.get("results", name)]
@@ -97,10 +100,22 @@ def index() -> str:
             status, command = "not run", _run(sources[0], scales[0]) if scales else ""
             if drawable(name):
                 status += f"; [{entry['authors']}](figures/{name}.png)"
+            if "removed" in entry:
+                status += "; [a small model was run and removed](CLAIMS.md)"
         elif "tables" in entry:
             status, command = f"[measured](figures/{name}.png)", f"`{entry['command']}`"
         else:
-            status = f"[{label(results)}](figures/{name}.png)"
+            reduced = str(results.manifest["reduced"])
+            first = said.setdefault(reduced, name)
+            text = label(results)
+            if first != name and results.manifest["reduced"]:
+                text = text.replace(reduced, f"as {first}")
+            status = f"[{text}](figures/{name}.png)"
+            if "beside" in entry and (other := results_of(entry["beside"])) is not None:
+                status += (
+                    f"; a part of the picture: the runs of {entry['beside']}, scale: "
+                    f"{other.scale}, {other.seeds}"
+                )
             shown = [results, *map(results_of, sources[1:])]
             command = ", ".join(_command(of) for of in shown if of is not None)
         lines.append(
@@ -123,7 +138,15 @@ def _times(sources: list[str]) -> str:
 
 
 def _run(figure: str, scale: str) -> str:
-    return f"`python -m experiments figure={figure} scale={scale}`"
+    """The command that runs a figure, and what it needs that nobody can fetch."""
+    command = f"`python -m experiments figure={figure} scale={scale}`"
+    first, *_ = expand([f"figure={figure}", f"scale={scale}"])
+    if getattr(first.task, "archive", None) is not None:
+        return f"{command} (needs the official archive of IWSLT14, which is fetched by hand)"
+    without = {name for name in needed(first.task_name) if not data.ARTEFACTS[name].sources}
+    if without and not hasattr(first.task, "weights"):  # style transfer can take torchvision's
+        return f"{command} (needs {', '.join(sorted(without))}, which has no public source)"
+    return command
 
 
 def _command(results: Results) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from experiments.common import RESULTS
 from experiments.common.records import Results, load
+from experiments.common.timings import COMMITTED
 from scripts.effects import Effect
 
 HERE = Path(__file__).parent
@@ -129,6 +130,13 @@ def results_of(figure: str) -> Results | None:
         table = RESULTS / entry["tables"]
         return Results(table.parent) if table.exists() else None
     return load(entry.get("results", figure))
+
+
+def smaller(figure: str) -> list[Results]:
+    """The committed scales of a figure that are smaller than the one from which it is drawn."""
+    places = [RESULTS / figure / scale for scale in COMMITTED]
+    found = [Results(place) for place in places if (place / "manifest.json").exists()]
+    return [results for results in found if results.manifest["seeds"]][1:]
 
 
 def label(results: Results) -> str:

@@ -147,7 +147,7 @@ def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The undecided claims of the paper, by the reason."""
     open_ = [claim for claim in claims if claim["of"] == "paper"]
     reasons = {
-        "Nothing was run yet": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
+        "Not run": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
         "The runs allow both answers": [c for c in open_ if c["verdict"].endswith("undecided")],
     }
     return {reason: found for reason, found in reasons.items() if found}
@@ -161,7 +161,7 @@ def entries() -> dict[str, dict[str, Any]]:
         tables = "tables" in row
         status = "not run" if results is None else "measured" if tables else results.label
         found[name] = (
-            dict.fromkeys(("authors", "beside", "command", "results", "tables"))
+            dict.fromkeys(("authors", "beside", "command", "removed", "results", "tables"))
             | row
             | {
                 "name": name,
@@ -247,7 +247,7 @@ def pages(target: Path) -> dict[str, str]:
             shared, **front(target, every, claims)
         )
     }
-    _, _, introduction = discrepancies.introduction().partition("\n\n")  # without its heading
+    _, _, introduction = discrepancies.introduction(str).partition("\n\n")  # without its heading
     written["discrepancy_list.html"] = templates.get_template("discrepancy_list.html").render(
         shared,
         introduction=markdown(introduction, RESULTS, target),

@@ -22,8 +22,7 @@ def whole(sweep: Sweep, states: list[State]) -> str:
     waiting = any(state.status not in ends for state in states)
     if under_way or not waiting:
         return overview(states, sweep.processes)
-    ended = [state for state in states if state.status != "waiting"]
-    line = overview(ended, sweep.processes).replace(f" of {len(ended)}", f" of {len(states)}", 1)
+    line = overview(states, sweep.processes, estimate=False)
     return f"{line}; it has ended; run the same command again to resume"
 
 

@@ -14,7 +14,7 @@ while the sweep is running, and writes to ``outputs/sweeps/<the sweep>``, or to 
 
 A number is the mean over seeds with Student's t interval, 95 %. If a run may never reach what is
 measured, as in steps to converge, it is the median of all seeds. A metric that is logged but not in
-the summary is represented in tables and maps by its last value.
+the summary of runs is represented in tables and maps by its last value, which may be null.
 """
 
 import argparse
@@ -30,12 +30,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import yaml
-from pandas.api.types import is_float_dtype
 
 from experiments.common import files, records
 from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.records import Results
-from experiments.common.tables import Sweep, read, rounded, same
+from experiments.common.tables import Sweep, read, same
 from experiments.common.terminal import as_command
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
@@ -109,19 +108,6 @@ def axis(name: str, axes: dict[str, str]) -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def last(sweep: Sweep) -> pd.DataFrame:
-    """The finished runs with their summary, and with the last value of metrics not in it."""
-    runs, curves, axes = sweep.runs, sweep.curves, list(sweep.axes)
-    only = [c for c in curves if c not in runs and c not in (*axes, "step")]
-    if not only or runs.empty:
-        return runs
-    ends = curves.groupby(axes, sort=False, dropna=False)[only].last().reset_index()
-    # Tables hold seven digits of an axis, and curves all of them.
-    fractions = [c for c in axes if is_float_dtype(runs[c])]
-    runs, ends = (f.assign(**{c: f[c].map(rounded) for c in fractions}) for f in (runs, ends))
-    return runs.merge(ends, on=axes, how="left")
-
-
 def varied(sweep: Sweep) -> list[str]:
     """The axes that distinguish cells, the optimizer first."""
     return free(sweep.runs if len(sweep.runs) else sweep.curves, list(sweep.axes))
@@ -129,8 +115,7 @@ def varied(sweep: Sweep) -> list[str]:
 
 def summary(sweep: Sweep, by: list[str]) -> pd.DataFrame:
     """The cells of the finished runs, see :func:`scripts.cells.cells`, sorted by their axes."""
-    runs = last(sweep)
-    table = cells(runs, by, metrics(runs, list(sweep.axes)))
+    table = cells(sweep.runs, by, metrics(sweep.runs, list(sweep.axes)))
     return table.sort_values(by, key=charts.rank, kind="stable") if by else table
 
 

@@ -13,6 +13,8 @@ import yaml
 from experiments.common import status
 from scripts.paper import NAMES
 
+GREEK = {"mu": "µ", "nu": "ν", "sigma": "σ"}
+
 
 @cache
 def table(part: str) -> Any:
@@ -23,6 +25,18 @@ def table(part: str) -> Any:
 def name(column: str) -> str:
     """The reader's name of a column: ``test_accuracy`` -> ``test accuracy``, ``nu`` -> ``ν``."""
     return str(table("columns").get(column, column.replace("_", " ")))
+
+
+def greek(text: str) -> str:
+    """A text with Greek letters in place of the names of settings: ``nu 0.9`` -> ``ν 0.9``.
+
+    What stands between backticks is a command or a name in the code, and stays as it is.
+    """
+    parts = re.split(r"(`[^`]*`)", text)
+    for i in range(0, len(parts), 2):
+        letters = re.sub(r"(?<![\w.])(mu|nu|sigma)(?![\w=])", lambda m: GREEK[m[1]], parts[i])
+        parts[i] = re.sub(r"\(-(σ(?:/2)?), ", r"(−\1, ", letters)
+    return "".join(parts)
 
 
 def never(column: str) -> bool:

@@ -273,10 +273,17 @@ def test_a_uniform_bound_for_infinitely_many_steps_is_its_limit(
         assert bound(steps=10**9, **given) > 1000
 
 
+def test_a_bound_that_no_float_holds_is_infinite() -> None:
+    given = {"nu": 0.5, "lr": 0.1, "mixing": 0.0, "diameter": 1e200}
+    assert math.isinf(bounds.theorem1(growth=1.0, stepping=1.0, **given))
+    assert math.isinf(bounds.amsgrad_regret(steps=9, mu=0.5, root=1.0, gradient_norm=1.0, **given))
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [
         (lambda: bounds.proposition1(1.0), "nu = 1.0: must lie in [0, 1)"),
+        (lambda: bounds.proposition1("a"), "nu = 'a': must lie in [0, 1)"),  # type: ignore[arg-type]
         (lambda: bounds.proposition2(-0.1, 0.5), "mu = -0.1: must lie in [0, 1)"),
         (lambda: bounds.proposition2(math.nan, 0.5), "mu = nan: must lie in [0, 1)"),
         (

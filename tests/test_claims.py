@@ -94,12 +94,14 @@ def starts(tmp_path: Path, seeds: tuple[int, ...], rates: tuple[float, ...] = (0
 
 
 def test_the_black_start_is_drawn_apart_from_the_noisy_ones(tmp_path: Path) -> None:
-    title = "against LaProp's, from {}, AMSGrad's "
+    title = "Style transfer: Adam's lowest regret over ν is {} LaProp's, AMSGrad's "
     for seeds, laprop, adam, note in (
-        ((0, 1, 2), [104.15, 109.15], "noisy starts (black): Adam's +9.6% [+9.5%, +9.7%] (+8.9%)",
-         "open marks: the black start, as in the other panels; lines: mean over 2 starts with "
-         "invisible noise, bands: their range"),
-        ((0,), [112, 117], "black: Adam's +8.9% [-14.6%, +38.9%]", "open marks: the black start"),
+        ((0, 1, 2), [104.15, 109.15], "9.4 % [8.4, 10.3] above",
+         "3 starts: the black picture (open marks, and the other panels), and 2 with invisible "
+         "noise (lines: mean, bands: range)"),
+        ((0,), [112, 117], "8.9 % [-14.6, 38.9] above",
+         "one start, the black picture (open marks), so the intervals assume a standard deviation "
+         "of 0.04 in the log regret"),
     ):  # fmt: skip
         found = starts(tmp_path / str(len(seeds)), seeds)
         assert title.format(adam) in fig03.finding(found)
@@ -115,9 +117,22 @@ def test_the_black_start_is_drawn_apart_from_the_noisy_ones(tmp_path: Path) -> N
 
 def test_the_title_of_figure_9_says_what_holms_correction_leaves(tmp_path: Path) -> None:
     one = starts(tmp_path / "one", (0,))
-    assert fig09.finding(one).endswith("at lr 0.1 Adam's +9% (unclear), AMSGrad's -36%")
+    assert fig09.finding(one).endswith(
+        ": Adam's 9 % above at lr 0.1 (undecided); AMSGrad's 36 % below at lr 0.1"
+    )
     two = starts(tmp_path / "two", (0,), (0.1, 0.2))
-    assert fig09.finding(two).count("AMSGrad's -36% (unclear)") == 2
+    assert fig09.finding(two).endswith(
+        "AMSGrad's 36 % below at lr 0.1, 36 % below at lr 0.2 (both undecided)"
+    )
+    note = fig09.note_on_undecided(two)
+    assert "after Holm's correction for 4 comparisons" in note
+    assert note.endswith(" AMSGrad's would be clearly below at lr 0.2")
+    assert "without this correction" not in fig09.note_on_undecided(one)
+    four = starts(tmp_path / "four", (0,), (0.1, 0.2, 0.3, 0.4))
+    assert fig09.finding(four).endswith(
+        "Adam's is above it at 0 of 4 learning rates, below at 0; AMSGrad's is above it at 0, "
+        "below at 0"
+    )
     assert fig09.style_every_lr(two).held is None
 
 
@@ -238,9 +253,9 @@ def test_the_first_runs_of_a_seed_are_told_cell_by_cell(tmp_path: Path) -> None:
     assert found.runs.empty
     lines = fig12.first_runs(found)
     assert len(lines) == 9
-    assert [line.startswith("mu 0.99, nu 0.99") for line in lines].count(True) == 1
+    assert [line.startswith("µ 0.99, ν 0.99") for line in lines].count(True) == 1
     lost = [line for line in lines if "Adam diverged" in line]
-    assert [line[:15] for line in lost] == ["mu 0.99, nu 0.1", "mu 0.99, nu 0.4"]
+    assert [line[:13] for line in lost] == ["µ 0.99, ν 0.1", "µ 0.99, ν 0.4"]
     assert all("LaProp did not diverge, training loss" in line for line in lines)
 
 

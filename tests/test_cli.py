@@ -16,6 +16,8 @@ from conftest import FIGURES, ROOT, TASKS, files, statuses
 
 from experiments.common import execution, launch, status
 from experiments.common.run import signals_to
+from experiments.common.settings import Settings
+from experiments.common.tasks import task_module
 
 CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ("task=rosenbrock", "scale=smoke", "threads=1")
@@ -154,7 +156,7 @@ BAD = {
     ("-m", "optimizer=glob(zzz*)"): ["optimizer=glob(zzz*)", "no value"],
     ("task=cifar10", "schedule.lr.shape=constant"): ["schedule.lr.shape=constant", "task.*"],
     ("task=convex_regret", "task.rounds=250"): ["task.rounds=250", "multiple of 100"],
-    ("output=a${b",): ["output=a${b", "no viable alternative"],
+    ("output=~nosuch/x",): ["output=~nosuch/x: there is no user nosuch", "whole path"],
     ("seed=${range:a}",): ["seed=${range:a}", "missing 1 required"],
     ("threads=0",): ["threads=0", "greater than or equal to 1"],
     ("checkpoint_every=soon",): ["checkpoint_every=soon", "a valid number"],
@@ -180,6 +182,24 @@ BAD = {
     ("optimizer.nu=[0.1",): ["optimizer.nu=[0.1", "key=value"],
     ("a=b=c",): ["a=b=c", "key=value"],
     ("device",): ["device", "key=value"],
+    ("optimizer.nu", "=", "0.1"): ["optimizer.nu: must be key=value, without a space"],
+    ("optimizer.nu=0.5,",): ["optimizer.nu=0.5,: a value is missing after the last comma"],
+    ("scale=smoke", "schedule.nu.shape=linear", "schedule.nu.begin=400", "schedule.nu.end=0.5"): [
+        "schedule.nu.begin=400: must be below 400, the number of updates of the run",
+    ],
+    ("scale=smoke", "schedule.lr.shape=cosine", "schedule.lr.begin=4000"): ["lr.begin=4000: must"],
+    ("scale=smoke", "schedule.lr.warmup=400"): ["schedule.lr.warmup=400: must be below 400"],
+    ("scale=smoke", "schedule.lr.shape=steps", "schedule.lr.milestones=[400,500]"): [
+        "schedule.lr.milestones=[400,500]: the first must be below 400",
+    ],
+    ("optimizer=adam", "optimizer.weight_decay=2"): ["weight_decay=2.0: must be at most 1"],
+    ("optimizer.lr=[0.1,1]", "optimizer.weight_decay=2", "optimizer.decay_by_lr=true"): [
+        "optimizer.weight_decay=2.0: times optimizer.lr must be at most 1",
+    ],
+    ("-m", "optimizer.nu=0.1,0.2", "--cfg", "hydra"): ["-m: --cfg all, --cfg hydra and --info sh"],
+    ("-m", "--info"): ["-m: --cfg all, --cfg hydra and --info show one run"],
+    ("optimizer.nu=0.1,0.2", "--cfg=all"): ["-m: --cfg all, --cfg hydra and --info show one run"],
+    ("task=rosenbrok", "--cfg", "hydra"): ["task=rosenbrok: unknown (did you mean rosenbrock?)"],
     ("figure=fíg",): ["figure=fíg: unknown; allowed are", *FIGURES],
     ("optimizer=é",): ["optimizer=é: unknown; allowed are", "laprop"],
     ("hydra/launcher=jöb",): ["hydra/launcher=jöb: unknown; allowed are", "joblib"],
@@ -205,6 +225,18 @@ def test_bad_input_is_one_line(main, tmp_path: Path, arguments: tuple[str, ...])
     for part in BAD[arguments]:
         assert part in line
     assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_error_of_a_tasks_own_check_is_one_line(
+    main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def check(settings: Settings) -> None:
+        raise ValueError("sigma must differ\nfrom noise")
+
+    monkeypatch.setattr(task_module("rosenbrock"), "check", check, raising=False)
+    line = "error: task=rosenbrock: sigma must differ; from noise\n"
+    assert main(*SMALL) == (2, "", line)
     assert list(tmp_path.iterdir()) == []
 
 

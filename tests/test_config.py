@@ -109,11 +109,12 @@ def test_sweeps_of_hydra_expand():
     assert len({s.key for s in every}) == len(every)
 
 
+PACKAGE = "# @package _global_\n"
 HEAD = "# @package _global_\ndefaults: [override /task: toy]\n"
 FILES = {
     # a file of the user's own, and the one line about it
     ("task", "task:\n\tname: mine\n"): "configs/task/mine.yaml, line 2: found character .* token",
-    ("task", ""): "configs/task/mine.yaml: task.name=null: must be mine",
+    ("task", ""): "configs/task/mine.yaml: must hold lines of KEY: VALUE, but it is null",
     ("task", "task: { name: mine } # sch\xf6n"): "configs/task/mine.yaml: must be text in UTF-8 ",
     ("task", "# @package _global_\ntask: { name: mine }"): "task=mine: has no program experiments/",
     (
@@ -124,9 +125,53 @@ FILES = {
     ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: [seed] }"): (
         r"figure=mine: grids.paper=\[seed\]: must be KEY: VALUES"
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: seed"): "scale=paper: figure=mine has no gr",
+    ("figure", HEAD + "figure: { name: mine }\ngrids: seed"): (
+        "configs/figure/mine.yaml: grids=seed: must be KEY: VALUE$"
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: 3 }"): (
+        "figure=mine: grids.paper=3: must be KEY: VALUES"
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: null }"): (
+        "figure=mine: grids.paper=null: must be KEY: VALUES"
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: [] }"): (
+        r"figure=mine: grids.paper=\[\]: must be KEY: VALUES"
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: { seed: null } }"): (
+        "seed=null: must be a valid integer"
+    ),
+    ("figure", HEAD + 'figure: { name: mine }\ngrids: { paper: { seed: "${range:0,2}" } }'): (
+        r'seed=\[0,1\]: toy trains one value .* -m seed=0,1, or in a grid seed: "0,1"$'
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: { optimizer: [adam, sgd] } }"): (
+        'optimizer=.*: must be one of .* or in a grid optimizer: "adam,sgd"$'
+    ),
+    ("figure", HEAD + "figure: { name: mine }\ntask: 3\ngrids: { paper: {} }"): (
+        "configs/figure/mine.yaml: task=3: must be KEY: VALUE$"
+    ),
+    ("task", "- task"): r"configs/task/mine.yaml: must hold lines of KEY: .*, but it is \[task\]$",
+    ("task", PACKAGE + "- task"): "configs/task/mine.yaml: must hold lines of KEY: VALUE, but it",
+    ("task", PACKAGE + "lr: 1\nlr: 2"): "configs/task/mine.yaml, line 3: found duplicate key lr$",
     ("optimizer", "lr: 0.1"): "configs/optimizer/mine.yaml: name=null: must be mine",
-}
+    ("optimizer", "- lr"): "configs/optimizer/mine.yaml: must hold lines of KEY: VALUE, but it is",
+} | {
+    ("task", f"{PACKAGE}task: {{ name: mine }}\n{text}"): (
+        f"configs/task/mine.yaml: {line}: must be KEY: VALUE$"
+    )
+    for text, line in {
+        "optimizers: 3": "optimizers=3",
+        "optimizers: [adam]": r"optimizers=\[adam\]",
+        "optimizers: ${nowhere}": r"optimizers=\${nowhere}",
+        "optimizers: { adam: 3 }": "optimizers.adam=3",
+        "optimizers: { adam: { optimizer: 3 } }": "optimizers.adam.optimizer=3",
+        "scales: [smoke]": r"scales=\[smoke\]",
+        "scales: { smoke: [1] }": r"scales.smoke=\[1\]",
+        "scales: { smoke: { task: 3 } }": "scales.smoke.task=3",
+        "schedule: [1]": r"schedule=\[1\]",
+        "schedule: { lr: 3 }": "schedule.lr=3",
+        "optimizer: [lr]": r"optimizer=\[lr\]",
+    }.items()
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("group", "text"), FILES)
@@ -137,6 +182,16 @@ def test_a_file_of_ones_own_that_does_not_do_is_named_in_one_line(group: str, te
         expand([f"{group}=mine", *(["task=toy"] if group == "optimizer" else [])])
     assert len(str(caught.value).splitlines()) == 1
     assert compose_settings(["task=toy", "optimizer=adam"]).optimizer.name == "adam"
+
+
+@pytest.mark.usefixtures("toy_configs")
+def test_the_chosen_file_is_named_and_not_another_one():
+    (config.CONFIGS / "optimizer" / "broken.yaml").write_text("")
+    (config.CONFIGS / "task" / "mine.yaml").write_text("task: { name")
+    (config.CONFIGS / "figure" / "mine.yaml").write_text(HEAD.replace("toy", "mine"))
+    for choice in "task=mine", "figure=mine":
+        with pytest.raises(ConfigError, match=r"^configs/task/mine.yaml, line 2: "):
+            expand([choice])
 
 
 # Everything composes ------------------------------------------------------------------------------
@@ -294,6 +349,11 @@ def program_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 TASK = '''"""A task."""
 from experiments import mine_helper
 import experiments.common.stats
+from experiments.common.schema import settings
+
+@settings
+class Config:
+    """No settings."""
 
 def train(cfg, run):
     """Train."""
@@ -301,6 +361,33 @@ def train(cfg, run):
     run.summary(x=mine_helper.double(total))
 '''
 HELPER = "def double(x):\n    return 2 * x\n"
+
+
+MODULES = {
+    # the module of a task: the one line about it
+    "def train(:": "experiments/mine.py, line 1: SyntaxError: invalid syntax",
+    f"{TASK}import nowhere": "experiments/mine.py, line 14: ModuleNotFoundError: No module named",
+    f"{TASK}1 / 0": "experiments/mine.py, line 14: ZeroDivisionError: division by zero$",
+    TASK.replace("class Config", "class Settings"): "experiments/mine.py: Config: must be a class",
+    TASK.replace("@settings", ""): "experiments/mine.py: Config: must be a class with @settings ab",
+    TASK.replace("def train", "def run"): "experiments/mine.py: train: must be a function",
+    f"{TASK}AXES = ('optimizer.foo',)": (
+        "experiments/mine.py: AXES=optimizer.foo: unknown .*; allowed are seed, optimizer.lr, "
+    ),
+    f"{TASK}AXES = 'seed'": r"experiments/mine.py: AXES=seed: must be a tuple, .* \('seed',\)$",
+    f"{TASK}OPTIMIZERS = ('adma',)": (
+        r"experiments/mine.py: OPTIMIZERS=adma: unknown \(did you mean adam\?\); allowed are "
+    ),
+    f"{TASK}OPTIMIZERS = 3": "experiments/mine.py: OPTIMIZERS=3: must be a tuple",
+    f"{TASK}OPTIONS = 'agc'": "experiments/mine.py: OPTIONS=agc: must be a tuple",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MODULES)
+def test_a_module_that_is_no_task_is_named_in_one_line(program_of, text: str):
+    with pytest.raises(ConfigError, match=f"^{MODULES[text]}") as caught:
+        program_of(mine=text, mine_helper=HELPER)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_without_a_version_the_key_follows_the_program_and_what_it_imports(program_of):
@@ -328,6 +415,17 @@ def test_a_declared_version_takes_the_place_of_the_program(program_of):
     assert program_of(mine=declared.replace("VERSION = 3", "VERSION = 4")) == "4"
 
 
+def test_the_program_is_the_one_that_was_imported(program_of, tmp_path: Path):
+    """A run of a long queue begins days later, when the files may be others."""
+    declared = TASK.replace("def train", "VERSION = 3\n\ndef train")
+    program_of(mine=declared, mine_helper=HELPER)
+    (tmp_path / "mine.py").write_text(declared.replace("total = 1", "total = 2"))
+    named = program("mine")
+    (tmp_path / "mine.py").write_text(declared)
+    program.cache_clear()
+    assert program("mine") == named
+
+
 def test_a_new_field_at_its_default_keeps_the_keys(make: Maker):
     settings = make("task=rosenbrock")
 
@@ -352,6 +450,22 @@ def test_true_and_false_are_no_numbers(make: Maker, override: str):
 def test_the_home_folder_may_be_written_as_in_a_shell(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert compose_settings(["task=rosenbrock", "output=~/x"]).output == Path("/home/me/x")
+
+
+FOLDERS = [
+    *("2024", "true", "1e3", "null", "[runs]", "{a:1}", "a,b", "x=y", "it's", "/x${HOME}", "a${b"),
+    *(r"a\b", r"a\${b}", "runs of é"),
+]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_has_the_name_that_is_typed(name: str):
+    assert compose_settings(["task=rosenbrock", f"output={name}"]).output == Path(name)
+
+
+def test_a_folder_may_have_the_quotes_of_hydra():
+    for typed in "'runs of x'", '"runs of x"':
+        assert compose_settings(["task=rosenbrock", f"output={typed}"]).output == Path("runs of x")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +496,7 @@ def test_a_reference_has_the_value_that_the_command_line_gives(overrides: list[s
 
 
 @pytest.mark.parametrize("override", [
-    "threads=1,2", "output=a,b", "device=cpu,auto", "checkpoint_every=1,2",
+    "threads=1,2", "device=cpu,auto", "checkpoint_every=1,2",
     "tracking=none,tensorboard", "tracking.project=a,b",
 ])  # fmt: skip
 def test_what_makes_no_other_run_cannot_be_swept(override: str):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,25 @@ def test_every_row_is_a_heading_and_a_list() -> None:
         block = "\n".join(lines)
         assert f"\n\n### {row['title']} ({row['where']})\n\n{block}\n" in text
     assert "\n### When Rainbow stops (P 5.5; R rainbow/raw results/)\n" in text
+
+
+def test_the_rows_that_change_a_result_come_first_with_their_measured_changes() -> None:
+    found = discrepancies.changes()
+    assert next(iter(found)) == "rainbow_dueling"
+    assert {"decay_by_lr", "rainbow_multi_step"} <= set(found)
+    assert "rainbow_noise" not in found
+    page = discrepancies.page(discrepancies.rows())
+    headings = re.findall(r"^### (.+)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
+    for name, changes in found.items():
+        row = discrepancies.entries()[name]
+        assert all(change.clear for change in changes)
+        line = next(line for line in page.splitlines() if line.startswith(f"| [{row['title']}](#"))
+        assert all(str(change) in line for change in changes)
+        if row["measured"].startswith("discrepancies."):  # the same numbers stand in the row
+            told = discrepancies.measured(row["measured"], row.get("with"))
+            assert all(str(change).partition(") ")[2] in told for change in changes)
 
 
 def test_what_was_checked_without_a_disagreement_comes_last() -> None:

@@ -153,6 +153,17 @@ def test_a_figure_without_an_entry_has_charts_too(tmp_path: Path, monkeypatch) -
     assert names == ["training loss against µ", "training loss against step"]
 
 
+def test_a_figure_of_one_cell_has_its_curve_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(explore, "entries", lambda part: {})
+    rows = pd.DataFrame({"optimizer": "laprop", "seed": [0, 1], "train_loss": [0.5, 0.6]})
+    curves = pd.concat([rows.assign(step=step) for step in (1, 2)])
+    axes = {"optimizer": "optimizer.name", "seed": "seed"}
+    results = written(tmp_path / "fig12", rows, curves, figure="fig12", axes=axes)
+    (drawing,) = explore.of(results, "fig12")
+    assert drawing.name == "training loss against step"
+    assert len(rows_of(drawing.chart)) == 2
+
+
 def test_a_long_table_says_how_much_of_it_is_shown(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(report, "ROWS", 3)
     table = report.cell_table(cifar10(tmp_path))

@@ -215,6 +215,16 @@ def test_a_loss_that_is_no_number_is_divergence(smoke: Settings) -> None:
     assert len(records(settings)) == manifest(settings)["diverged_at"] - 1
 
 
+def test_a_run_without_one_update_has_diverged(make: Maker, monkeypatch) -> None:
+    settings = make("task=translation", "scale=smoke")
+    settings.folder.mkdir(parents=True)
+    monkeypatch.setattr(fairseq._Training, "record", lambda *_: None)
+    run = Run(settings)
+    updates = fairseq.train(run, [], updates=3, save_every=1)
+    assert run.diverged_at == 1
+    assert math.isnan(updates.train_loss[-2:].mean())
+
+
 def test_what_fairseq_says_of_its_failure_is_passed_on(smoke: Settings) -> None:
     settings = compose_settings([*SMOKE, f"output={smoke.output}", "task.max_tokens=1"])
     with pytest.raises(RuntimeError, match=r"^fairseq-train: \w*(Error|Exception)"):

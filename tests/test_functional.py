@@ -40,6 +40,20 @@ def test_the_oracle_comparison_sees_an_error(name):
     assert oracle.ulp(functional_path(name, wrong), theta, scale, np.float32) > ULP
 
 
+@pytest.mark.parametrize("variant", ["agc", "cautious"])
+def test_members_that_differ_in_the_weight_decay_alone_are_not_mixed(variant):
+    """``agc`` and ``cautious`` reduce over all dimensions but the members'."""
+    rule = dataclasses.replace(ALGORITHMS["laprop"], cautious=variant == "cautious")
+    hyper = {"lr": 0.1, "agc": 0.1 if variant == "agc" else None}
+    theta = torch.tensor([[1.0, 1.0], [100.0, 100.0]], dtype=torch.float64)
+    gradients = torch.tensor([[[5.0, 5.0], [5.0, -5.0]], [[-0.05, 5.0], [5.0, -5.0]]]).double()
+    decay = torch.tensor([0.0, 0.1], dtype=torch.float64)
+    batch, _ = run(rule, theta, gradients, weight_decay=decay, **hyper)
+    for i in range(2):
+        alone, _ = run(rule, theta[i], gradients[:, i], weight_decay=float(decay[i]), **hyper)
+        assert torch.equal(batch[i], alone)
+
+
 def run(rule, theta, gradients, **hyper):
     state = rule.init(theta)
     for g in gradients:
@@ -285,6 +299,8 @@ def test_a_wrong_shape_is_named(key):
         ({"weight_decay": -1}, "Invalid weight_decay: -1 (allowed: 0 <= weight_decay <= 1)"),
         ({"weight_decay": 1.5}, "Invalid weight_decay: 1.5 (allowed: 0 <= weight_decay <= 1)"),
         ({"agc": 0}, "Invalid agc: 0 (allowed: 0 < agc < inf)"),
+        ({"centered_warmup": -1}, "Invalid centered_warmup: -1 (allowed: an integer >= 0)"),
+        ({"centered_warmup": 2.5}, "Invalid centered_warmup: 2.5 (allowed: an integer >= 0)"),
     ],
 )
 def test_a_float_out_of_its_range_is_refused(hyper, line):
@@ -292,6 +308,17 @@ def test_a_float_out_of_its_range_is_refused(hyper, line):
     with pytest.raises(ValueError) as caught:
         rule.step(theta, theta, rule.init(theta), **{"lr": 0.1} | hyper)
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("value", ["a", None, [0.1, 0.2]])
+@pytest.mark.parametrize("key", ["lr", "nu", "weight_decay"])
+def test_what_is_no_number_is_named(key, value):
+    rule, theta = ALGORITHMS["laprop"], torch.zeros(3)
+    with pytest.raises(TypeError) as caught:
+        rule.step(theta, theta, rule.init(theta), **{"lr": 0.1, key: value})
+    assert f"Invalid {key}: {value!r} (allowed: a number or a tensor, 0 <= {key}" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("g", [torch.ones(2, 3), torch.tensor(2.0), torch.ones(3).double()])
@@ -349,6 +376,36 @@ def test_the_root_keeps_layout_and_lets_gradients_through():
     leaf = torch.tensor([4.0], requires_grad=True)
     exact_sqrt(leaf).sum().backward()
     assert leaf.grad == 0.25
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+@pytest.mark.parametrize("agc", [None, 0.1])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-8])
+def test_derivatives_where_gradients_are_0(name, agc, epsilon):
+    """They are those of the difference quotient; one gradient is always 0, and all are at first."""
+    rule = algorithm(name)
+    theta = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+    lr = torch.tensor(0.01, dtype=torch.float64)
+    masks = torch.tensor([[0.0, 0, 0], [2, 0, 1], [0, 0, 3], [1, 0, 1.5]], dtype=torch.float64)
+
+    def after(lr):
+        now, state = theta, rule.init(theta)
+        for mask in masks:
+            now, state = rule.step(
+                now, now * mask, state, lr=lr, nu=0.7, epsilon=epsilon, agc=agc, centered_warmup=1
+            )
+        return (now**2).sum()
+
+    size = 1e-7
+    slope = (after(lr + size) - after(lr - size)) / (2 * size)
+    leaf = lr.clone().requires_grad_()
+    (found,) = torch.autograd.grad(after(leaf), leaf)
+    with forward_ad.dual_level():
+        forward = forward_ad.unpack_dual(
+            after(forward_ad.make_dual(lr, torch.ones_like(lr)))
+        ).tangent
+    for derivative in (found, forward, torch.func.grad(after)(lr)):
+        torch.testing.assert_close(derivative, slope, rtol=1e-5, atol=1e-6)
 
 
 def test_the_transforms_of_torch_go_through_a_step():

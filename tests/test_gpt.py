@@ -30,7 +30,9 @@ def text(tmp_path: Path) -> str:
 def numbers(settings: Settings) -> tuple[dict, list[dict], str]:
     folder = settings.folder
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    sample = pd.read_csv(folder / "sample.csv").text[0]
+    (row,) = pd.read_csv(folder / "sample.csv").to_dict("records")
+    sample, of = row.pop("text"), settings.optimizer
+    assert row == {"optimizer": of.name, "lr": of.lr, "mu": of.mu, "nu": of.nu, "seed": 0}
     return json.loads((folder / "summary.json").read_text()), records, sample
 
 

@@ -209,9 +209,9 @@ def test_tuning_chooses_by_the_held_out_reviews(tmp_path: Path) -> None:
     }  # fmt: skip
     measured = imdb_ten_points_tuned(results)
     assert measured.held is False
-    assert "(lr 0.004, nu 0.9)" in measured.text  # nu has one value, so no end
-    assert "% (lr 0.002, the grid's lowest, nu 0.9)" in measured.text
-    assert "% (lr 0.008, the grid's highest, nu 0.9)" in measured.text
+    assert "(lr 0.004, ν 0.9)" in measured.text  # nu has one value, so no end
+    assert "% (lr 0.002, the grid's lowest, ν 0.9)" in measured.text
+    assert "% (lr 0.008, the grid's highest, ν 0.9)" in measured.text
 
 
 def test_it_learns_from_real_reviews(make: Maker) -> None:

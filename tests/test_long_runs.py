@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from conftest import ROOT, wait_for
 
 from experiments.common.messages import ConfigError
 from scripts import long_runs
@@ -48,6 +53,35 @@ def test_a_killed_process_is_replaced_a_few_times_and_named(
     assert sum("another one is started" in line for line in said) == restarts
     assert all("was killed by SIG" in line for line in said)
     assert len(said) == sum(code < 0 for code in codes)
+
+
+START = """
+import sys
+from pathlib import Path
+from scripts import long_runs
+sys.executable = sys.argv[1]
+long_runs.start(Path(sys.argv[2]), 1)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    """Else it would go on beside those of the next start."""
+    worker, pid = tmp_path / "worker", tmp_path / "pid"
+    worker.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 300\n")
+    worker.chmod(0o755)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", START, str(worker), str(tmp_path / "outputs")], cwd=ROOT
+    )
+    wait_for(pid.exists)
+    process = psutil.Process(int(pid.read_text()))
+    parent.kill()
+    parent.wait()
+    try:
+        wait_for(lambda: not process.is_running() or process.status() == "zombie", 20)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def test_a_figure_that_cannot_be_collected_is_named_whole_and_the_others_follow(

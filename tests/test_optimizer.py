@@ -388,6 +388,22 @@ def test_a_parameter_that_is_listed_twice_makes_two_steps(kind):
 
 
 @pytest.mark.parametrize("kind", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+@pytest.mark.parametrize("low_precision", ["master", "stochastic", "nearest"])
+def test_centered_steps_of_16_bit_weights_are_bounded(low_precision, dtype, kind):
+    """Their averages are float32. With averages of 16 bits a step could have the length g / eps."""
+    param = Parameter(torch.zeros(100, dtype=dtype))
+    options = {"centered": True, "low_precision": low_precision, **kind}
+    optimizer = LaProp([param], lr=1e-3, betas=(0.9, 0.9), **options)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        param.grad = (1 + 0.5 * torch.randn(100, generator=generator)).to(dtype)
+        before = param.detach().clone()
+        optimizer.step()
+        assert (param - before).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
 def test_the_sizes_that_the_documentation_names(kind):
     """In float32 and with the default epsilon, at both sides of each limit."""
 

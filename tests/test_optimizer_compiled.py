@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 from torch.nn import Parameter
-from training import OPTIONS, assert_close, give_gradients, make, train
+from training import OPTIONS, allow_capturable, assert_close, give_gradients, make, train
 
 from laprop import LaProp
 
@@ -44,6 +44,25 @@ def test_compiled_is_eager_in_other_dtypes(options, dtype, atol):
     params, compiled = after_compiled_and_eager_steps(options, True, "eager", dtype)
     for one, other in zip(params, compiled, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("how", ["compiled", "differentiable", "capturable"])
+def test_second_moments_overflow_where_eager_ones_do(how, foreach, monkeypatch):
+    """docs/optimizer.md names the size; a square before its factor 1 - nu overflows earlier."""
+    torch._dynamo.reset()
+    options = {"foreach": foreach and how != "differentiable"}
+    if how != "compiled":
+        options |= {how: True, "betas": (torch.tensor(0.9), torch.tensor(0.999))}
+        allow_capturable(monkeypatch)
+    for size, moves in ((5.8e20, 1.0), (5.9e20, 0.0)):
+        param = torch.zeros(2, requires_grad=True)
+        param = param.clone() if how == "differentiable" else param
+        optimizer = LaProp([param], lr=1.0, **options)
+        step = torch.compile(optimizer.step, backend="eager") if how == "compiled" else None
+        param.grad = torch.full((2,), size)
+        (step or optimizer.step)()
+        assert param.tolist() == [pytest.approx(-moves)] * 2
 
 
 @pytest.mark.slow

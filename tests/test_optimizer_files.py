@@ -186,8 +186,8 @@ def test_the_steps_are_those_of_the_published_equations(make: Maker, equation):
         ("optimizer.weight_decay={a:1}", r"optimizer.weight_decay=\{'a': 1\}: must be a valid num"),
         ("optimizer.lr={a:1}", "optimizer.lr.a=1: lr is a single value and has no keys$"),
         ("optimizer.centered=maybe", "optimizer.centered=maybe: must be "),
-        ("optimizer.state_dtype=int8", "optimizer.state_dtype=int8: must be .*bfloat16"),
-        ("optimizer.state_dtype=float16", "optimizer.state_dtype=float16: .*torch.bfloat16"),
+        ("optimizer.state_dtype=int8", "optimizer.state_dtype=int8: .*allowed: None, bfloat16"),
+        ("optimizer.state_dtype=abc", "optimizer.state_dtype=abc: must be a dtype of torch, "),
         ("optimizer.low_precision=up", "optimizer.low_precision=up: must be .*stoch"),
         ("optimizer.centred=true", r"optimizer.centred=true: unknown \(did you mean centered\?\)"),
         ("optimizer=signum", "optimizer=signum: is not for rainbow, which takes adabelief, "),
@@ -238,7 +238,16 @@ MINE = {
     "pi": "name: pi\n_target_: math.pi\nlr: 0.01\n",
     "listed": "name: listed\n_target_: torch.optim.SGD\nnames: [mu]\nlr: 0.01\n",
     "mute": "name: mute\n_target_: torch.optim.SGD\nlr: 0.01\nmu: 0.9\n",
+    "none": "lr: 0.01\nname: none\n",
+    "tenth": "name: tenth\n_target_: torch.optim.Adam\nnames: {mu: 'betas[9]'}\nlr: 1\nmu: 0\n",
+    "first": "name: first\n_target_: torch.optim.Adam\nnames: {mu: 'lr[0]'}\nlr: 1\nmu: 0\n",
+    "keys": "name: keys\n_target_: own.keys\nlr: 0.01\n",
+    "linear": "name: linear\n_target_: own.linear\nlr: 0.01\n",
 }
+OWN = """
+def keys(params, **options): ...
+def linear(params, lr=1.0): return params
+"""
 PROGRAM = """
 import sys
 from experiments.common.config import compose_settings
@@ -264,6 +273,7 @@ def printed(program: str, copy: Path, *arguments: str) -> list[str]:
         cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)},
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
+    assert result.stderr == ""  # such as what Hydra logs
     return result.stdout.splitlines()
 
 
@@ -274,15 +284,28 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
             (copy / "configs" / "optimizer" / f"{name}.yaml").write_text(text)
         return printed(PROGRAM, copy, *files)
 
-    adamax, asgd, gone, wrong, pi, listed, mute = lines(**MINE)
+    (copy / "own.py").write_text(OWN)
+    (copy / "configs" / "optimizer" / "empty.yaml").write_text("")  # nothing else may name it
+    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, linear = lines(**MINE)
     definition = "{'_target_': 'torch.optim.Adamax'}"  # lr and nu are the task's
     assert adamax == f"Adamax {{'lr': 6.25e-05, 'betas': (0.9, 0.999)}} {definition}"
     assert asgd.startswith("ASGD {'lr': 6.25e-05, 'lambd': 0.02}")
-    assert gone.startswith("optimizer=gone: _target_=nowhere.Gone cannot be imported (")
-    assert "names: mu=momentun: torch.optim.SGD has lr, momentum, " in wrong
-    assert pi.startswith("optimizer=pi: _target_=math.pi cannot be imported (3.14")
+    place = "configs/optimizer/gone.yaml: _target_=nowhere.Gone"
+    assert gone == f"{place}: cannot be imported (No module named 'nowhere')"
+    assert "names: mu=momentun: torch.optim.SGD has lr=0.001, momentum=0, " in wrong
+    assert pi.startswith("configs/optimizer/pi.yaml: _target_=math.pi: cannot be imported (3.14")
     assert listed.startswith("configs/optimizer/listed.yaml: names=[mu]: must be such as {mu: mom")
     assert "mute.yaml: mu: torch.optim.SGD has no betas[0]; say in names what" in mute
+    assert none.startswith("optimizer=none: is not for rainbow, which takes adabelief, adam, ")
+    has = "names: mu=betas[9]: torch.optim.Adam has betas=(0.9, 0.999)"
+    assert tenth == f"configs/optimizer/tenth.yaml: {has}"
+    assert first.startswith(
+        "configs/optimizer/first.yaml: names: mu=lr[0]: torch.optim.Adam has lr="
+    )
+    assert keys == "configs/optimizer/keys.yaml: lr: own.keys has no lr; it names no arguments"
+    assert linear.startswith(
+        "configs/optimizer/linear.yaml: _target_=own.linear: must make a torch."
+    )
     # A copy whose name was forgotten would train the one that it was copied from.
     (copied,) = lines(forgotten=(ROOT / "configs/optimizer/laprop.yaml").read_text())
     assert copied == "configs/optimizer/forgotten.yaml: name=laprop: must be forgotten"

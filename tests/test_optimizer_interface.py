@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import inspect
 import math
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -219,6 +220,7 @@ def test_every_argument_is_checked():
         ({"eps": torch.tensor(1e-8)}, TypeError, "Invalid epsilon value: tensor(1.0000e-08)"),
         ({"state_dtype": torch.half}, ValueError, "torch.float16 (allowed: None, torch.bfloat16)"),
         ({"fused": 1}, TypeError, "Invalid fused: 1 (allowed: True, False or None)"),
+        ({"low_precision": np.array(["master"] * 2)}, ValueError, "(allowed: master, stochastic"),
         ({"low_precision": "no"}, ValueError, "'no' (allowed: master, stochastic, nearest)"),
         ({"amsgrad": 1}, TypeError, "Invalid amsgrad: 1 (allowed: True or False)"),
         ({"foreach": True, "fused": True}, RuntimeError, "cannot be `True` together"),
@@ -228,6 +230,11 @@ def test_every_argument_is_checked():
             {"state_dtype": torch.bfloat16, "differentiable": True},
             ValueError,
             "Invalid state_dtype: torch.bfloat16 with differentiable=True (allowed: None, because",
+        ),
+        (
+            {"state_dtype": torch.bfloat16, "centered": True},
+            ValueError,
+            "Invalid state_dtype: torch.bfloat16 with centered=True (allowed: None, because two",
         ),
     ],
 )
@@ -366,6 +373,33 @@ def test_options_are_compared_without_reading_tensors():
     for read in (bool, float, torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu):
         with pytest.raises((RuntimeError, NotImplementedError)):
             read(lr)
+
+
+def test_a_tensor_without_a_value_is_named():
+    lr = torch.tensor(0.1, device="meta")
+    line = "Invalid learning rate: a tensor without a value, on meta .allowed: 0 <= lr < inf"
+    for make_it in (lambda: LaProp(make(), lr=lr), lambda: LaProp([{"params": make(), "lr": lr}])):
+        with pytest.raises(ValueError, match=line):
+            make_it()
+
+
+@pytest.mark.parametrize("option", ["lr", "eps", "centered"])
+def test_an_option_that_a_group_has_lost_is_named(option):
+    params = make()
+    optimizer = LaProp(params)
+    train(params, optimizer, 1)
+    del optimizer.param_groups[0][option]
+    with pytest.raises(ValueError, match=f"a param group has lost its option '{option}'"):
+        optimizer.step()
+
+
+def test_a_warning_that_is_an_error_adds_no_group():
+    optimizer = LaProp(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match=r"weight_decay=0.5"):
+            optimizer.add_param_group({"params": make(), "weight_decay": 0.5})
+    assert len(optimizer.param_groups) == 1
 
 
 def test_bad_parameters_get_a_clear_line():

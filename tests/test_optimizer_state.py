@@ -181,6 +181,20 @@ def test_a_state_of_the_authors_goes_on(before):
     assert optimizer.state[ours[0]]["step"] == len(before) + 4
 
 
+def test_the_average_gradient_of_the_authors_is_taken():
+    """Their last version keeps it, for ``centered``, under a name of its own."""
+    params = make(shapes=[(3,)])
+    state = {key: torch.ones(3) for key in ("exp_avg", "exp_avg_sq")}
+    state |= {"step": 12, "exp_avg_lr_1": 0.1, "exp_avg_lr_2": 0.2}
+    state["exp_mean_avg_beta2"] = torch.full((3,), 0.5)
+    saved = {"state": {0: state}, "param_groups": [{"lr": 0.01, "params": [0]}]}
+    for centered in (False, True):
+        optimizer = LaProp(params, centered=centered)
+        optimizer.load_state_dict(saved)
+        kept = optimizer.state[params[0]].get("exp_avg_grad")
+        assert_same(kept, state["exp_mean_avg_beta2"] if centered else None)
+
+
 def test_a_state_of_timms_goes_on(tmp_path, monkeypatch):
     """Loaded by the lines of docs/optimizer.md."""
     timm = pytest.importorskip("timm.optim.laprop")
@@ -219,7 +233,7 @@ def test_a_state_of_the_authors_that_does_not_fit_is_refused():
     refused({**state, "momentum": 1}, "neither LaProp's nor Adam's, it holds exp_avg, ")
     refused({key: x for key, x in state.items() if key != "step"}, "neither LaProp's nor Adam's")
     refused({**state, "exp_avg": None}, "state['exp_avg'] is a NoneType (allowed: a tensor)")
-    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one number)")
+    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one num")
 
 
 def test_other_state_dicts_are_refused():
@@ -239,12 +253,13 @@ def test_other_state_dicts_are_refused():
 @pytest.mark.parametrize(
     ("entry", "line"),
     [
-        ({"step": None}, "state['step'] is None (allowed: one number)"),
-        ({"step": torch.ones(2)}, "state['step'] is of shape (2,) (allowed: one number)"),
-        ({"step": "five"}, "state['step'] is 'five' (allowed: one number)"),
+        ({"step": None}, "state['step'] is None (allowed: one number >= 0)"),
+        ({"step": torch.ones(2)}, "state['step'] is of shape (2,) (allowed: one number >= 0)"),
+        ({"step": "five"}, "state['step'] is 'five' (allowed: one number >= 0)"),
+        ({"step": torch.tensor(-1.0)}, "state['step'] is tensor(-1.) (allowed: one number >= 0)"),
         ({"exp_avg_sq": [1.0]}, "state['exp_avg_sq'] is a list (allowed: a tensor)"),
         ({"exp_avg_sq": None}, "state['exp_avg_sq'] is a NoneType (allowed: a tensor)"),
-        ({"exp_avg_weight": 1j}, "state['exp_avg_weight'] is 1j (allowed: one number)"),
+        ({"exp_avg_weight": 1j}, "state['exp_avg_weight'] is 1j (allowed: one number >= 0)"),
     ],
 )
 def test_a_bad_entry_is_refused_and_nothing_changes(entry, line, of_adam):
@@ -295,6 +310,107 @@ def test_a_float32_parameter_needs_no_master_copy():
     for param, loaded in zip(narrow, wide, strict=True):
         assert optimizer.state[param].keys() - other.state[loaded].keys() == {"master_param"}
     train(wide, other, 1)
+
+
+def pickled(optimizer):
+    return pickle.loads(pickle.dumps(optimizer))
+
+
+def saved_and_loaded(optimizer):
+    other = LaProp(copy.deepcopy(optimizer.param_groups[0]["params"]))
+    other.load_state_dict(optimizer.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, pickled, saved_and_loaded])
+@pytest.mark.parametrize("option", ["lr_in_momentum", "lr_weighted_correction"])
+def test_a_copy_too_knows_what_its_momentum_is_an_average_of(option, clone):
+    """Without a word its first steps would be several lr long, or hardly any."""
+    (param,) = params = make(shapes=[(3,)])
+    optimizer = LaProp(params)
+    train(params, optimizer, 2)
+    edited = copy.deepcopy(optimizer.state_dict())
+    edited["param_groups"][0][option] = False
+    line = f"{option}=False: cannot be changed after a step"
+    kept = copy.deepcopy([params, optimizer.state_dict()])
+    with pytest.raises(ValueError, match=line):
+        optimizer.load_state_dict(edited)
+    assert_same([params, optimizer.state_dict()], kept)
+
+    def step_of_a_copy():
+        other = clone(optimizer)
+        other.param_groups[0]["params"][0].grad = param.grad
+        other.step()
+
+    optimizer.param_groups[0][option] = False  # and no step sees it before the copy
+    with pytest.raises(ValueError, match=line):
+        step_of_a_copy()
+    del edited["param_groups"][0]["momentum_of"]  # saved before this key was there
+    fresh = LaProp(make(shapes=[(3,)]))
+    fresh.load_state_dict(edited)
+    train(fresh.param_groups[0]["params"], fresh, 1)
+
+
+def test_what_the_momentum_averages_may_change_until_a_step_was_made():
+    """A first step that is refused leaves a state of 0 steps."""
+    params = make(shapes=[(3,), (2,)])
+    optimizer = LaProp(params)
+    give_gradients(params, 0)
+    params[1].grad = params[1].grad.to_sparse()
+    with pytest.raises(RuntimeError, match="sparse"):
+        optimizer.step()
+    optimizer.param_groups[0]["lr_in_momentum"] = False
+    train(params, optimizer, 1)
+
+
+def sparse_gradient(params, optimizer):
+    params[1].grad = params[1].grad.to_sparse()
+
+
+def state_of_another_shape(params, optimizer):
+    optimizer.state[params[1]]["exp_avg_sq"] = torch.ones(2)
+
+
+def capturable(params, optimizer):
+    optimizer.param_groups[1]["capturable"] = True
+
+
+def step_that_is_no_tensor(params, optimizer):
+    optimizer.state[params[1]]["step"] = 3
+
+
+@pytest.mark.parametrize("kind", [{}, {"foreach": False}, {"foreach": True}])
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (sparse_gradient, "does not support sparse gradients"),
+        (state_of_another_shape, r"shape \(3,\) and state\['exp_avg_sq'\] \(2,\)"),
+        (capturable, "If capturable=True, params and state_steps must be on supported devices"),
+        (step_that_is_no_tensor, r"state\['step'\] of a parameter of shape \(3,\) is a int"),
+    ],
+)
+def test_an_error_in_a_later_group_leaves_the_first_as_it_was(spoil, line, kind):
+    """Otherwise another try would step it twice."""
+    params = make(shapes=[(3,), (3,)])
+    optimizer = LaProp([{"params": [param]} for param in params], **kind)
+    train(params, optimizer, 2)
+    give_gradients(params, 2)
+    spoil(params, optimizer)
+    kept = copy.deepcopy([params, states(params[:1], optimizer)])
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ValueError), match=line):
+            optimizer.step()
+    assert_same([params, states(params[:1], optimizer)], kept)
+
+
+def test_a_negative_correction_is_named():
+    for kind in ({}, {"foreach": False}, {"foreach": True}):
+        params = make(shapes=[(3,)])
+        optimizer = LaProp(params, **kind)
+        train(params, optimizer, 1)
+        optimizer.state[params[0]]["exp_avg_sq_weight"].fill_(-1.0)
+        with pytest.raises(ValueError, match=r"'exp_avg_sq_weight'\] is -1.0 .allowed: at least 0"):
+            optimizer.step()
 
 
 def test_load_hooks_run_around_the_load():

@@ -222,9 +222,11 @@ def test_a_deviation_is_averaged_over_the_games_that_it_changes(tmp_path: Path) 
     assert rainbow_authors.found(table, "laprop", "[dueling]").centre == pytest.approx(-0.5)
     text = rainbow_authors.rainbow_authors(found, "[dueling]")
     assert text.startswith("area under the training curve: LaProp -50.0 % [")
-    assert text.endswith(" in asterix, no change elsewhere")
+    assert text.endswith(" in asterix; breakout has no value stream, so nothing changes there")
     assert rainbow_authors.rainbow_authors(found, "[cutoff]") == "changes no run"
-    assert "-50.0 %" in rainbow_authors.finding(found)
+    assert "lowers the area under LaProp's training curve by 50 % [" in (
+        rainbow_authors.finding(found)
+    )
     drawn = rainbow_authors.draw(found)
     texts = [text.get_text() for text in drawn.axes[0].texts]
     plt.close(drawn)

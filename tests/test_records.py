@@ -170,6 +170,31 @@ def test_extra_tables_stand_below_each_other_without_repeats(tmp_path: Path):
     assert set(points.point) == {"mean gradient", "mean sign"}
 
 
+def test_a_run_that_was_made_again_replaces_its_rows_in_extra_tables(tmp_path: Path):
+    """Another machine gives another last digit, and has one of the two runs alone."""
+    overrides = ["task=rosenbrock", "scale=smoke", "seed=0,1", f"output={tmp_path}"]
+    one, other = expand(overrides)
+    for settings in one, other:
+        write_run(settings, [{"step": 1}], {"x": 1.0})
+        (settings.folder / "points.csv").write_text(f"seed,y\n{settings.seed},1.23456\n")
+    collect(overrides)
+    shutil.rmtree(other.folder)
+    (one.folder / "points.csv").write_text("seed,y\n0,1.23457\n")
+    results = collect(overrides)
+    rows = [(0, 1.23457), (1, 1.23456)]
+    assert [*results.table("points").itertuples(index=False, name=None)] == rows
+    keys = pd.read_csv(results.folder / "points.csv", dtype=str).run_key
+    assert keys.tolist() == [one.key, other.key]
+    text = "seed,y\n1,1.23456\n"  # as earlier versions wrote it
+    (results.folder / "points.csv").write_text(text)
+    assert [*collect(overrides).table("points").itertuples(index=False, name=None)] == rows
+
+
+def test_a_sweep_over_two_tasks_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="task=convex_regret,rosenbrock: must be one task, "):
+        collect(["task=rosenbrock,convex_regret", "scale=smoke", f"output={tmp_path}"])
+
+
 def test_rows_of_long_seeds_and_their_pictures_stay_with_their_runs(
     tmp_path: Path, results_folder: Path
 ):
@@ -300,7 +325,8 @@ def test_numbers_in_tables_have_seven_digits(tmp_path: Path, results_folder: Pat
     folder = collect(overrides).folder
     for line in (folder / "runs.csv").read_text().splitlines()[1:]:
         assert line.endswith(",0.3333333")
-    assert (folder / "layers.csv").read_text() == "size\n0.1234568\n"
+    rows = [f"0.1234568,{settings.key}\n" for settings in expand(overrides)]
+    assert (folder / "layers.csv").read_text() == "".join(["size,run_key\n", *rows])
     assert (pd.read_parquet(folder / "curves.parquet").train_loss == np.float32(1 / 3)).all()
 
 

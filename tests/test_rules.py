@@ -83,16 +83,18 @@ NEAR = "optimizer == 'laprop' and epsilon > 1e-10 and nu == 0.9"
          "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones: "
          "without it up to 1.31 times the loss (Adam 1.3)"),
         ("clipping", "clip == 0", "final_loss * 1.05",
-         "may need clipping on ordinary gradients, may need clipping on exploding ones: "),
+         "it is undecided whether LaProp needs clipping on ordinary gradients, it is undecided "
+         "whether LaProp needs clipping on exploding ones: "),
         ("epsilon", NEAR, "final_loss",
          "may be anything from 1e-20 to 1e-8; 1e-4 raises the loss by 48.7 to 50.6 %"),
         ("epsilon", NEAR, "final_loss * 0.6",
-         "is not free from 1e-20 to 1e-8; 1e-4 does not raise the loss (-10.2 to +49.8 %)"),
+         "may not be anything from 1e-20 to 1e-8; 1e-4 does not raise the loss (-10.2 to +49.8 %)"),
         ("epsilon", NEAR, "1.05 + 0.1 * (seed - 4.5)",
-         "may or may not be free from 1e-20 to 1e-8; 1e-4 changes the loss by at most 49.8 % "),
+         "it is undecided whether LaProp's ε may be anything from 1e-20 to 1e-8; 1e-4 changes the "
+         "loss by less than 49.9 % (95 % intervals)"),
         ("nu_schedule", "nu == 0.999 and later_nu != later_nu", "final_loss * 1.05 / 1.1",
-         "by -18.4 % against ν 0.9 and -14.5 % against ν 0.999; over the first 195 updates ν 0.9 "
-         "costs -16.6 %"),
+         "by -18.4 [-18.8, -18.0] % against ν 0.9, -14.5 [-14.8, -14.2] % against ν 0.999; at "
+         "first ν 0.9 costs -16.6 [-17.0, -16.2] %"),
         ("tuning_range", "optimizer == 'amsgrad'", "final_loss * (1 + mu)",
          "within 5 % of the best setting's loss: LaProp 100 %, Adam 52 %, AMSGrad 28 %; within "
          "50 %: LaProp 100 %, Adam 100 %, AMSGrad 50 %"),

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from conftest import SERVER, Maker, files, interrupt, manifest, wait_for
 from filelock import FileLock
 from forked import child
 
-from experiments.common import checkpoint, execution, launch, tracking
+from experiments.common import checkpoint, execution, launch, progress, provenance, tracking
 from experiments.common.execution import execute, outcome, status
 from experiments.common.files import Damaged
 from experiments.common.messages import ConfigError
@@ -165,6 +166,18 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(toy: Maker, tmp_path:
     assert execute(settings) == "finished"
     assert "starts from the beginning" in capfd.readouterr().err
     assert numbers(settings) == numbers(alone)
+
+
+def test_the_checkpoint_before_is_named_where_it_is_the_one_that_does_not_fit(toy: Maker):
+    settings = toy(_checkpoint_every=0.0)
+    interrupt(settings, after=6)
+    newest, older = (settings.folder / name for name in checkpoint.CHECKPOINTS)
+    newest.write_bytes(b"")
+    saved = checkpoint.load(older)
+    del saved["tracked"]["model"]
+    checkpoint.save(saved, older)
+    with pytest.raises(Damaged, match=re.escape(f"{older}: cannot be used")):
+        execute(settings)
 
 
 def test_a_log_shorter_than_the_checkpoint_says_is_not_padded(toy: Maker, tmp_path: Path, capfd):
@@ -346,6 +359,14 @@ def test_two_processes_never_do_the_same_run(toy: Maker):
     assert outcome(settings) == "failed"
 
 
+def test_to_ask_for_the_outcome_takes_no_lock(toy: Maker):
+    """It could keep another process from executing the run."""
+    settings = toy()
+    settings.folder.mkdir(parents=True)
+    with FileLock(settings.folder / ".lock"):
+        assert outcome(settings) == "failed"
+
+
 def test_a_full_disk_leaves_the_old_files(toy: Maker, tmp_path: Path):
     alone = toy(steps=90, output=tmp_path / "alone")
     execute(alone)
@@ -398,10 +419,12 @@ def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.Mo
         raise ConnectionError("no such host")
 
     monkeypatch.setattr(tracking.Tracker, "finish", offline)
+    settings = toy(_checkpoint_every=0.0)
     with pytest.raises(ConnectionError):
-        execute(toy())
-    assert status(toy()) == "finished"
-    assert execute(toy()) == "finished"
+        execute(settings)
+    assert status(settings) == "finished"
+    assert execute(settings) == "finished"
+    assert not {*checkpoint.CHECKPOINTS, progress.NAME} & files(settings.folder)
 
 
 def test_output_that_is_no_folder_is_bad_input(toy: Maker, tmp_path: Path):
@@ -440,11 +463,33 @@ def test_wall_time_and_memory_add_up_over_resumes(toy: Maker):
 
 
 def test_memory_is_the_runs_own(toy: Maker):
-    ballast = torch.ones(400_000_000 // 4)  # memory of an earlier run in the same process
+    """Neither what an earlier run freed nor what a child of it used counts."""
+    execute(toy(_seed=1))
+    before = resident()
+    ballast: list[object] = [torch.ones(4_000_000) for _ in range(40)]
+    ballast.append(ballast)  # so that only the next collection of garbage frees it
     del ballast
+    with_child(before + 500_000_000)
     execute(toy())
-    now = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    assert manifest(toy())["peak_memory_bytes"] < now + 200e6
+    assert manifest(toy())["peak_memory_bytes"] < before + 200e6
+
+
+def test_memory_of_a_runs_child_counts():
+    here, size = torch.device("cpu"), resident() + 300_000_000
+    for _ in range(2):  # the second child needs no more than the first
+        provenance.reset_peak_memory(here)
+        with_child(size)
+        assert provenance.peak_memory(here) > size
+
+
+def resident() -> int:
+    """The bytes of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def with_child(size: int) -> None:
+    """Let a child process use so many bytes, and end."""
+    subprocess.run([sys.executable, "-c", f"b'x' * {size}"], check=True)
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -486,6 +531,17 @@ def test_streams_depend_on_purpose_and_seed_alone(toy: Maker):
     first, second = draws(("a", None), ("a", None))  # the same stream goes on
     assert first == a
     assert second != a
+
+
+def test_a_seed_alone_and_as_a_list_of_one_give_the_same_numbers(make: Maker):
+    """They have the same key."""
+    drawn = []
+    for seed in "seed=3", "seed=[3]":
+        settings = make("task=rosenbrock", "scale=smoke", seed)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        run = Run(settings)
+        drawn.append([settings.key, torch.rand(1), torch.rand(1, generator=run.generator("x"))])
+    assert drawn[0] == drawn[1]
 
 
 def test_global_generators_are_seeded_by_the_run(toy: Maker, tmp_path: Path):

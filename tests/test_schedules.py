@@ -4,6 +4,7 @@ import copy
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -140,6 +141,9 @@ def test_every_value_is_a_beta(initial, end, t, total):
     ("make", "error", "line"),
     [
         (lambda o: LinearBeta(o, "xi", 0.9, 3), ValueError, "beta: 'xi' (allowed: 'mu', 'nu')"),
+        (lambda o: LinearBeta(o, "nu", "0.9", 3), ValueError, "end: '0.9' (allowed: 0 <= end < 1)"),
+        (lambda o: CosineBeta(o, "nu", None, 3), ValueError, "end: None (allowed: 0 <= end < 1)"),
+        (lambda o: LinearBeta(o, "nu", 0.9, True), ValueError, "total_iters: True (allowed: an"),
         (lambda o: LinearBeta(o, "nu", 1.0, 3), ValueError, "end: 1.0 (allowed: 0 <= end < 1)"),
         (
             lambda o: LinearBeta(o, "nu", 0.9, -1),
@@ -163,6 +167,22 @@ def test_bad_input_gets_a_clear_line(make, error, line):
     with pytest.raises(error) as caught:
         make(optimizer())
     assert line in str(caught.value)
+
+
+def test_integers_of_numpy_and_generators_are_taken():
+    linear = LinearBeta(optimizer(), "nu", 0.9, total_iters=np.int64(4))
+    assert curve(linear, 7) == pytest.approx(EXPECTED["linear"], abs=1e-15)
+    step = StepBeta(optimizer(), "nu", (x for x in (2, 4)), (x for x in (0.7, 0.9)))
+    assert curve(step, 7) == pytest.approx(EXPECTED["step"], abs=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_tensor_never_reaches_1(dtype):
+    """At nu = 1 the second moments would stay, or in the first step be 0 / 0."""
+    betas = (torch.tensor(0.9, dtype=dtype), torch.tensor(0.5, dtype=dtype))
+    schedule = LinearBeta(optimizer(betas=betas), "nu", end=1 - 2**-53, total_iters=1)
+    schedule.step()
+    assert betas[1] == torch.nextafter(torch.ones((), dtype=dtype), torch.zeros((), dtype=dtype))
 
 
 def test_a_schedule_of_ones_own():

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from experiments.common import launch, plan, progress, status
+from experiments.common import checkpoint, launch, plan, progress, status
 from experiments.common.config import compose_settings, expand
 from experiments.common.launch import Jobs, labels
 from experiments.common.settings import plain_settings, restored
@@ -159,6 +159,18 @@ def test_sweeps_of_the_same_runs_are_ended_apart(make: Maker, monkeypatch: pytes
     assert [sweep.stop for sweep in again] == [other.stop]
 
 
+def test_joblib_takes_the_cores_that_this_process_may_use():
+    launcher = OmegaConf.create({"_target_": "plugin.JoblibLauncher", "n_jobs": -1})
+    every = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(every)})
+        assert launch.processes(launcher, 9) == 1
+    finally:
+        os.sched_setaffinity(0, every)
+    launcher.n_jobs = 5
+    assert launch.processes(launcher, 9) == 5
+
+
 TORN = ("", '{"status": 0.', "3", "[]", "null", '"status"', b"\xff\xfe")
 RERUN = "delete the folder of this run, and run it again"
 
@@ -261,17 +273,16 @@ def test_a_plan_says_how_the_process_that_it_timed_ended(make: Maker, monkeypatc
         assert plan.by_a_beginning(make("task=rosenbrock")) == f"its process ended with {says}"
 
 
-def test_the_disk_that_a_run_needs_is_without_its_checkpoints(tmp_path: Path):
-    for name in (
-        "metrics.jsonl",
-        "pictures/0.png",
-        "checkpoint.pt",
-        ".checkpoint.pt.7.new",
-        "best.pt",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(bytes(10))
-    assert plan.weight(tmp_path) == 20
+def test_the_disk_that_a_run_needs_is_that_of_the_files_that_remain(tmp_path: Path):
+    gone = (
+        *(*checkpoint.CHECKPOINTS, ".checkpoint.pt.7.new", "best.old.pt", ".best.pt.7.new"),
+        *("progress.json", "fairseq/checkpoint_last.pt"),
+    )
+    folder = tmp_path / "fairseq"  # a user's folder may have any name
+    for name in ("metrics.jsonl", "pictures/0.png", "best.pt", *gone):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(7 if name in gone else 10))
+    assert plan.weight(folder) == 30
 
 
 def test_a_command_whose_reader_is_gone_ends_without_a_traceback(tmp_path: Path):

@@ -48,6 +48,16 @@ def test_a_real_sweep_and_the_same_as_one_batch_give_the_same_rows(make: Maker, 
     assert part.runs[["nu", "seed"]].to_numpy().tolist() == [[0.9, 1]]
 
 
+def test_a_member_that_diverged_has_no_last_value(make: Maker) -> None:
+    """Its last finite one is from before it diverged; a metric may be logged more rarely."""
+    settings = make("task=rosenbrock", "scale=smoke", "seed=[0,1]")
+    log = [{"step": 1, "loss": [2.0, 3.0], "rate": 0.5}, {"step": 2, "loss": [1.0, None]}]
+    write_run(settings, log, {"x": [7.0, 8.0]})
+    runs = read(settings.folder.parent, {}).runs
+    expected = pd.DataFrame({"x": [7.0, 8.0], "loss": [1.0, None], "rate": [0.5, 0.5]})
+    pd.testing.assert_frame_equal(runs[list(expected)], expected)
+
+
 def test_only_runs_with_certain_settings(toy_sweep: Path) -> None:
     for wanted in {"optimizer.nu": [0.5, 0.99]}, {"nu": [0.5, 0.99]}:
         assert set(read(toy_sweep, wanted).runs["nu"]) == {0.5, 0.99}

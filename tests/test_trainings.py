@@ -130,8 +130,8 @@ def test_losses_are_compared_at_the_updates_that_were_fixed_before(tmp_path: Pat
     assert measured is not None
     assert measured.held is True
     assert "Adam minus LaProp, bits: +0.9" in measured.text
-    assert "the authors' runs have +0.61" in measured.apart
-    assert "the authors' runs have +0.39" in fig05.iwslt_lower(found, 500).apart
+    assert "in the authors' runs +0.61" in measured.apart
+    assert "in the authors' runs +0.39" in fig05.iwslt_lower(found, 500).apart
     assert fig05.iwslt_lower(found, 2000) is None
 
 
@@ -202,9 +202,9 @@ def test_ahead_in_all_cases_means_in_all(
     for column in ("mean_loss", "final_loss"):
         measured = fig10.roberta_lower(found, column)
         assert measured.held is held, measured.text
-        assert measured.text.count("nu 0.") == 6  # paired by seed, whose starts differ widely
-    assert fig10.roberta_faster(found).count("nu 0.9,") == 0
-    assert fig10.roberta_faster(found).count("nu 0.9") == 4  # that is 0.98 and 0.999
+        assert measured.text.count("ν 0.") == 6  # paired by seed, whose starts differ widely
+    assert fig10.roberta_faster(found).count("ν 0.9,") == 0
+    assert fig10.roberta_faster(found).count("ν 0.9") == 4  # that is 0.98 and 0.999
     assert "0.05" in fig10.roberta_nu(found)
 
 

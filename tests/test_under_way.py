@@ -147,8 +147,11 @@ def test_status_from_another_terminal(sweep: Sweep):
         )
         return done.stdout.splitlines()
 
+    def one_failed() -> bool:
+        return any(m["status"] == "failed" for m in statuses(sweep.output).values())
+
     process = sweep.start("task.pause=0.5", "task.fail_at=0,-1")
-    wait_for(lambda: sweep.midway(), 200)
+    wait_for(lambda: one_failed() and sweep.midway(), 200)
     command, whole, *runs = status()
     assert command.startswith("python -m experiments -m task=toy ")
     assert re.match(r"\d of 8, \d failed(, .* left)?$", whole)

@@ -40,7 +40,10 @@ def load(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None; a damaged one is reported."""
+    """The newest checkpoint that can be read, and its ``path``; None if there is none.
+
+    A damaged checkpoint is reported.
+    """
     log = folder / "metrics.jsonl"
     written = log.stat().st_size if log.exists() else 0
     found = [path for name in CHECKPOINTS if (path := folder / name).exists()]
@@ -52,7 +55,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
             print(f"{path}: damaged, not used ({type(error).__name__})", file=sys.stderr)
             continue
         if not newer:
-            return saved
+            return saved | {"path": path}
         print(f"{path}: newer than {log.name}, not used", file=sys.stderr)
     if found:
         print(f"{folder}: no checkpoint is usable; starts from the beginning", file=sys.stderr)

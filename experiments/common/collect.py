@@ -34,7 +34,7 @@ from experiments.common.files import (
 )
 from experiments.common.messages import ConfigError
 from experiments.common.overrides import decides, parsed
-from experiments.common.records import Results, read_table
+from experiments.common.records import KEY, Results, read_table
 from experiments.common.settings import Settings
 from experiments.common.status import FINAL
 from experiments.common.tables import described, logged, rounded, rows, varying, with_summary
@@ -62,14 +62,18 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             are then kept in the table, but :class:`Results` leaves them out.
 
     Raises:
-        ConfigError: runs are missing, a file of a run is damaged, or the existing tables cannot be
-            replaced, because they have other columns or more seeds than are finished now. Nothing
-            is written then.
+        ConfigError: the runs are of several tasks or scales, some are missing, a file of a run is
+            damaged, or the existing tables cannot be replaced, because they have other columns or
+            more seeds than are finished now. Nothing is written then.
     """
     every = expand(overrides)
     if len({settings.scale for settings in every}) > 1:
         (text,) = (text for text in overrides if parsed(text).key_or_group == "scale")
         raise ConfigError(f"{text}: must be one scale, because each scale has its own tables")
+    if len(tasks := {settings.task_name for settings in every}) > 1:
+        raise ConfigError(
+            f"task={','.join(sorted(tasks))}: must be one task, because each has its own tables"
+        )
     target = target or _home(every[0], overrides)
     _tidy(target)
     committed = _Committed.read(target)
@@ -93,14 +97,19 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             runs.append(with_summary(folder, members))
             curves.append(logged(folder, members))
             for path in sorted(folder.glob("*.csv")):
-                extra.setdefault(path.name, []).append(read_table(path, RERUN))
+                frame = read_table(path, RERUN).assign(**{KEY: folder.name})
+                extra.setdefault(path.name, []).append(frame)
         elif settings.key in committed.runs:
             runs.append(committed.rows("runs", members, axes))
             curves.append(committed.rows("curves", members, axes))
     if there:
+        kept = {settings.key for settings in there}
         for path in sorted(target.glob("*.csv")):
             if path.name != "runs.csv":
-                extra.setdefault(path.name, []).append(read_table(path, RESTORE))
+                frame = read_table(path, RESTORE)
+                if KEY in frame:  # tables of earlier versions have no such column
+                    frame = frame[frame[KEY].isin(kept) | frame[KEY].isna()]
+                extra.setdefault(path.name, []).append(frame)
     table = pd.concat(runs, ignore_index=True)
     long = pd.concat(curves, ignore_index=True)
     manifest = _manifest(every, axes, table, found, committed)

@@ -14,16 +14,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from experiments.common import CONFIGS
-from experiments.common.files import read_config
+from experiments.common.files import no_yaml, read_config, shown_path
 from experiments.common.messages import ConfigError, checked, near, one_line, shown, unknown
 from experiments.common.optimizers import (
     HYPERPARAMETERS,
@@ -90,14 +91,16 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
     if base.scale not in known:
         allowed = ", ".join(known) or "no grids"
         raise ConfigError(f"scale={base.scale}: {given['figure']} has {allowed}")
-    grids = OmegaConf.to_container(base.grids[base.scale])
+    found = OmegaConf.to_container(every)[base.scale]
+    grids = found if isinstance(found, list) else [found]
+    if not grids or not all(isinstance(grid, dict) for grid in grids):
+        raise ConfigError(
+            f"{given['figure']}: grids.{base.scale}={shown(found)}: must be KEY: VALUES"
+        )
     lines = []
-    for grid in grids if isinstance(grids, list) else [grids]:
-        if not isinstance(grid, dict):
-            raise ConfigError(
-                f"{given['figure']}: grids.{base.scale}={shown(grids)}: must be KEY: VALUES"
-            )
-        written = {str(key): f"{key}={value}" for key, value in grid.items()}
+    for grid in grids:
+        values = {k: "null" if value is None else value for k, value in grid.items()}
+        written = {str(key): f"{key}={value}" for key, value in values.items()}
         lines.append(list((written | given).values()))
     return lines
 
@@ -254,8 +257,11 @@ def _base(*files: str) -> dict[str, Any]:
     if scale != "paper" and scale not in scales:
         allowed = ", ".join(["paper", *scales])
         raise ConfigError(f"scale={scale}: task {name} has {allowed}")
-    for block in (optimizers.get(config.optimizer.name), scales.get(scale)):
-        config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
+    try:
+        for block in (optimizers.get(config.optimizer.name), scales.get(scale)):
+            config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
+    except OmegaConfBaseException as error:  # such as a list in the place of a number
+        raise ConfigError(f"configs/task/{name}.yaml: {one_line(error)}") from error
     known = hyperparameters(config.optimizer.name)
     for key in [key for key in HYPERPARAMETERS if key not in known]:
         config.optimizer.pop(key, None)  # the task's file sets it for the optimizers that have it
@@ -340,9 +346,11 @@ def _validated(plain: dict[str, Any]) -> Settings:
         value = lookup(result, key)
         if isinstance(value, list) and key not in axes_of(module):
             one, *_ = value
+            several = ",".join(map(shown, value))
+            grid = f', or in a grid {key}: "{several}"' if result.figure else ""
             raise ConfigError(
                 f"{key}={shown(value)}: {name} trains one value in a run, such as {one}; "
-                f"sweep with -m {key}={','.join(map(shown, value))}"
+                f"sweep with -m {key}={several}{grid}"
             )
     return result
 
@@ -359,6 +367,7 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
         ConfigError: a group or an option does not exist.
     """
     quoted = [parsed(text).input_line for text in overrides]
+    _check_files(overrides)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return compose("config", quoted, return_hydra_config=with_hydra)
@@ -369,10 +378,48 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
         raise unknown(group, name, name, error.options) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from error
+    except MarkedYAMLError as error:  # such as a key that is there twice
+        raise no_yaml(Path(error.problem_mark.name), error) from None
     except (YAMLError, UnicodeDecodeError):
         for path in sorted(CONFIGS.rglob("*.yaml")):
             read_config(path)  # names the file
         raise
+
+
+def _check_files(overrides: Sequence[str]) -> None:
+    """Refuse the first chosen file that cannot be read, or has a value where it must have keys.
+
+    Hydra's own errors name no file, or another one.
+    """
+    chosen = [(override.key_or_group, override.value()) for override in map(parsed, overrides)]
+    for group, name in chosen:
+        path = CONFIGS / group / f"{name}.yaml"
+        if group not in GROUPS or not path.is_file():
+            continue
+        found = read_config(path)
+        if group in ("task", "figure"):
+            _check_keys(shown_path(path), found)
+        defaults = found.get("defaults")
+        for entry in defaults if isinstance(defaults, list) else ():
+            if isinstance(entry, dict):  # such as a figure's task
+                more = [(str(key).rpartition("/")[2], value) for key, value in entry.items()]
+                chosen += [choice for choice in more if choice not in chosen]
+
+
+KEYED = re.compile(  # what holds keys in the file of a task or a figure
+    r"((optimizers|scales)\.[^.]+\.)?(task|optimizer|tracking|schedule(\.[^.]+)?)"
+    r"|(optimizers|scales)(\.[^.]+)?|figure|grids"
+)
+
+
+def _check_keys(file: str, values: Mapping[Any, Any], above: str = "") -> None:
+    """Refuse a number, a text or a list where a file must have keys."""
+    for name, value in values.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict):
+            _check_keys(file, value, f"{key}.")
+        elif KEYED.fullmatch(key) and value is not None:
+            raise ConfigError(f"{file}: {key}={shown(value)}: must be KEY: VALUE")
 
 
 def hydra_settings(overrides: Sequence[str]) -> DictConfig:

@@ -23,7 +23,7 @@ from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run, signals_to
 from experiments.common.settings import Settings, plain_settings
-from experiments.common.status import FINAL
+from experiments.common.status import FINAL, RunFolder
 from experiments.common.tasks import task_module
 from experiments.common.versions import program, versions
 
@@ -107,11 +107,12 @@ def _execute(settings: Settings) -> str:
         try:
             with suppress(OSError) if sys.exc_info()[0] else nullcontext():
                 write_json(folder / "manifest.json", manifest)
+            if manifest["status"] in FINAL:  # before the tracker, which may take long or fail
+                for name in (*CHECKPOINTS, BEST[1], progress.NAME):
+                    (folder / name).unlink(missing_ok=True)
         finally:
             if run is not None:  # after the manifest, which the tracker uploads
                 run.close(completed=manifest["status"] in FINAL)
-    for name in (*CHECKPOINTS, BEST[1], progress.NAME):
-        (folder / name).unlink(missing_ok=True)
     if run._signal is not None:  # a signal in the last step: this run is done, but no other begins
         raise Interrupted(128 + run._signal)
     return str(manifest["status"])
@@ -185,19 +186,14 @@ def check_task(settings: Settings) -> None:
 
 
 def outcome(settings: Settings) -> str:
-    """The outcome of a run: ``finished``, ``diverged``, ``busy`` or ``failed``."""
-    done = status(settings)
-    if done in FINAL:
-        return str(done)
-    try:
-        if settings.folder.exists():
-            with FileLock(settings.folder / ".lock", timeout=0):
-                pass
-    except Timeout:
-        return "busy"
-    except OSError:  # a folder that cannot be written
-        pass
-    return "failed"
+    """The outcome of a run: ``finished``, ``diverged``, ``busy`` or ``failed``.
+
+    It only looks, because a lock that it took could keep another process from executing the run.
+    """
+    now = RunFolder(settings.folder, "").look().status
+    if now in FINAL:
+        return now
+    return "busy" if now == "running" else "failed"
 
 
 def unfinished(every: Sequence[Settings]) -> tuple[list[Settings], str]:

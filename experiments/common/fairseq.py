@@ -11,7 +11,6 @@ updates between this checkpoint and the kill, with the same numbers, and logs th
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import json
@@ -38,11 +37,13 @@ from experiments.common import ROOT
 from experiments.common.messages import ConfigError, shown
 from experiments.common.run import Run
 from experiments.common.settings import Settings
+from experiments.common.terminal import end_with_parent
 from experiments.common.versions import versions
 
 PLUGIN = Path(str(laprop.__file__)).parent / "fairseq_plugin"
 POLL = 0.02  # seconds between two readings of the log
 RECORD = re.compile(r"\| train_inner \| (\{[^{}]*\})$")
+COLUMNS = ("update", "train_loss", "gradient_norm", "scheduled_lr", "tokens")  # of records
 SAVED = re.compile(r"\| Saved checkpoint \S+ \(epoch \d+ @ (\d+) updates")
 
 
@@ -180,8 +181,7 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
         save_every: number of updates between two checkpoints of fairseq.
 
     Returns:
-        a row per update: ``update``, ``train_loss`` in bits per token, ``gradient_norm``,
-        ``scheduled_lr``, ``tokens``.
+        a row per update, with the columns :data:`COLUMNS`; the loss is in bits per token.
 
     Raises:
         RuntimeError: fairseq failed or was killed; the same command resumes from its checkpoint.
@@ -205,7 +205,8 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
         else:
             if run.diverged_at is None:
                 training.finish(updates)
-    return pd.DataFrame([training.records[n] for n in sorted(training.records)])
+    rows = [training.records[n] for n in sorted(training.records)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def seed(ours: int) -> int:
@@ -296,13 +297,8 @@ class _Training:
             if found := RECORD.search(line):
                 told = json.loads(found[1])
                 update = int(told["num_updates"])
-                self.records[update] = {
-                    "update": update,
-                    "train_loss": float(told["loss"]),
-                    "gradient_norm": float(told["gnorm"]),
-                    "scheduled_lr": float(told["lr"]),
-                    "tokens": float(told["wpb"]),
-                }
+                numbers = (float(told[name]) for name in ("loss", "gnorm", "lr", "wpb"))
+                self.records[update] = dict(zip(COLUMNS, (update, *numbers), strict=True))
             elif found := SAVED.search(line):
                 self._saved = int(found[1])
 
@@ -371,9 +367,7 @@ def _in_the_child() -> None:
     """
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(os.nice(0)))
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    end_with_parent(signal.SIGKILL)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,8 @@ import yaml
 
 from experiments.common.messages import ConfigError, named, one_line, shown
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 # What the user can do about a damaged file of a run, and of committed results.
 RERUN = "delete the folder of this run, and run it again"
 RESTORE = "restore it by git, or collect the runs again"
@@ -63,18 +65,29 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: it is no YAML, or holds something else; the line names the file, and for a
             mistake in its grammar the line number.
     """
-    place = f"{path.parents[1].name}/{path.parent.name}/{path.name}"
     try:
-        found = yaml.safe_load(path.read_bytes())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{place}{line}: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:  # of its encoding
-        raise ConfigError(f"{place}: must be text in UTF-8 ({one_line(error)})") from None
+        found = yaml.load(path.read_bytes(), LOADER)
+    except yaml.YAMLError as error:
+        raise no_yaml(path, error) from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{place}: must hold lines of KEY: VALUE, but it is {shown(found)}")
+        raise ConfigError(
+            f"{shown_path(path)}: must hold lines of KEY: VALUE, but it is {shown(found)}"
+        )
     return found
+
+
+def shown_path(path: Path) -> str:
+    """A file of ``configs`` as a message names it: ``configs/task/gpt.yaml``."""
+    return "/".join(path.parts[-3:])
+
+
+def no_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
+    """The error for a file of ``configs`` that is no YAML."""
+    if not isinstance(error, yaml.MarkedYAMLError):  # of its encoding
+        return ConfigError(f"{shown_path(path)}: must be text in UTF-8 ({one_line(error)})")
+    mark = error.problem_mark or error.context_mark
+    line = f", line {mark.line + 1}" if mark else ""
+    return ConfigError(f"{shown_path(path)}{line}: {error.problem or error.context}")
 
 
 class Damaged(ConfigError):
@@ -139,8 +152,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The settings in a run's folder as plain data."""
     path = folder / "config.yaml"
     with reading(path, RERUN):
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return dict(yaml.load(path.read_bytes(), loader))
+        return dict(yaml.load(path.read_bytes(), LOADER))
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

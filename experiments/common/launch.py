@@ -186,17 +186,19 @@ def processes(launcher: DictConfig, runs: int) -> int:
     Raises:
         ConfigError: joblib is to use no process.
     """
-    name, cores = kind(launcher), os.cpu_count() or 1
+    name = kind(launcher)
     if name == "joblib":
+        import joblib
+
         if launcher.n_jobs == 0:
             raise ConfigError("hydra.launcher.n_jobs=0: must be a number of processes, or -1: all")
-        return int(launcher.n_jobs) if launcher.n_jobs > 0 else max(cores + 1 + launcher.n_jobs, 1)
+        return int(joblib.effective_n_jobs(launcher.n_jobs))
     if name == "slurm":
         return int(launcher.array_parallelism)
     if name == "local":  # submitit starts all at once
         return runs
     if name == "ray":
-        return int(OmegaConf.select(launcher, "ray.init.num_cpus") or cores)
+        return int(OmegaConf.select(launcher, "ray.init.num_cpus") or os.cpu_count() or 1)
     return 1
 
 

@@ -18,16 +18,19 @@ docs/extend.md has examples.
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
 from types import ModuleType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from hydra.utils import get_object
 from pydantic import create_model
@@ -90,6 +93,7 @@ class Name:
 
 
 DEFINITION = ("_target_", "names", "decay")  # keys of a file that are about the class
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the error says what it logs
 
 
 # The files ----------------------------------------------------------------------------------------
@@ -135,8 +139,13 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
     def usable(name: str) -> bool:
         return "_target_" in _file(name) if own is None else name in own
 
+    def listed(name: str) -> bool:
+        with suppress(ConfigError):  # another file that cannot be read is not this one's mistake
+            return usable(name)
+        return False
+
     if not usable(optimizer):
-        allowed = ", ".join(filter(usable, OPTIMIZERS))
+        allowed = ", ".join(filter(listed, OPTIMIZERS))
         raise ConfigError(
             f"optimizer={optimizer}: is not for {name}, which {why}takes {allowed}{rules}"
         )
@@ -187,10 +196,12 @@ def _class(name: str, target: str) -> tuple[Callable[..., torch.optim.Optimizer]
         found = get_object(target)
         every = list(inspect.signature(found).parameters.values())[1:]
     except Exception as error:  # whatever a package raises when it is imported
-        missing = error.__cause__ or error
+        why = error.__cause__ or error
+        is_timm = isinstance(why, ModuleNotFoundError) and why.name == "timm"
+        advice = "; pip install 'laprop[optimizers]' installs it" if is_timm else ""
         raise ConfigError(
-            f"optimizer={name}: _target_={target} cannot be imported ({one_line(missing)}); "
-            "timm's come with pip install 'laprop[optimizers]'"
+            f"configs/optimizer/{name}.yaml: _target_={target}: cannot be imported "
+            f"({one_line(why)}){advice}"
         ) from None
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return found, {p.name: p for p in every if p.kind in named}
@@ -214,12 +225,17 @@ class _Class:
             )
         for ours, theirs in (NAMES | given).items():
             argument, index = _slot(name, theirs)
-            if argument in self.parameters:
+            parameter = self.parameters.get(argument)
+            elements = getattr(parameter, "default", None)
+            length = len(elements) if isinstance(elements, Sequence) else 0
+            if parameter is not None and (index is None or index < length):
                 self.slots[ours] = argument, index
             elif given.get(ours) is not None:
+                known = self.parameters.values() if parameter is None else [parameter]
+                plain = (str(p.replace(annotation=p.empty)) for p in known)
                 raise ConfigError(
                     f"configs/optimizer/{name}.yaml: names: {ours}={theirs}: {self.path} has "
-                    f"{', '.join(self.parameters)}"
+                    f"{', '.join(plain)}"
                 )
 
     @property
@@ -251,7 +267,9 @@ class _Class:
         for name, value in values.items():
             argument, index = self.slots.get(name, (name, None))
             if str(argument).endswith("dtype") and isinstance(value, str):
-                value = getattr(torch, value)
+                value = getattr(torch, value, None)
+                if not isinstance(value, torch.dtype):
+                    raise ValueError("must be a dtype of torch, such as bfloat16")
             if index is None:
                 arguments[argument] = value
             else:
@@ -369,9 +387,14 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
         _refuse_decay(of, None, task, task_name)
         return of
     for missing in set(hyperparameters(name)) - kind.slots.keys():
+        known = ", ".join(kind.parameters)
         raise ConfigError(
-            f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no {NAMES[missing]}; say "
-            f"in names what it is called there: {', '.join(kind.parameters)}"
+            f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no {NAMES[missing]}; "
+            + (
+                f"say in names what it is called there: {known}"
+                if known
+                else "it names no arguments"
+            )
         )
     values = _typed(kind, given)
     values = {k: v for k, v in values.items() if v != kind.implied().get(k, kind.default(k))}
@@ -415,7 +438,7 @@ def _type(kind: _Class, argument: str) -> Any:
     """The type of an argument as far as YAML can express it; Any if it is not declared."""
     parameter = kind.parameters[argument]
     if argument.endswith("dtype"):
-        return Literal["float16", "bfloat16", "float32", "float64"] | None
+        return str | None  # the class knows which ones it takes
     try:
         made = kind.target.__init__ if inspect.isclass(kind.target) else kind.target
         hint = typing.get_type_hints(made).get(argument)
@@ -452,6 +475,10 @@ def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_nam
     if of.weight_decay and getattr(task, "OPTIONS", None) == ():
         raise ConfigError(f"{decay} in {task_name}")
     if by_rule(of.name, task):
+        scale = np.max(of.lr) if of.decay_by_lr else 1.0
+        if of.weight_decay * scale > 1:
+            times = " times optimizer.lr" * of.decay_by_lr
+            raise ConfigError(f"optimizer.weight_decay={of.weight_decay}:{times} must be at most 1")
         return
     scales = kind is not None and (kind.decay == "by_lr" or "decay_by_lr" in kind.parameters)
     if of.decay_by_lr and not scales:
@@ -487,14 +514,24 @@ def _construct(of: Optimizer, kind: _Class) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                kind.target([torch.nn.Parameter(torch.zeros(2, 2))], **kind.arguments(chosen))
+                made = kind.target(
+                    [torch.nn.Parameter(torch.zeros(2, 2))], **kind.arguments(chosen)
+                )
             except Exception as error:  # a class from elsewhere may raise any type
                 return error
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ConfigError(
+                f"configs/optimizer/{of.name}.yaml: _target_={kind.path}: must make a "
+                f"torch.optim.Optimizer, but makes a {type(made).__name__}"
+            )
         return None
 
     if (error := attempt(values)) is None:
         return
     for name, value in values.items():
         if alone := attempt([name]):
-            raise ConfigError(f"optimizer.{name}={shown(value)}: {one_line(alone)}")
+            why = one_line(alone)
+            if name.endswith("dtype"):
+                why = why.replace("torch.", "")  # as one types it
+            raise ConfigError(f"optimizer.{name}={shown(value)}: {why}")
     raise ConfigError(f"optimizer={of.name}: {one_line(error)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -45,7 +45,10 @@ def parsed(text: str) -> Override:
     if override.is_delete():
         raise ConfigError(f"{text}: a setting cannot be removed; give it another value")
     if key in GROUPS and not named:
-        raise ConfigError(f"{text}: must be one of {', '.join(options(key))}")
+        several = override.value()
+        names = ",".join(map(str, several)) if isinstance(several, list) else ""
+        hint = f'; several are a sweep, {key}={names}, or in a grid {key}: "{names}"' * bool(names)
+        raise ConfigError(f"{text}: must be one of {', '.join(options(key))}{hint}")
     if key in [f"{group}.name" for group in GROUPS]:
         raise ConfigError(f"{key}={value}: is chosen by {key.removesuffix('.name')}={value}")
     return override
@@ -54,20 +57,33 @@ def parsed(text: str) -> Override:
 def _in_grammar(text: str) -> Override:
     """The override parsed by Hydra's grammar, which allows letters beyond ASCII only in quotes.
 
-    An output folder, or a value with such letters, that the grammar cannot parse is quoted first.
+    A value with such letters that the grammar cannot parse is quoted first. An output folder is
+    taken as it is typed, unless the user quotes it.
     """
+    parse = OverridesParser.create().parse_overrides
+    key, equals, value = text.partition("=")
+    if key == "output" and equals and not (value[:1] in "'\"" and value[:1] == value[-1:]):
+        literal = re.sub(
+            r"(\\*)\$\{", r"\1\1\\${", value
+        )  # OmegaConf would take it for a reference
+        return replace(parse(["output=x"])[0], _value=literal, input_line=text)
     try:
-        return OverridesParser.create().parse_overrides([text])[0]
+        return parse([text])[0]
     except OverrideParseException as error:
-        key, equals, value = text.partition("=")
-        if equals and key.isascii() and (key == "output" or not value.isascii()):
+        if equals and key.isascii() and not value.isascii():
             quoted = value.replace("\\", "\\\\").replace("'", "\\'")
             with suppress(OverrideParseException):
-                return OverridesParser.create().parse_overrides([f"{key}='{quoted}'"])[0]
-        raise ConfigError(
-            f"{text}: not key=value in Hydra's grammar ({str(error).splitlines()[0]}); "
-            "quote a value that has = , or brackets in it"
-        ) from None
+                return parse([f"{key}='{quoted}'"])[0]
+        if not key or not equals:
+            why = "must be key=value, without a space beside ="
+        elif value.endswith(","):
+            why = "a value is missing after the last comma"
+        else:
+            why = (
+                f"not key=value in Hydra's grammar ({str(error).splitlines()[0]}); quote a value "
+                "that has = , or brackets in it"
+            )
+        raise ConfigError(f"{text}: {why}") from None
 
 
 def choices(text: str) -> list[str]:

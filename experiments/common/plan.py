@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from experiments.common import RESULTS, data, progress
+from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.execution import unfinished
 from experiments.common.files import RERUN, RESTORE, Damaged, read_manifest, read_settings, reading
 from experiments.common.launch import run_one
@@ -37,6 +38,8 @@ from experiments.common.versions import sources
 
 TIMED = 15.0  # seconds for which a run is timed after its first steps
 PATIENCE = 300.0  # largest number of seconds to wait for its first steps
+# The files of a run that are deleted when it is finished, and the folder of fairseq's checkpoints.
+TEMPORARY = {*CHECKPOINTS, BEST[1], progress.NAME, "fairseq"}
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,12 @@ def by_a_beginning(settings: Settings) -> Cost | str:
                 first = time.monotonic()
             if first is not None and time.monotonic() > first + TIMED:
                 break
-        code = process.exitcode  # None if it goes on
+        code, took = process.exitcode, time.monotonic() - begun  # the code is None if it goes on
         process.terminate()
         process.join(10)
         process.kill()
-        took, disk = time.monotonic() - begun, weight(tried.folder)
+        process.join()
+        disk = weight(tried.folder)
         manifest = read_manifest(tried.folder) or {}
         if manifest.get("status") in FINAL:
             seconds = manifest["wall_time_s"]
@@ -237,9 +241,10 @@ def _memory(pid: int | None) -> int:
 
 
 def weight(folder: Path) -> int:
-    """The size in bytes of a run's folder without checkpoints."""
-    files = [path for path in folder.rglob("*") if path.is_file() and ".pt" not in path.suffixes]
-    return sum(path.stat().st_size for path in files)
+    """The size in bytes of the files in a run's folder that remain when the run is finished."""
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    kept = [name for name in names if name.suffix != ".new" and not TEMPORARY & {*name.parts}]
+    return sum((folder / name).stat().st_size for name in kept)
 
 
 def needed(task: str) -> set[str]:

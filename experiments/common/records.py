@@ -4,7 +4,8 @@
 ``runs.csv``            one row per member: the axes that vary, the summary numbers, and
                         ``diverged_at`` where a run diverged
 ``curves.parquet``      the same axes, ``step``, and every logged metric, long
-``<name>.csv``          extra tables of the runs, one below the other without repeated rows
+``<name>.csv``          extra tables of the runs, one below the other; the column ``run_key`` has
+                        the key of each row's run
 ``<key>-<name>.jpg``    pictures that runs wrote to their folders
 ``manifest.json``       the figure, the scale and what it reduces, the common settings, each run's
                         key, status, wall time and memory, the distinct environments (commit,
@@ -28,6 +29,8 @@ import pandas as pd
 from experiments.common import RESULTS
 from experiments.common.files import RESTORE, read_object, reading
 from experiments.common.timings import COMMITTED, grids
+
+KEY = "run_key"  # column of extra tables
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Results:
     @property
     def every_run(self) -> pd.DataFrame:
         """The content of ``runs.csv``, also the rows of unfinished seeds."""
-        return self._checked("runs.csv", self.table("runs"))
+        return self._checked("runs.csv", read_table(self.folder / "runs.csv", RESTORE))
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -90,8 +93,9 @@ class Results:
         return read_object(self.folder / "manifest.json", RESTORE)
 
     def table(self, name: str) -> pd.DataFrame:
-        """An extra table by name."""
-        return read_table(self.folder / f"{name}.csv", RESTORE)
+        """An extra table by name, without the keys of its runs and without repeated rows."""
+        frame = read_table(self.folder / f"{name}.csv", RESTORE)
+        return frame.drop(columns=KEY, errors="ignore").drop_duplicates(ignore_index=True)
 
     @property
     def label(self) -> str:
@@ -152,4 +156,4 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
         content = path.read_bytes()
         if not content.endswith(b"\n"):  # pandas would take the rest of a number for a number
             raise ValueError("its last line is cut off")
-        return pd.read_csv(io.BytesIO(content))
+        return pd.read_csv(io.BytesIO(content), dtype={KEY: str})  # a key may look like a number

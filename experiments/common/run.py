@@ -41,7 +41,6 @@ from torch import Tensor
 
 from experiments.common import provenance
 from experiments.common.checkpoint import (
-    CHECKPOINTS,
     Best,
     load,
     load_checkpoint,
@@ -153,25 +152,23 @@ class Run:
         torch.manual_seed(seed)
 
     def _seed_text(self) -> str:
-        return str(self.config.seed)
+        return str(self.config.decisive()["seed"])  # equal for settings of one key
 
-    def generator(
-        self, name: str, seed: int | None = None, device: str | torch.device = "cpu"
-    ) -> torch.Generator:
+    def generator(self, name: str, seed: int | None = None) -> torch.Generator:
         """The random generator of one purpose, independent of the generators of other purposes.
 
         Args:
             name: the purpose, for instance ``"batches"``; numbers depend on it and on the seed.
             seed: by default the run's seed; a vectorised task passes each member's seed.
-            device: CPU by default, so that the numbers are the same on every machine.
 
         Returns:
-            a generator whose state is part of the checkpoint; equal arguments give the same one.
+            a generator on the CPU, so that its numbers are the same on every machine. Its state is
+            part of the checkpoint. Equal arguments give the same generator.
         """
         text = self._seed_text() if seed is None else str(seed)
         key = f"{name}/{text}"
         if key not in self._generators:
-            generator = torch.Generator(device).manual_seed(_seed_of(text, name))
+            generator = torch.Generator().manual_seed(_seed_of(text, name))
             if key in self._generator_states:
                 generator.set_state(self._generator_states.pop(key))
             self._generators[key] = generator
@@ -243,9 +240,10 @@ class Run:
     def steps(self, total: int) -> Iterator[int]:
         """Yield the steps still to do, out of ``range(total)``; stop early if the run diverges.
 
-        Between two steps a checkpoint is written every ``checkpoint_every`` seconds (0: after every
-        step), but less often if writing would take more than a twentieth of the time. When SIGINT
-        or SIGTERM arrives, a checkpoint is written after the step and the process ends.
+        Between two steps a checkpoint is written every ``checkpoint_every`` seconds, but less often
+        if writing would take more than a twentieth of the time. With 0 it is written after every
+        step, however long that takes. When SIGINT or SIGTERM arrives, a checkpoint is written after
+        the step and the process ends.
 
         Raises:
             RuntimeError: it is called a second time, or :meth:`log` was called before it.
@@ -315,7 +313,7 @@ class Run:
     def _restore(self) -> None:
         saved, self._checkpoint = self._checkpoint, {}
         if saved:  # the program may have changed since, and with it what the checkpoint must hold
-            with reading(self.folder / CHECKPOINTS[0], RERUN):
+            with reading(saved["path"], RERUN):
                 self._restore_from(saved)
 
     def _restore_from(self, saved: dict[str, Any]) -> None:
@@ -379,7 +377,7 @@ class Run:
         self._summary |= self._plain(values)
 
     def _plain(self, numbers: dict[str, Any]) -> dict[str, Any]:
-        plain = {name: _plain(value) for name, value in numbers.items()}
+        plain = {name: _for_json(value) for name, value in numbers.items()}
         for name, value in plain.items():
             if isinstance(value, list) and len(value) != len(self.grid):
                 raise ValueError(f"{name}: {len(value)} numbers for {len(self.grid)} members")
@@ -415,7 +413,8 @@ class Run:
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Keep a small extra table as ``<name>.csv``; collected beside ``runs.csv``.
 
-        Collecting joins the tables of all runs and drops rows that are the same. A frame therefore
+        Collecting joins the tables of all runs and adds the column ``run_key``.
+        :meth:`Results.table` leaves out this column and rows that are the same. A frame therefore
         needs columns of its own for the settings by which its rows are to be told apart.
 
         Raises:
@@ -481,14 +480,14 @@ def _seed_of(seed: str, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _plain(value: Any) -> Any:
+def _for_json(value: Any) -> Any:
     """A value for strict JSON: tensors and arrays as lists, NaN and infinities as None."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_for_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -285,7 +285,23 @@ def checked_schedule(
                 f"schedule.{name}.over: must be given, a number of updates: {task_name} does not "
                 "say how many it makes"
             )
+        if total is not None:
+            _refuse_late(name, part, total)
     return schedule
+
+
+def _refuse_late(name: str, part: LrSchedule | BetaSchedule, total: int) -> None:
+    """Refuse a schedule that would begin after the last update, or be in its warm-up until then."""
+    for field in ("warmup", "begin", "milestones"):
+        value = getattr(part, field, 0)
+        first, which = (
+            (value[0], "the first ") if isinstance(value, tuple) and value else (value, "")
+        )
+        if first and first >= total:
+            raise ConfigError(
+                f"schedule.{name}.{field}={shown(value)}: {which}must be below {total}, the number "
+                "of updates of the run"
+            )
 
 
 def updates(task: ModuleType, cfg: Any) -> int | None:

@@ -46,7 +46,10 @@ def _device(name: str) -> str:
 
 def _expanded(path: Path) -> Path:
     """A path in which ``~`` is the home folder: a shell leaves it as it is in ``output=~/x``."""
-    return Path(os.path.expanduser(path))
+    expanded = Path(os.path.expanduser(path))
+    if str(expanded).startswith("~"):
+        raise ValueError(f"there is no user {expanded.parts[0][1:]}; give the folder's whole path")
+    return expanded
 
 
 @settings

@@ -187,8 +187,14 @@ def short_name(key: str) -> str:
     return name.replace(".", "_") if group == "schedule" else name.rpartition(".")[2] or key
 
 
-def overview(states: Sequence[State], processes: int) -> str:
-    """One line about all runs: ``12 of 63, 1 failed, 2 diverged, 3.1 h left``."""
+def overview(states: Sequence[State], processes: int, estimate: bool = True) -> str:
+    """One line about all runs: ``12 of 63, 1 failed, 2 diverged, 3.1 h left``.
+
+    Args:
+        states: the states of the runs.
+        processes: number of runs at a time.
+        estimate: whether to say how much time is left.
+    """
     counts = Counter(state.status for state in states)
     parts = [f"{sum(counts[name] for name in FINAL)} of {len(states)}"]
     parts += [
@@ -196,7 +202,7 @@ def overview(states: Sequence[State], processes: int) -> str:
         for name in ("failed", "diverged", "interrupted", "stopped", "damaged")
         if counts[name]
     ]
-    if (seconds := left(states, processes)) is not None:
+    if estimate and (seconds := left(states, processes)) is not None:
         parts.append(f"{duration(seconds)} left")
     return ", ".join(parts)
 

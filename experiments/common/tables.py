@@ -183,6 +183,23 @@ def logged(folder: Path, members: pd.DataFrame, ended: bool = True) -> pd.DataFr
         return frame
 
 
+def last(folder: Path, members: pd.DataFrame) -> pd.DataFrame:
+    """The last value of each logged metric of a run that has ended; NaN if it is null.
+
+    A member that has diverged in a vectorised run thus has no value, not the last finite one.
+    """
+    values: dict[str, Any] = {}
+    with reading(folder / "metrics.jsonl", RERUN):
+        for record in read_log(folder, ended=True):
+            values |= record
+        values.pop("step", None)
+        columns = {
+            _beside(name, members): np.broadcast_to(np.asarray(value, dtype=float), len(members))
+            for name, value in values.items()
+        }
+        return pd.DataFrame(columns, index=members.index)
+
+
 def _beside(name: str, members: pd.DataFrame) -> str:
     """The column of a measured number; its name is prefixed if a setting has the same name."""
     return f"measured_{name}" if name in members else name
@@ -197,7 +214,8 @@ class Sweep:
 
     Attributes:
         name: name of the task, or of the figure that the tables are of.
-        runs: one row per member of each finished run.
+        runs: one row per member of each finished run: its summary, and the last value of each
+            metric that is logged but in no summary, NaN if that is null.
         curves: long table of all logged records, also of unfinished runs.
         axes: column name -> dotted key, for every setting that varies.
         statuses: numbers of runs that are ``finished``, ``diverged``, ``running``, ...
@@ -269,7 +287,7 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
         raise ConfigError(f"{words}: none of the {len(found)} runs in {folder}")
 
     axes = varying([one.run for one, _ in kept])
-    tables = [pd.DataFrame(columns=list(axes))]
+    tables, ends = [pd.DataFrame(columns=list(axes))], [pd.DataFrame()]
     curves = [pd.DataFrame(columns=list(axes))]
     whole, repeated = [], 0
     every = [rows(one.run, axes) for one, _ in kept]
@@ -278,7 +296,9 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
         chosen = matching & ~again
         counts = chosen.any()
         try:
-            summary = with_summary(one.folder, members)[chosen] if one.final and counts else None
+            ended = one.final and counts
+            summary = with_summary(one.folder, members)[chosen] if ended else None
+            end = last(one.folder, members)[chosen] if ended else None
             begun = counts and (one.final or (one.folder / "metrics.jsonl").exists())
             long = logged(one.folder, members, one.final) if begun else None
         except Damaged as error:
@@ -288,13 +308,15 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
         repeated += int((matching & again).sum())
         if summary is not None:
             tables.append(summary)
+            ends.append(end)
         if long is not None:
             curves.append(long[np.tile(chosen, len(long) // len(members))])
     if not whole:
         raise Damaged(damaged[-1])
+    runs, at_end = (pd.concat(f[1:] or f, ignore_index=True) for f in (tables, ends))
     return Sweep(
         name=found[0].task,
-        runs=pd.concat(tables[1:] or tables, ignore_index=True),
+        runs=runs.join(at_end[[name for name in at_end if name not in runs]]),
         curves=pd.concat(curves[1:] or curves, ignore_index=True),
         axes=axes,
         statuses=Counter(one.status for one in whole),

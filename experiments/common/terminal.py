@@ -1,7 +1,8 @@
-"""What commands share: streams that outlive their readers, and errors as one line."""
+"""What commands share: lasting streams, errors as one line, children that end with a parent."""
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import sys
@@ -96,3 +97,14 @@ def guarded(main: Callable[[], int]) -> int:
 def say(line: str, to: TextIO | None = None) -> None:
     """Print a line without delay, by default to the standard output."""
     print(line, file=to or sys.stdout, flush=True)
+
+
+def end_with_parent(number: int) -> None:
+    """Let this process get a signal when its parent dies, even by SIGKILL; on Linux only.
+
+    Args:
+        number: number of the signal.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(1, number)  # PR_SET_PDEATHSIG

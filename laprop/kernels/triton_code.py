@@ -232,8 +232,8 @@ def _update_elements(
     m = _load(exp_avg_at, mask).to(WIDE)
     n = _load(exp_avg_sq_at, mask).to(WIDE)
     if CENTERED:
-        mean_at = _pointer(table, row, _MEAN, STATE, ALIGNED) + at
-        mean = _load(mean_at, mask).to(WIDE)
+        mean_at = _pointer(table, row, _MEAN, WIDE, ALIGNED) + at  # it never has 16 bits
+        mean = _load(mean_at, mask)
     if AMSGRAD:
         maximum_at = _pointer(table, row, _MAXIMUM, STATE, ALIGNED) + at
         maximum = _load(maximum_at, mask).to(WIDE)
@@ -252,7 +252,7 @@ def _update_elements(
     tl.store(exp_avg_sq_at, _rounded(n, noise, at, 0, NARROW), mask)
     if CENTERED:
         mean = mean * nu + g * complement
-        tl.store(mean_at, _rounded(mean, noise, at, 1, NARROW), mask)
+        tl.store(mean_at, mean, mask)
         variance = n - mean * mean
         variance = tl.where(variance < 0, 0.0, variance)  # NaN stays NaN, here and below
         n = tl.where(warm, variance, n)

@@ -23,14 +23,14 @@ def finding(results: Results) -> str:
         f"{NAMES[name]}'s by {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
     )
     return (
-        f"CIFAR-10: lowering the learning rate at epochs 81 and 122, "
-        f"not 80 and 120, changes the final training loss, {text}"
+        "CIFAR-10: lowering lr at epochs 81 and 122, not 80 and 120, changes the final training "
+        f"loss, {text}"
     )
 
 
 def draw(results: Results) -> Figure:
     """By epoch, the training loss of one schedule over that of the other."""
-    figure, axis = plt.subplots(figsize=(6, 3.2))
+    figure, axis = plt.subplots(figsize=(7, 3.2))
     for optimizer, curves in results.curves.groupby("optimizer"):
         losses = curves.set_index(["milestones", "seed", "step"]).train_loss
         logs = np.log(losses[README] / losses[PAPER])
@@ -38,7 +38,9 @@ def draw(results: Results) -> Figure:
         epochs = logs.index.unique("step")
         style.geometric(axis, epochs, by_epoch, **style.line(str(optimizer)))
     axis.axhline(1, color="#999999", linewidth=0.8)
-    axis.set(xlabel="epochs", ylabel="training loss at 81 and 122\n/ that at 80 and 120")
+    axis.set(
+        xlabel="epochs", ylabel="training loss, lr falls at 81 and 122\n/ lr falls at 80 and 120"
+    )
     axis.legend()
     style.provenance(figure, results, "geometric mean over seeds with 95 % intervals")
     return figure

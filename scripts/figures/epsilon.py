@@ -25,7 +25,11 @@ LOW, HIGH = math.log(0.95), math.log(1.05)
 
 def finding(results: Results) -> str:
     """The title."""
-    any_one = {True: "may be anything", False: "is not free", None: "may or may not be free"}
+    any_one = {
+        True: "LaProp's ε may be anything from 1e-20 to 1e-8",
+        False: "LaProp's ε may not be anything from 1e-20 to 1e-8",
+        None: "it is undecided whether LaProp's ε may be anything from 1e-20 to 1e-8",
+    }
     found = ratios(results, "laprop", 1e-4, USUAL).values()
     low, high = (
         100 * math.expm1(end) for end in (min(r.low for r in found), max(r.high for r in found))
@@ -33,10 +37,11 @@ def finding(results: Results) -> str:
     slow = {
         True: f"raises the loss by {low:.1f} to {high:.1f} %",
         False: f"does not raise the loss ({low:+.1f} to {high:+.1f} %)",
-        None: f"changes the loss by at most {max(-low, high):.1f} % either way",
+        None: f"changes the loss by less than {math.ceil(10 * max(-low, high)) / 10:.1f} % "
+        "(95 % intervals)",
     }
     return (
-        f"On our MNIST net LaProp's ε {any_one[epsilon_free(results).held]} from 1e-20 to 1e-8; "
+        f"On our MNIST net {any_one[epsilon_free(results).held]}; "
         f"1e-4 {slow[epsilon_slows(results).held]}"
     )
 
@@ -91,7 +96,7 @@ def same(log: Estimate) -> bool:
 
 def told(found: dict[float, Estimate]) -> str:
     """The ratios for each nu, in words."""
-    return ", ".join(f"{'equal' if same(r) else ratio(r)} at nu {nu:g}" for nu, r in found.items())
+    return ", ".join(f"{'equal' if same(r) else ratio(r)} at ν {nu:g}" for nu, r in found.items())
 
 
 def epsilon_free(results: Results) -> Measured:
@@ -110,7 +115,7 @@ def within(text: str, found: list[Estimate]) -> Measured:
     return Measured(
         text,
         every_within(differ, LOW, HIGH) if differ else True,
-        f"{furthest:.3f} times at most, against 1.05",
+        f"the loss changes by a factor of at most {furthest:.3f}; the claim allows 1.05",
         [ratio(r) for r in differ],
     )
 
@@ -134,7 +139,7 @@ def higher(results: Results, optimizer: str, epsilon: float, base: float) -> Mea
     return Measured(
         _compared(optimizer, epsilon, base, found),
         held,
-        f"{furthest:.3f} times at most, where the claim needs more than 1 at every nu",
+        f"the loss is at most {furthest:.3f} times as high; the claim needs more than 1 at every ν",
         [ratio(r) for r in found.values()],
     )
 

@@ -1,4 +1,4 @@
-"""Figure 2, section 5.1: steps to converge on the noisy Rosenbrock function against nu.
+"""Figure 2, section 5.1: updates until the noisy Rosenbrock function converges, against nu.
 
 A setting converges where most of its seeds do; the median over all seeds, with infinity for those
 that do not converge, is then finite. At nu = 0 Adam runs away to infinity and only passes the
@@ -33,29 +33,49 @@ READING = {
     "width": f"σ as the whole width:\nnoise in {RANGE['width']}",
 }
 SHOWN = 0.1  # the sigma of the title
+UPDATES = "updates until it converges"  # on axes
 
 
 def finding(results: Results) -> str:
     """The title: where each optimizer converges at sigma 0.1, by both readings of sigma."""
     return (
-        f"Noisy Rosenbrock, σ {SHOWN:g}, noise in {converging(results, 'halfwidth')}; "
-        f"in {converging(results, 'width', verb=False)}"
+        f"Noisy Rosenbrock, σ {SHOWN:g}, noise in {RANGE['halfwidth']}: "
+        f"{converging(results, 'halfwidth')}; "
+        f"in {RANGE['width']}: {converging(results, 'width', verb=False)}"
     )
 
 
 def converging(results: Results, noise: str, verb: bool = True) -> str:
-    """The range of the noise, and at which nu each optimizer converges, in words."""
+    """For which nu each optimizer converges, in words."""
     by_reach: dict[str, list[str]] = {}
     for optimizer in ("laprop", *OTHERS):
         steps = steps_by_nu(results, optimizer, noise, "sigma", SHOWN)
-        where = reach(medians(steps)).replace("nu", "ν")
+        where = _for_which(medians(steps))
         by_reach.setdefault(where, []).append(NAMES[optimizer])
     parts = []
     for where, names in by_reach.items():
         converge = ("converges " if len(names) == 1 else "converge ") if verb else ""
         parts.append(f"{' and '.join(names)} {converge}{where}")
         verb = False
-    return f"{RANGE[noise]}: {', '.join(parts)}"
+    return ", ".join(parts)
+
+
+def _for_which(steps: pd.Series) -> str:
+    """The range of nu in which the medians are finite: ``for ν up to 0.45``."""
+    nu, tried = steps.index[np.isfinite(steps)], steps.index
+    above = "" if 0 in tried else " above 0"
+    if len(nu) == 0:
+        return f"for no ν{above}"
+    if len(nu) == len(tried):
+        return f"for every ν{above}"
+    last = tried[(tried >= nu.min()) & (tried <= nu.max())]
+    if len(nu) < len(last):
+        return f"for ν {nu.min():g} to {nu.max():g} with gaps"
+    if nu.min() == 0:
+        return f"for ν up to {nu.max():g}"
+    if nu.max() == tried.max():
+        return f"from ν {nu.min():g} on"
+    return f"for ν {nu.min():g} to {nu.max():g}"
 
 
 def draw(results: Results) -> Figure:
@@ -64,7 +84,7 @@ def draw(results: Results) -> Figure:
 
 
 def panels(results: Results, column: str, label: str, setting: str) -> Figure:
-    """A row of steps to converge per reading of sigma.
+    """A row of updates until convergence per reading of sigma.
 
     Args:
         results: runs with columns optimizer, nu, noise, seed, steps_to_converge and ``column``.
@@ -90,7 +110,7 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
             axis.set(yscale="log", ylim=(100, 1.3 * longest(results, runs)))
             last = longest(results, chosen)
             axis.axhline(last, color="#999999", linewidth=0.8, linestyle=":")
-        row[0].set_ylabel(f"steps to converge\n{reading}")
+        row[0].set_ylabel(f"{UPDATES}\n{reading}")
     for axis, value in zip(axes[0], values, strict=True):
         axis.set_title(label.format(value))
     for axis in axes[-1]:
@@ -107,7 +127,7 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
 
 
 def curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
-    """Median steps to converge against nu, with their intervals."""
+    """Median updates until convergence against nu, with their intervals."""
     by_nu = cell.groupby("nu").steps_to_converge
     nu = np.array(list(by_nu.groups))
     middle, low, high = np.array([median(v) for _, v in by_nu]).T
@@ -142,7 +162,7 @@ def longest(results: Results, runs: pd.DataFrame) -> int:
 def steps_by_nu(
     results: Results, optimizer: str, noise: str, column: str, value: float
 ) -> pd.Series:
-    """Steps to converge of every seed for each nu; nu = 0 is kept for LaProp alone."""
+    """Updates until each seed converges, for each nu; nu = 0 is kept for LaProp alone."""
     runs = results.runs
     chosen = runs[
         (runs.optimizer == optimizer) & (runs.noise == noise) & np.isclose(runs[column], value)
@@ -153,20 +173,20 @@ def steps_by_nu(
 
 
 def medians(by_nu: pd.Series) -> pd.Series:
-    """Median steps to converge by nu; infinite where most seeds never converge."""
+    """Median updates until convergence by nu; infinite where most seeds never converge."""
     return by_nu.apply(lambda steps: median(steps)[0])
 
 
 def reach(steps: pd.Series) -> str:
     """The range of nu in which the medians are finite, in words."""
     nu = steps.index[np.isfinite(steps)]
-    tried = "nu" if 0 in steps.index else "nu > 0"
+    tried = "ν" if 0 in steps.index else "ν > 0"
     if len(nu) == 0:
         return f"at no {tried}"
     if len(nu) == len(steps):
         return f"at every {tried}"
     whole = len(nu) == ((steps.index >= nu.min()) & (steps.index <= nu.max())).sum()
-    return f"at nu {nu.min():g} to {nu.max():g}" + ("" if whole else " with gaps")
+    return f"at ν {nu.min():g} to {nu.max():g}" + ("" if whole else " with gaps")
 
 
 def converges(by_nu: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -186,18 +206,19 @@ def flat_at_small_noise(results: Results, noise: str, margin: float) -> Measured
     least = max(least, 1.0)
     found = f"{ratio['laprop']:.2f} [{least:.2f}, {most:.2f}]"
     slower = Effect(found, "ratio", ratio["laprop"], least, most)
-    text = f"median steps of the slowest nu over those of the fastest: LaProp {slower}, "
+    text = f"median updates of the slowest ν over those of the fastest: LaProp {slower}, "
     text += ", ".join(
         f"{NAMES[o]} {ratio[o]:.2f}" if np.isfinite(ratio[o]) else f"{NAMES[o]} infinite"
         for o in OTHERS
     )
     held = True if most <= margin else False if least > margin else None
-    apart = f"{ratio['laprop']:.2f} against the margin of {margin:g}"
+    apart = f"LaProp's slowest ν takes {ratio['laprop']:.2f} times the updates of its fastest; "
+    apart += f"the claim allows {margin:g}"
     return Measured(text, held, apart, [slower])
 
 
 def smooth_in_nu(results: Results, noise: str, margin: float) -> Measured:
-    """LaProp's median steps at each nu over those at the next, by intervals for all pairs."""
+    """LaProp's median updates at each nu over those at the next, by intervals for all pairs."""
     held, text, furthest, where = [], [], {}, []
     for optimizer in ("laprop", *OTHERS):
         for sigma in (0.04, 0.1):
@@ -214,20 +235,23 @@ def smooth_in_nu(results: Results, noise: str, margin: float) -> Measured:
                 smooth = arrives and bool((most <= margin).all())
                 jumps = bool(np.isinf(low).any() or (least > margin).any())
                 held.append(True if smooth else False if jumps else None)
-                where.append(f"{reach(medians(by_nu))} at sigma {sigma:g}")
+                where.append(f"{reach(medians(by_nu))} at σ {sigma:g}")
     for optimizer in ("laprop", *OTHERS):
         steps = [furthest[optimizer, sigma] for sigma in (0.04, 0.1)]
         words = {np.inf: "infinite", np.nan: "never converges"}
         found = [f"{step:.2f}" if np.isfinite(step) else words[step] for step in steps]
         text.append(f"{NAMES[optimizer]} {' and '.join(found)}")
     largest = max(furthest["laprop", sigma] for sigma in (0.04, 0.1))
-    apart = f"{largest:.2f}" if np.isfinite(largest) else "an infinite ratio"
+    apart = f"LaProp's updates at neighbouring ν differ by up to {largest:.2f} times; the claim "
+    apart += f"allows {margin:g}"
+    if not np.isfinite(largest):
+        apart = "LaProp does not converge at every ν, as the claim needs"
     return Measured(
-        f"LaProp converges {' and '.join(where)}; largest ratio of the medians at neighbouring nu "
-        "(infinite where one of them does not converge), at sigma 0.04 and at 0.1: "
+        f"LaProp converges {' and '.join(where)}; largest ratio of the medians at neighbouring ν "
+        "(infinite where one of them does not converge), at σ 0.04 and at 0.1: "
         f"{', '.join(text)}",
         False if False in held else None if None in held else True,
-        f"{apart} against the margin of {margin:g}",
+        apart,
     )
 
 
@@ -249,9 +273,13 @@ def _at(by: dict[str, pd.Series], place: int, held: bool | None, needed: str) ->
     shares = {o: (g.count() / g.size()).iloc[place] for o, g in by.items()}
     nu = by["adam"].size().index[place]
     at = ", ".join(f"{NAMES[o]} {share:.0%}" for o, share in shares.items())
+    of_each = " and ".join(f"{share:.0%} of {NAMES[o]}'s" for o, share in shares.items())
     text = ", ".join(f"{NAMES[o]} converges {reach(medians(g))}" for o, g in by.items())
-    return Measured(f"{text}; share of seeds that converge at nu {nu:g}: {at}", held,
-                    f"{at} of the seeds, where the claim needs {needed}")  # fmt: skip
+    return Measured(
+        f"{text}; share of seeds that converge at ν {nu:g}: {at}",
+        held,
+        f"{of_each} seeds converge at ν {nu:g}; the claim needs {needed} of each",
+    )
 
 
 def fastest_at_small_nu(results: Results, noise: str) -> Measured:
@@ -270,7 +298,9 @@ def fastest_at_small_nu(results: Results, noise: str) -> Measured:
         held = True
     elif low > min(ends[o][1] for o in OTHERS):
         held = False
-    return Measured(f"median steps at nu {nu:g}: {', '.join(text)}", held, f"{text[0]} steps")
+    return Measured(f"median updates at ν {nu:g}: {', '.join(text)}", held,
+                    f"updates at ν {nu:g}: {', '.join(text)}; the claim needs LaProp's to be the "
+                    "fewest")  # fmt: skip
 
 
 def only_laprop_at_large_noise(results: Results, noise: str) -> Measured:
@@ -288,10 +318,11 @@ def only_laprop_at_large_noise(results: Results, noise: str) -> Measured:
                 true.append(everywhere(does_not))
                 false.append(somewhere(does))
             words.append(f"{NAMES[optimizer]} {reach(medians(by_nu))}")
-        text.append(f"sigma {sigma:g}: {', '.join(words)}")
+        text.append(f"σ {sigma:g}: {', '.join(words)}")
     held = decide(everywhere(true), somewhere(false))
     return Measured(f"converges, {'; '.join(text)}", held,
-                    "as in the paper's panels" if held else "see the ranges of nu")  # fmt: skip
+                    "as in the paper's panels, where LaProp's is the only curve" if held else
+                    "the paper's panels have LaProp's curve alone")  # fmt: skip
 
 
 # Discrepancies ------------------------------------------------------------------------------------
@@ -300,12 +331,12 @@ def only_laprop_at_large_noise(results: Results, noise: str) -> Measured:
 def rosenbrock_sigma(results: Results) -> str:
     """The nu at which each optimizer converges, under each reading of sigma."""
     text = []
-    for noise, reading in (("halfwidth", "sigma"), ("width", "sigma/2")):
+    for noise, reading in (("halfwidth", "sigma"), ("width", "σ/2")):
         for sigma in (0.1, 0.12):
             where = {
                 o: reach(medians(steps_by_nu(results, o, noise, "sigma", sigma)))
                 for o in ("adam", "amsgrad", "laprop")
             }
             names = ", ".join(f"{NAMES[o]} {nu}" for o, nu in where.items())
-            text.append(f"noise in (-{reading}, {reading}), sigma {sigma:g}: {names}")
+            text.append(f"noise in (-{reading}, {reading}), σ {sigma:g}: {names}")
     return f"who converges where: {'; '.join(text)}"

@@ -7,6 +7,8 @@ A small nu is above 0 and at most 0.4, a large one at least 0.9. Claims about sm
 nu = 0, where Adam divides its momentum by the present gradient alone.
 """
 
+import math
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,18 +36,18 @@ SHOWN = (0.0, 0.2, 0.4, 0.7, 0.9, 0.999)  # curves and pictures are shown for so
 def finding(results: Results) -> str:
     """The title."""
     lowest = {o: regrets(results, o).min(axis=1) for o in _optimizers(results)}
-    laprop, words = lowest.pop("laprop"), []
-    for optimizer, other in lowest.items():
-        black, noisy = (
-            percentage(over_starts(other[starts], laprop[starts]))
-            for starts in (laprop.index == BLACK, laprop.index != BLACK)
-        )
-        both = f"{noisy} ({black.centre:+.1%})" if len(laprop) > 1 else str(black)
-        words.append(f"{NAMES[optimizer]}'s {both}")
-    where = "noisy starts (black)" if len(laprop) > 1 else "black"
-    return f"Style transfer, lowest regret over ν against LaProp's, from {where}: " + (
-        ", ".join(words)
-    )
+    laprop = lowest.pop("laprop")
+    (first, gap), *others = ((o, over_starts(other, laprop)) for o, other in lowest.items())
+    text = "".join(f", {NAMES[o]}'s {beside(other)} it" for o, other in others)
+    return f"Style transfer: {NAMES[first]}'s lowest regret over ν is {beside(gap)} LaProp's{text}"
+
+
+def beside(gap: Estimate) -> str:
+    """The logarithm of a ratio in words: ``5.7 % [3.3, 8.2] above``."""
+    sign, side = (1, "above") if gap.centre >= 0 else (-1, "below")
+    ends = (100 * sign * math.expm1(end) for end in (gap.centre, gap.low, gap.high))
+    centre, *interval = (f"{end:.1f}" for end in ends)
+    return f"{centre} % [{', '.join(interval[::sign])}] {side}"
 
 
 def draw(results: Results) -> Figure:
@@ -87,10 +89,13 @@ def note(results: Results, setting: str) -> str:
     (weights,) = results.runs.weights.unique()
     of = "" if results.manifest["reduced"] else f", {weights} weights"
     noisy = results.runs.seed.nunique() - 1
-    starts = "; open marks: the black start"
+    starts = "; one start, the black picture (open marks)"
     if noisy:
-        starts += f", as in the other panels; lines: mean over {noisy} starts with invisible noise"
-        starts += ", bands: their range"
+        starts = f"; {noisy + 1} starts: the black picture (open marks, and the other panels), and "
+        starts += f"{noisy} with invisible noise (lines: mean, bands: range)"
+    else:
+        starts += ", so the intervals assume a standard deviation of "
+        starts += f"{ONE_START:g} in the log regret"
     updates = results.manifest["settings"]["task.updates"]
     return f"T = {updates} updates{of}, {setting}{starts}"
 
@@ -109,7 +114,7 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     values = sorted(runs.nu.unique())
     places = np.arange(len(values))  # at equal distances, because many values are near 1
     lowest = runs.regret.min()
-    bottom, top = 0.9 * lowest, 4 * lowest
+    bottom, top = 0.9 * min(lowest, alone.regret.min()), 4 * lowest
     axis.set(yscale="log", ylim=(bottom, top))
     style.plain(axis.yaxis)
     for optimizer, cell in runs.groupby("optimizer"):
@@ -125,10 +130,12 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
                 words = {"fontsize": 7, "color": colour, "va": "bottom"}
                 axis.text(place, top, f"↑ {number}", **words)
     for optimizer, cell in alone[alone.seed == BLACK].groupby("optimizer"):  # without a nu
-        best = cell.loc[cell.regret.idxmin()]
+        best = cell.sort_values("regret").iloc[0]  # NaN last
         look = style.line(str(optimizer)) | {"linewidth": 1}
         if "lr" in cell:
             look["label"] += f", lr {best.lr:g}"
+        if not np.isfinite(best.regret):
+            look["label"] += ": diverges"
         axis.axhline(best.regret, **look)
     axis.set_xticks(places, [f"{nu:g}" for nu in values], fontsize=7, rotation=45)
     axis.set_xlabel("ν")
@@ -139,11 +146,12 @@ def _optimizers(results: Results) -> list[str]:
 
 
 def _first(axis: Axes, curves: pd.DataFrame) -> None:
-    """The losses of one optimizer's first updates, a curve for each shown nu."""
+    """The losses of one optimizer's first updates, a curve for each shown nu that was run."""
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(SHOWN)))
     for nu, colour in zip(SHOWN, colours, strict=True):
         curve = curves[np.isclose(curves.nu, nu)]
-        axis.plot(curve.step, curve.loss, color=colour, linewidth=1, label=f"{nu:g}")
+        if len(curve):
+            axis.plot(curve.step, curve.loss, color=colour, linewidth=1, label=f"{nu:g}")
     axis.set(yscale="log", xlabel="updates", xlim=(0, FIRST))
     style.plain(axis.yaxis)
 
@@ -176,7 +184,7 @@ def first_runs(results: Results) -> list[str]:
     cells = []
     for (seed, nu), cell in runs.groupby(["seed", "nu"]):
         regret = ", ".join(f"{NAMES[run.optimizer]} {run.regret:.3g}" for run in cell.itertuples())
-        cells.append(f"start {seed}, nu {nu:g}: regret of {regret}")
+        cells.append(f"start {seed}, ν {nu:g}: regret of {regret}")
     return cells
 
 
@@ -211,13 +219,14 @@ def style_lowest(results: Results) -> Measured:
     lowest = {o: regrets(results, o).min(axis=1) for o in OPTIMIZERS}
     gaps = {o: over_starts(lowest[o], lowest["laprop"]) for o in ("adam", "amsgrad")}
     text = ", ".join(
-        f"{NAMES[o]} {values.mean():.4g} at nu {regrets(results, o).mean().idxmin():g}"
+        f"{NAMES[o]} {values.mean():.4g} at ν {regrets(results, o).mean().idxmin():g}"
         for o, values in lowest.items()
     )
     found = {o: percentage(gap) for o, gap in gaps.items()}
-    apart = ", ".join(f"{NAMES[o]} {effect}" for o, effect in found.items())
+    apart = ", ".join(f"{NAMES[o]}'s {effect}" for o, effect in found.items())
     return Measured(f"lowest regret: {text}; against LaProp's: {apart}",
-                    every_above(gaps.values()), apart, [*found.values()])  # fmt: skip
+                    every_above(gaps.values()), f"against LaProp's lowest regret: {apart}",
+                    [*found.values()])  # fmt: skip
 
 
 def style_across_nu(results: Results) -> Measured:
@@ -230,13 +239,14 @@ def style_across_nu(results: Results) -> Measured:
     for optimizer in ("adam", "amsgrad"):
         cells = {nu: gap for (o, nu), gap in gaps.items() if o == optimizer}
         lost = [f"{nu:g}" for nu, gap in cells.items() if gap.centre <= 0]
-        words = f"lower than {NAMES[optimizer]}'s at {len(cells) - len(lost)} of {len(cells)} nu"
+        words = f"lower than {NAMES[optimizer]}'s at {len(cells) - len(lost)} of {len(cells)} ν"
         words += f" (not at {', '.join(lost)})" if lost else ""
         sure = sum(gap.low > 0 for gap in cells.values())
         text.append(f"{words}, at {sure} also by the interval")
     won = sum(gap.centre > 0 for gap in gaps.values())
     return Measured("; ".join(text), every_above(gaps.values()),
-                    f"lower in {won} of {len(gaps)} comparisons")  # fmt: skip
+                    f"LaProp's is lower in {won} of {len(gaps)} comparisons; the claim needs "
+                    "all")  # fmt: skip
 
 
 def style_best_nu(results: Results) -> Measured:
@@ -246,10 +256,10 @@ def style_best_nu(results: Results) -> Measured:
     gap = over_starts(table.loc[:, ~near].min(axis=1), table.loc[:, near].min(axis=1))
     best, higher = table.idxmin(axis=1), percentage(gap)
     return Measured(
-        f"best nu {best.min():g} to {best.max():g} over starts; lowest regret at other nu "
+        f"best ν {best.min():g} to {best.max():g} over starts; lowest regret at other ν "
         f"against that at 0.3 to 0.5: {higher}",
         every_above([gap]),
-        f"best nu {table.mean().idxmin():g} against the paper's {BEST:g}",
+        f"the best ν is {table.mean().idxmin():g}; the paper says {BEST:g}",
         [higher],
     )
 
@@ -268,9 +278,10 @@ def style_small_nu(results: Results, optimizer: str, helps: bool) -> Measured:
     signed = Estimate(-log.centre if helps else log.centre, log.error, log.df)
     change = ratio(log, ".3g")
     return Measured(
-        f"regret at small nu over that at large nu {change}",
+        f"regret at small ν over that at large ν {change}",
         every_above([signed]),
-        f"{abs(change.centre - 1):.0%} {'lower' if log.centre < 0 else 'higher'} at small nu",
+        f"the regret is {abs(change.centre - 1):.0%} {'lower' if log.centre < 0 else 'higher'} at "
+        f"small ν; the claim needs it {'lower' if helps else 'higher'}",
         [change],
     )
 
@@ -285,8 +296,8 @@ def style_only_large_nu(results: Results, optimizer: str) -> Measured:
     found = ratio(gaps[lowest], ".3g")
     higher = sum(gap.centre > 0 for gap in gaps.values())
     return Measured(
-        f"of {len(gaps)} nu above 0 and below {LARGE:g}, {higher} have a higher regret than the "
-        f"mean of the larger nu; the best, nu {lowest:g}, has {found} times theirs",
+        f"of {len(gaps)} ν above 0 and below {LARGE:g}, {higher} have a higher regret than the "
+        f"mean of the larger ν; the best, ν {lowest:g}, has {found} times theirs",
         every_above(gaps.values()),
         f"the lowest ratio is {found.centre:.3g}; the claim needs every ratio above 1",
         [found],
@@ -314,6 +325,7 @@ def style_adam_oscillates(results: Results) -> Measured:
     return Measured(
         f"share of the first {FIRST} updates at which the loss rises: {text}",
         every_above(gaps),
-        f"{share['adam'].mean():.0%} of Adam's updates, {share['laprop'].mean():.0%} of LaProp's",
+        f"the loss rises at {share['adam'].mean():.0%} of Adam's updates, at "
+        f"{share['laprop'].mean():.0%} of LaProp's",
         [Effect(f"{m:.1%}", "share", m.centre, m.low, m.high) for m in means.values()],
     )

@@ -49,7 +49,7 @@ def draw(results: Results | None) -> Figure:
     """A panel for each training, ours below if at a reduced scale; ``results`` is IWSLT14's."""
     ours = {"iwslt": results, "roberta": load("fig10")}
     below = any(r is not None and r.scale != "paper" for r in ours.values())
-    size = (8.2, 5.6 if below else 3.2)
+    size = (9.4, 5.6 if below else 3.2)
     figure, rows = plt.subplots(1 + below, 2, figsize=size, squeeze=False)
     names = {"iwslt": "IWSLT14 de-en", "roberta": "RoBERTa, ν 0.999"}
     for column, (task, name) in zip(rows.T, names.items(), strict=True):
@@ -189,7 +189,11 @@ def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
     if too_short:
         held = None
         text += f". {too_short} also above this line, so {update:,} updates are too few"
-    return Measured(text, held, f"{here.centre - line:+.2f} bits from the line")
+    return Measured(
+        text,
+        held,
+        f"{abs(here.centre - line):.2f} bits {'above' if here.centre > line else 'below'} the line",
+    )
 
 
 def authors_at(update: int) -> pd.Series:
@@ -216,7 +220,8 @@ def iwslt_lower(results: Results, update: int) -> Measured | None:
     return Measured(
         f"{window}, Adam minus LaProp, bits: {higher}",
         every_above([gap]),
-        f"{gap.centre:+.2f} bits, where the authors' runs have {theirs.adam - theirs.laprop:+.2f}",
+        f"Adam minus LaProp: {gap.centre:+.2f} bits, in the authors' runs "
+        f"{theirs.adam - theirs.laprop:+.2f}",
         [higher],
     )
 
@@ -231,7 +236,7 @@ def iwslt_logs_end() -> Measured:
         f"{runs.laprop:.2f}; from update {apart.below_best_from:,.0f} on LaProp's smoothed loss is "
         f"below the lowest that Adam's ever gets, {apart.adam_lowest:.2f}",
         bool(runs.laprop < runs.adam),
-        f"{runs.adam - runs.laprop:.2f} bits",
+        f"Adam minus LaProp: {runs.adam - runs.laprop:+.2f} bits",
     )
 
 

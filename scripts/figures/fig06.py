@@ -74,8 +74,9 @@ def draw(results: Results | None) -> Figure:
         legend(figure, arms(shown))
     else:
         axes[1].legend(loc="lower right")
+    of_fig11 = f" ({games.runs.game.nunique()} games, {games.seeds})" if games else ""
     note = (
-        "first panel: in each game the first point is scaled to 0, the highest mean to 1; second "
+        f"first panel{of_fig11}: in each game the first point is 0, the highest mean 1; second "
         "panel: the authors' runs, one each; a point is the mean of two evaluations, or of nine "
         "after 12M steps; ★: best evaluations"
     )
@@ -151,7 +152,8 @@ def _ahead(results: Results, column: str, what: str) -> Measured:
         text.append(f"{found[a].mean():.2f} ({name(a)}) against {found[b].mean():.2f} ({name(b)}), "
                     f"difference {difference(gaps[-1])}")  # fmt: skip
     return Measured(f"{what}: {text[0]}; not part of the claim: {'; '.join(text[1:])}",
-                    every_above(gaps[:1]), f"{gaps[0].centre:+.2f} points",
+                    every_above(gaps[:1]), f"LaProp minus Adam: {gaps[0].centre:+.2f} points; "
+                                           "the claim needs more than 0",
                     [difference(gap) for gap in gaps])  # fmt: skip
 
 
@@ -193,7 +195,8 @@ def rainbow_breakout_logs() -> Measured:
         f"{both.laprop.max():.0f} and {both.adam.max():.0f}, which are so far apart by chance with "
         f"p = {p:.2f}",
         ahead if p < ALPHA else None,
-        f"{gaps['both logs']:+.1f} points within 12 M steps, {gaps['whole log']:+.1f} with the "
+        f"LaProp minus Adam: {gaps['both logs']:+.1f} points within 12 M steps, "
+        f"{gaps['whole log']:+.1f} with the "
         "whole of Adam's log",
     )
 
@@ -214,8 +217,9 @@ def breakout_logs_earlier() -> Measured:
         f"{int(ahead.iloc[lead:].sum())}, Adam in {int((z < -line).iloc[lead:].sum())}"
     )  # fmt: skip
     held = True if lead else False if z.iloc[0] < -line else None
-    return Measured(text, held, f"at {score.index[2] / 1e6:.1f} M steps {score.laprop.iloc[2]:.0f} "
-                    f"points against {score.adam.iloc[2]:.0f}")  # fmt: skip
+    return Measured(text, held, f"at {score.index[2] / 1e6:.1f} M steps LaProp has "
+                    f"{score.laprop.iloc[2]:.0f} points, Adam "
+                    f"{score.adam.iloc[2]:.0f}")  # fmt: skip
 
 
 def _bins(column: str) -> pd.DataFrame:

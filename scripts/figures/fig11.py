@@ -50,7 +50,7 @@ def draw(results: Results) -> Figure:
     columns = min(len(games), 5)
     rows = -(-len(games) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(max(2.2 * columns, 4.5), 0.7 + 2.1 * rows), squeeze=False
+        rows, columns, figsize=(max(2.2 * columns, 7), 0.7 + 2.1 * rows), squeeze=False
     )
     for axis in axes.flat[len(games) :]:
         axis.set_axis_off()
@@ -191,7 +191,7 @@ def rainbow_earlier(results: Results, epsilon: str) -> Measured:
         text += f"; at equal epsilon, which is not part of the claim: {_at_equal(table)}"
     apart = ", ".join(f"{found.centre:+.3f}" for found in gaps)
     return Measured(f"normalised area, interquartile mean: {text}", every_above(gaps),
-                    f"LaProp's area minus Adam's: {apart}",
+                    f"LaProp's area minus Adam's: {apart}; the claim needs more than 0",
                     [difference(found, "+.3f") for found in gaps])  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def maps(
         len(columns),
         len(OPTIMIZERS),
         figsize=(
-            1.3 + len(OPTIMIZERS) * 0.62 * shape[1] + 0.6,
+            max(1.9 + len(OPTIMIZERS) * 0.62 * shape[1], 7.2),
             0.9 + len(columns) * 0.38 * shape[0] + 0.6,
         ),
         sharex=True,
@@ -136,7 +136,7 @@ def first_runs(results: Results) -> list[str]:
             f"test accuracy {run.test_accuracy:.1%}"
             for run in cell.itertuples()
         ]
-        cells.append(f"mu {mu:g}, nu {nu:g}, seed {seed}: {'; '.join(ends)}")
+        cells.append(f"µ {mu:g}, ν {nu:g}, seed {seed}: {'; '.join(ends)}")
     return cells
 
 
@@ -205,7 +205,7 @@ def cifar_comparable(results: Results, margin: float) -> Measured:
         f"LaProp {by['laprop'].mean():.2f} %, Adam {by['adam'].mean():.2f} %, "
         f"difference {higher} points",
         equivalent(gap, margin),
-        f"{abs(gap.centre):.2f} points against the margin of {margin:g}",
+        f"the accuracies differ by {abs(gap.centre):.2f} points; the claim allows {margin:g}",
         [higher],
     )
 
@@ -217,11 +217,11 @@ def cifar_adam_diverges(results: Results) -> Measured:
     (k, n), (other, m) = ((int(side.sum()), len(side)) for side in (cells[above], cells[~above]))
     p = fisher_exact([[k, n - k], [other, m - other]], alternative="greater").pvalue
     return Measured(
-        f"Adam diverged in {k} of the {n} cells with mu > nu and in {other} of the {m} others "
+        f"Adam diverged in {k} of the {n} cells with µ > ν and in {other} of the {m} others "
         f"(p {p:.2g})",
         # A training that was cut short might have diverged later.
         decide(p, float(share_below(k, n)) if results.scale == "paper" else 1),
-        f"{k} of {n} cells with mu > nu diverge",
+        f"{k} of {n} cells with µ > ν diverge",
     )
 
 
@@ -234,13 +234,17 @@ def cifar_adam_earlier(results: Results) -> Measured:
     later = table.ffill(axis=1).iloc[:, -1] - table.bfill(axis=1).iloc[:, 0]
     gap = mean(later[table.count(axis=1) > 1].groupby("seed").mean())
     text = "; ".join(
-        f"mu {mu:g}: " + ", ".join(f"{e:.0f} (nu {nu:g})" for nu, e in rows.mean().dropna().items())
+        f"µ {mu:g}: " + ", ".join(f"{e:.0f} (ν {nu:g})" for nu, e in rows.mean().dropna().items())
         for mu, rows in table.groupby(level="mu")
     )
     later_by = difference(gap, "+.1f")
-    return Measured(f"mean epoch of the onset, {text}; at the largest nu minus that at the "
-                    f"smallest: {later_by} epochs", every_above([gap]), f"{gap.centre:+.1f} epochs",
-                    [later_by])  # fmt: skip
+    return Measured(
+        f"mean epoch of the onset, {text}; at the largest ν minus that at the smallest: {later_by} "
+        "epochs",
+        every_above([gap]),
+        f"{gap.centre:+.1f} epochs from the smallest ν to the largest; the claim needs more than 0",
+        [later_by],
+    )
 
 
 def cifar_laprop_stable(results: Results) -> Measured:
@@ -255,5 +259,5 @@ def cifar_laprop_stable(results: Results) -> Measured:
         if not k
         else f"diverged: {text}",
         False if k else decide(float(share_above(cells, cells)), 1),
-        f"{k} of {n} runs diverge, in the paper none",
+        f"{k} of LaProp's {n} runs diverge, in the paper none",
     )

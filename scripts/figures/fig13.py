@@ -30,8 +30,10 @@ def finding(results: Results) -> str:
     """The title."""
     large = [f"{nu:g}" for nu in sorted(results.runs.nu.unique()) if nu > NU]
     other = f"ν {large[0]}" if len(large) == 1 else "larger ν"
-    gaps = " and ".join(f"{rise(results, o):+.3f} ({NAMES[o]})" for o in OPTIMIZERS)
-    return f"At ν ≤ {NU:g} the final test loss differs from that at {other}, same µ, by {gaps}"
+    found = {o: rise(results, o) for o in OPTIMIZERS}
+    gaps = ", ".join(f"{NAMES[o]} {gap:+.3f}" for o, gap in found.items())
+    both = " (both undecided)" * all(gap.low < 0 < gap.high for gap in found.values())
+    return f"Final test loss at ν ≤ {NU:g} minus that at {other}, at equal µ: {gaps}{both}"
 
 
 def draw(results: Results) -> Figure:
@@ -68,10 +70,11 @@ def cifar_test_loss(results: Results, optimizer: str, margin: float) -> Measured
     found = rise(results, optimizer)
     held = every_below([found], margin) if margin else every_above([found])
     return Measured(
-        f"mean final test loss of {NAMES[optimizer]}'s stable cells with mu up to {MU:g}, at nu up "
-        f"to {NU:g} minus that at larger nu and the same mu: {difference(found, '+.3f')}",
+        f"mean final test loss of {NAMES[optimizer]}'s stable cells with µ up to {MU:g}, at ν up "
+        f"to {NU:g} minus that at larger ν and the same µ: {difference(found, '+.3f')}",
         held,
-        f"{found.centre:+.3f} against the limit of {margin:g}",
+        f"at ν up to {NU:g} the loss is {found.centre:+.3f} against larger ν; the claim "
+        + (f"allows {margin:+g}" if margin else "needs more than 0"),
         [difference(found, "+.3f")],
     )
 
@@ -97,7 +100,8 @@ def cifar_training_loss_laprop(results: Results, margin: float) -> Measured:
     spread, what = spreads(results)
     found = mean(spread["laprop"])
     return Measured(f"{what}: LaProp {found:.3f}", every_above([found], margin),
-                    f"{found.centre:.3f} against the margin of {margin:g}")  # fmt: skip
+                    f"the standard deviation is {found.centre:.3f}; the claim needs "
+                    f"{margin:g}")  # fmt: skip
 
 
 def cifar_training_loss_adam(results: Results, margin: float) -> Measured:
@@ -111,8 +115,8 @@ def cifar_training_loss_adam(results: Results, margin: float) -> Measured:
         f"{what}: Adam {found:.3f}, Adam's minus LaProp's {more}; Adam's loss is {cells.min():.2f} "
         f"in the lowest cell and {cells.max():.2f} in the highest",
         decide(everywhere([found.below(margin), gap.below()]), found.above(margin)),
-        f"{found.centre:.3f} against the margin of {margin:g} and LaProp's "
-        f"{spread['laprop'].mean():.3f}",
+        f"the standard deviation is {found.centre:.3f}; the claim allows {margin:g}, and less than "
+        f"LaProp's {spread['laprop'].mean():.3f}",
         [more],
     )
 
@@ -132,5 +136,7 @@ def cifar_loss_and_accuracy(results: Results, limit: float) -> Measured:
         f"rank correlation of test loss and test error over the "
         f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {text}",
         held,
-        f"{max(cell.centre for cell in cells.values()):.2f} at most, against {limit:g}",
+        f"the correlation is at most {max(cell.centre for cell in cells.values()):.2f}; the "
+        "claim needs "
+        f"less than {limit:g}",
     )

@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import every_above, mean, paired
+from scripts import words
 from scripts.effects import difference
 from scripts.figures import style
-from scripts.figures.fig07 import GAIN, line
+from scripts.figures.fig07 import GAIN, gained, line
 from scripts.paper import NAMES, Measured
 
 
@@ -82,7 +83,7 @@ def imdb_ten_points_tuned(results: Results) -> Measured:
     def end(column: str, value: float) -> str:
         lowest, *others = sorted(results.runs[column].unique())
         ends = {lowest: ", the grid's lowest", others[-1]: ", the grid's highest"} if others else {}
-        return f"{column} {value:g}{ends.get(value, '')}"
+        return words.greek(f"{column} {value:g}{ends.get(value, '')}")
 
     text = ", ".join(
         f"{NAMES[o]} {errors.mean():.1f} % ({end('lr', lr)}, {end('nu', nu)})"
@@ -90,8 +91,9 @@ def imdb_ten_points_tuned(results: Results) -> Measured:
     )
     found = {o: difference(gain, "+.1f") for o, gain in gains.items()}
     more = ", ".join(f"over {NAMES[o]} {gain}" for o, gain in found.items())
-    least = min(gain.centre for gain in gains.values())
+    least = min(gains, key=lambda o: gains[o].centre)
     return Measured(f"test error without label noise: {text}; gain of LaProp {more} points",
                     every_above(gains.values(), GAIN),
-                    f"{least - GAIN:+.1f} points from the paper's gain of {GAIN}",
+                    f"against {NAMES[least]} LaProp {gained(gains[least])} where the paper gains "
+                    f"{GAIN}",
                     [*found.values()])  # fmt: skip

@@ -74,7 +74,7 @@ def alone_stuck(results: Results, optimizer: str, nowhere: bool) -> Measured:
     return Measured(
         f"final loss in bits, stuck above {line:.2f}: {'; '.join(text)}",
         held,
-        f"by the means {NAMES[optimizer]} alone is stuck in {count} of {len(text)} cells",
+        f"by the means {NAMES[optimizer]} alone is stuck at {count} of {len(text)} settings",
     )
 
 
@@ -92,7 +92,7 @@ def not_stuck_at(results: Results, optimizer: str, lr: float) -> Measured | None
     return Measured(
         f"final loss of {NAMES[optimizer]} at lr {lr:g}, bits: {loss:.2f}; stuck above {line:.2f}",
         decide(loss.below(line), loss.above(line)),
-        f"{loss.centre - line:+.2f} bits from the line",
+        f"{abs(loss.centre - line):.2f} bits {'above' if loss.centre > line else 'below'} the line",
     )
 
 
@@ -105,7 +105,7 @@ def alike_at(results: Results, lr: float) -> Measured | None:
     return Measured(
         f"final loss at lr {lr:g}, Adam minus LaProp, bits: {difference(gap)}; margin {MARGIN:g}",
         equivalent(gap, MARGIN),
-        f"{gap.centre:+.2f} bits",
+        f"Adam minus LaProp: {gap.centre:+.2f} bits; the claim allows {MARGIN:g} either way",
         [difference(gap)],
     )
 

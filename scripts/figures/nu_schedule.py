@@ -22,20 +22,21 @@ def finding(results: Results) -> str:
     raised = final(results, SMALL, LARGE)
     small, large = (log_ratio(raised, final(results, nu, None)) for nu in (SMALL, LARGE))
     return (
-        f"Raising ν from {SMALL:g} to {LARGE:g} after an epoch changes LaProp's final loss by "
-        f"{_percent(small)} against ν {SMALL:g} and {_percent(large)} against ν {LARGE:g}; over "
-        f"the first {FIRST} updates ν {SMALL:g} costs {_percent(_window(results, last=False))}"
+        f"MNIST net: raising ν from {SMALL:g} to {LARGE:g} after an epoch changes LaProp's "
+        f"final loss by {_percent(small)} against ν {SMALL:g}, {_percent(large)} against ν "
+        f"{LARGE:g}; at first ν {SMALL:g} costs {_percent(_window(results, last=False))}"
     )
 
 
 def _percent(log: Estimate) -> str:
-    return f"{100 * math.expm1(log.centre):+.1f} %"
+    centre, low, high = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
+    return f"{centre:+.1f} [{low:+.1f}, {high:+.1f}] %"
 
 
 def draw(results: Results) -> Figure:
     """LaProp's loss over that at the large nu all along, for three courses of nu."""
     curves = results.curves
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(9.8, 3.8), sharey=True)
     courses = ((SMALL, None), (SMALL, LARGE), (LARGE, SMALL))
     for axis, optimizer in zip(axes, ("laprop", "adam"), strict=True):
         if optimizer not in set(curves.optimizer):
@@ -53,7 +54,10 @@ def draw(results: Results) -> Figure:
     axes[0].set_ylabel(f"training loss divided by that\nwith ν {LARGE:g} throughout")
     style.legend(figure, axes[0], 4)
     style.provenance(
-        figure, results, "geometric mean over seeds with 95 % intervals; dotted: where ν changes"
+        figure,
+        results,
+        f"geometric mean over seeds with 95 % intervals; at first: the first {FIRST} updates, "
+        f"against ν {LARGE:g}; dotted: where ν changes",
     )
     return figure
 
@@ -79,18 +83,18 @@ def final(results: Results, first: float, later: float | None) -> pd.Series:
 def small_then_large(results: Results) -> Measured:
     """A small nu and then a large one is better than either all along, and than the reverse."""
     found = {
-        f"nu {SMALL:g}": log_ratio(final(results, SMALL, LARGE), final(results, SMALL, None)),
-        f"nu {LARGE:g}": log_ratio(final(results, SMALL, LARGE), final(results, LARGE, None)),
-        f"nu {LARGE:g}, then {SMALL:g}": log_ratio(
+        f"ν {SMALL:g}": log_ratio(final(results, SMALL, LARGE), final(results, SMALL, None)),
+        f"ν {LARGE:g}": log_ratio(final(results, SMALL, LARGE), final(results, LARGE, None)),
+        f"ν {LARGE:g}, then {SMALL:g}": log_ratio(
             final(results, SMALL, LARGE), final(results, LARGE, SMALL)
         ),
     }
     text = ", ".join(f"{ratio(log)} of that with {name}" for name, log in found.items())
     return Measured(
-        f"LaProp's final loss with nu {SMALL:g}, then {LARGE:g}: {text}",
+        f"LaProp's final loss with ν {SMALL:g}, then {LARGE:g}: {text}",
         every_below(found.values()),
-        f"{math.exp(max(r.centre for r in found.values())):.3f} at most, where the claim needs "
-        "less than 1 of each",
+        f"the loss is at most {math.exp(max(r.centre for r in found.values())):.3f} times that of "
+        "another course; the claim needs less than 1 for each",
         [ratio(log) for log in found.values()],
     )
 
@@ -111,9 +115,11 @@ def nu_over_time(results: Results, last: bool) -> Measured:
     true, false = (log.above(), log.below()) if last else (log.below(), log.above())
     # Two comparisons rest on these runs: each has half of the error.
     return Measured(
-        f"LaProp's training loss at nu {SMALL:g} over that at {LARGE:g}, "
+        f"LaProp's training loss at ν {SMALL:g} over that at {LARGE:g}, "
         f"{'last' if last else 'first'} {FIRST} updates: {ratio(log)}",
         decide(2 * true, 2 * false),
-        f"{math.exp(log.centre):.3f} times",
+        f"the loss of the {'last' if last else 'first'} {FIRST} updates is "
+        f"{math.exp(log.centre):.3f} times as high at ν {SMALL:g} as at {LARGE:g}; the claim needs "
+        f"{'more' if last else 'less'} than 1",
         [ratio(log)],
     )

@@ -20,13 +20,14 @@ def finding(results: Results) -> str:
     """The title."""
     kept, adam = recommended(results) > 0, recommended_adam(results) > 0
     return (
-        f"One exploding gradient reverses LaProp's update at {(~kept).sum()} of {len(kept)} pairs "
-        f"of µ and ν in the recommended range, Adam's at {(~adam).sum()}"
+        "One exploding gradient of the opposite sign reverses LaProp's update at "
+        f"{(~kept).sum()} of the {len(kept)} pairs of µ and ν that the paper recommends, Adam's at "
+        + (f"all {len(adam)}" if not adam.any() else f"{(~adam).sum()}")
     )
 
 
 def draw(results: Results) -> Figure:
-    """Maps of the update right after the exception, and the updates that follow it."""
+    """Maps of the update with the exception, and the updates that follow it."""
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 4), width_ratios=[1, 1, 1.15], squeeze=False)
     for axis, optimizer in zip(axes[0], ("laprop", "adam"), strict=False):
         image = _map(axis, after(results, optimizer).unstack("mu"))
@@ -37,8 +38,8 @@ def draw(results: Results) -> Figure:
     style.provenance(
         figure,
         results,
-        "before the exploding gradient an update is 1 learning rate; maps: the first update after "
-        "it, the lowest over all sizes of the exploding gradient; box: the paper's advice",
+        "before the exploding gradient an update is 1 learning rate; maps: the update at that "
+        "gradient, the lowest over all its sizes; box: the pairs that the paper recommends",
     )
     return figure
 
@@ -118,14 +119,14 @@ def direction_kept(results: Results) -> Measured:
     found = recommended(results)
     kept = found > 0
     text = " and ".join(
-        (f"up to nu {nu.max():g}" if len(nu) else "at no nu") + f" at mu {mu:g}"
+        (f"up to ν {nu.max():g}" if len(nu) else "at no ν") + f" at µ {mu:g}"
         for mu, cell in kept.groupby("mu")
         for nu in [cell[cell].index.get_level_values("nu")]
     )
     (nu, mu), adam = found.idxmin(), recommended_adam(results)
     return Measured(
-        f"of nu {RECOMMENDED[1][0]:g} to {RECOMMENDED[1][1]:g}, LaProp's update keeps its "
-        f"direction {text}. It changes most at mu {mu:g} and nu {nu:g}, from 1 to "
+        f"of ν {RECOMMENDED[1][0]:g} to {RECOMMENDED[1][1]:g}, LaProp's update keeps its "
+        f"direction {text}. It changes most at µ {mu:g} and ν {nu:g}, from 1 to "
         f"{found.min():.2f} lr. Adam's update keeps its direction at {(adam > 0).sum()} of "
         f"{len(adam)} pairs",
         bool(kept.all()),
@@ -147,5 +148,5 @@ def direction_closed_form(results: Results) -> Measured:
         f"at a gradient of {size:.0e} the update differs from the formula by at most {gap:.1g} lr, "
         f"over {len(runs)} settings of both optimizers",
         bool(gap < 1e-6),
-        f"{gap:.1g} against 1e-06",
+        f"the update is within {gap:.1g} lr of the formula; the claim allows 1e-06",
     )

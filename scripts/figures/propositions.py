@@ -150,17 +150,23 @@ def _largest(results: Results, optimizer: str) -> pd.DataFrame:
     ).reset_index()
 
 
+def _reaches(share: float) -> str:
+    if share > MARGIN:
+        return f"we found an update of {share:.4g} times the bound"
+    return f"the largest update that we found is {share:.4g} times the bound"
+
+
 def laprop_update_bounded(results: Results) -> Measured:
     """Proposition 1: no update of LaProp is above the bound."""
     cells = _largest(results, "laprop")
     share = cells["update"] / cells.bound
     passed = int((share > MARGIN).sum())
     text = (
-        f"{len(cells)} pairs of mu (0 to {cells.mu.max():g}) and nu (0 to {cells.nu.max():g}): the "
+        f"{len(cells)} pairs of µ (0 to {cells.mu.max():g}) and ν (0 to {cells.nu.max():g}): the "
         f"worst sequences reach {share.min():.3f} to {share.max():.6f} of the bound, "
         + (f"{passed} pass it" if passed else "none passes it")
     )
-    return Measured(text, passed == 0, f"at most {share.max():.7g} times the bound")
+    return Measured(text, passed == 0, _reaches(share.max()))
 
 
 def adam_bounded(results: Results, column: str) -> Measured:
@@ -171,11 +177,11 @@ def adam_bounded(results: Results, column: str) -> Measured:
     worst = cells.loc[share.idxmax()]
     passed = int((share > MARGIN).sum())
     text = (
-        f"the bound is passed at {passed} of {len(cells)} pairs with mu < sqrt(nu); largest "
-        f"update over bound {share.max():.4g} (mu {worst.mu:g}, nu {worst.nu:g}), smallest "
+        f"the bound is passed at {passed} of {len(cells)} pairs with µ < √ν; largest "
+        f"update over bound {share.max():.4g} (µ {worst.mu:g}, ν {worst.nu:g}), smallest "
         f"{share.min():.2g}"
     )
-    return Measured(text, passed == 0, f"at most {share.max():.4g} times the bound")
+    return Measured(text, passed == 0, _reaches(share.max()))
 
 
 def adam_update_unbounded(results: Results) -> Measured:
@@ -187,16 +193,18 @@ def adam_update_unbounded(results: Results) -> Measured:
     steep = beyond["update"] > 1e6
     smallest, largest = beyond["update"].min(), beyond["update"].max()
     if share.empty:
-        return Measured("no pair with mu > sqrt(nu) > 0", None, "nothing was run")
+        return Measured("no pair with µ > √ν > 0", None, "nothing was run")
     text = (
-        f"{len(beyond.groupby(['mu', 'nu']))} pairs with mu > sqrt(nu): the largest update is "
+        f"{len(beyond.groupby(['mu', 'nu']))} pairs with µ > √ν: the largest update is "
         f"{share.min():.2g} to {share.max():.2g} of the supremum, which grows with the step; where "
         f"float64 or the sequence ends it is {smallest:.2g} to {largest:.1g} lr, and in "
         f"{steep.mean():.0%} of the runs above a million lr; LaProp on the same gradients at most "
         f"{_laprop_on_the_same(results, beyond):.3g} lr"
     )
     return Measured(
-        text, bool((share > 0.5).all()), f"{largest:.1g} lr, where the paper says without bound"
+        text,
+        bool((share > 0.5).all()),
+        f"we found an update of {largest:.1g} lr; the paper says without bound",
     )
 
 
@@ -216,8 +224,8 @@ def proposition_2_factor(results: Results) -> str:
     above = adam["update"] / adam.bound_printed
     worst = adam.loc[above.idxmax()]
     return (
-        f"largest update found {above.max():.3g} times the printed bound (mu {worst.mu:g}, "
-        f"nu {worst.nu:g}), {(adam['update'] / adam.bound).max():.3g} times the proven one"
+        f"largest update found {above.max():.3g} times the printed bound (µ {worst.mu:g}, "
+        f"ν {worst.nu:g}), {(adam['update'] / adam.bound).max():.3g} times the proven one"
     )
 
 
@@ -226,6 +234,6 @@ def proposition_2_condition(results: Results) -> str:
     runs = results.runs[results.runs.mu**2 > results.runs.nu]
     largest = runs.groupby("optimizer")["update"].max()
     return (
-        f"mu > sqrt(nu): updates up to {largest['adam']:.1g} lr found for Adam, as the range of "
+        f"µ > √ν: updates up to {largest['adam']:.1g} lr found for Adam, as the range of "
         f"float64 allows, {largest['laprop']:.3g} lr for LaProp, over all sequences"
     )

@@ -15,9 +15,8 @@ def finding(results: Results) -> str:
         return fig11.finding(results)
     laprop, adam = (interquartile_mean(table[arm]) for arm in fig11.PAPER)
     return (
-        f"{results.seeds} on {results.runs.game.nunique()} games decide nothing: the normalised "
-        f"area under LaProp's training curve is {laprop:.2f}, under Adam's {adam:.2f}, each with "
-        "its own ε"
+        f"{results.runs.game.nunique()} games of Atari, undecided with {results.seeds}: the area "
+        f"under LaProp's training curve is {laprop:.2f}, under Adam's {adam:.2f}, each with its ε"
     )
 
 

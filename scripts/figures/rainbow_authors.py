@@ -23,6 +23,13 @@ LABEL = {
     "[cutoff]": "cut-off at 9,950 and 5,000 steps",
     "true": "all four",
 }
+CHANGE = {  # as the subject of a sentence
+    "[noise]": "noise that is shared on 5 % of the steps",
+    "[dueling]": "a value stream without a gradient",
+    "[multi_step]": "discounting returns backwards",
+    "[cutoff]": "a cut-off at 9,950 and 5,000 steps",
+    "true": "the sum of the authors' deviations",
+}
 SHORT = {
     TEXT: "none",
     "[noise]": "noise",
@@ -38,9 +45,14 @@ def finding(results: Results) -> str:
     table = changes(results)
     acting = [d for d in present(table) if games(table, d)]
     largest = max(acting, key=lambda d: abs(found(table, "laprop", d).centre))
+    change = found(table, "laprop", largest)
+    sign, verb = (1, "raises") if change.centre > 0 else (-1, "lowers")
+    low, high = sorted((sign * change.low, sign * change.high))
+    where = _listed(games(table, largest))
+    suite = "Atari" if results.scale == "paper" else "MinAtar"
     return (
-        f'Of the authors\' deviations from their text "{LABEL[largest]}" changes the area under '
-        f"LaProp's training curve most: {told(table, 'laprop', largest)}"
+        f"In {suite} {CHANGE[largest]} {verb} the area under LaProp's training curve by "
+        f"{100 * sign * change.centre:.0f} % [{100 * low:.0f}, {100 * high:.0f}] in {where}"
     )
 
 
@@ -48,7 +60,7 @@ def draw(results: Results) -> Figure:
     """A row per deviation, its mean change and interval per optimizer, and a mark per game."""
     table = changes(results)
     deviations = present(table)
-    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.6 * len(deviations)))
+    figure, axis = plt.subplots(figsize=(7.6, 0.9 + 0.6 * len(deviations)))
     axis.axvline(0, color="#999999", linewidth=0.8)
     for row, deviation in enumerate(deviations):
         if not games(table, deviation):
@@ -68,7 +80,10 @@ def draw(results: Results) -> Figure:
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.legend()
-    note = "mean over the games that change, 95 % interval over seeds; |: one game"
+    note = (
+        "mean over the games that a deviation changes, so rows of other games are not comparable; "
+        "95 % interval over seeds; |: one game"
+    )
     style.provenance(figure, results, note)
     return figure
 
@@ -117,5 +132,14 @@ def rainbow_authors(results: Results, deviation: str) -> str:
         return "changes no run"
     text = ", ".join(f"{NAMES[o]} {told(table, o, deviation)}" for o in ("laprop", "adam"))
     every = len(changed) == len(table.index.unique("game"))
-    where = "" if every else f" in {' and '.join(changed)}, no change elsewhere"
+    where = ""
+    if not every:
+        same = sorted(set(table.index.unique("game")) - set(changed))
+        has = {"[dueling]": "value stream", "[multi_step]": "n-step returns"}.get(deviation)
+        reason = f"has no {has}, so nothing changes there" if has else "does not change"
+        where = f" in {_listed(changed)}; {_listed(same)} {reason}"
     return f"area under the training curve: {text}{where}"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(name.replace("_", " ") for name in names)

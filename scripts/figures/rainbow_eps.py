@@ -23,12 +23,14 @@ def finding(results: Results) -> str:
     """The title."""
     table = areas(results)
     whole, *parts = (gap(table, *pair) for pair in PAIRS.values())
-    same, (adam, laprop) = " and ".join(f"{one.centre:+.2f}" for one in parts[:2]), parts[2:]
-    unclear = sum(one.low < 0 < one.high for one in parts[:2])
+    same = " and ".join(
+        f"{one.centre:+.2f}" + " (undecided)" * (one.low < 0 < one.high) for one in parts[:2]
+    )
+    if all(one.low < 0 < one.high for one in parts[:2]):
+        same = f"undecided ({parts[0].centre:+.2f}, {parts[1].centre:+.2f})"
     return (
-        f"LaProp's area minus Adam's: {whole.centre:+.2f} at the paper's two ε, {same} at equal ε "
-        f"({unclear} of 2 unclear); the smaller ε adds {adam:+.2f} to Adam's, {laprop:+.2f} to "
-        "LaProp's"
+        f"LaProp's area minus Adam's is {whole.centre:+.2f} with the authors' two ε, {same} at "
+        f"equal ε; the smaller ε changes LaProp's area by {parts[3]:+.2f}"
     )
 
 

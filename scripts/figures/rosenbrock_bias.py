@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from scripts.figures import style
+from scripts.figures.fig02 import RANGE
 from scripts.paper import NAMES
 
 MARK = {"adam": "s", "amsgrad": "^", "laprop": "o"}
@@ -13,11 +14,13 @@ MARK = {"adam": "s", "amsgrad": "^", "laprop": "o"}
 
 def finding(results: Results) -> str:
     """The title."""
-    runs = results.runs
+    runs, noise = results.runs, results.manifest["settings"]["task.noise"]
     strongest = runs[(runs.sigma == runs.sigma.max()) & (runs.optimizer == "laprop")]
     rest = strongest.groupby("nu").x_mean.mean()
     return (
-        f"Noise of σ {results.runs.sigma.max():g} pulls LaProp from the minimum at x = 1 to "
+        f"Noisy Rosenbrock, noise in {RANGE[noise]}, σ {runs.sigma.max():g}: the noise pulls "
+        "LaProp "
+        f"from the minimum at x = 1 to "
         f"{rest.iloc[0]:.2f} at ν {rest.index[0]:g} and to {rest.iloc[-1]:.2f} at ν "
         f"{rest.index[-1]:g}"
     )
@@ -70,7 +73,7 @@ def _plane(axis, points, rest, limit) -> None:
             label=f"{NAMES[optimizer]}, ν {nu:g}",
         )
     axis.set(xlabel="x", ylabel="y", xlim=(0.1, 1.15), ylim=(-0.05, 1.2))
-    axis.set_title("resting places; numbers: noise half-width, at ν 0.999")
+    axis.set_title("resting places; numbers: σ")
     axis.legend(loc="upper left", fontsize=7.5)
 
 
@@ -114,6 +117,6 @@ def _against(axis, points, rest, limit) -> None:
             markersize=5,
             label=f"{NAMES[optimizer]}, ν {nus[-1]:g}",
         )
-    axis.set(xlabel="noise half-width", ylabel="x", ylim=(0.15, 1.06), xlim=(0, None))
-    axis.set_title("small ν: near the place where the mean sign is 0")
+    axis.set(xlabel="σ", ylabel="x", ylim=(0.15, 1.06), xlim=(0, None))
+    axis.set_title("the smaller ν, the closer LaProp stays\nto the place where the mean sign is 0")
     axis.legend(loc="lower left", fontsize=7.5)

@@ -19,14 +19,12 @@ LABEL = {"signsgd": "average of signs (LaProp at ν 0)", "signum": "sign of the 
 
 def finding(results: Results) -> str:
     """The title."""
-    verdict = {True: "behave alike", False: "do not behave alike", None: "cannot be told apart"}
-    (first, log), *others = ratios_of(results).items()
-    text = "".join(f", {math.exp(r.centre):.2g} times at σ {sigma:g}" for sigma, r in others)
-    return (
-        f"The two signed methods {verdict[signed_alike(results).held]}: the sign of the average "
-        f"takes {math.exp(log.centre):.2g} times the steps of the average of signs at σ {first:g}"
-        f"{text}"
-    )
+    behaves = {
+        True: "the sign of the average behaves like the average of signs",
+        False: "the sign of the average does not behave like the average of signs",
+        None: "undecided whether the sign of the average behaves like the average of signs",
+    }
+    return f"Noisy Rosenbrock: {behaves[signed_alike(results).held]}; it takes {_times(results)}"
 
 
 def draw(results: Results) -> Figure:
@@ -45,7 +43,7 @@ def draw(results: Results) -> Figure:
             xscale="log",
             ylim=(0, 1.02),
             xlabel="updates",
-            title=f"σ {sigma:g}: ratio of the steps {ratio(ratios_of(results)[sigma])}",
+            title=f"σ {sigma:g}: ratio of the updates {ratio(ratios_of(results)[sigma])}",
         )
         style.plain(axis.xaxis)
     axes[0, 0].set_ylabel("share of seeds that have converged")
@@ -53,7 +51,8 @@ def draw(results: Results) -> Figure:
     style.provenance(
         figure,
         results,
-        "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio: steps of the sign of the average over those "
+        "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio: updates of the sign of the average over "
+        "those "
         "of the average of signs, with its 95 % interval",
     )
     return figure
@@ -63,7 +62,7 @@ def draw(results: Results) -> Figure:
 
 
 def steps(results: Results, optimizer: str, sigma: float) -> pd.Series:
-    """Steps to converge by seed; the last update for a seed that never does."""
+    """Updates until convergence by seed; the last update for a seed that never does."""
     runs = results.runs
     chosen = runs[(runs.optimizer == optimizer) & (runs.sigma == sigma)]
     last = results.manifest["settings"]["task.updates"]
@@ -71,22 +70,28 @@ def steps(results: Results, optimizer: str, sigma: float) -> pd.Series:
 
 
 def ratios_of(results: Results) -> dict[float, Estimate]:
-    """Steps of the sign of the average over those of the average of signs, by sigma."""
+    """Updates of the sign of the average over those of the average of signs, by sigma."""
     return {
         sigma: log_ratio(steps(results, "signum", sigma), steps(results, "signsgd", sigma))
         for sigma in sorted(results.runs.sigma.unique())
     }
 
 
+def _times(results: Results) -> str:
+    """``0.29 times the updates at σ 0.04, 3.1 times at σ 0.1``."""
+    (first, log), *others = ratios_of(results).items()
+    text = f"{math.exp(log.centre):.2g} times the updates at σ {first:g}"
+    return text + "".join(f", {math.exp(r.centre):.2g} times at σ {sigma:g}" for sigma, r in others)
+
+
 def signed_alike(results: Results) -> Measured:
-    """Both methods take as many steps at every sigma, by equivalence tests."""
+    """Both methods take as many updates at every sigma, by equivalence tests."""
     ratios = ratios_of(results)
     margin = math.log(MARGIN)
-    text = ", ".join(f"{ratio(r)} at sigma {sigma:g}" for sigma, r in ratios.items())
-    furthest = math.exp(max(abs(log.centre) for log in ratios.values()))
+    text = ", ".join(f"{ratio(r)} at σ {sigma:g}" for sigma, r in ratios.items())
     return Measured(
-        f"steps of the sign of the average over those of the average of signs {text}",
+        f"updates of the sign of the average over those of the average of signs {text}",
         every_within(ratios.values(), -margin, margin),
-        f"{furthest:.2f} times at most, against the margin of {MARGIN:g}",
+        f"the sign of the average takes {_times(results)}; the claim allows a factor of {MARGIN:g}",
         [ratio(r) for r in ratios.values()],
     )

@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from experiments.common.records import Results, begun
 from experiments.common.stats import Estimate, median
+from scripts import words
 from scripts.paper import NAMES, label, script
 
 # Okabe-Ito colours: told apart by colour-blind readers and in grey print.
@@ -215,9 +216,13 @@ def together(text: str) -> str:
 
 
 def below(figure: Figure, text: str) -> None:
-    """The small lines below a figure, broken where they are longer than it is wide."""
+    """The small lines below a figure, broken where they are longer than it is wide.
+
+    Labels of results have the names of settings, which become Greek letters here.
+    """
     width = int(CHARACTERS * figure.get_figwidth())
-    lines = "\n".join(textwrap.fill(line, width) for line in together(text).splitlines())
+    text = together(words.greek(text))
+    lines = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
     figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
 
 

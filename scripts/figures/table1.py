@@ -107,7 +107,8 @@ def become(results: Results, limit: str, optimizers: list[str]) -> Measured:
         worst = max(worst, table.iloc[0].max())
         held &= bool((np.diff(table, axis=0) > 0).all() and table.iloc[0].max() <= REACHED)
     return Measured(f"distance of the paths: {'; '.join(text)}", held,
-                    f"{worst:.2g} nearest to the limit, against {REACHED:g}")  # fmt: skip
+                    f"the distance nearest to the limit is {worst:.2g}; the claim allows "
+                    f"{REACHED:g}")  # fmt: skip
 
 
 def adam_nu_to_zero(results: Results) -> Measured:
@@ -116,10 +117,10 @@ def adam_nu_to_zero(results: Results) -> Measured:
     update = runs[(runs.optimizer == "adam") & (runs.limit == "nu_0")].largest_update
     return Measured(
         f"distance from signed SGD with momentum {table.iloc[-1].median():.1g} times the reach of "
-        f"its path at nu {table.index[-1]:g}, {table.iloc[0].median():.1g} at {table.index[0]:g}; "
+        f"its path at ν {table.index[-1]:g}, {table.iloc[0].median():.1g} at {table.index[0]:g}; "
         f"largest update {update.max():.1g} lr",
         bool((table > 1).all().all()),
-        f"updates of {update.max():.1g} lr, where the paper says unbounded",
+        f"we found an update of {update.max():.1g} lr; the paper says unbounded",
     )
 
 
@@ -137,5 +138,6 @@ def differ_at_default(results: Results) -> Measured | None:
         return None  # the two were not run beside each other
     found = distances(results, "laprop", "nu_1_other").loc[lambda t: np.isclose(t.index, 1e-3)]
     least, most = found.min(axis=None), found.max(axis=None)
-    return Measured(f"distance of the paths at nu 0.999: {least:.3g} to {most:.3g} over seeds",
-                    bool(least > REACHED), f"{least:.2g} against {REACHED:g}")  # fmt: skip
+    return Measured(f"distance of the paths at ν 0.999: {least:.3g} to {most:.3g} over seeds",
+                    bool(least > REACHED), f"the distance is at least {least:.2g}; the claim "
+                                           f"needs more than {REACHED:g}")  # fmt: skip

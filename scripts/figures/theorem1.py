@@ -39,8 +39,8 @@ def finding(results: Results) -> str:
     within = max(before[kept].max(), along[kept].max())
     return (
         f"LaProp's regret is at most {within:.2g} of Theorem 1's bounds where its condition holds; "
-        f"where it is broken, up to {before[~kept].max():.0f} times the bound beforehand and "
-        f"{along[~kept].max():.0f} times the one along the run"
+        f"elsewhere up to {before[~kept].max():.0f} times the bound from the largest "
+        f"possible gradient, {along[~kept].max():.0f} times that from the run's own gradients"
     )
 
 
@@ -161,12 +161,12 @@ def laprop_regret_bounded(
     passed = (runs.bound_run_passed_at.notna() | runs.bound_uniform_passed_at.notna()).sum()
     problems = ", ".join(sorted(set(runs.problem)))
     return Measured(
-        f"{len(runs)} runs of {NAMES[optimizer]} ({problems}; nu {runs.nu.min():g} to "
+        f"{len(runs)} runs of {NAMES[optimizer]} ({problems}; ν {runs.nu.min():g} to "
         f"{runs.nu.max():g}): final regret at most {ratio['bound_run']:.2g} of Theorem 1's "
         f"bound along the run, {ratio['bound_uniform']:.2g} of the one beforehand; {passed} runs "
         "pass either of them at any round",
         bool(passed == 0) if len(runs) else None,
-        f"at most {max(ratio.values()):.2g} of the bound",
+        f"the regret is at most {max(ratio.values()):.2g} of the bound",
     )
 
 
@@ -178,27 +178,37 @@ def laprop_without_condition(results: Results) -> Measured:
     rare, text = runs[runs.problem == "rare"], ""
     if passed:
         text = (
-            "rare large gradients: the bound beforehand is passed at nu "
+            "rare large gradients: the bound beforehand is passed at ν "
             f"{', '.join(f'{nu:g}' for nu in passed)}, with up to {before.max():.3g} times the "
             f"bound and a regret that grows as T^{rare.growth_exponent.median():.2f} (median over "
-            f"nu and seeds); the final regret is up to {along['rare'].max():.3g} times the bound "
+            f"ν and seeds); the final regret is up to {along['rare'].max():.3g} times the bound "
             "along the run; "
         )
     text += (
         f"on MNIST the final regret is at most {before['mnist'].max():.2g} of the bound beforehand "
         f"and up to {along['mnist'].max():.2g} times the bound along the run"
     )
-    return Measured(text, not passed, f"at most {before.max():.3g} times the bound beforehand")
+    return Measured(text, not passed,
+                    f"the regret is up to {before.max():.3g} times the bound "
+                    "beforehand")  # fmt: skip
 
 
 def bound_smaller(results: Results) -> Measured:
     """Equation 9's own factors, Theorem 1's and AMSGrad's, over the recommended nu."""
     mu = float(results.manifest["settings"]["optimizer.mu"])
     factors = {nu: (bounds.theorem1_factor(nu), bounds.amsgrad_factor(mu, nu)) for nu in ADVISED}
-    text = ", ".join(f"{a:.3g} and {b:.3g} at nu {nu:g}" for nu, (a, b) in factors.items())
-    times = max(ours / theirs for ours, theirs in factors.values())
-    found = f"factors of Theorem 1 and of AMSGrad's bound at mu {mu:g}: {text}"
-    return Measured(found, times < 1, f"up to {times:.3g} times AMSGrad's")
+    text = "; ".join(
+        f"ν {nu:g}: Theorem 1 {a:,.0f}, AMSGrad {b:,.0f}" for nu, (a, b) in factors.items()
+    )
+    times = {nu: ours / theirs for nu, (ours, theirs) in factors.items()}
+    most = max(times, key=lambda nu: times[nu])
+    larger = [nu for nu, ratio in times.items() if ratio >= 1]
+    apart = f"at most {times[most]:.3g} times AMSGrad's"
+    if larger:
+        apart = (
+            f"larger than AMSGrad's from ν {min(larger):g} on, {times[most]:.3g} times at {most:g}"
+        )
+    return Measured(f"factors of the bounds at µ {mu:g}: {text}", not larger, apart)
 
 
 # Discrepancies ------------------------------------------------------------------------------------

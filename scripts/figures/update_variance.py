@@ -70,13 +70,13 @@ def adam_variance_unbounded(results: Results) -> Measured:
     found = rises(results)
     largest = means(results, "adam").max(axis=None)
     text = ", ".join(
-        f"mu {mu:g}: {cell.min():.2f} to {cell.max():.2f}" for mu, cell in found.groupby("mu")
+        f"µ {mu:g}: {cell.min():.2f} to {cell.max():.2f}" for mu, cell in found.groupby("mu")
     )
     return Measured(
-        f"Adam's variance over that at ten times the nu, up to nu {FROM:g}, {text}; largest "
+        f"Adam's variance over that at ten times the ν, up to ν {FROM:g}, {text}; largest "
         f"variance {largest:.3g} lr^2",
         bool((found >= STEEPER).all()),
-        f"at least {found.min():.2f} times, against the limit of {STEEPER:g}",
+        f"the variance rises at least {found.min():.2f} times; the claim needs {STEEPER:g}",
     )
 
 
@@ -87,10 +87,10 @@ def laprop_variance_bounded(results: Results) -> Measured:
     mu, nu = table.index.to_numpy()[:, None], table.columns.to_numpy()
     share = (table / ((1 - mu) / (1 + mu) / (1 - nu))).max(axis=None)
     return Measured(
-        f"between nu {table.columns[0]:g} and {table.columns[1]:g} LaProp's variance changes by at "
-        f"most {change:.2%}; it reaches {share:.3f} of (1-mu)/(1+mu)/(1-nu)",
+        f"between ν {table.columns[0]:g} and {table.columns[1]:g} LaProp's variance changes by at "
+        f"most {change:.2%}; it reaches {share:.3f} of (1-µ)/(1+µ)/(1-ν)",
         bool(change <= NEAR and share <= 1 + NEAR),
-        f"{share:.3f} of the bound at most",
+        f"the variance is at most {share:.3f} of the bound; the claim allows {1 + NEAR:g}",
     )
 
 
@@ -101,7 +101,7 @@ def variance_formula(results: Results) -> Measured:
     gap = (by.variance.mean() / by.variance_exact.first() - 1).abs()
     text = ", ".join(f"{NAMES[o]} {cell.max():.2%}" for o, cell in gap.groupby("optimizer"))
     return Measured(
-        f"largest deviation from the formula at nu of at least {EXACT_FROM:g}: {text}",
+        f"largest deviation from the formula at ν of at least {EXACT_FROM:g}: {text}",
         bool(gap.max() <= 0.1),
-        f"{gap.max():.2%} at most, against 10 %",
+        f"the variance differs from the formula by at most {gap.max():.2%}; the claim allows 10 %",
     )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, decide, every_above, log_ratio, mean
+from scripts import words
 from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
@@ -44,7 +45,12 @@ def draw(results: Results) -> Figure:
         style.plain(axis.xaxis)
         axis.legend()
     axes[0].set_ylabel("final training loss")
-    style.provenance(figure, results, "at each optimizer's best ν; geometric mean, 95 % intervals")
+    style.provenance(
+        figure,
+        results,
+        "at each optimizer's best ν; AmsProp: LaProp with AMSGrad's maximum; centered: with the "
+        "variance in place of the second moment; geometric mean, 95 % intervals",
+    )
     return figure
 
 
@@ -83,8 +89,8 @@ def _told(results: Results, variant: str, plain: str) -> str:
         runs = results.runs[results.runs.optimizer == optimizer]
         best = dict(zip(("lr", "nu"), chosen(results, optimizer), strict=True))
         edges = [name for name in best if best[name] in (runs[name].min(), runs[name].max())]
-        edge = f", {' and '.join(edges)} at an end of the grid" if edges else ""
-        settings.append(f"{NAMES[optimizer]} lr {best['lr']:g}, nu {best['nu']:g}{edge}")
+        edge = f", {words.greek(' and '.join(edges))} at an end of the grid" if edges else ""
+        settings.append(f"{NAMES[optimizer]} lr {best['lr']:g}, ν {best['nu']:g}{edge}")
     return f"{ratio(against(results, variant, plain))} ({'; '.join(settings)})"
 
 
@@ -94,7 +100,8 @@ def no_advantage(results: Results, variant: str) -> Measured:
     return Measured(
         f"{NAMES[variant]}'s final loss over LaProp's: {_told(results, variant, 'laprop')}",
         decide(log.above(math.log(ADVANTAGE)), log.below(math.log(ADVANTAGE))),
-        f"{math.exp(log.centre):.3f} times, against {ADVANTAGE:g}",
+        f"the loss is {math.exp(log.centre):.3f} times LaProp's; below {ADVANTAGE:g} would be an "
+        "advantage",
         [ratio(log)],
     )
 
@@ -105,6 +112,7 @@ def repair_harms(results: Results, repaired: str, plain: str) -> Measured:
     return Measured(
         f"{NAMES[repaired]}'s final loss over {NAMES[plain]}'s: {_told(results, repaired, plain)}",
         every_above([log]),
-        f"{math.exp(log.centre):.3f} times",
+        f"the loss is {math.exp(log.centre):.3f} times {NAMES[plain]}'s; the claim needs more "
+        "than 1",
         [ratio(log)],
     )

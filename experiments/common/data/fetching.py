@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pooch
 import yaml
@@ -19,7 +18,6 @@ from experiments.common import ROOT
 from experiments.common.data.sources import Refused, Source, brief
 
 log = logging.getLogger(__name__)
-pooch.get_logger().setLevel("WARNING")  # By default it prints a line for each file.
 
 MIRROR = ROOT.parent / "shared" / "data"
 
@@ -191,27 +189,22 @@ def _download(wanted: Artefact, folder: Path, tried: list[str]) -> bool:
         if (folder / file).exists():
             log.warning("%s: deleted, because it %s", folder / file, fault)
             (folder / file).unlink()
-    # A killed process may have left its downloads, or a file that pooch was checking.
-    for leftover in folder.glob(".partial-*"):
+    for leftover in folder.glob(".partial-*"):  # a killed process may have left its downloads
         shutil.rmtree(leftover)
-    for leftover in folder.rglob("tmp*"):
-        leftover.unlink()
     for source in wanted.sources:
         log.info("trying %s", source)
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
             # Whatever error a source raises, the next source is tried.
             try:
                 source.download(list(wanted.files), Path(temporary))
-                for file, sha256 in wanted.files.items():
-                    pooch.retrieve(f"{temporary}/{file}", sha256, file, folder, downloader=_move)
+                if wrong := wanted.faults(Path(temporary)):
+                    raise Refused(f"{source}: {_listing(wrong)}")
+                for file in wanted.files:
+                    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(Path(temporary, file), folder / file)
                 return True
             except Exception as error:
                 refused = isinstance(error, Refused)
                 tried.append(str(error) if refused else f"{source}: {brief(error)}")
                 log.warning("%s", tried[-1])
     return False
-
-
-def _move(path: str, output_file: str, _: Any) -> None:
-    """A downloader for pooch that moves a file that is already on this machine."""
-    os.replace(path, output_file)
