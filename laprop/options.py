@@ -288,12 +288,7 @@ def _has_momentum(state: dict[str, Any]) -> bool:
     """Return whether a parameter has a momentum. A step that failed leaves one of 0 steps."""
     try:
         return "exp_avg" in state and float(state.get("step", 0)) > 0
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ):  # such as a tensor on meta, which has no value
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # a step without a value
         return True
 
 

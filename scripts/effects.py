@@ -60,6 +60,13 @@ def share(successes: int, trials: int) -> Effect:
     return Effect(f"{centre:.0%} [{low:.0%}, {high:.0%}]", "share", centre, low, high)
 
 
+def mean_share(of: Estimate) -> Effect:
+    """A mean of shares, ``13.3% [0.0%, 27.8%]``; its interval ends at 0 and at 1."""
+    low, high = max(of.low, 0.0), min(of.high, 1.0)
+    interval = "no interval" if math.isnan(of.low) else f"{low:.1%}, {high:.1%}"
+    return Effect(f"{of.centre:.1%} [{interval}]", "share", of.centre, low, high)
+
+
 def placed(effects: Sequence[Effect]) -> list[tuple[Effect, tuple[float, float, float]]]:
     """The effects of a claim that can be drawn together, each with its positions.
 

@@ -143,7 +143,7 @@ def group_of(*arguments: str) -> dict[str, Any]:
     cfg = FairseqLaPropConfig.from_namespace(parser.parse_args(arguments))
     wrapped = FairseqLaProp(cfg, [torch.nn.Parameter(torch.zeros(2))])
     (group,) = wrapped.param_groups
-    return {key: value for key, value in group.items() if key != "params"}
+    return {key: group[key] for key in laprop.options.OPTIONS}
 
 
 FLAGS = [  # each flag, the option that it reaches, and the value that arrives

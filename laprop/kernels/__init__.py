@@ -66,8 +66,6 @@ def why_not(param: Tensor, group: dict[str, Any]) -> str | None:
         if group["state_dtype"] is not None and group["cautious"]:
             return "it does not combine state_dtype with cautious"
         return f"it does not combine low_precision='stochastic' with {dtype} on this device"
-    if group["capturable"] and not kernel.scalars_on_device:
-        return "it makes no capturable steps on this device"
     name = type(param).__name__
     if name == "DTensor":
         return "it takes a DTensor without agc and cautious, and if all its state is placed alike"

@@ -19,7 +19,7 @@ from PIL import Image
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, mean, paired
-from scripts.effects import Effect, percentage, ratio
+from scripts.effects import mean_share, percentage, ratio
 from scripts.figures import style
 from scripts.paper import NAMES, OPTIMIZERS, Measured
 
@@ -320,12 +320,12 @@ def style_adam_oscillates(results: Results) -> Measured:
     """Whether Adam's loss rises at more of the first updates than LaProp's and AMSGrad's."""
     share = {o: rises(results, o) for o in ("adam", "amsgrad", "laprop")}
     gaps = [paired(share["adam"], share[o]) for o in ("amsgrad", "laprop")]
-    means = {o: mean(s) for o, s in share.items()}
-    text = ", ".join(f"{NAMES[o]} {m:.1%}" for o, m in means.items())
+    means = {o: mean_share(mean(s)) for o, s in share.items()}
+    text = ", ".join(f"{NAMES[o]} {m}" for o, m in means.items())
     return Measured(
         f"share of the first {FIRST} updates at which the loss rises: {text}",
         every_above(gaps),
         f"the loss rises at {share['adam'].mean():.0%} of Adam's updates, at "
         f"{share['laprop'].mean():.0%} of LaProp's",
-        [Effect(f"{m:.1%}", "share", m.centre, m.low, m.high) for m in means.values()],
+        [*means.values()],
     )
