@@ -62,7 +62,7 @@ def draw(results: Results) -> Figure:
     regret(axes["regret"], results.runs)
     values = sorted(results.runs.nu.dropna().unique())
     best = np.interp(BEST, values, range(len(values)))  # the values are at equal distances
-    style.paper(axes["regret"], f"best\nν about {BEST:g}", x=best, at=0.42)
+    style.paper(axes["regret"], f"best\nν about {BEST:g}", x=best, at=0.2)
     axes["regret"].legend()
     axes["regret"].set_ylabel("mean loss of all updates, R(T)/T")
     curves = results.curves
