@@ -392,7 +392,7 @@ class LaProp(Optimizer):
                 continue
             state = self.state[param]
             keys = complete(param, grad, state, group)
-            tensors += (param, grad, *(state[key] for key in keys))
+            tensors += (param, grad, *[state[key] for key in keys])
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ _DTYPES = (*DTYPES, torch.complex64, torch.complex128)
 _STEP_DTYPES = (torch.float32, torch.float64)
 # Types of devices that have no float64.
 _NARROW_DEVICES = ("mps",)
+_scalars = itemgetter(*SCALARS)
 # Each average and the entry that corrects its bias: the same average of the number 1, or of lr.
 _WEIGHTS = {"exp_avg": "exp_avg_weight", "exp_avg_sq": "exp_avg_sq_weight"}
 
@@ -43,12 +45,12 @@ class Uncast:
 
 def kernel_of(param: Tensor, group: dict[str, Any]) -> Kernel | None:
     """Return the kernel that a group's options ask for on the parameter's device, or None."""
-    fused = group["fused"]
+    fused, device_type = group["fused"], param.device.type
     if fused is None:
-        fused = group["foreach"] is None and param.device.type == "cpu"
+        fused = group["foreach"] is None and device_type == "cpu"
     if not fused or group["differentiable"]:
         return None
-    kernel = kernel_for(param.device.type, asked_for=bool(group["fused"]))
+    kernel = kernel_for(device_type, asked_for=bool(group["fused"]))
     if kernel is None or (group["capturable"] and not kernel.scalars_on_device):
         return None
     return kernel
@@ -166,21 +168,22 @@ def _is_complete(
     """Return whether a state is as :func:`complete` leaves it, which is so in nearly every step."""
     shape, averages = param.shape, state_dtype(param, group)
     try:
-        step, weight, sq_weight = (state[key] for key in SCALARS)
+        for key in keys:
+            entry = state[key]
+            dtype = torch.float32 if key == "master_param" else averages
+            if entry.dtype != dtype or entry.shape != shape:
+                return False
+        step, weight, sq_weight = _scalars(state)
         device = param.device if on_device else step.device
-        exact = widest(device)
         return (
             grad.shape == shape
             and _has_its_dtype(grad, param)
             and step.dtype in _STEP_DTYPES
-            and weight.dtype == sq_weight.dtype == exact
+            and weight.dtype == sq_weight.dtype
+            # A device without float64 cannot hold it, so there is no need to ask for its type.
+            and (weight.dtype == torch.float64 or weight.dtype == widest(device))
             and step.device == weight.device == sq_weight.device == device
             and step.dim() == weight.dim() == sq_weight.dim() == 0
-            and all(
-                state[key].shape == shape
-                and state[key].dtype == (torch.float32 if key == "master_param" else averages)
-                for key in keys
-            )
         )
     except (KeyError, AttributeError):  # an entry is missing, or is not a tensor
         return False

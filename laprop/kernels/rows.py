@@ -7,6 +7,7 @@ what a tensor was in an earlier step, and no tensor is held longer than the opti
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,9 +48,14 @@ def state_dtype(param: Tensor, group: dict[str, Any]) -> torch.dtype:
 
 def averages_of(dtype: torch.dtype, group: dict[str, Any]) -> tuple[str, ...]:
     """Return the keys of the tensors in the state of a parameter of this dtype."""
-    master = dtype in LOW_PRECISION and group["low_precision"] == "master"
-    used = (True, True, group["amsgrad"], group["centered"], master)
-    return tuple(key for key, is_used in zip(AVERAGES, used, strict=True) if is_used)
+    keys: tuple[str, ...] = ("exp_avg", "exp_avg_sq")  # in the order of AVERAGES
+    if group["amsgrad"]:
+        keys += ("max_exp_avg_sq",)
+    if group["centered"]:
+        keys += ("exp_avg_grad",)
+    if group["low_precision"] == "master" and dtype in LOW_PRECISION:
+        keys += ("master_param",)
+    return keys
 
 
 @dataclass
@@ -171,15 +177,9 @@ def _batch(
     averages = state_dtype(params[0], group)
     # All steps of a batch are counted in one dtype, float32 or float64.
     wide_steps = state["step"][0].dtype == torch.float64
-    expected = {
-        "master_param": torch.float32,
-        "step": torch.float64 if wide_steps else torch.float32,
-        **dict.fromkeys(SCALARS[1:], torch.float64),
-    }
     table, rows = look(
         [params, grads, *state.values()],
-        tuple(map(COLUMNS.index, ("param", "grad", *keys))),
-        (dtype, dtype, *(expected.get(key, averages) for key in keys)),
+        *_expected(keys, dtype, averages, wide_steps),
         len(SCALARS),
         len(COLUMNS),
         device,
@@ -187,3 +187,17 @@ def _batch(
         group["agc"] is None and not group["cautious"],  # these need sums over whole tensors
     )
     return Batch(kernel, params, grads, state, dtype, averages, table), rows
+
+
+@functools.lru_cache(maxsize=256)
+def _expected(
+    keys: tuple[str, ...], dtype: torch.dtype, averages: torch.dtype, wide_steps: bool
+) -> tuple[tuple[int, ...], tuple[torch.dtype, ...]]:
+    """Return the columns of the table in which tensors belong, and the dtypes that they have."""
+    expected = {
+        "master_param": torch.float32,
+        "step": torch.float64 if wide_steps else torch.float32,
+        **dict.fromkeys(SCALARS[1:], torch.float64),
+    }
+    columns = tuple(map(COLUMNS.index, ("param", "grad", *keys)))
+    return columns, (dtype, dtype, *(expected.get(key, averages) for key in keys))
