@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scripts import check_claims, report, words
+from scripts.paper import results_of
 
 ENTRIES = report.entries()
 DRAWN = """return [...document.querySelectorAll('.charts:not([hidden])')]
@@ -184,7 +185,9 @@ def test_no_table_is_cut_in_print(view, browser) -> None:
 def test_strips_of_pictures_are_folded(view) -> None:
     driver = view("fig03")
     strips = find(driver, ".strips img")
-    assert len(strips) == 3
+    results = results_of("fig03")
+    assert results is not None
+    assert len(strips) == len(list(results.folder.glob("*.jpg"))) > 0
     assert not any(image.is_displayed() for image in strips)
     find(driver, ".strips summary")[0].click()
     assert all(image.is_displayed() for image in strips)
