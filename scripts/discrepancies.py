@@ -4,22 +4,22 @@
 the group ``no disagreement found``. Under ``measured`` it names a figure and a
 function of the figure's script, which takes the results of the figure, and the arguments under
 ``with``. It returns one line of Markdown. ``python -m scripts.build claims`` writes
-``results/DISCREPANCIES.md``.
+``results/DISCREPANCIES.md``. If the script has a function ``row_changes``, with the same arguments,
+it returns how far a row changes a result.
 """
 
-import math
 import re
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from experiments.common import RESULTS
-from experiments.common.records import Results, load
-from experiments.common.stats import ALPHA, Estimate, mean
+from experiments.common.records import load
 from scripts import words
+from scripts.effects import Change
 from scripts.paper import script
 
 LABELS = {  # keys of a discrepancy that a reader sees, and what the page calls them
@@ -96,23 +96,6 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-class Change(NamedTuple):
-    """How far the other reading of a row changes a number, in per cent, with a 95 % interval."""
-
-    number: str
-    centre: float
-    low: float
-    high: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether the whole interval is on one side of 0."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        return f"{self.number} {self.centre:+.2g} [{self.low:+.2g}, {self.high:+.2g}] %"
-
-
 def changes() -> dict[str, list[Change]]:
     """For each row that changes a loss or an area clearly, by how much; the largest change first.
 
@@ -121,53 +104,12 @@ def changes() -> dict[str, list[Change]]:
     found = {}
     for name, row in entries().items():
         figure = row["measured"].partition(".")[0]
-        results = load(figure) if figure in CHANGES else None
-        every = CHANGES[figure](results, **row.get("with", {})) if results else []
+        results = load(figure)
+        measure = getattr(script(figure), "row_changes", None) if results else None
+        every = measure(results, **row.get("with", {})) if measure else []
         if clear := [change for change in every if change.clear]:
             found[name] = clear
     return dict(sorted(found.items(), key=lambda item: -max(abs(c.centre) for c in item[1])))
-
-
-def _of_paths(results: Results, pairs: dict[str, str] | None = None) -> list[Change]:
-    """The change of the loss after the most updates, under the schedule that changes it most."""
-    most, found = results.runs.updates.max(), []
-    for label, pair in (pairs or {"": "moves_at_zero_lr"}).items():
-        runs = results.runs[(results.runs.pair == pair) & (results.runs.updates == most)]
-        groups = (100 * runs.loss_difference / runs.loss).groupby(runs.schedule)
-        means = {str(name): mean(seeds, ALPHA / groups.ngroups) for name, seeds in groups}
-        schedule = max(means, key=lambda name: abs(means[name].centre))
-        number = f"training loss after {most:,} updates ({schedule}{f'; {label}' * bool(label)})"
-        found.append(_change(number, means[schedule]))
-    return found
-
-
-def _of_rainbow(results: Results, deviation: str) -> list[Change]:
-    """The change of LaProp's area, in the games in which the deviation changes anything."""
-    figure = script("rainbow_authors")
-    table = figure.changes(results)
-    if not (games := figure.games(table, deviation)):
-        return []
-    where = " and ".join(game.replace("_", " ") for game in games)
-    number = f"LaProp's area in MinAtar's {where} (small model, {results.seeds})"
-    return [_change(number, figure.found(100 * table, "laprop", deviation))]
-
-
-def _of_cifar10(results: Results) -> list[Change]:
-    """The change of LaProp's training loss where its lr falls later."""
-    log = script("cifar_schedule").loss(results, "laprop")
-    ends = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
-    return [Change(f"LaProp's training loss (small model, {results.seeds})", *ends)]
-
-
-def _change(number: str, estimate: Estimate) -> Change:
-    return Change(number, estimate.centre, estimate.low, estimate.high)
-
-
-CHANGES: dict[str, Callable[..., list[Change]]] = {  # of the figures that measure how far
-    "discrepancies": _of_paths,
-    "rainbow_authors": _of_rainbow,
-    "cifar_schedule": _of_cifar10,
-}
 
 
 def introduction(anchor: Callable[[str], str]) -> str:

@@ -9,6 +9,7 @@ of the intervals, but for a ratio at least from 1 / 1.1 to 1.1. The scale of a s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from experiments.common.stats import Estimate, proportion
 
@@ -34,6 +35,34 @@ class Effect:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Change:
+    """How far the other reading of a discrepancy changes a result, in per cent, with an interval.
+
+    Attributes:
+        number: the result, in words.
+        centre, low, high: the change and the ends of its 95 % interval.
+    """
+
+    number: str
+    centre: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, number: str, change: Estimate) -> Self:
+        """The change of a number as it was estimated."""
+        return cls(number, change.centre, change.low, change.high)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the whole interval is on one side of 0."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.centre:+.2g} [{self.low:+.2g}, {self.high:+.2g}] %"
 
 
 def difference(gap: Estimate, spec: str = "+.2f") -> Effect:
@@ -65,6 +94,11 @@ def mean_share(of: Estimate) -> Effect:
     low, high = max(of.low, 0.0), min(of.high, 1.0)
     interval = "no interval" if math.isnan(of.low) else f"{low:.1%}, {high:.1%}"
     return Effect(f"{of.centre:.1%} [{interval}]", "share", of.centre, low, high)
+
+
+def magnitude(centre: float, low: float, high: float) -> tuple[float, float, float]:
+    """A number without its sign, and its interval turned with it: for "lower by 5 [3, 7]"."""
+    return (centre, low, high) if centre >= 0 else (-centre, -high, -low)
 
 
 def placed(effects: Sequence[Effect]) -> list[tuple[Effect, tuple[float, float, float]]]:

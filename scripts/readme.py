@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import Any
 
 from experiments.common.records import begun, load
-from scripts import make_authors
 from scripts.paper import by_experiment, figures, finding, results_of, script
 
 # The figures whose findings are in the README.
@@ -58,22 +57,9 @@ def found(table: list[dict[str, Any]]) -> str:
     for name in FOUND:
         picture = f"[{name}](results/figures/{name}.png)"
         verdicts = of_claims(shown([row for row in table if row["figure"] == name]))
-        lines.append(f"- {finding(name)}{more(name)} ({picture}; {verdicts}).")
+        aside = getattr(script(name), "aside", lambda: "")()
+        lines.append(f"- {finding(name)}{aside} ({picture}; {verdicts}).")
     return "\n".join(lines)
-
-
-def more(figure: str) -> str:
-    """What the README says of a figure beyond its finding."""
-    if figure == "fig02":
-        return (
-            "; we ran both, because the paper's text has the first and its figure fits the second "
-            "better"
-        )
-    if figure == "fig05":
-        ends = make_authors.load("ends").query("task == 'iwslt' and warmup > 0")
-        adam, laprop = (ends.set_index("optimizer").last_loss[o] for o in ("adam", "laprop"))
-        return f"; with warmup theirs end at {adam:.2f} and {laprop:.2f}"
-    return ""
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

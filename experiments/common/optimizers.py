@@ -388,13 +388,10 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
         return of
     for missing in set(hyperparameters(name)) - kind.slots.keys():
         known = ", ".join(kind.parameters)
+        advice = f"say in names what it is called there: {known}" if known else "it names none"
         raise ConfigError(
-            f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no {NAMES[missing]}; "
-            + (
-                f"say in names what it is called there: {known}"
-                if known
-                else "it names no arguments"
-            )
+            f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no "
+            f"{NAMES[missing]}; {advice}"
         )
     values = _typed(kind, given)
     values = {k: v for k, v in values.items() if v != kind.implied().get(k, kind.default(k))}
@@ -477,7 +474,7 @@ def _refuse_decay(of: Optimizer, kind: _Class | None, task: ModuleType, task_nam
     if by_rule(of.name, task):
         scale = np.max(of.lr) if of.decay_by_lr else 1.0
         if of.weight_decay * scale > 1:
-            times = " times optimizer.lr" * of.decay_by_lr
+            times = " times optimizer.lr" if of.decay_by_lr else ""
             raise ConfigError(f"optimizer.weight_decay={of.weight_decay}:{times} must be at most 1")
         return
     scales = kind is not None and (kind.decay == "by_lr" or "decay_by_lr" in kind.parameters)

@@ -46,8 +46,10 @@ def parsed(text: str) -> Override:
         raise ConfigError(f"{text}: a setting cannot be removed; give it another value")
     if key in GROUPS and not named:
         several = override.value()
-        names = ",".join(map(str, several)) if isinstance(several, list) else ""
-        hint = f'; several are a sweep, {key}={names}, or in a grid {key}: "{names}"' * bool(names)
+        hint = ""
+        if isinstance(several, list):
+            names = ",".join(map(str, several))
+            hint = f'; several are a sweep, {key}={names}, or in a grid {key}: "{names}"'
         raise ConfigError(f"{text}: must be one of {', '.join(options(key))}{hint}")
     if key in [f"{group}.name" for group in GROUPS]:
         raise ConfigError(f"{key}={value}: is chosen by {key.removesuffix('.name')}={value}")
@@ -63,9 +65,8 @@ def _in_grammar(text: str) -> Override:
     parse = OverridesParser.create().parse_overrides
     key, equals, value = text.partition("=")
     if key == "output" and equals and not (value[:1] in "'\"" and value[:1] == value[-1:]):
-        literal = re.sub(
-            r"(\\*)\$\{", r"\1\1\\${", value
-        )  # OmegaConf would take it for a reference
+        # OmegaConf would take ${ for a reference.
+        literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
         return replace(parse(["output=x"])[0], _value=literal, input_line=text)
     try:
         return parse([text])[0]

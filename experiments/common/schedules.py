@@ -294,13 +294,12 @@ def _refuse_late(name: str, part: LrSchedule | BetaSchedule, total: int) -> None
     """Refuse a schedule that would begin after the last update, or be in its warm-up until then."""
     for field in ("warmup", "begin", "milestones"):
         value = getattr(part, field, 0)
-        first, which = (
-            (value[0], "the first ") if isinstance(value, tuple) and value else (value, "")
-        )
+        first = min(value, default=0) if isinstance(value, tuple) else value
         if first and first >= total:
+            which = "the first must" if isinstance(value, tuple) else "must"
             raise ConfigError(
-                f"schedule.{name}.{field}={shown(value)}: {which}must be below {total}, the number "
-                "of updates of the run"
+                f"schedule.{name}.{field}={shown(value)}: {which} be below {total}, the number of "
+                "updates of the run"
             )
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, log_ratio, mean
-from scripts.effects import ratio
+from scripts.effects import Change, ratio
 from scripts.figures import style
 from scripts.paper import NAMES
 
@@ -56,6 +56,13 @@ def accuracy(results: Results, optimizer: str) -> Estimate:
     """Final test accuracy, in percentage points, of the readme's schedule less the paper's."""
     runs = 100 * _runs(results, optimizer).test_accuracy
     return mean((runs[README] - runs[PAPER]).to_numpy())
+
+
+def row_changes(results: Results) -> list[Change]:
+    """The change of LaProp's training loss where its lr falls later."""
+    log = loss(results, "laprop")
+    ends = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
+    return [Change(f"LaProp's training loss (small model, {results.seeds})", *ends)]
 
 
 def cifar_schedule(results: Results) -> str:

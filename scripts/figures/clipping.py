@@ -19,22 +19,19 @@ MARGIN = 1.05
 def finding(results: Results) -> str:
     """The title."""
     needs = {
-        True: "LaProp needs no clipping",
-        False: "LaProp needs clipping",
-        None: "it is undecided whether LaProp needs clipping",
+        True: "needs no clipping",
+        False: "needs clipping",
+        None: "may or may not need clipping (undecided)",
     }
     ordinary, exploding = (needs[no_clipping(results, spikes).held] for spikes in (False, True))
-    if ordinary.startswith("LaProp"):
-        exploding = exploding.removeprefix("LaProp ")
     share = results.runs.spike_share.max()
     worst = {
         o: math.exp(max(log.centre for log in ratios(results, o, share).values()))
         for o in ("laprop", "adam")
     }
     return (
-        f"On our MNIST net {ordinary} on ordinary gradients, {exploding.removeprefix('LaProp ')} "
-        "on "
-        f"exploding ones: without it up to {worst['laprop']:.3g} times the loss (Adam "
+        f"On our MNIST net LaProp {ordinary} on ordinary gradients, {exploding} on exploding ones: "
+        f"without it up to {worst['laprop']:.3g} times the loss (Adam "
         f"{worst['adam']:.3g})"
     )
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import ALPHA, Estimate, mean
+from scripts.effects import Change
 from scripts.figures import style
 
 PAIR = {
@@ -147,18 +148,31 @@ def pairs(results: Results, pairs: dict[str, str]) -> str:
     return "; ".join(f"{label}: {found}" if label else found for label, found in text.items())
 
 
+def row_changes(results: Results, pairs: dict[str, str]) -> list[Change]:
+    """The change of the loss after the most updates, under the schedule that changes it most."""
+    most, found = results.runs.updates.max(), []
+    for label, pair in pairs.items():
+        runs = results.runs[(results.runs.pair == pair) & (results.runs.updates == most)]
+        means = _by_schedule(runs, runs.loss_difference / runs.loss)
+        schedule = max(means, key=lambda name: abs(means[name].centre))
+        number = f"training loss after {most:,} updates ({schedule}{f'; {label}' if label else ''})"
+        found.append(Change.of(number, means[schedule]))
+    return found
+
+
 def controls(results: Results) -> str:
     """The two controls in a line each: other minibatches, and weights changed in the last bit."""
     batches, bit = _pair(results, "other_batches"), _pair(results, "last_bit")
     return f"- on other minibatches: {batches}\n- from weights changed in the last bit: {bit}"
 
 
-def moves_at_zero_lr(results: Results) -> str:
-    """The effect of the pair, and the largest move of a weight in a step with lr = 0.
+def moves_at_zero_lr(results: Results, pairs: dict[str, str]) -> str:
+    """The effect of the one pair, and the largest move of a weight in a step with lr = 0.
 
     Each run has recorded its largest such move.
     """
-    runs = results.runs[results.runs.pair == "moves_at_zero_lr"]
+    (pair,) = pairs.values()
+    runs = results.runs[results.runs.pair == pair]
     lr = results.manifest["settings"]["optimizer.lr"]
     moved = runs[runs.schedule == "pause"].groupby("updates").zero_lr_step
     text = "; ".join(
@@ -166,5 +180,4 @@ def moves_at_zero_lr(results: Results) -> str:
         f"it), at most {steps.max():.2g}, in {n:,} updates"
         for n, steps in moved
     )
-    found = _pair(results, "moves_at_zero_lr")
-    return f"{found}; the largest step of a weight at lr 0 is {text}"
+    return f"{_pair(results, pair)}; the largest step of a weight at lr 0 is {text}"

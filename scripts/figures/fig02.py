@@ -45,12 +45,20 @@ def finding(results: Results) -> str:
     )
 
 
+def aside() -> str:
+    """What the README adds to the finding."""
+    return (
+        "; we ran both, because the paper's text has the first and its figure fits the second "
+        "better"
+    )
+
+
 def converging(results: Results, noise: str, verb: bool = True) -> str:
     """For which nu each optimizer converges, in words."""
     by_reach: dict[str, list[str]] = {}
     for optimizer in ("laprop", *OTHERS):
         steps = steps_by_nu(results, optimizer, noise, "sigma", SHOWN)
-        where = _for_which(medians(steps))
+        where = reach(medians(steps))
         by_reach.setdefault(where, []).append(NAMES[optimizer])
     parts = []
     for where, names in by_reach.items():
@@ -58,24 +66,6 @@ def converging(results: Results, noise: str, verb: bool = True) -> str:
         parts.append(f"{' and '.join(names)} {converge}{where}")
         verb = False
     return ", ".join(parts)
-
-
-def _for_which(steps: pd.Series) -> str:
-    """The range of nu in which the medians are finite: ``for ν up to 0.45``."""
-    nu, tried = steps.index[np.isfinite(steps)], steps.index
-    above = "" if 0 in tried else " above 0"
-    if len(nu) == 0:
-        return f"for no ν{above}"
-    if len(nu) == len(tried):
-        return f"for every ν{above}"
-    last = tried[(tried >= nu.min()) & (tried <= nu.max())]
-    if len(nu) < len(last):
-        return f"for ν {nu.min():g} to {nu.max():g} with gaps"
-    if nu.min() == 0:
-        return f"for ν up to {nu.max():g}"
-    if nu.max() == tried.max():
-        return f"from ν {nu.min():g} on"
-    return f"for ν {nu.min():g} to {nu.max():g}"
 
 
 def draw(results: Results) -> Figure:
@@ -178,15 +168,21 @@ def medians(by_nu: pd.Series) -> pd.Series:
 
 
 def reach(steps: pd.Series) -> str:
-    """The range of nu in which the medians are finite, in words."""
-    nu = steps.index[np.isfinite(steps)]
-    tried = "ν" if 0 in steps.index else "ν > 0"
+    """The range of nu in which the medians are finite: ``for ν up to 0.45``."""
+    nu, tried = steps.index[np.isfinite(steps)], steps.index
+    above = "" if 0 in tried else " above 0"
     if len(nu) == 0:
-        return f"at no {tried}"
-    if len(nu) == len(steps):
-        return f"at every {tried}"
-    whole = len(nu) == ((steps.index >= nu.min()) & (steps.index <= nu.max())).sum()
-    return f"at ν {nu.min():g} to {nu.max():g}" + ("" if whole else " with gaps")
+        return f"for no ν{above}"
+    if len(nu) == len(tried):
+        return f"for every ν{above}"
+    last = tried[(tried >= nu.min()) & (tried <= nu.max())]
+    if len(nu) < len(last):
+        return f"for ν {nu.min():g} to {nu.max():g} with gaps"
+    if nu.min() == 0:
+        return f"for ν up to {nu.max():g}"
+    if nu.max() == tried.max():
+        return f"from ν {nu.min():g} on"
+    return f"for ν {nu.min():g} to {nu.max():g}"
 
 
 def converges(by_nu: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, mean, paired
-from scripts.effects import mean_share, percentage, ratio
+from scripts.effects import magnitude, mean_share, percentage, ratio
 from scripts.figures import style
 from scripts.paper import NAMES, OPTIMIZERS, Measured
 
@@ -44,10 +44,9 @@ def finding(results: Results) -> str:
 
 def beside(gap: Estimate) -> str:
     """The logarithm of a ratio in words: ``5.7 % [3.3, 8.2] above``."""
-    sign, side = (1, "above") if gap.centre >= 0 else (-1, "below")
-    ends = (100 * sign * math.expm1(end) for end in (gap.centre, gap.low, gap.high))
-    centre, *interval = (f"{end:.1f}" for end in ends)
-    return f"{centre} % [{', '.join(interval[::sign])}] {side}"
+    ends = (100 * math.expm1(end) for end in (gap.centre, gap.low, gap.high))
+    centre, low, high = magnitude(*ends)
+    return f"{centre:.1f} % [{low:.1f}, {high:.1f}] {'above' if gap.centre >= 0 else 'below'}"
 
 
 def draw(results: Results) -> Figure:

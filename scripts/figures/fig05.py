@@ -27,8 +27,7 @@ JUDGED_AT = 2000  # shortened runs of the paper's setting are compared at this u
 
 def finding(results: Results | None) -> str:
     """The title: without warmup, at the last update of ours and of the authors' runs."""
-    ends = make_authors.load("ends")
-    runs = ends[(ends.task == "iwslt") & (ends.warmup == 0)].set_index("optimizer").last_loss
+    runs = _last_losses(warmup=False)
     text = "IWSLT14 without warmup, training loss: the authors' Adam ends at "
     text += f"{runs.adam:.2f} bits, their LaProp at {runs.laprop:.2f}"
     if results is None:
@@ -43,6 +42,18 @@ def finding(results: Results | None) -> str:
         theirs = authors_at(update)
         text += f", theirs {theirs.adam - theirs.laprop:.2f}"
     return text
+
+
+def aside() -> str:
+    """What the README adds to the finding."""
+    runs = _last_losses(warmup=True)
+    return f"; with warmup theirs end at {runs.adam:.2f} and {runs.laprop:.2f}"
+
+
+def _last_losses(warmup: bool) -> pd.Series:
+    """The loss at the end of the authors' runs of IWSLT14, by optimizer."""
+    ends = make_authors.load("ends").query("task == 'iwslt'")
+    return ends[(ends.warmup > 0) == warmup].set_index("optimizer").last_loss
 
 
 def draw(results: Results | None) -> Figure:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, mean, paired
-from scripts.effects import difference
+from scripts.effects import difference, magnitude
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -121,9 +121,9 @@ def _others(lowest: dict[float, float]) -> str:
 
 def gained(gain: Estimate) -> str:
     """What LaProp gains, in words: ``loses 1.8 [0.1, 3.5] points``."""
-    sign, verb = (1, "gains") if gain.centre >= 0 else (-1, "loses")
-    low, high = sorted((sign * gain.low, sign * gain.high))
-    return f"{verb} {sign * gain.centre:.1f} [{low:.1f}, {high:.1f}] points"
+    centre, low, high = magnitude(gain.centre, gain.low, gain.high)
+    verb = "gains" if gain.centre >= 0 else "loses"
+    return f"{verb} {centre:.1f} [{low:.1f}, {high:.1f}] points"
 
 
 def imdb_ten_points(results: Results) -> Measured:

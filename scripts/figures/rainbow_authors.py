@@ -12,23 +12,17 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, mean
+from scripts.effects import Change, magnitude
 from scripts.figures import style
 from scripts.paper import NAMES
 
 TEXT = "false"  # the column `authors` of the program as the paper's text has it
-LABEL = {
+LABEL = {  # also the subject of a sentence
     "[noise]": "noise shared on 5 % of the steps",
-    "[dueling]": "value stream without a gradient",
-    "[multi_step]": "returns discounted backwards",
-    "[cutoff]": "cut-off at 9,950 and 5,000 steps",
-    "true": "all four",
-}
-CHANGE = {  # as the subject of a sentence
-    "[noise]": "noise that is shared on 5 % of the steps",
     "[dueling]": "a value stream without a gradient",
     "[multi_step]": "discounting returns backwards",
     "[cutoff]": "a cut-off at 9,950 and 5,000 steps",
-    "true": "the sum of the authors' deviations",
+    "true": "the sum of all four",
 }
 SHORT = {
     TEXT: "none",
@@ -46,13 +40,13 @@ def finding(results: Results) -> str:
     acting = [d for d in present(table) if games(table, d)]
     largest = max(acting, key=lambda d: abs(found(table, "laprop", d).centre))
     change = found(table, "laprop", largest)
-    sign, verb = (1, "raises") if change.centre > 0 else (-1, "lowers")
-    low, high = sorted((sign * change.low, sign * change.high))
+    verb = "raises" if change.centre > 0 else "lowers"
+    centre, low, high = magnitude(100 * change.centre, 100 * change.low, 100 * change.high)
     where = _listed(games(table, largest))
     suite = "Atari" if results.scale == "paper" else "MinAtar"
     return (
-        f"In {suite} {CHANGE[largest]} {verb} the area under LaProp's training curve by "
-        f"{100 * sign * change.centre:.0f} % [{100 * low:.0f}, {100 * high:.0f}] in {where}"
+        f"In {suite} {LABEL[largest]} {verb} the area under LaProp's training curve by "
+        f"{centre:.0f} % [{low:.0f}, {high:.0f}] in {where}"
     )
 
 
@@ -122,6 +116,15 @@ def told(table: pd.Series, optimizer: str, deviation: str) -> str:
     """``+3.1 % [-1.0, +7.2]``."""
     change = found(table, optimizer, deviation)
     return f"{100 * change.centre:+.1f} % [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
+def row_changes(results: Results, deviation: str) -> list[Change]:
+    """The change of LaProp's area, in the games in which the deviation changes anything."""
+    table = changes(results)
+    if not (where := games(table, deviation)):
+        return []
+    number = f"LaProp's area in MinAtar's {_listed(where)} (small model, {results.seeds})"
+    return [Change.of(number, found(100 * table, "laprop", deviation))]
 
 
 def rainbow_authors(results: Results, deviation: str) -> str:

@@ -19,10 +19,8 @@ def finding(results: Results) -> str:
     rest = strongest.groupby("nu").x_mean.mean()
     return (
         f"Noisy Rosenbrock, noise in {RANGE[noise]}, σ {runs.sigma.max():g}: the noise pulls "
-        "LaProp "
-        f"from the minimum at x = 1 to "
-        f"{rest.iloc[0]:.2f} at ν {rest.index[0]:g} and to {rest.iloc[-1]:.2f} at ν "
-        f"{rest.index[-1]:g}"
+        f"LaProp from the minimum at x = 1 to {rest.iloc[0]:.2f} at ν {rest.index[0]:g} and to "
+        f"{rest.iloc[-1]:.2f} at ν {rest.index[-1]:g}"
     )
 
 
