@@ -93,16 +93,16 @@ def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
     return Sweep(name, runs, curves, axes, statuses, [], scale, versions)
 
 
-def axis(name: str, axes: dict[str, str]) -> str:
+def axis(name: str, axes: dict[str, str], flag: str = "") -> str:
     """The column of an axis with this name or dotted key.
 
     Raises:
-        ConfigError: no axis has it.
+        ConfigError: no axis has it; the line begins with the flag that asked for it.
     """
     for column, key in axes.items():
         if name in (column, key):
             return column
-    raise ConfigError(f"{name}: does not vary here; {', '.join(axes)} do")
+    raise ConfigError(f"{flag}{name}: does not vary here; {', '.join(axes)} do")
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -139,17 +139,35 @@ def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def drawn(sweep: Sweep, table: pd.DataFrame, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Every chart by the name of its file: maps of the table, and curves."""
+def axes_of(sweep: Sweep, chosen: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
+    """The columns for x and y of a map and for the colour of curves; None where nothing varies.
+
+    Raises:
+        ConfigError: an axis of the command line does not vary, or x and y are the same.
+    """
     by = varied(sweep)
     settings = [setting for setting in by if setting != "optimizer"]
     usual = sorted(settings, key=lambda n: ({"mu": 0, "nu": 1}.get(n, 2), settings.index(n)))
     axes = {column: sweep.axes[column] for column in by}
-    x = axis(chosen.x, axes) if chosen.x else None
-    y = axis(chosen.y, axes) if chosen.y else None
+    x = axis(chosen.x, axes, "--x=") if chosen.x else None
+    y = axis(chosen.y, axes, "--y=") if chosen.y else None
+    if x and x == y:
+        raise ConfigError(f"--y={chosen.y}: must be another setting than --x")
     x = x or next((setting for setting in [*usual, *by] if setting != y), None)
     y = y or next((setting for setting in usual if setting != x), None)
-    colour = axis(chosen.by, axes) if chosen.by else y or x
+    return x, y, axis(chosen.by, axes, "--by=") if chosen.by else y or x
+
+
+def drawn(
+    sweep: Sweep,
+    table: pd.DataFrame,
+    x: str | None,
+    y: str | None,
+    colour: str | None,
+    chosen: argparse.Namespace,
+) -> dict[str, Any]:
+    """Every chart by the name of its file: maps of the table, and curves."""
+    by = varied(sweep)
     found: dict[str, Any] = {}
     mapped = table[np.isfinite(table.centre)].metric if x else []  # one cell alone has no map
     for metric in dict.fromkeys(mapped):
@@ -243,8 +261,10 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
     table = table[table.metric.isin([metric for metric in every if wanted(metric, chosen)])]
     if table.empty and sweep.curves.empty:
         raise ConfigError(f"{title}: nothing is finished or logged yet ({facts[0]})")
+    x, y, colour = axes_of(sweep, chosen)
+    target.mkdir(parents=True, exist_ok=True)  # may fail, so before the charts, which take longest
     alt.data_transformers.disable_max_rows()
-    drawings = drawn(sweep, table, chosen)
+    drawings = drawn(sweep, table, x, y, colour, chosen)
     text = readable(table, by) if len(table) else pd.DataFrame()
     written: dict[str, bytes] = {}
     if len(table):
@@ -256,7 +276,6 @@ def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) ->
         chart.save(picture, format="png", scale_factor=2)
         written[f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', file)}.png"] = picture.getvalue()
     written["index.html"] = page(title, facts, text, by, drawings).encode()
-    target.mkdir(parents=True, exist_ok=True)
     for file, content in written.items():
         files.write(target / file, content)
     if not chosen.to:  # a folder of the user's may have files of such names that are not ours

@@ -83,8 +83,8 @@ NEAR = "optimizer == 'laprop' and epsilon > 1e-10 and nu == 0.9"
          "LaProp needs no clipping on ordinary gradients, needs clipping on exploding ones: "
          "without it up to 1.31 times the loss (Adam 1.3)"),
         ("clipping", "clip == 0", "final_loss * 1.05",
-         "LaProp may or may not need clipping (undecided) on ordinary gradients, may or may not need "
-         "clipping (undecided) on exploding ones: "),
+         "LaProp may or may not need clipping (undecided) on ordinary gradients, may or may not "
+         "need clipping (undecided) on exploding ones: "),
         ("epsilon", NEAR, "final_loss",
          "may be anything from 1e-20 to 1e-8; 1e-4 raises the loss by 48.7 to 50.6 %"),
         ("epsilon", NEAR, "final_loss * 0.6",

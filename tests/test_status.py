@@ -93,6 +93,7 @@ def run_folder(folder: Path, summary: dict[str, object], **manifest: object) -> 
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps({"status": "finished"} | manifest))
     (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
     return folder
 
 
@@ -189,6 +190,19 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, content: st
     assert state.says.startswith(f"{folder / name}: cannot be used (")
     assert state.says.endswith(f"); {RERUN}")
     assert len(state.says.splitlines()) == 1
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_log_without_its_end_is_named(tmp_path: Path, status: str):
+    folder = run_folder(tmp_path / "run", {"loss": 0.5}, status=status, diverged_at=3)
+    log = folder / "metrics.jsonl"
+    assert RunFolder(folder, "laprop").look().status == status
+    log.write_text('{"step": 1}\n{"step": 2')
+    says = RunFolder(folder, "laprop").look().says
+    assert says == f"{log}: cannot be used (ValueError: its last line is cut off); {RERUN}"
+    log.unlink()
+    says = RunFolder(folder, "laprop").look().says
+    assert says == f"{log}: cannot be used (No such file or directory); {RERUN}"
 
 
 @pytest.mark.parametrize(

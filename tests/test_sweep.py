@@ -17,6 +17,7 @@ from tables import NU, SEEDS, toy_loss, write_run, written
 
 from experiments.common import stats
 from experiments.common.execution import execute
+from experiments.common.progress import Progress
 from experiments.common.tables import read, same
 from experiments.common.terminal import guarded
 from scripts import cells, charts
@@ -34,8 +35,9 @@ from scripts import sweep as command
         (["toy", "nu"], "nu: not KEY=VALUE or KEY=VALUE,VALUE"),
         (["toy", "nu=[0.9"], r"nu=\[0.9: \[0.9 is no value"),
         (["toy", "--metric", "los"], "--metric=los: unknown.*; allowed are final_loss, train_loss"),
-        (["toy", "--x", "lr"], "lr: does not vary here; optimizer, mu, nu do"),
-        (["toy", "--x", "seed"], "seed: does not vary here; optimizer, mu, nu do"),
+        (["toy", "--x", "lr"], "--x=lr: does not vary here; optimizer, mu, nu do"),
+        (["toy", "--by", "seed"], "--by=seed: does not vary here; optimizer, mu, nu do"),
+        (["toy", "--x", "nu", "--y", "optimizer.nu"], "--y=optimizer.nu: must be another setting"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -55,12 +57,16 @@ def test_a_part_of_a_sweep_under_way(toy: Maker, toy_runs, toy_sweep: Path) -> N
     path = write_run(running, [{"step": 1, "train_loss": 4.0}], None, status="running")
     with (path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 2, "tra')  # is being written
+    Progress(path).update(1, 9)
+    write_run(
+        toy(_optimizer={"mu": 0.8}), [{"step": 1}], None, status="running"
+    )  # its process died
     write_run(toy(_optimizer={"mu": 0.6}), [], None, status="failed")
     begins = toy(_optimizer={"mu": 0.7}).folder
     begins.mkdir()
     (begins / "manifest.json").write_text("")
     sweep = read(toy_sweep, {})
-    assert sweep.statuses == {"finished": 36, "running": 1, "failed": 1}
+    assert sweep.statuses == {"finished": 36, "running": 1, "stopped": 1, "failed": 1}
     assert len(sweep.runs) == 36
     assert sweep.curves[sweep.curves.mu == 0.5].train_loss.tolist() == [4.0]
     target = toy_sweep.parent / "drawn"

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -82,10 +83,9 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
     there = [s for s in every if found[s.key] is None and s.key in committed.runs]
     missing = [s for s in every if found[s.key] is None and s.key not in committed.runs]
     if missing and (not partial or len(missing) == len(every)):
-        sweep = "" if every[0].figure else "-m "
+        command = ["python", "-m", "experiments", *([] if every[0].figure else ["-m"]), *overrides]
         raise ConfigError(
-            f"{len(missing)} of {len(every)} runs are not finished; run "
-            f"python -m experiments {sweep}{' '.join(overrides)}"
+            f"{len(missing)} of {len(every)} runs are not finished; run {shlex.join(command)}"
         )
     axes = varying([described(settings) for settings in every])
     if there:

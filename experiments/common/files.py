@@ -160,6 +160,20 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return read_object(folder / "summary.json", RERUN)
 
 
+def check_log(folder: Path) -> None:
+    """Look at the end of the log of a run that has ended, without reading all of it.
+
+    Raises:
+        Damaged: there is no log, or its last line is cut off.
+    """
+    path = folder / "metrics.jsonl"
+    with reading(path, RERUN), path.open("rb") as log:
+        if log.seek(0, os.SEEK_END):
+            log.seek(-1, os.SEEK_END)
+            if log.read() != b"\n":
+                raise ValueError("its last line is cut off")
+
+
 def read_log(folder: Path, ended: bool) -> Iterator[dict[str, Any]]:
     """Yield the records that a run has logged.
 

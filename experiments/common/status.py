@@ -19,7 +19,14 @@ from typing import Any
 import psutil
 
 from experiments.common import progress
-from experiments.common.files import RERUN, Damaged, read_summary, reading, whole_manifest
+from experiments.common.files import (
+    RERUN,
+    Damaged,
+    check_log,
+    read_summary,
+    reading,
+    whole_manifest,
+)
 
 FINAL = ("finished", "diverged")  # statuses of a run that need not be run again
 RECORDS = ".sweep"  # folder of the records, in the output folder
@@ -75,19 +82,28 @@ class RunFolder:
 
     def _state(self, manifest: dict[str, Any]) -> State:
         """The state of a run that has begun."""
-        status, started = manifest["status"], str(manifest.get("started", ""))
+        status, started = present_status(self.folder, manifest), str(manifest.get("started", ""))
         seconds = manifest.get("wall_time_s")
         seconds = None if seconds is None else float(seconds)
-        if status == "running":
-            process = progress.read(self.folder)
-            status = "running" if process and lives(process) else "stopped"
-            return State(status, started, process=process)
+        if status in ("running", "stopped"):
+            return State(status, started, process=progress.read(self.folder))
+        if status in FINAL:
+            check_log(self.folder)
         if status == "failed":
             return State(status, started, seconds, str(manifest.get("failure", "")))
         if status == "diverged":
             return State(status, started, seconds, f"diverged at step {manifest['diverged_at']}")
         says = _result(self.folder, self.result) if status == "finished" else ""
         return State(status, started, seconds, says)
+
+
+def present_status(folder: Path, manifest: dict[str, Any]) -> str:
+    """The status in a run's manifest, but ``stopped`` if the process of a running one is gone."""
+    status = str(manifest["status"])
+    if status != "running":
+        return status
+    process = progress.read(folder)
+    return "running" if process and lives(process) else "stopped"
 
 
 def _result(folder: Path, name: str | None) -> str:

@@ -33,7 +33,7 @@ from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.optimizers import option_default
 from experiments.common.schedules import Schedule
 from experiments.common.settings import Settings, lookup
-from experiments.common.status import FINAL, short_name
+from experiments.common.status import FINAL, present_status, short_name
 
 DEFINITION = "optimizer.definition"  # a hash of what an optimizer's file says about its class
 
@@ -218,7 +218,8 @@ class Sweep:
             metric that is logged but in no summary, NaN if that is null.
         curves: long table of all logged records, also of unfinished runs.
         axes: column name -> dotted key, for every setting that varies.
-        statuses: numbers of runs that are ``finished``, ``diverged``, ``running``, ...
+        statuses: numbers of runs that are ``finished``, ``diverged``, ``stopped``, ..., see
+            :class:`status.State`.
         damaged: a line for each run that is left out, since a file of it is damaged.
         scale: the scale of all runs.
         versions: number of versions of the task's program that made the runs.
@@ -376,7 +377,7 @@ def _found(folder: Path) -> _Found | None:
             folder=folder,
             task=str(manifest["task"]),
             scale=str(manifest["scale"]),
-            status=manifest["status"],
+            status=present_status(folder, manifest),
             started=str(manifest["started"]),
             decisive=json.dumps([manifest["settings"], manifest["scale"]], sort_keys=True),
             versions=json.dumps(manifest["versions"]),
