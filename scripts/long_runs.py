@@ -48,8 +48,9 @@ QUEUE = (
     ("fig01", "paper"),
     # These take days; those that decide the most claims an hour come first.
     ("fig03", "short", "seed=[0]"),
-    ("fig05", "short"),
+    ("fig04", "short", "seed=0,1,2"),
     ("fig03", "short"),
+    ("fig05", "short"),
     ("fig04", "short"),
     ("fig07", "short"),
     ("imdb_tuned", "short"),
