@@ -173,6 +173,8 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
                     launch.launch(todo, hydra_settings, sweep)
                     break
                 except Exception as error:
+                    if ending.number is not None:
+                        break
                     # joblib ends all its workers when one of them was killed.
                     broken = type(error).__name__ != "TerminatedWorkerError"
                     say(f"failed: {named(error)}", sys.stderr)

@@ -7,10 +7,12 @@ are not changed.
 
 import argparse
 import math
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
@@ -19,7 +21,7 @@ from experiments.common import ROOT, data
 from experiments.common.collect import collect
 from experiments.common.records import Results, load
 from experiments.common.stats import median
-from experiments.common.terminal import as_command
+from experiments.common.terminal import as_command, end_with_parent, say
 from scripts import check_claims
 from scripts.paper import figures
 
@@ -135,13 +137,31 @@ def minutes(committed: Results | None, changes: list[str]) -> str:
 def run(log: str, *arguments: str) -> None:
     """Run ``python -m`` with these arguments, and append its output to a file.
 
+    Ctrl-C reaches this process alone, which passes it on and waits, since runs end after a step.
+
     Raises:
         SystemExit: it failed; the message has its last lines.
     """
     command = [sys.executable, "-W", "ignore", "-m", *arguments]
-    with (TABLES / log).open("a") as file:
-        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, check=False)
-    if done.returncode:
+    with (
+        (TABLES / log).open("a") as file,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            preexec_fn=partial(end_with_parent, signal.SIGTERM),
+        ) as process,
+    ):
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            say("ended; call it again, and it goes on from here", sys.stderr)
+            raise
+    if code:
         last = "\n".join((TABLES / log).read_text().splitlines()[-15:])
         raise SystemExit(f"failed: {' '.join(arguments)}\n{last}")
 

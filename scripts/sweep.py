@@ -34,7 +34,7 @@ import yaml
 from experiments.common import files, records
 from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.records import Results
-from experiments.common.tables import Sweep, read, same
+from experiments.common.tables import Tables, read, same
 from experiments.common.terminal import as_command
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
@@ -43,8 +43,8 @@ from scripts.pages import environment
 ROWS = 40  # largest number of rows of the table on the terminal
 
 
-def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
-    """The sweep in a folder of runs or of tables, or with a name.
+def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
+    """The tables of a folder of runs, of a folder of tables, or of a figure by its name.
 
     Args:
         place: a folder such as ``outputs/mnist_divergence`` or ``results/fig12/short``, the name of
@@ -60,13 +60,13 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Sweep:
             return read(other, wanted)
     results = Results(folder) if (folder / "runs.csv").exists() else records.load(place)
     if results is not None:
-        return tables(results, wanted)
+        return collected(results, wanted)
     below = sorted({path.parent.parent.name for path in folder.glob("*/*/config.yaml")})
     hint = f"; it holds those of {', '.join(below)}: give one of these folders" if below else ""
     raise ConfigError(f"{place}: no folder of runs, as outputs/TASK, nor of tables{hint}")
 
 
-def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
+def collected(results: Results, wanted: dict[str, list[Any]]) -> Tables:
     """The sweep in collected tables.
 
     Raises:
@@ -90,7 +90,7 @@ def tables(results: Results, wanted: dict[str, list[Any]]) -> Sweep:
         chosen = " ".join(f"{key}={','.join(map(shown, values))}" for key, values in wanted.items())
         total = len(results.runs)
         raise ConfigError(f"{chosen}: none of the {total} runs in {results.folder}")
-    return Sweep(name, runs, curves, axes, statuses, [], scale, versions)
+    return Tables(name, runs, curves, axes, statuses, [], scale, versions)
 
 
 def axis(name: str, axes: dict[str, str], flag: str = "") -> str:
@@ -108,14 +108,14 @@ def axis(name: str, axes: dict[str, str], flag: str = "") -> str:
 # Numbers ------------------------------------------------------------------------------------------
 
 
-def varied(sweep: Sweep) -> list[str]:
+def varied(tables: Tables) -> list[str]:
     """The axes that distinguish cells, the optimizer first."""
-    return free(sweep.runs if len(sweep.runs) else sweep.curves, list(sweep.axes))
+    return free(tables.runs if len(tables.runs) else tables.curves, list(tables.axes))
 
 
-def summary(sweep: Sweep, by: list[str]) -> pd.DataFrame:
+def summary(tables: Tables, by: list[str]) -> pd.DataFrame:
     """The cells of the finished runs, see :func:`scripts.cells.cells`, sorted by their axes."""
-    table = cells(sweep.runs, by, metrics(sweep.runs, list(sweep.axes)))
+    table = cells(tables.runs, by, metrics(tables.runs, list(tables.axes)))
     return table.sort_values(by, key=charts.rank, kind="stable") if by else table
 
 
@@ -139,16 +139,18 @@ def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def axes_of(sweep: Sweep, chosen: argparse.Namespace) -> tuple[str | None, str | None, str | None]:
+def axes_of(
+    tables: Tables, chosen: argparse.Namespace
+) -> tuple[str | None, str | None, str | None]:
     """The columns for x and y of a map and for the colour of curves; None where nothing varies.
 
     Raises:
         ConfigError: an axis of the command line does not vary, or x and y are the same.
     """
-    by = varied(sweep)
+    by = varied(tables)
     settings = [setting for setting in by if setting != "optimizer"]
     usual = sorted(settings, key=lambda n: ({"mu": 0, "nu": 1}.get(n, 2), settings.index(n)))
-    axes = {column: sweep.axes[column] for column in by}
+    axes = {column: tables.axes[column] for column in by}
     x = axis(chosen.x, axes, "--x=") if chosen.x else None
     y = axis(chosen.y, axes, "--y=") if chosen.y else None
     if x and x == y:
@@ -159,7 +161,7 @@ def axes_of(sweep: Sweep, chosen: argparse.Namespace) -> tuple[str | None, str |
 
 
 def drawn(
-    sweep: Sweep,
+    tables: Tables,
     table: pd.DataFrame,
     x: str | None,
     y: str | None,
@@ -167,7 +169,7 @@ def drawn(
     chosen: argparse.Namespace,
 ) -> dict[str, Any]:
     """Every chart by the name of its file: maps of the table, and curves."""
-    by = varied(sweep)
+    by = varied(tables)
     found: dict[str, Any] = {}
     mapped = table[np.isfinite(table.centre)].metric if x else []  # one cell alone has no map
     for metric in dict.fromkeys(mapped):
@@ -178,9 +180,9 @@ def drawn(
         else:
             line = "optimizer" if "optimizer" in by and x != "optimizer" else None
             found[f"map-{metric}"] = charts.lines(part, words.name(metric), x, line, [])
-    names = [metric for metric in metrics(sweep.curves, sweep.axes) if wanted(metric, chosen)]
-    if len(sweep.curves) and names:
-        long = summarised(thinned(sweep.curves, by), [*by, "step"], names)
+    names = [metric for metric in metrics(tables.curves, tables.axes) if wanted(metric, chosen)]
+    if len(tables.curves) and names:
+        long = summarised(thinned(tables.curves, by), [*by, "step"], names)
         others = [setting for setting in by if setting != colour]
         for metric in names:
             part = long[(long.metric == metric) & long.centre.notna()]
@@ -241,30 +243,30 @@ def _value(part: str, text: str) -> Any:
         raise ConfigError(f"{text}: {part} is no value") from None
 
 
-def write(sweep: Sweep, title: str, target: Path, chosen: argparse.Namespace) -> list[str]:
+def write(tables: Tables, title: str, target: Path, chosen: argparse.Namespace) -> list[str]:
     """Write everything to a folder, and return the lines to print."""
-    by = varied(sweep)
-    facts = [", ".join(f"{n} {status}" for status, n in sorted(sweep.statuses.items()))]
-    if sweep.versions > 1:
-        facts.append(f"made by {sweep.versions} versions of the task's program")
-    if sweep.repeated:
-        facts.append(f"{sweep.repeated} repeated and left out, as newer ones have their settings")
-    if sweep.damaged:
-        facts.append(f"{len(sweep.damaged)} damaged and left out")
-    table = summary(sweep, by) if len(sweep.runs) else pd.DataFrame()
+    by = varied(tables)
+    facts = [", ".join(f"{n} {status}" for status, n in sorted(tables.statuses.items()))]
+    if tables.versions > 1:
+        facts.append(f"made by {tables.versions} versions of the task's program")
+    if tables.repeated:
+        facts.append(f"{tables.repeated} repeated and left out, as newer ones have their settings")
+    if tables.damaged:
+        facts.append(f"{len(tables.damaged)} damaged and left out")
+    table = summary(tables, by) if len(tables.runs) else pd.DataFrame()
     if table.empty:  # no run is finished, or none has a number
         table = pd.DataFrame(columns=["metric", "centre"], dtype=float)
-    every = list(dict.fromkeys([*table.metric, *metrics(sweep.curves, sweep.axes)]))
+    every = list(dict.fromkeys([*table.metric, *metrics(tables.curves, tables.axes)]))
     for metric in chosen.metric or ():
         if metric not in every:
             raise unknown("--metric", metric, metric, every)
     table = table[table.metric.isin([metric for metric in every if wanted(metric, chosen)])]
-    if table.empty and sweep.curves.empty:
+    if table.empty and tables.curves.empty:
         raise ConfigError(f"{title}: nothing is finished or logged yet ({facts[0]})")
-    x, y, colour = axes_of(sweep, chosen)
+    x, y, colour = axes_of(tables, chosen)
     target.mkdir(parents=True, exist_ok=True)  # may fail, so before the charts, which take longest
     alt.data_transformers.disable_max_rows()
-    drawings = drawn(sweep, table, x, y, colour, chosen)
+    drawings = drawn(tables, table, x, y, colour, chosen)
     text = readable(table, by) if len(table) else pd.DataFrame()
     written: dict[str, bytes] = {}
     if len(table):
@@ -312,12 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--by", metavar="KEY", help="the colour of curves; as --y by default")
     parser.add_argument("--to", type=Path, help="another folder to write to")
     chosen = parser.parse_args(arguments)
-    sweep = find(chosen.place, dict(map(values, chosen.settings)))
-    title = " ".join([sweep.name, sweep.scale, *chosen.settings])
+    tables = find(chosen.place, dict(map(values, chosen.settings)))
+    title = " ".join([tables.name, tables.scale, *chosen.settings])
     target = chosen.to or Path("outputs") / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
-    for text in sweep.damaged:
+    for text in tables.damaged:
         print(f"damaged: {text}", file=sys.stderr)
-    print("\n".join(write(sweep, title, target, chosen)))
+    print("\n".join(write(tables, title, target, chosen)))
     print(f"open {target / 'index.html'}")
     return 0
 

@@ -1,12 +1,17 @@
 """``make reproduce``: what counts as reproduced, and what the last screen says."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT, wait_for
 from tables import written
 
 from experiments.common.records import Results
@@ -135,3 +140,42 @@ def test_help_starts_nothing(
     said = capsys.readouterr().out
     assert said.startswith("usage: python -m scripts.reproduce ")
     assert "MNIST" in said
+
+
+SLOW = """
+import signal, sys, time
+def end(number, frame):
+    print("asked", flush=True)
+    time.sleep(1)
+    print("ended", flush=True)
+    sys.exit(130)
+signal.signal(signal.SIGINT, end)
+print("begun", flush=True)
+time.sleep(100)
+"""
+CALL = """
+from pathlib import Path
+from scripts import reproduce
+from experiments.common.terminal import as_command
+reproduce.TABLES = Path.cwd()
+as_command(lambda: reproduce.run("log.txt", "slow"))
+"""
+
+
+def test_ctrl_c_lets_the_runs_end_after_their_step(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    log = tmp_path / "log.txt"
+    process = subprocess.Popen(
+        [sys.executable, "-c", CALL],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: log.exists() and log.read_text() == "begun\n", 60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "ended; call it again, and it goes on from here\n"
+    assert log.read_text() == "begun\nasked\nended\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,17 @@ def test_a_run_whose_process_is_gone_is_not_under_way(tmp_path: Path):
     assert RunFolder(folder, "laprop").look().status == "stopped"
     (folder / "progress.json").write_text(json.dumps(process | {"host": "another"}))
     assert RunFolder(folder, "laprop").look().status == "running"
+
+
+def test_a_process_that_has_ended_unheard_is_gone():
+    child = subprocess.Popen(["sleep", "100"])
+    one = {"host": socket.gethostname(), "pid": child.pid}
+    assert status.lives(one)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not status.lives(one)
+    child.wait()
+    assert not status.lives(one)
 
 
 def test_a_pid_that_another_process_has_got_is_not_the_run(tmp_path: Path):

@@ -51,6 +51,43 @@ def test_a_signal_ends_the_workers_too(sweep: Sweep, alone: dict[str, list[bytes
     assert len(sweep.starts()) - begun == len(SEEDS) - len(runs) + len(cut)
 
 
+def test_workers_end_after_their_step_when_the_parent_is_killed(
+    sweep: Sweep, alone: dict[str, list[bytes]]
+):
+    process = sweep.start(*LAUNCHERS["joblib"])
+    wait_for(lambda: len(sweep.at_work(process)) == 2 and sweep.midway(), 200)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert gone
+    assert not alive
+    runs = statuses(sweep.output)
+    assert len(runs) == 2  # none begins
+    for key, manifest in runs.items():
+        if manifest["status"] != "finished":
+            assert manifest["status"] == "interrupted"
+            assert (sweep.output / "toy" / key / "checkpoint.pt").exists()
+    sweep.to_its_end(**AT_ONCE)
+    assert sweep.numbers() == alone
+
+
+def test_a_sweep_whose_workers_a_signal_kills_is_not_started_again(sweep: Sweep):
+    """A scheduler's SIGTERM reaches workers, too, while they still start."""
+    process = sweep.start(*LAUNCHERS["joblib"])
+
+    def workers() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [child for child in children if "LokyProcess" in " ".join(child.cmdline())]
+
+    wait_for(workers, 200)
+    for child in [psutil.Process(process.pid), *workers()]:
+        child.terminate()
+    assert process.wait(100) == 143
+    first, last = (sweep.folder / "err").read_text().splitlines()
+    assert first == "runs in progress stop after this step; a second signal stops them now"
+    assert last.endswith("run the same command again to resume")
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_second_signal_does_not_wait_for_a_long_step(sweep: Sweep, launcher: str):
     process = sweep.start(*LAUNCHERS[launcher], "task.pause=1000")

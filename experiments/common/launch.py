@@ -13,9 +13,11 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,7 +36,7 @@ from experiments.common.messages import ConfigError, shown
 from experiments.common.progress import process
 from experiments.common.run import Interrupted
 from experiments.common.settings import Settings, plain_settings, restored
-from experiments.common.status import RECORDS, RunFolder, State, Sweep, short_name
+from experiments.common.status import RECORDS, RunFolder, State, Sweep, lives, short_name
 from experiments.common.tables import described
 from experiments.common.tasks import task_module
 from experiments.common.terminal import lasting_streams, say
@@ -121,7 +123,9 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
     """
     if not every:
         return
-    shared = {"parent": sweep.parent, "stop": str(sweep.stop)}
+    # joblib's workers would wait for ever where this process was killed; those of the others end.
+    ends = kind(hydra.hydra.launcher) == "joblib"
+    shared = {"parent": sweep.parent, "stop": str(sweep.stop), "ends": ends}
     jobs = [[json.dumps(shared | {"settings": plain_settings(s)})] for s in every]
     config = copy.deepcopy(hydra)
     with open_dict(config):
@@ -145,20 +149,41 @@ def run_job(config: DictConfig) -> None:
         with suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, _interrupted)  # for the time before a run's first step
+        if job["ends"]:
+            _end_without(**job["parent"])
     settings = restored(job["settings"])
     cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sets threads itself
     if settings.threads is None and cpus:
         torch.set_num_threads(cpus)
-    if not Path(job["stop"]).exists():
-        try:
+    if Path(job["stop"]).exists() or (job["ends"] and not lives(job["parent"])):
+        return
+    try:
+        with _at_work:
             run_one(settings)
-        except Interrupted:
-            if not worker:
-                raise
+    except Interrupted:
+        if not worker:
+            raise
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     raise Interrupted(128 + number)
+
+
+_at_work = threading.Lock()  # held while this process executes a run
+
+
+@cache  # once in a process
+def _end_without(**parent: Any) -> None:
+    """Let this worker end, after the step of its run, when the process that started it is gone."""
+
+    def wait() -> None:
+        while lives(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with _at_work:
+            os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_one(settings: Settings) -> None:

@@ -11,7 +11,6 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,12 +134,17 @@ def lives(process: dict[str, Any]) -> bool:
     try:
         if not psutil.pid_exists(process["pid"]):
             return False
+        found = psutil.Process(process["pid"])
+        if (
+            found.status() == psutil.STATUS_ZOMBIE
+        ):  # it has ended, but its parent has not heard of it
+            return False
+        there = progress.began(found)
+        return bool(process.get("began", there) == there)
     except OverflowError:  # a damaged file; no process has so large a number
         return False
-    with suppress(psutil.Error):  # it has just ended, or belongs to somebody else
-        there = progress.began(psutil.Process(process["pid"]))
-        return bool(process.get("began", there) == there)
-    return True
+    except psutil.Error as error:  # it has just ended, or belongs to somebody else
+        return not isinstance(error, psutil.NoSuchProcess)
 
 
 # Sweeps -------------------------------------------------------------------------------------------

@@ -209,8 +209,8 @@ def _beside(name: str, members: pd.DataFrame) -> str:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """The runs of a folder.
+class Tables:
+    """The tables of a folder's runs.
 
     Attributes:
         name: name of the task, or of the figure that the tables are of.
@@ -263,7 +263,7 @@ class _Found:
         return kept
 
 
-def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
+def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Tables:
     """All runs in the folder of a task, ``<output>/<task>``, or those with certain settings.
 
     If several runs have the same settings, because the task was edited, only one counts: the newest
@@ -315,7 +315,7 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Sweep:
     if not whole:
         raise Damaged(damaged[-1])
     runs, at_end = (pd.concat(f[1:] or f, ignore_index=True) for f in (tables, ends))
-    return Sweep(
+    return Tables(
         name=found[0].task,
         runs=runs.join(at_end[[name for name in at_end if name not in runs]]),
         curves=pd.concat(curves[1:] or curves, ignore_index=True),

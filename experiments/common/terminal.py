@@ -69,10 +69,14 @@ def as_command(main: Callable[[], int]) -> NoReturn:
         main: the script's function, which returns the exit status.
 
     Raises:
-        SystemExit: always, see :func:`guarded`.
+        SystemExit: always, see :func:`guarded`; after Ctrl-C with the status 130.
     """
     lasting_streams()
-    sys.exit(guarded(main))
+    try:
+        code = guarded(main)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
 
 
 def guarded(main: Callable[[], int]) -> int:
