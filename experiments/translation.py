@@ -82,6 +82,25 @@ class Config:
         fairseq.check_lengths(self)
 
 
+def check(settings: Settings) -> None:
+    """Refuse a run for which fairseq or the archive is missing.
+
+    Raises:
+        ConfigError: one of them is missing; the message says what to do.
+    """
+    fairseq.check(settings)
+    archive = settings.task.archive
+    if archive is not None and not Path(archive).is_file():
+        raise _no_archive(archive, "there is no such file")
+
+
+def _no_archive(archive: str | Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"task.archive={archive}: must be IWSLT14's de-en.tgz, or null for the part of it that the "
+        f"data folder has ({why})"
+    )
+
+
 # Text -------------------------------------------------------------------------------------------
 
 
@@ -152,10 +171,7 @@ def official(archive: Path) -> dict[str, list[Pair]]:
                 ]
                 sides["test"].append(tokenised(text, language))
     except (OSError, tarfile.TarError, KeyError) as error:
-        raise ConfigError(
-            f"task.archive={archive}: must be IWSLT14's de-en.tgz, or null for the part of it "
-            f"that the data folder has ({' '.join(str(error).split())})"
-        ) from error
+        raise _no_archive(archive, " ".join(str(error).split())) from error
     kept = list(clean(zip(*sides["train"], strict=True)))
     return {
         "train": [pair for i, pair in enumerate(kept, 1) if i % 23],
@@ -273,9 +289,6 @@ def training(cfg: Config, text: Path) -> list[object]:
         *("--lr-scheduler", "polynomial_decay", "--warmup-updates", cfg.warmup),
         *("--total-num-update", cfg.decay_until, "--clip-norm", 0.0),
     ]
-
-
-check = fairseq.check
 
 
 def train(cfg: Config, run: Run) -> None:

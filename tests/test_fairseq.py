@@ -24,7 +24,7 @@ from conftest import ROOT, Maker, manifest, wait_for
 from experiments import translation
 from experiments.common import data, fairseq
 from experiments.common.config import compose_settings
-from experiments.common.execution import execute
+from experiments.common.execution import check_task, execute
 from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from experiments.common.settings import Settings
@@ -418,8 +418,9 @@ def test_without_the_official_archive_or_fairseq_one_line_says_so(
     make: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = make("task=translation", "task.archive=nowhere.tgz")
-    with pytest.raises(ConfigError, match=r"^task.archive=nowhere.tgz: must be IWSLT14's de-en"):
-        execute(settings)
+    for refuse in (check_task, execute):
+        with pytest.raises(ConfigError, match=r"^task.archive=nowhere.tgz: must be IWSLT14's de-"):
+            refuse(settings)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^task=translation: fairseq .* `make fairseq`"):
         execute(settings)

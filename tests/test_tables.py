@@ -102,7 +102,7 @@ def test_a_newer_run_counts_if_it_is_finished_or_none_is(toy: Maker, name: str) 
     put(newer, started="2021-01-01", status="running")
     assert read(path.parent, {}).statuses == {"finished": 1}
     put(path, status="failed")
-    assert read(path.parent, {}).statuses == {"running": 1}
+    assert read(path.parent, {}).statuses == {"stopped": 1}  # without a process
     put(newer, started="2019-01-01", status="finished")
     assert read(path.parent, {}).statuses == {"finished": 1}
     put(newer, started="2021-01-01", scale="smoke")

@@ -224,6 +224,23 @@ def test_a_plan_starts_nothing(sweep: Sweep, undisturbed: Sweep):
     assert files(sweep.output) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_plan_that_is_ended_leaves_no_process(sweep: Sweep, number: int):
+    process = sweep.start("plan=true", "task.pause=1000")
+
+    def timed() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [c for c in children if any(f.path.endswith("jsonl") for f in c.open_files())]
+
+    wait_for(timed, 200)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    process.wait(60)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert "Traceback" not in sweep.said()
+
+
 def test_output_folders_are_taken_as_typed(main, tmp_path: Path):
     for name in ("runs of é", "ünï (1)", "it's {here}"):
         code, _, err = main("task=rosenbrock", "scale=smoke", "threads=1", f"output={name}")

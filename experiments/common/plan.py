@@ -33,7 +33,7 @@ from experiments.common.records import Results
 from experiments.common.settings import Settings, Tracking, plain_settings, restored
 from experiments.common.status import FINAL, duration
 from experiments.common.tables import described, rows, same
-from experiments.common.terminal import say
+from experiments.common.terminal import end_with_parent, say
 from experiments.common.versions import sources
 
 TIMED = 15.0  # seconds for which a run is timed after its first steps
@@ -192,19 +192,21 @@ def by_a_beginning(settings: Settings) -> Cost | str:
         )
         process.start()
         begun, first, memory, last = time.monotonic(), None, 0, {}
-        while process.is_alive() and time.monotonic() < begun + PATIENCE:
-            time.sleep(0.2)
-            memory = max(memory, _memory(process.pid))
-            last = progress.read(tried.folder) or last
-            if first is None and last.get("seconds_left") is not None:
-                first = time.monotonic()
-            if first is not None and time.monotonic() > first + TIMED:
-                break
-        code, took = process.exitcode, time.monotonic() - begun  # the code is None if it goes on
-        process.terminate()
-        process.join(10)
-        process.kill()
-        process.join()
+        try:
+            while process.is_alive() and time.monotonic() < begun + PATIENCE:
+                time.sleep(0.2)
+                memory = max(memory, _memory(process.pid))
+                last = progress.read(tried.folder) or last
+                if first is None and last.get("seconds_left") is not None:
+                    first = time.monotonic()
+                if first is not None and time.monotonic() > first + TIMED:
+                    break
+            code, took = process.exitcode, time.monotonic() - begun  # code is None if it goes on
+        finally:  # also after Ctrl-C
+            process.terminate()
+            process.join(10)
+            process.kill()
+            process.join()
         disk = weight(tried.folder)
         manifest = read_manifest(tried.folder) or {}
         if manifest.get("status") in FINAL:
@@ -225,7 +227,8 @@ def by_a_beginning(settings: Settings) -> Cost | str:
 
 
 def _begin(plain: dict[str, Any]) -> None:
-    """Run in a process of its own until the parent ends it."""
+    """Run in a process of its own until the parent ends it, or is killed."""
+    end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_one(restored(plain))
 
