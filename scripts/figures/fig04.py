@@ -108,12 +108,17 @@ def first_runs(results: Results) -> list[str]:
 
 def so_far(results: Results) -> str:
     """What the runs of unfinished seeds show, as the end of a sentence."""
-    table = results.every_run.pivot(
-        index=["depth", "lr", "seed"], columns="optimizer", values="final_loss"
+    pairs = results.every_run.pivot(
+        index=["depth", "lr", "seed"], columns="optimizer", values=["final_loss", "lowest_loss"]
     ).dropna()
-    lower = (table.laprop < table.adam).sum()
-    depths = ", ".join(str(depth) for depth in table.index.unique("depth"))
-    return f"LaProp ends lower than Adam in {lower} of {len(table)} pairs of runs (depth {depths})"
+    learning = (pairs.lowest_loss < LEARNED_BELOW).any(axis=1)
+    lower = pairs.final_loss.laprop < pairs.final_loss.adam
+    parts = []
+    for depth, learns in learning.groupby("depth"):
+        part = f"in {lower[learns.index][learns].sum()} of {learns.sum()} pairs at depth {depth}"
+        idle = (~learns).sum()
+        parts.append(part + (f" (in {idle} more neither learns)" if idle else ""))
+    return f"LaProp ends lower than Adam {', '.join(parts)}"
 
 
 def contested(results: Results) -> list[float]:
