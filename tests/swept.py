@@ -91,6 +91,13 @@ class Sweep:
             for key in self.finished()
         }
 
+    def lost(self, key: str) -> bool:
+        """Whether a cell that was cut off has logged a step but has no checkpoint."""
+        folder = self.output / "toy" / key
+        log = folder / "metrics.jsonl"
+        logged = log.exists() and log.stat().st_size > 0
+        return logged and not (folder / "checkpoint.pt").exists()
+
     def take_one(self, other: Sweep) -> None:
         """Take over a finished cell of another sweep."""
         key = min(other.finished())
