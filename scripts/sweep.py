@@ -24,7 +24,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -139,10 +139,16 @@ def spread(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 # Pictures -----------------------------------------------------------------------------------------
 
 
-def axes_of(
-    tables: Tables, chosen: argparse.Namespace
-) -> tuple[str | None, str | None, str | None]:
-    """The columns for x and y of a map and for the colour of curves; None where nothing varies.
+class Axes(NamedTuple):
+    """The columns for x and y of a map and for the colour of curves; None where nothing varies."""
+
+    x: str | None
+    y: str | None
+    colour: str | None
+
+
+def axes_of(tables: Tables, chosen: argparse.Namespace) -> Axes:
+    """The axes that the command line asks for, by default mu and nu.
 
     Raises:
         ConfigError: an axis of the command line does not vary, or x and y are the same.
@@ -157,19 +163,14 @@ def axes_of(
         raise ConfigError(f"--y={chosen.y}: must be another setting than --x")
     x = x or next((setting for setting in [*usual, *by] if setting != y), None)
     y = y or next((setting for setting in usual if setting != x), None)
-    return x, y, axis(chosen.by, axes, "--by=") if chosen.by else y or x
+    return Axes(x, y, axis(chosen.by, axes, "--by=") if chosen.by else y or x)
 
 
 def drawn(
-    tables: Tables,
-    table: pd.DataFrame,
-    x: str | None,
-    y: str | None,
-    colour: str | None,
-    chosen: argparse.Namespace,
+    tables: Tables, table: pd.DataFrame, axes: Axes, chosen: argparse.Namespace
 ) -> dict[str, Any]:
     """Every chart by the name of its file: maps of the table, and curves."""
-    by = varied(tables)
+    by, (x, y, colour) = varied(tables), axes
     found: dict[str, Any] = {}
     mapped = table[np.isfinite(table.centre)].metric if x else []  # one cell alone has no map
     for metric in dict.fromkeys(mapped):
@@ -263,10 +264,10 @@ def write(tables: Tables, title: str, target: Path, chosen: argparse.Namespace) 
     table = table[table.metric.isin([metric for metric in every if wanted(metric, chosen)])]
     if table.empty and tables.curves.empty:
         raise ConfigError(f"{title}: nothing is finished or logged yet ({facts[0]})")
-    x, y, colour = axes_of(tables, chosen)
+    axes = axes_of(tables, chosen)
     target.mkdir(parents=True, exist_ok=True)  # may fail, so before the charts, which take longest
     alt.data_transformers.disable_max_rows()
-    drawings = drawn(tables, table, x, y, colour, chosen)
+    drawings = drawn(tables, table, axes, chosen)
     text = readable(table, by) if len(table) else pd.DataFrame()
     written: dict[str, bytes] = {}
     if len(table):

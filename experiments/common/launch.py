@@ -123,9 +123,9 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
     """
     if not every:
         return
-    # joblib's workers would wait for ever where this process was killed; those of the others end.
-    ends = kind(hydra.hydra.launcher) == "joblib"
-    shared = {"parent": sweep.parent, "stop": str(sweep.stop), "ends": ends}
+    # If this process is killed, the workers of other launchers end, but joblib's wait for ever.
+    waits = kind(hydra.hydra.launcher) == "joblib"
+    shared = {"parent": sweep.parent, "stop": str(sweep.stop), "waits": waits}
     jobs = [[json.dumps(shared | {"settings": plain_settings(s)})] for s in every]
     config = copy.deepcopy(hydra)
     with open_dict(config):
@@ -149,13 +149,13 @@ def run_job(config: DictConfig) -> None:
         with suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, _interrupted)  # for the time before a run's first step
-        if job["ends"]:
+        if job["waits"]:
             _end_without(**job["parent"])
     settings = restored(job["settings"])
     cpus = HydraConfig.get().launcher.get("cpus_per_task")  # submitit; joblib sets threads itself
     if settings.threads is None and cpus:
         torch.set_num_threads(cpus)
-    if Path(job["stop"]).exists() or (job["ends"] and not lives(job["parent"])):
+    if Path(job["stop"]).exists() or (job["waits"] and not lives(job["parent"])):
         return
     try:
         with _at_work:
@@ -174,7 +174,10 @@ _at_work = threading.Lock()  # held while this process executes a run
 
 @cache  # once in a process
 def _end_without(**parent: Any) -> None:
-    """Let this worker end, after the step of its run, when the process that started it is gone."""
+    """Let this worker end, after the step of its run, when the process that started it is gone.
+
+    :func:`terminal.end_with_parent` sends one signal. It would end the run, but not the worker.
+    """
 
     def wait() -> None:
         while lives(parent):
