@@ -22,7 +22,7 @@ LABEL = {  # also the subject of a sentence
     "[dueling]": "a value stream without a gradient",
     "[multi_step]": "discounting returns backwards",
     "[cutoff]": "a cut-off at 9,950 and 5,000 steps",
-    "true": "the sum of all four",
+    "true": "the combination of all four",
 }
 SHORT = {
     TEXT: "none",
