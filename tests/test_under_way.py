@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -72,12 +73,17 @@ def test_a_sweep_whose_workers_a_signal_kills_is_not_started_again(sweep: Sweep)
     process = sweep.start(*LAUNCHERS["joblib"])
 
     def workers() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in children if "LokyProcess" in " ".join(child.cmdline())]
+        found = []
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):  # it ended meanwhile
+                if "LokyProcess" in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
 
     wait_for(workers, 200)
     for child in [psutil.Process(process.pid), *workers()]:
-        child.terminate()
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
     assert process.wait(100) == 143
     first, last = (sweep.folder / "err").read_text().splitlines()
     assert first == "runs in progress stop after this step; a second signal stops them now"
