@@ -118,7 +118,7 @@ def test_a_task_that_fails_says_when(capsys: pytest.CaptureFixture[str]) -> None
     assert guarded(lambda: check.main(["task=forgets", "task.steps=none"])) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("error: task.steps=none: must be a valid integer")
+    assert said.err.startswith("error: task.steps=none: must be a whole number")
 
 
 def written(folder: Path, records: list[dict], summary: dict, status: str = "finished") -> Path:

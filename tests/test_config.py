@@ -138,7 +138,7 @@ FILES = {
         r"figure=mine: grids.paper=\[\]: must be KEY: VALUES"
     ),
     ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: { seed: null } }"): (
-        "seed=null: must be a valid integer"
+        "seed=null: must be a whole number"
     ),
     ("figure", HEAD + 'figure: { name: mine }\ngrids: { paper: { seed: "${range:0,2}" } }'): (
         r'seed=\[0,1\]: toy trains one value .* -m seed=0,1, or in a grid seed: "0,1"$'

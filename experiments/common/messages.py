@@ -12,6 +12,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 T = TypeVar("T")
+KINDS = {  # by pydantic's words
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list, such as [1,2]",
+    "tuple": "a list, such as [1,2]",
+}
 
 
 class ConfigError(Exception):
@@ -48,6 +55,9 @@ def _problem(error: Any, schema: Any, prefix: str) -> str:
         return str(unknown(key, value, name, [f.name for f in fields(schema) if f.name != "name"]))
     if error["type"] in ("value_error", "assertion_error"):  # from a check in the task's own class
         return f"{key}={value}: {error['ctx']['error']}" if name else str(error["ctx"]["error"])
+    kind, _, wrong = error["type"].partition("_")  # such as int_parsing
+    if kind in KINDS and wrong in ("type", "parsing", "from_float"):
+        return f"{key}={value}: must be {KINDS[kind]}"
     what = str(error["msg"]).replace("Input should be", "must be")
     if error["type"] == "too_short":
         return f"{key}={value}: must not be empty"
@@ -65,9 +75,18 @@ def unknown(key: str, value: str, name: str, allowed: Sequence[str]) -> ConfigEr
 
 
 def near(name: str, allowed: Sequence[str]) -> str:
-    """A hint at the allowed name that is most similar, or an empty text."""
-    matches = difflib.get_close_matches(name, allowed, 1)
+    """A hint at the allowed name that is most similar, or an empty text.
+
+    Zeros before a number do not count: ``fig2`` means ``fig02`` rather than ``fig12``.
+    """
+    same = [other for other in allowed if _numbers_cut(other) == _numbers_cut(name)]
+    matches = same or difflib.get_close_matches(name, allowed, 1)
     return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def _numbers_cut(name: str) -> str:
+    """A name without the zeros before its numbers."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 def shown(value: Any) -> str:
