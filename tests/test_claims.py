@@ -197,9 +197,13 @@ def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> N
 
 def test_the_title_of_figure_4_is_what_its_claim_decides(tmp_path: Path) -> None:
     larger = deep(tmp_path / "larger", {"laprop": 1e-4, "adam": 1e-5})
-    assert fig04.finding(larger).endswith("10 [no interval] times Adam's, mean over depths: larger")
+    title = fig04.finding(larger)
+    assert "LaProp learns up to lr 1e-4, Adam up to lr 1e-5; over depths" in title
+    assert title.endswith("10 [no interval] times Adam's: larger")
     few = deep(tmp_path / "few", {"laprop": 1e-4, "adam": 1e-5}, seeds=3)
-    assert fig04.finding(few).endswith("mean over depths: undecided")
+    assert fig04.finding(few).endswith("times Adam's: undecided")
+    never = deep(tmp_path / "never", {"laprop": 1e-4, "adam": 0.0})
+    assert "Adam at no lr; over depths" in fig04.finding(never)
 
 
 # Figures 12 and 13 --------------------------------------------------------------------------------

@@ -33,9 +33,14 @@ def finding(results: Results) -> str:
     """The title."""
     found = deep_larger_lr(results)
     decided = {True: "larger", False: "smaller", None: "undecided"}[found.held]
+    depth, lowest = results.runs.depth.max(), results.runs.lr.min()
+    up_to = []
+    for optimizer in ("laprop", "adam"):
+        rate = float(f"{mean_rates(results, optimizer)[depth]:.2g}")
+        up_to.append("at no lr" if rate < lowest else f"up to lr {style.short(rate)}")
     return (
-        f"Deep nets: the largest learning rate at which LaProp learns is {found.effects[0]} times "
-        f"Adam's, mean over depths: {decided}"
+        f"Deep nets: with {depth} layers LaProp learns {up_to[0]}, Adam {up_to[1]}; over depths, "
+        f"LaProp's largest lr is {found.effects[0]} times Adam's: {decided}"
     )
 
 
@@ -81,12 +86,13 @@ def draw(results: Results) -> Figure:
         axis.set_yticks(range(len(table.index)), [style.short(lr) for lr in table.index])
         if optimizer != "amsgrad":  # of which the paper says nothing here
             edge = np.searchsorted(table.index, ABOVE * (1 + 1e-9)) - 0.5
-            style.paper(axis, "no deep net\nlearns above", y=edge, at=0.55, before=True)
+            deepest = 1 - 1 / len(table.columns)  # where its column begins, as a share
+            style.paper(axis, "none\nlearns above", y=edge, start=deepest)
     maps[0].set_ylabel("learning rate")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
         f"learns: training loss below {LEARNED_BELOW:.2f}, nine tenths of guessing; "
-        "dotted: guessing; thick: median, thin: seeds"
+        "dotted: guessing; thick: median, thin: seeds; white in the maps: not run"
     )
     style.provenance(figure, results, note)
     return figure

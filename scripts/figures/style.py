@@ -174,6 +174,7 @@ def paper(
     y: float | None = None,
     at: float = 0.98,
     before: bool = False,
+    start: float = 0.0,
 ) -> None:
     """What the paper itself reports: a dashed grey line at x or at y, with words beside it.
 
@@ -184,6 +185,7 @@ def paper(
         y: or where it lies, in data; the words are above it and end at ``at``.
         at: where along the line the words are, as a share of the axes.
         before: the words are on the left, or below.
+        start: where the line at y begins, as a share of the axes.
     """
     look = {**PAPER, "zorder": 1.5}
     words = {"fontsize": 7, "color": PAPER["color"], "textcoords": "offset points"}
@@ -197,7 +199,7 @@ def paper(
             "va": "top",
         }
     else:
-        axis.axhline(y, **look)
+        axis.axhline(y, xmin=start, **look)
         where, along = (at, y), axis.get_yaxis_transform()
         words |= {
             "xytext": (0, -4 if before else 4),
