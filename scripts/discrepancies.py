@@ -46,7 +46,8 @@ These rows clearly change the training loss, or the area under Rainbow's trainin
 interval is on one side of 0. A change is that from our default to the other reading. The schedule
 of lr is in brackets. Two more rows decide who is ahead. The [width of the noise](#{noise}) decides
 which optimizers converge on the Rosenbrock function. [Adam's epsilon](#{epsilon}) makes a part of
-LaProp's lead in Rainbow. No other row was measured to change one of these numbers clearly.
+LaProp's lead in Rainbow. No other row was measured to change one of these numbers clearly, a loss
+being that after 1,000 updates.
 
 {changes}
 

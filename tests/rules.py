@@ -223,7 +223,7 @@ def update_variance() -> pd.DataFrame:
 def variants_rosenbrock() -> pd.DataFrame:
     """At lr 0.02 paths reach the minimum in half of the steps and leave it again."""
     runs = cells(optimizer=("laprop", "amsprop", "centered", "adam", "amsgrad"), lr=(0.01, 0.02),
-                 sigma=(0.04, 0.1, 0.12), nu=(0.0, 0.1, 0.9), seed=range(20))  # fmt: skip
+                 sigma=(0.04, 0.1, 0.12), nu=(0.0, 0.1, 0.9), seed=range(40))  # fmt: skip
     steps = runs.optimizer.map({"laprop": 500, "adam": 500, "amsgrad": 700}).fillna(515)
     fast = runs.lr > 0.01
     return runs.assign(

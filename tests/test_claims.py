@@ -56,9 +56,11 @@ def test_style_is_judged_from_one_start_too(tmp_path: Path) -> None:
     found = style_transfer(tmp_path, adam=1.0)
     claims = [fig03.style_lowest(found), fig03.style_across_nu(found)]
     claims += [fig03.style_small_nu(found, o, helps=o == "laprop") for o in ("laprop", "amsgrad")]
-    claims += [fig03.style_adam_oscillates(found)]
     claims += [fig03.style_best_nu(found)]
-    assert [claim.held for claim in claims] == [True] * 6, [claim.text for claim in claims]
+    assert [claim.held for claim in claims] == [True] * 5, [claim.text for claim in claims]
+    # Of the rises of the loss no spread over starts is known, and that over nu says nothing of it.
+    assert fig03.style_adam_oscillates(found).held is None
+    assert "[no interval]" in fig03.style_adam_oscillates(found).text
     # At nu 0.7 Adam is a fifth above its mean at large nu: too near for a single start.
     assert fig03.style_only_large_nu(found, "adam").held is None
     assert fig03.style_only_large_nu(found, "laprop").held is False
@@ -198,12 +200,12 @@ def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> N
 def test_the_title_of_figure_4_is_what_its_claim_decides(tmp_path: Path) -> None:
     larger = deep(tmp_path / "larger", {"laprop": 1e-4, "adam": 1e-5})
     title = fig04.finding(larger)
-    assert "LaProp learns up to lr 1e-4, Adam up to lr 1e-5; over depths" in title
+    assert "300 layers learn up to lr 1e-4 with LaProp, up to lr 1e-5 with Adam; over" in title
     assert title.endswith("10 [no interval] times Adam's: larger")
     few = deep(tmp_path / "few", {"laprop": 1e-4, "adam": 1e-5}, seeds=3)
     assert fig04.finding(few).endswith("times Adam's: undecided")
     never = deep(tmp_path / "never", {"laprop": 1e-4, "adam": 0.0})
-    assert "Adam at no lr; over depths" in fig04.finding(never)
+    assert "at no lr with Adam; over depths" in fig04.finding(never)
 
 
 # Figures 12 and 13 --------------------------------------------------------------------------------

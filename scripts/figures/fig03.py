@@ -39,7 +39,15 @@ def finding(results: Results) -> str:
     laprop = lowest.pop("laprop")
     (first, gap), *others = ((o, over_starts(other, laprop)) for o, other in lowest.items())
     text = "".join(f", {NAMES[o]}'s {beside(other)} it" for o, other in others)
-    return f"Style transfer: {NAMES[first]}'s lowest regret over ν is {beside(gap)} LaProp's{text}"
+    runs = results.runs[results.runs.optimizer == "sgd"]
+    if runs.regret.notna().any():
+        sgd = over_starts(runs.groupby("seed").regret.min(), laprop)
+        text += f", SGD's over lr {beside(sgd)} it"
+    undecided = ": undecided" if style_lowest(results).held is None else ""
+    return (
+        f"Style transfer: {NAMES[first]}'s lowest regret over ν is {beside(gap)} "
+        f"LaProp's{text}{undecided}"
+    )
 
 
 def beside(gap: Estimate) -> str:
@@ -79,7 +87,9 @@ def draw(results: Results) -> Figure:
     for optimizer in optimizers:
         _pictures(axes[f"{optimizer} pictures"], results, optimizer)
         axes[f"{optimizer} pictures"].tick_params(labelbottom=optimizer == optimizers[-1])
-    style.provenance(figure, results, note(results, "lr 0.01, µ 0.9"))
+    rates = results.runs.lr[results.runs.optimizer == "sgd"].nunique()
+    setting = "lr 0.01, µ 0.9" + (f"; SGD with the best of {rates} lr" if rates else "")
+    style.provenance(figure, results, note(results, setting))
     return figure
 
 
@@ -131,6 +141,8 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
     for optimizer, cell in alone[alone.seed == BLACK].groupby("optimizer"):  # without a nu
         best = cell.sort_values("regret").iloc[0]  # NaN last
         look = style.line(str(optimizer)) | {"linewidth": 1}
+        if not np.isfinite(best.regret):
+            look["linestyle"] = "none"
         if "lr" in cell:
             look["label"] += f", lr {best.lr:g}"
         if not np.isfinite(best.regret):
@@ -240,8 +252,14 @@ def style_across_nu(results: Results) -> Measured:
         lost = [f"{nu:g}" for nu, gap in cells.items() if gap.centre <= 0]
         words = f"lower than {NAMES[optimizer]}'s at {len(cells) - len(lost)} of {len(cells)} ν"
         words += f" (not at {', '.join(lost)})" if lost else ""
-        sure = sum(gap.low > 0 for gap in cells.values())
-        text.append(f"{words}, at {sure} also by the interval")
+        below, above = (
+            [f"{nu:g}" for nu, gap in cells.items() if sign * gap.centre > 0 and out(gap)]
+            for sign, out in ((1, lambda gap: gap.low > 0), (-1, lambda gap: gap.high < 0))
+        )
+        text.append(
+            f"{words}; by the interval lower at {len(below)}, higher at {len(above)}"
+            + (f" ({', '.join(above)})" if above else "")
+        )
     won = sum(gap.centre > 0 for gap in gaps.values())
     return Measured("; ".join(text), every_above(gaps.values()),
                     f"LaProp's is lower in {won} of {len(gaps)} comparisons; the claim needs "
@@ -304,15 +322,11 @@ def style_only_large_nu(results: Results, optimizer: str) -> Measured:
 
 
 def rises(results: Results, optimizer: str) -> pd.Series:
-    """Share of the first 120 updates at which the loss rose, for nu above 0.
-
-    With several seeds it is a mean over nu for each seed, with one seed a number for each nu.
-    """
+    """Share of the first 120 updates at which the loss rose: of each seed, the mean over nu > 0."""
     curves = results.curves
     chosen = curves[(curves.optimizer == optimizer) & (curves.nu > 0) & (curves.step <= FIRST)]
     ordered = chosen.sort_values("step").groupby(["seed", "nu"]).loss
-    share = ordered.apply(lambda loss: (np.diff(loss) > 0).mean())
-    return share.groupby("seed" if chosen.seed.nunique() > 1 else "nu").mean()
+    return ordered.apply(lambda loss: (np.diff(loss) > 0).mean()).groupby("seed").mean()
 
 
 def style_adam_oscillates(results: Results) -> Measured:

@@ -188,14 +188,15 @@ def adam_update_unbounded(results: Results) -> Measured:
     """Along (nu/mu)^t the update is (1-mu)/sqrt(1-nu) sqrt(1 + ... + gamma^(2t-2)), corrected."""
     runs = results.runs
     runs = runs[(runs.optimizer == "adam") & (runs.sequence == "adam_worst")]
-    beyond = runs[runs.mu > np.sqrt(runs.nu) * (1 + 1e-9)]
-    share = 1 + beyond.excess_over_supremum.dropna()  # at nu = 0 the supremum is infinite
+    # At nu = 0 the supremum is infinite from the first update on.
+    beyond = runs[(runs.nu > 0) & (runs.mu > np.sqrt(runs.nu) * (1 + 1e-9))]
+    share = 1 + beyond.excess_over_supremum.dropna()
     steep = beyond["update"] > 1e6
     smallest, largest = beyond["update"].min(), beyond["update"].max()
     if share.empty:
         return Measured("no pair with µ > √ν > 0", None, "nothing was run")
     text = (
-        f"{len(beyond.groupby(['mu', 'nu']))} pairs with µ > √ν: the largest update is "
+        f"{len(beyond.groupby(['mu', 'nu']))} pairs with µ > √ν > 0: the largest update is "
         f"{share.min():.2g} to {share.max():.2g} of the supremum, which grows with the step; where "
         f"float64 or the sequence ends it is {smallest:.2g} to {largest:.1g} lr, and in "
         f"{steep.mean():.0%} of the runs above a million lr; LaProp on the same gradients at most "

@@ -212,7 +212,8 @@ def paper(
 def together(text: str) -> str:
     """Replace spaces at which no line may end: ``ν = 0``, ``ν 0``, ``> 0``, ``7 %``, ``[1, 2]``."""
     within = r" = |\[[^][]*\]|\(\S+, \S+\)"
-    between = r"(?<=[µνσε<>±]) (?=[\d√<>])|(?<=\blr) (?=\d)|(?<=\bno) (?=[µνσ])|(?<=[\d\]]) (?=%)"
+    between = r"(?<=[µνσε<>±]) (?=[\d√<>])|(?<=\blr) (?=\d)|(?<=\bno) (?=[µνσ])"
+    between += r"|(?<=[\d\]]) (?=%)|(?<=×) (?=n)"
     text = re.sub(within, lambda found: found[0].replace(" ", "\u00a0"), text)
     return re.sub(between, "\u00a0", text)
 
@@ -224,8 +225,22 @@ def below(figure: Figure, text: str) -> None:
     """
     width = int(CHARACTERS * figure.get_figwidth())
     text = together(words.greek(text))
-    lines = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+    lines = "\n".join(
+        balanced(line, width)
+        if len(textwrap.wrap(line, width)[-1]) < width / 6
+        else textwrap.fill(line, width)
+        for line in text.splitlines()
+    )
     figure.supxlabel(lines, fontsize=7, color="#666666", x=0.995, ha="right")
+
+
+def balanced(text: str, widest: int) -> str:
+    """A text in as few lines as it needs, each as narrow as then possible: no last word alone."""
+    lines = len(textwrap.wrap(text, widest))
+    narrow = range(len(text) // lines, widest)
+    return textwrap.fill(
+        text, next((w for w in narrow if len(textwrap.wrap(text, w)) == lines), widest)
+    )
 
 
 def headline(width: float, finding: str, verdicts: str) -> Figure:
@@ -239,12 +254,8 @@ def headline(width: float, finding: str, verdicts: str) -> Figure:
         verdicts: a line, or nothing.
     """
     finding = together(finding)
-    widest = int(BOLD * width)
-    lines = len(textwrap.wrap(finding, widest))
-    # The narrowest lines of that number: the last one is then not a word alone.
-    narrow = range(len(finding) // lines, widest)
-    balanced = next((w for w in narrow if len(textwrap.wrap(finding, w)) == lines), widest)
-    title = textwrap.fill(finding, balanced)
+    title = balanced(finding, int(BOLD * width))
+    lines = len(title.splitlines())
     height = 0.12 + 0.18 * (lines + bool(verdicts))
     strip = Figure((width, height))
     top = 1 - 0.06 / height

@@ -57,14 +57,27 @@ def draw(results: Results) -> Figure:
 # Claims -------------------------------------------------------------------------------------------
 
 
+def halves(runs: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """The seeds that choose an optimizer's settings, and those that judge it."""
+    seeds = sorted(runs.seed.unique())
+    return seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+
+
+def told(runs: pd.DataFrame, lr: float, nu: float) -> str:
+    """The chosen settings, and which of them lie at an end of the grid that could go on."""
+    best = {"lr": lr, "nu": nu}
+    edges = [k for k in best if best[k] and best[k] in (runs[k].min(), runs[k].max())]
+    edge = f", {words.greek(' and '.join(edges))} at an end of the grid" if edges else ""
+    return f"lr {lr:g}, ν {nu:g}{edge}"
+
+
 def chosen(results: Results, optimizer: str) -> tuple[float, float]:
     """The lr and nu of the lowest mean final loss over the first half of the seeds.
 
     A setting at which a seed diverged is not chosen.
     """
     runs = results.runs[results.runs.optimizer == optimizer]
-    half = sorted(runs.seed.unique())[: runs.seed.nunique() // 2]
-    loss = runs[runs.seed.isin(half)].fillna({"final_loss": np.inf})
+    loss = runs[runs.seed.isin(halves(runs)[0])].fillna({"final_loss": np.inf})
     lr, nu = loss.groupby(["lr", "nu"]).final_loss.mean().idxmin()
     return float(lr), float(nu)
 
@@ -73,8 +86,7 @@ def judged(results: Results, optimizer: str) -> pd.Series:
     """Final loss of the other half of the seeds at the chosen lr and nu, by seed."""
     lr, nu = chosen(results, optimizer)
     runs = results.runs[results.runs.optimizer == optimizer]
-    other = sorted(runs.seed.unique())[runs.seed.nunique() // 2 :]
-    cell = runs[(runs.lr == lr) & (runs.nu == nu) & runs.seed.isin(other)]
+    cell = runs[(runs.lr == lr) & (runs.nu == nu) & runs.seed.isin(halves(runs)[1])]
     return cell.set_index("seed").final_loss
 
 
@@ -83,22 +95,19 @@ def against(results: Results, variant: str, plain: str) -> Estimate:
     return log_ratio(judged(results, variant), judged(results, plain))
 
 
-def _told(results: Results, variant: str, plain: str) -> str:
-    settings = []
-    for optimizer in (variant, plain):
-        runs = results.runs[results.runs.optimizer == optimizer]
-        best = dict(zip(("lr", "nu"), chosen(results, optimizer), strict=True))
-        edges = [name for name in best if best[name] in (runs[name].min(), runs[name].max())]
-        edge = f", {words.greek(' and '.join(edges))} at an end of the grid" if edges else ""
-        settings.append(f"{NAMES[optimizer]} lr {best['lr']:g}, ν {best['nu']:g}{edge}")
-    return f"{ratio(against(results, variant, plain))} ({'; '.join(settings)})"
+def _over(results: Results, variant: str, plain: str) -> str:
+    settings = "; ".join(
+        f"{NAMES[o]} {told(results.runs[results.runs.optimizer == o], *chosen(results, o))}"
+        for o in (variant, plain)
+    )
+    return f"{ratio(against(results, variant, plain))} ({settings})"
 
 
 def no_advantage(results: Results, variant: str) -> Measured:
     """The variant's loss over LaProp's is above the margin, by the interval."""
     log = against(results, variant, "laprop")
     return Measured(
-        f"{NAMES[variant]}'s final loss over LaProp's: {_told(results, variant, 'laprop')}",
+        f"{NAMES[variant]}'s final loss over LaProp's: {_over(results, variant, 'laprop')}",
         decide(log.above(math.log(ADVANTAGE)), log.below(math.log(ADVANTAGE))),
         f"the loss is {math.exp(log.centre):.3f} times LaProp's; below {ADVANTAGE:g} would be an "
         "advantage",
@@ -110,7 +119,7 @@ def repair_harms(results: Results, repaired: str, plain: str) -> Measured:
     """The loss of the variant is above that of the optimizer that it changes."""
     log = against(results, repaired, plain)
     return Measured(
-        f"{NAMES[repaired]}'s final loss over {NAMES[plain]}'s: {_told(results, repaired, plain)}",
+        f"{NAMES[repaired]}'s final loss over {NAMES[plain]}'s: {_over(results, repaired, plain)}",
         every_above([log]),
         f"the loss is {math.exp(log.centre):.3f} times {NAMES[plain]}'s; the claim needs more "
         "than 1",
