@@ -118,8 +118,8 @@ def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], i
         if manifest.get("status") in FINAL:
             return done, told[0]
         if not planned or process.exitcode != -signal.SIGKILL:
-            error = manifest.get("error", f"its process ended with {process.exitcode}")
-            raise TaskError(f"{error.strip().splitlines()[-1]}{_after(done)}")
+            error = manifest.get("failure", f"its process ended with {process.exitcode}")
+            raise TaskError(f"{error}{_after(done)}")
         steps, index = told
         done.append(replace(planned[index], step=steps))  # one midway may come later than planned
         planned = [*planned[:index], *planned[index + 1 :]]

@@ -12,6 +12,8 @@ import keyword
 from contextlib import ExitStack
 from pathlib import Path
 
+import yaml
+
 from experiments.common import ROOT
 from experiments.common.files import atomic
 from experiments.common.messages import ConfigError
@@ -34,6 +36,8 @@ def files(name: str, root: Path) -> dict[Path, Path]:
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ConfigError(f"{name}: must be a name of lower-case letters, digits and _")
+    if yaml.safe_load(name) != name:  # such as null and true
+        raise ConfigError(f"{name}: must be a name that YAML takes for a text")
     targets = {
         TEMPLATE / "task.py": root / "experiments" / f"{name}.py",
         TEMPLATE / "task.yaml": root / "configs" / "task" / f"{name}.yaml",

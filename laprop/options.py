@@ -22,6 +22,7 @@ __all__ = [
     "checked_group",
     "is_rounded_0",
     "momentum_of",
+    "refuse_near_misses",
     "warn",
     "warn_of_decay",
 ]
@@ -99,10 +100,9 @@ def _agc(key: str, value: Any, _: bool) -> float | None:
 
 
 def _centered_warmup(key: str, value: Any, _: bool) -> int:
-    # A kernel takes it as an integer of 64 bits.
     integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not integer or not 0 <= value < 2**63:
-        allowed = f"an integer, 0 <= {key} < 2**63"
+    if not integer or not 0 <= value < 2**24:  # the counter of steps, in float32, goes no further
+        allowed = f"an integer, 0 <= {key} < 2**24"
         raise ValueError(f"Invalid {key}: {value!r} (allowed: {allowed})")
     return int(value)
 
@@ -114,10 +114,12 @@ def _low_precision(key: str, value: Any, _: bool) -> str:
     return str(value)
 
 
-def _state_dtype(key: str, value: Any, _: bool) -> torch.dtype | None:
-    if value is not None and value is not torch.bfloat16:
-        raise ValueError(f"Invalid {key}: {value!r} (allowed: None, torch.bfloat16)")
-    return value
+def _state_dtype(key: str, value: Any, _: bool) -> str | None:
+    if value is None:
+        return None
+    if value is not torch.bfloat16 and not (isinstance(value, str) and value == "bfloat16"):
+        raise ValueError(f"Invalid {key}: {value!r} (allowed: None, torch.bfloat16, 'bfloat16')")
+    return "bfloat16"  # torch's checkpoints take no dtype in a group
 
 
 def _flag(key: str, value: Any, _: bool) -> bool:
@@ -209,12 +211,10 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any]) -> dict[str, 
     saved before that step can therefore be loaded.
 
     Raises:
-        ValueError: A value is out of its range, ``differentiable`` is not the default, or a key
-            looks like a misspelt option.
+        ValueError: A value is out of its range, or ``differentiable`` is not the default.
         TypeError: A value is of the wrong type.
         RuntimeError: Two options exclude each other.
     """
-    _refuse_near_misses(group)
     options = {key: group.get(key, default) for key, default in defaults.items()}
     lr = options["lr"]
     if is_rounded_0(lr, group.get("initial_lr", defaults["lr"])):
@@ -303,8 +303,10 @@ def is_rounded_0(lr: Any, initial_lr: Any) -> bool:
     return is_number and lr < 0 and -lr <= 1e-12 * float(initial_lr)
 
 
-def _refuse_near_misses(group: dict[str, Any]) -> None:
-    """Refuse a key that looks like a misspelt option. Other programs may use any other key.
+def refuse_near_misses(group: dict[str, Any]) -> None:
+    """Refuse a new group's key that looks like a misspelt option; any other key is allowed.
+
+    A group of a checkpoint is not asked: another program may have put the key there since.
 
     Raises:
         ValueError: A key looks like a misspelt option.

@@ -87,8 +87,9 @@ def complete(
     check_dtype(param, group)
     if grad.layout != torch.strided:
         raise RuntimeError(
-            f"LaProp does not support sparse gradients: the gradient of a parameter of shape "
-            f"{tuple(param.shape)} is sparse (use sparse=False in its layer)"
+            f"LaProp does not support sparse gradients: that of a parameter of shape "
+            f"{tuple(param.shape)} has the layout {grad.layout}"
+            + (" (use sparse=False in its layer)" if grad.layout == torch.sparse_coo else "")
         )
     if not group["centered"]:
         state.pop("exp_avg_grad", None)  # it would be out of date when centered is switched on

@@ -294,7 +294,8 @@ def _of_figure(name: str, table: list[dict[str, Any]]) -> list[str]:
         lines = [
             f"#### {row['claim']}\n",
             f"**{row['says']}** `{row['verdict']}`\n",
-            f"- {source} {row['section']}; the paper reports: {row['reports']}",
+            f"- {source} {row['section']}"
+            + (f"; the paper reports: {row['reports']}" if row["reports"] else ""),
             f"- rule{before}: {_rule(row)}",
         ]
         if row["changed"]:

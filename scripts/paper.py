@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from experiments.common import RESULTS
+from experiments.common import CONFIGS, RESULTS
+from experiments.common.messages import near
 from experiments.common.records import Results, load
 from experiments.common.timings import COMMITTED
 from scripts.effects import Effect
@@ -37,6 +38,15 @@ EXPERIMENTS = {  # name -> the `task` of its figures in paper.yaml
 }
 
 
+# Keys of a figure and of a claim in paper.yaml, and whether each is required.
+FIGURE = {key: key in ("section", "task", "shows") for key in (
+    "section", "task", "shows", "authors", "results", "beside", "tables", "setting", "mathematics",
+    "written", "removed", "one_run", "command", "claims")}  # fmt: skip
+CLAIM = {key: key in ("of", "section", "says", "rule") for key in (
+    "of", "section", "says", "reports", "rule", "written", "not_at_short", "changed", "decided_by",
+    "with", "logs")}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Measured:
     """The measurement behind a verdict, which the function of a claim returns.
@@ -60,8 +70,35 @@ class Measured:
 
 @cache
 def figures() -> dict[str, dict[str, Any]]:
-    """Every figure by name, with its entry in ``paper.yaml``: first the paper's, then ours."""
-    return dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
+    """Every figure by name, with its entry in ``paper.yaml``: first the paper's, then ours.
+
+    Raises:
+        SystemExit: an entry lacks a key, or has one that is unknown.
+    """
+    found = dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
+    for figure, entry in found.items():
+        _check(figure, entry, FIGURE)
+        tasks = [] if "tables" in entry else entry["task"].split(", ")
+        for task in tasks:
+            if not (CONFIGS / "task" / f"{task}.yaml").exists():
+                raise SystemExit(f"error: scripts/paper.yaml: {figure}: task={task}: unknown")
+        for claim, said in entry.get("claims", {}).items():
+            _check(f"{figure}.claims.{claim}", said, CLAIM)
+            if said["of"] not in ("paper", "ours"):
+                raise SystemExit(
+                    f"error: scripts/paper.yaml: {figure}.claims.{claim}: of={said['of']}: must be "
+                    "paper or ours"
+                )
+    return found
+
+
+def _check(name: str, entry: dict[str, Any], keys: dict[str, bool]) -> None:
+    """Refuse an entry that lacks a required key or has an unknown one."""
+    for key in entry.keys() - keys.keys():
+        hint = near(key, [*keys])
+        raise SystemExit(f"error: scripts/paper.yaml: {name}: unknown key {key}{hint}")
+    for key in (key for key, required in keys.items() if required and key not in entry):
+        raise SystemExit(f"error: scripts/paper.yaml: {name}: needs the key {key}")
 
 
 def by_experiment() -> dict[str, list[str]]:
@@ -81,7 +118,7 @@ def claims() -> dict[str, dict[str, Any]]:
     ``written`` is "before" if the rule was written before its runs and not changed after them.
     """
     return {
-        name: {"figure": figure, "changed": ""}
+        name: {"figure": figure, "changed": "", "reports": ""}
         | {"written": "" if "changed" in claim else entry.get("written", "")}
         | claim
         for figure, entry in figures().items()

@@ -93,7 +93,7 @@ def config(**changes: Any) -> Any:
         ),
         (
             {"laprop_state_dtype": "bfloat16"},
-            {"state_dtype": torch.bfloat16, "decay_by_lr": True},
+            {"state_dtype": "bfloat16", "decay_by_lr": True},
         ),
     ],
 )
@@ -158,7 +158,7 @@ FLAGS = [  # each flag, the option that it reaches, and the value that arrives
     (["--laprop-agc", "0.3"], "agc", 0.3),
     (["--laprop-cautious"], "cautious", True),
     (["--laprop-lr-outside-momentum"], "lr_in_momentum", False),
-    (["--laprop-state-dtype", "bfloat16"], "state_dtype", torch.bfloat16),
+    (["--laprop-state-dtype", "bfloat16"], "state_dtype", "bfloat16"),
     (["--laprop-eps-in-sqrt"], "eps_in_sqrt", True),
     (["--laprop-printed-correction"], "lr_weighted_correction", False),
     (["--laprop-low-precision", "stochastic"], "low_precision", "stochastic"),

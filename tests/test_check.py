@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,10 @@ def test_a_kill_in_a_step_that_logs_later_is_told_at_the_step_where_it_came(
 @pytest.mark.usefixtures("forgetful")
 def test_a_task_that_fails_says_when(capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["task=forgets", "threads=1", "task.fails_late=true"]) == 1
-    assert capsys.readouterr().out == (
-        "forgets: fails: RuntimeError: the mean is lost, killed after step 1, after step 4\n"
+    assert re.fullmatch(
+        r"forgets: fails: RuntimeError: the mean is lost \(.*forgets\.py:\d+\), "
+        "killed after step 1, after step 4\n",
+        capsys.readouterr().out,
     )
     assert guarded(lambda: check.main(["task=forgets", "task.steps=none"])) == 2
     said = capsys.readouterr()

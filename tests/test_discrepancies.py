@@ -5,12 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from tables import tables
 from torch import Tensor
 
 from experiments import style_transfer
+from experiments.common import RESULTS
 from experiments.common.config import compose_settings
 from experiments.common.execution import execute
 from experiments.common.records import Results
@@ -309,3 +311,12 @@ def test_one_schedule_above_the_control_is_enough(tmp_path: Path) -> None:
     results.runs.loc[cosine, "difference"] = [0.0, 0.0, 0.6]
     found = pairs(results, {"": "own"})
     assert "% after 100 (cosine), " in found
+
+
+@pytest.mark.parametrize(("row", "task"), [("roberta_faster", "roberta"), ("iwslt_loss", "iwslt")])
+def test_losses_of_the_authors_logs_are_those_of_the_committed_table(row: str, task: str) -> None:
+    ends = pd.read_csv(RESULTS / "authors" / "ends.csv")
+    losses = {f"{loss:.2f}" for loss in ends.last_loss[ends.task == task]}
+    said = set(re.findall(r"[1-9]\.\d\d\b", discrepancies.entries()[row]["code"]))
+    assert len(said) >= 4
+    assert said <= losses

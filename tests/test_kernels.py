@@ -465,3 +465,20 @@ def test_a_group_without_gradients_is_left_alone_also_by_a_scaler(fused):
     assert torch.equal(frozen, torch.ones(2))
     torch.testing.assert_close(trained.detach(), torch.full((3,), 0.9))
     assert frozen not in optimizer.state
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_empty_neighbour_changes_nothing(dtype):
+    """Clipping takes the norm of the master copy, which an empty tensor has at no address."""
+    results = []
+    for shapes in ([(3,)], [(3,), (0,)], [(0,), (3,)]):
+        params = [Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
+        optimizer = LaProp(params, lr=0.003, agc=0.1, eps=0.1, fused=True)
+        for _ in range(10):
+            for param in params:
+                param.grad = torch.full_like(param, 3.0)
+            optimizer.step()
+        state = optimizer.state[max(params, key=torch.numel)]
+        results.append((state["master_param"], state["exp_avg_sq"]))
+    for found in results[1:]:
+        assert all(map(torch.equal, results[0], found))

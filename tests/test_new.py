@@ -91,6 +91,7 @@ def test_a_task_that_is_interrupted_leaves_no_file(
         ("Mine", "Mine: must be a name of lower-case letters, digits and _"),
         ("my-task", "my-task: must be a name of lower-case"),
         ("class", "class: must be a name"),
+        ("null", "null: must be a name that YAML takes for a text"),
         ("../mine", "../mine: must be a name"),
         ("gpt", "gpt: there is experiments/gpt.py and configs/task/gpt.yaml already"),
         ("common", "common: there is experiments/common already"),

@@ -96,7 +96,7 @@ def test_options_mean_the_same_to_the_class_and_to_the_rule(
         *((f, True) for f in ("maximize", "foreach", "capturable", "differentiable")),
         ("fused", False), ("lr_in_momentum", False), ("lr_weighted_correction", False),
         ("centered_warmup", 3), ("agc", 0.3), ("low_precision", "stochastic"),
-        ("state_dtype", torch.bfloat16),
+        ("state_dtype", "bfloat16"),
     ],
 )  # fmt: skip
 def test_each_option_of_laprop_reaches_it(make: Maker, option: str, value: object):

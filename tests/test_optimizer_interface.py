@@ -212,13 +212,13 @@ def test_every_argument_is_checked():
         ({"centered_warmup": -1}, ValueError, "Invalid centered_warmup: -1"),
         ({"centered_warmup": 2.5}, ValueError, "Invalid centered_warmup: 2.5"),
         (
-            {"centered_warmup": 2**63},
+            {"centered_warmup": 2**24},
             ValueError,
-            "(allowed: an integer, 0 <= centered_warmup < 2**63)",
+            "(allowed: an integer, 0 <= centered_warmup < 2**24)",
         ),
         ({"agc": 0}, ValueError, "Invalid agc: 0 (allowed: 0 < agc < inf, or None)"),
         ({"eps": torch.tensor(1e-8)}, TypeError, "Invalid epsilon value: tensor(1.0000e-08)"),
-        ({"state_dtype": torch.half}, ValueError, "torch.float16 (allowed: None, torch.bfloat16)"),
+        ({"state_dtype": torch.half}, ValueError, "torch.float16 (allowed: None, torch.bfloat16, "),
         ({"fused": 1}, TypeError, "Invalid fused: 1 (allowed: True, False or None)"),
         ({"low_precision": np.array(["master"] * 2)}, ValueError, "(allowed: master, stochastic"),
         ({"low_precision": "no"}, ValueError, "'no' (allowed: master, stochastic, nearest)"),
@@ -356,9 +356,11 @@ def test_a_saved_group_may_lack_newer_options_and_hold_other_keys():
     loaded = other.param_groups[0]
     wanted = {"agc": 0.3, "cautious": False, "lr": group["lr"], "initial_lr": 0.1, "lr_scale": 0.5}
     assert {key: loaded[key] for key in wanted} == wanted
-    group["weigth_decay"] = 0.1
+    group["precision"] = "bf16"  # which a program may have put there after the first step
+    other.load_state_dict(saved)
+    assert other.param_groups[0]["precision"] == "bf16"
     with pytest.raises(ValueError, match=r"weigth_decay .did you mean weight_decay"):
-        other.load_state_dict(saved)
+        other.add_param_group({"params": make(), "weigth_decay": 0.1})
 
 
 def test_options_are_compared_without_reading_tensors():

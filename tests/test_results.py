@@ -495,3 +495,26 @@ def test_the_ratios_in_the_guide_to_speed_are_the_measured_ones() -> None:
     assert [sentence for sentence in sentences if sentence not in text] == []
     memory = benchmark("optimizer", ["problem", "threads", "way"]).temporary_bytes
     assert memory["10M", 1, "LaProp, fused"] == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("section: '-', task: imdb", "mine: needs the key shows"),
+        ("section: '-', task: imbd, shows: it", "mine: task=imbd: unknown"),
+        ("section: '-', task: imdb, shows: it, writen: before",
+         "mine: unknown key writen (did you mean written?)"),
+        ("section: '-', task: imdb, shows: it, claims: {ours: {of: us, section: '-', says: it, "
+         "rule: so}}", "mine.claims.ours: of=us: must be paper or ours"),
+        ("section: '-', task: imdb, shows: it, claims: {ours: {of: ours, section: '-', says: it}}",
+         "mine.claims.ours: needs the key rule"),
+    ],
+)  # fmt: skip
+def test_a_wrong_row_of_a_figure_is_refused_in_one_line(
+    row: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paper.yaml").write_text(f"mine: {{{row}}}\n")
+    monkeypatch.setattr(paper, "HERE", tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        paper.figures.__wrapped__()
+    assert refused.value.code == f"error: scripts/paper.yaml: {line}"

@@ -414,6 +414,37 @@ def test_an_exit_with_a_reason_is_a_failure(toy: Maker, monkeypatch: pytest.Monk
     assert "the data are gone" in manifest(settings)["failure"]
 
 
+@pytest.mark.parametrize("code", [0, 3, None])
+def test_an_exit_without_a_reason_is_a_failure_too(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch, code: int | None
+):
+    """Else the sweep would stop at this run whenever it is resumed."""
+
+    def train(cfg: object, run: object) -> None:
+        sys.exit(code)
+
+    settings = toy()
+    monkeypatch.setattr(task_module(settings.task_name), "train", train)
+    with pytest.raises(RuntimeError, match=re.escape(f"sys.exit({code})")):
+        execute(settings)
+    line = train.__code__.co_firstlineno + 1
+    assert manifest(settings)["failure"].endswith(f"({__file__}:{line})")
+
+
+def test_an_error_in_a_library_is_placed_where_the_task_called_it(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch
+):
+    def train(cfg: object, run: object) -> None:
+        torch.nn.functional.cross_entropy(torch.zeros(2, 3), torch.zeros(4, dtype=torch.long))
+
+    settings = toy()
+    monkeypatch.setattr(task_module(settings.task_name), "train", train)
+    with pytest.raises(ValueError, match="batch_size"):
+        execute(settings)
+    line = train.__code__.co_firstlineno + 1
+    assert manifest(settings)["failure"].endswith(f"({__file__}:{line})")
+
+
 def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.MonkeyPatch):
     def offline(*_: object) -> None:
         raise ConnectionError("no such host")

@@ -16,6 +16,12 @@ import fused
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.nn import Parameter
 
 from laprop import LaProp, schedules
@@ -521,9 +527,30 @@ def test_averages_in_16_bits_are_saved_as_they_are(kind):
         assert torch.equal(loaded, entry)
 
 
+@pytest.mark.parametrize("how", [{"full_state_dict": True}, {"cpu_offload": True}])
+def test_averages_in_16_bits_pass_through_torchs_checkpoints(how):
+    """They take no dtype in a group, so the group keeps its name."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        models = [torch.nn.Linear(3, 2) for _ in range(2)]
+        one, other = (LaProp(model.parameters(), state_dtype="bfloat16") for model in models)
+        models[0](torch.ones(3)).sum().backward()
+        one.step()
+        options = StateDictOptions(**how)
+        saved = get_optimizer_state_dict(models[0], one, options=options)
+        set_optimizer_state_dict(models[1], other, saved, options=options)
+    finally:
+        dist.destroy_process_group()
+    for param, loaded in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        state = other.state[loaded]
+        assert state["exp_avg"].dtype == torch.bfloat16
+        assert torch.equal(state["exp_avg"], one.state[param]["exp_avg"])
+    assert other.param_groups[0]["state_dtype"] == "bfloat16"
+
+
 def test_averages_in_16_bits_are_for_narrow_parameters():
     for dtype in (torch.float64, torch.complex64):
-        with pytest.raises(TypeError, match=rf"{dtype} with state_dtype=torch.bfloat16"):
+        with pytest.raises(TypeError, match=rf"{dtype} with state_dtype=bfloat16"):
             LaProp([Parameter(torch.ones(2, dtype=dtype))], state_dtype=torch.bfloat16)
 
 

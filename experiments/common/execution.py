@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from filelock import FileLock, Timeout
 
+import laprop
 from experiments.common import progress, tracking
 from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.files import read_manifest, write, write_json
@@ -26,6 +29,14 @@ from experiments.common.settings import Settings, plain_settings
 from experiments.common.status import FINAL, RunFolder
 from experiments.common.tasks import task_module
 from experiments.common.versions import program, versions
+
+# Folders of code that is not the user's: an error in it tells most by the line that called it.
+NOT_THE_USERS = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+    str(Path(laprop.__file__).parent),
+    "<frozen",
+)
 
 
 def execute(settings: Settings) -> str:
@@ -84,11 +95,12 @@ def _execute(settings: Settings) -> str:
             try:
                 task_module(settings.task_name).train(settings.task, run)
             except SystemExit as stop:
-                if isinstance(stop.code, str):  # sys.exit("a reason") is a failure
-                    raise RuntimeError(stop.code) from stop
-                raise
+                if _ends_the_process(stop):
+                    raise
+                reason = stop.code if isinstance(stop.code, str) else f"sys.exit({stop.code})"
+                raise RuntimeError(reason).with_traceback(stop.__traceback__) from stop
             manifest["status"] = run.finish()
-    except (SystemExit, KeyboardInterrupt):  # Interrupted, or the exit of a scheduler
+    except (SystemExit, KeyboardInterrupt):
         manifest["status"] = "interrupted"
         raise
     except BaseException as error:
@@ -118,6 +130,15 @@ def _execute(settings: Settings) -> str:
     return str(manifest["status"])
 
 
+def _ends_the_process(stop: SystemExit) -> bool:
+    """Whether an exit is a signal's, or submitit's, which has put the job back into the queue.
+
+    Any other one is the task's, or that of a library which it calls: that run has failed.
+    """
+    raised = traceback.extract_tb(stop.__traceback__)[-1].filename
+    return isinstance(stop, Interrupted) or "submitit" in Path(raised).parts
+
+
 def _interruption(error: BaseException) -> Interrupted | None:
     """The Interrupted behind an error, or None; an import that a signal interrupts may wrap it."""
     cause: BaseException | None = error
@@ -135,13 +156,15 @@ def _environments(settings: Settings) -> list[dict[str, Any]]:
 
 
 def failure(error: BaseException) -> str:
-    """An error in one line: its type, its text, and where it was raised.
+    """An error in one line: its type, its text, and the last line of the user's code before it.
 
     An error of input or of a damaged file is only its text, which says what the user can do.
     """
     if isinstance(error, ConfigError):
         return str(error)
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
+    place = (own or frames)[-1]
     return f"{named(error)} ({place.filename}:{place.lineno})"
 
 

@@ -18,6 +18,7 @@ KINDS = {  # by pydantic's words
     "bool": "true or false",
     "list": "a list, such as [1,2]",
     "tuple": "a list, such as [1,2]",
+    "string": "a text (quote what looks like a number: 'key=\"1\"')",
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from laprop.kernels import native
-from laprop.kernels.rows import DTYPES, Batch, Kernel, batches
+from laprop.kernels.rows import DTYPES, Batch, Kernel, batches, fits_state_dtype
 from laprop.options import warn
 
 __all__ = ["Batch", "Kernel", "available", "batches", "kernel_for", "why_not"]
@@ -63,7 +63,7 @@ def why_not(param: Tensor, group: dict[str, Any]) -> str | None:
     if param.dtype not in DTYPES:
         return f"it takes no parameters of dtype {dtype}"
     if not kernel.takes(param.dtype, group):
-        if group["state_dtype"] is not None and group["cautious"]:
+        if not fits_state_dtype(param.dtype, group):
             return "it does not combine state_dtype with cautious"
         return f"it does not combine low_precision='stochastic' with {dtype} on this device"
     name = type(param).__name__

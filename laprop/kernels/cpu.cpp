@@ -480,7 +480,7 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
     row->seed = hashed(uint32_t(o.seed), uint32_t(i)) ^ uint32_t(o.seed >> 32);
     const Functions functions = choose_functions(o, row->master, amsgrad && row->centers);
     row->update = functions.update, row->move = functions.move;
-    sums = functions.squares;
+    if (row->numel) sums = functions.squares;  // an empty row has no master copy's address
   }
   if (o.agc > 0 && total && clip(rows.get(), count, o.agc, sums, parallel_for)) return 3;
   Work work{rows.get(), rows.get() + count, &Row::update};

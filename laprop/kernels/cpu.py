@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from laprop.kernels.native import Options, library
-from laprop.kernels.rows import DTYPES, Batch, Kernel
+from laprop.kernels.rows import DTYPES, Batch, Kernel, fits_state_dtype
 
 __all__ = ["KERNEL", "CpuKernel"]
 
@@ -53,11 +53,8 @@ class CpuKernel:
 
     def takes(self, dtype: torch.dtype, group: dict[str, Any]) -> bool:
         """Return whether cpu.cpp has code for parameters of a dtype under a group's options."""
-        if dtype not in DTYPES:
+        if dtype not in DTYPES or not fits_state_dtype(dtype, group):
             return False
-        narrow_state = group["state_dtype"] is not None
-        if narrow_state and (dtype == torch.float64 or group["cautious"]):
-            return False  # the second pass of cautious would read averages after their rounding
         return dtype != torch.float16 or group["low_precision"] != "stochastic"
 
     def step(

@@ -4,9 +4,9 @@ The kernels are in :mod:`laprop.kernels.triton_code`. Triton, which comes with t
 compiles them at the first step. They read addresses from a table in the device's memory, so that
 one launch takes any number of tensors. A step has one launch for the scalars of all parameters and
 one for all their elements, or two of these where some tensors are not aligned to 16 bytes. ``agc``
-adds two launches between these, ``cautious`` adds two after them. The host never waits for the
-device, and the device decides what depends on its data (``found_inf``, centering), so a step can be
-captured in a CUDA graph.
+adds two launches between these, ``cautious`` two after them; one of the two is doubled likewise.
+The host never waits for the device, and the device decides what depends on its data (``found_inf``,
+centering), so a step can be captured in a CUDA graph.
 
 With ``TRITON_INTERPRET=1`` the kernels run on tensors of the CPU, which is how they are tested
 where there is no GPU. So far they were only compiled for a GPU, and not run on one.
@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from laprop.kernels.rows import AVERAGES, LOW_PRECISION, Batch, Kernel
+from laprop.kernels.rows import AVERAGES, LOW_PRECISION, Batch, Kernel, fits_state_dtype
 from laprop.kernels.triton_code import CAUTION, CLIP, COLUMNS, FACTORS, advance, reduce, update
 
 __all__ = ["KERNEL", "CudaKernel"]
@@ -69,10 +69,8 @@ class CudaKernel:
 
     def takes(self, dtype: torch.dtype, group: dict[str, Any]) -> bool:
         """Return whether there is code for parameters of a dtype under a group's options."""
-        if dtype not in _DTYPES:
+        if dtype not in _DTYPES or not fits_state_dtype(dtype, group):
             return False
-        if group["state_dtype"] is not None and (dtype == torch.float64 or group["cautious"]):
-            return False  # the second pass of cautious would read averages after their rounding
         return dtype not in LOW_PRECISION or group["low_precision"] != "stochastic"
 
     def step(

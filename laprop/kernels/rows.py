@@ -29,6 +29,7 @@ __all__ = [
     "Kernel",
     "averages_of",
     "batches",
+    "fits_state_dtype",
     "state_dtype",
 ]
 
@@ -41,9 +42,16 @@ _dtype = attrgetter("dtype")
 def state_dtype(param: Tensor, group: dict[str, Any]) -> torch.dtype:
     """Return the dtype in which a parameter's averages are kept."""
     if group["state_dtype"] is not None:
-        chosen: torch.dtype = group["state_dtype"]
-        return chosen
+        return torch.bfloat16
     return torch.float32 if param.dtype in LOW_PRECISION else param.dtype
+
+
+def fits_state_dtype(dtype: torch.dtype, group: dict[str, Any]) -> bool:
+    """Return whether a kernel has code for the group's ``state_dtype``.
+
+    The second pass of ``cautious`` would read averages after their rounding.
+    """
+    return group["state_dtype"] is None or not (dtype == torch.float64 or group["cautious"])
 
 
 def averages_of(dtype: torch.dtype, group: dict[str, Any]) -> tuple[str, ...]:
