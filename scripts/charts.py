@@ -185,7 +185,8 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
     )
     kind = "log" if log else "linear"
     scale = alt.Scale(type=kind, scheme="cividis", domain=[least, most], clamp=True, nice=False)
-    shade = alt.Color(field="centre", type="quantitative", scale=scale, title=None)
+    legend = alt.Legend(labelExpr=DIGITS)
+    shade = alt.Color(field="centre", type="quantitative", scale=scale, title=None, legend=legend)
     tiles = base.mark_rect(stroke="white").encode(color=shade).transform_filter("datum.known")
     blank = base.mark_rect(stroke="white", color=GREY).transform_filter("!datum.known")
     two = max(map(len, plot.frame["label"])) > 1  # with two lines, the first is above the middle

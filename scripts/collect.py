@@ -17,11 +17,13 @@ def main() -> int:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
     parser.add_argument("-m", "--multirun", action="store_true", help="as for the runs; not needed")
     parser.add_argument("--partial", action="store_true", help="take what is finished so far")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     results = collect(arguments.overrides, partial=arguments.partial)
     programs = len(results.manifest["programs"])
     made = f", made by {programs} programs" if programs > 1 else ""
-    print(f"{results.folder}: {len(results.runs)} rows, {results.label}{made}")
+    rows, whole = len(results.every_run), len(results.runs)
+    of = "" if rows == whole else f" ({whole} of complete seeds, which alone decide claims)"
+    print(f"{results.folder}: {rows} rows{of}, {results.label}{made}")
     return 0
 
 

@@ -56,7 +56,7 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
     """
     folder = Path(place)
     for other in (folder, Path("outputs") / place):
-        if any(other.glob("*/manifest.json")) and not any(other.glob("*/runs.csv")):
+        if holds_runs(other):
             return read(other, wanted)
     results = Results(folder) if (folder / "runs.csv").exists() else records.load(place)
     if results is not None:
@@ -64,6 +64,11 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
     below = sorted({path.parent.parent.name for path in folder.glob("*/*/config.yaml")})
     hint = f"; it holds those of {', '.join(below)}: give one of these folders" if below else ""
     raise ConfigError(f"{place}: no folder of runs, as outputs/TASK, nor of tables{hint}")
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether the folders in this one are those of runs, and not of tables."""
+    return any(folder.glob("*/manifest.json")) and not any(folder.glob("*/runs.csv"))
 
 
 def collected(results: Results, wanted: dict[str, list[Any]]) -> Tables:
@@ -102,7 +107,8 @@ def axis(name: str, axes: dict[str, str], flag: str = "") -> str:
     for column, key in axes.items():
         if name in (column, key):
             return column
-    raise ConfigError(f"{flag}{name}: does not vary here; {', '.join(axes)} do")
+    others = f"{', '.join(axes) or 'nothing'} {'do' if len(axes) > 1 else 'does'}"
+    raise ConfigError(f"{flag}{name}: does not vary here; {others}")
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -314,10 +320,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--y", metavar="KEY", help="vertical axis of maps; nu by default")
     parser.add_argument("--by", metavar="KEY", help="the colour of curves; as --y by default")
     parser.add_argument("--to", type=Path, help="another folder to write to")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     tables = find(chosen.place, dict(map(values, chosen.settings)))
     title = " ".join([tables.name, tables.scale, *chosen.settings])
-    target = chosen.to or Path("outputs") / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
+    outputs = Path(chosen.place).parent if holds_runs(Path(chosen.place)) else Path("outputs")
+    target = chosen.to or outputs / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
     for text in tables.damaged:
         print(f"damaged: {text}", file=sys.stderr)
     print("\n".join(write(tables, title, target, chosen)))

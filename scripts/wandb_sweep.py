@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for the runs")
     parser.add_argument("-m", "--multirun", action="store_true", help="as for the runs; not needed")
     parser.add_argument("--grid", type=int, help="number of the grid, from 1, if several")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_intermixed_args(arguments)
     print(yaml.safe_dump(sweep(chosen.overrides, chosen.grid), sort_keys=False), end="")
     return 0
 

@@ -206,10 +206,23 @@ def test_all_is_written_and_said(toy_sweep: Path, monkeypatch, capsys) -> None:
     page = (target / "index.html").read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page.split("</script>", 1)[1])
 
-    assert command.main(["toy", "--metric", "train_loss", "--to", "there", "--by", "mu"]) == 0
+    options = ["--metric", "train_loss", "--to", "there", "--by", "mu"]  # before settings, too
+    assert command.main(["toy", *options, "nu=0.5,0.9"]) == 0
     assert {path.name for path in Path("there").glob("*.png")} == {
         "map-train_loss.png", "curves-train_loss.png"
     }  # fmt: skip
+
+
+def test_a_report_stands_beside_the_runs_and_not_where_the_command_was_given(
+    toy_sweep: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command.main([str(toy_sweep), "--metric", "final_loss", "nu=0.5"]) == 0
+    target = toy_sweep.parent / "sweeps" / "toy_paper_nu=0.5" / "index.html"
+    assert capsys.readouterr().out.endswith(f"open {target}\n")
+    assert target.exists()
+    assert not any((tmp_path / "elsewhere").iterdir())
 
 
 def test_collected_tables_are_drawn_too(
