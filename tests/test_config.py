@@ -22,7 +22,7 @@ import experiments
 from experiments.common import config, schema
 from experiments.common import settings as of_runs
 from experiments.common.config import compose_settings, expand
-from experiments.common.messages import ConfigError
+from experiments.common.messages import ConfigError, checked
 from experiments.common.optimizers import OPTIMIZERS, vectorised
 from experiments.common.settings import Settings
 from experiments.common.versions import program, versions
@@ -83,6 +83,17 @@ def test_a_misspelt_key_of_a_tasks_file_is_refused(added: str, line: str):
     file.write_text(text)
     with pytest.raises(ConfigError, match=line):
         compose_settings(["task=toy", "scale=smoke"])
+
+
+def test_alternatives_of_a_type_are_one_error():
+    @schema.settings
+    class Settings:
+        damp: int | float
+        decay: float
+
+    with pytest.raises(ConfigError) as refused:
+        checked(Settings, {"damp": "x", "decay": "y"}, "task.")
+    assert str(refused.value) == "task.damp=x: must be a number; task.decay=y: must be a number"
 
 
 @pytest.mark.usefixtures("toy_configs")

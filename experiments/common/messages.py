@@ -35,7 +35,12 @@ def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     try:
         result = schema(**values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_problem(e, schema, prefix) for e in error.errors())) from None
+        errors = {}  # of the alternatives of a type, such as int | float, the last one alone
+        for e in error.errors():
+            key, *rest = e["loc"] or ("",)
+            errors[key, *(part for part in rest if isinstance(part, int))] = e
+        problems = [_problem(e, schema, prefix) for e in errors.values()]
+        raise ConfigError("; ".join(problems)) from None
     for name, value in values.items():  # pydantic takes true for 1
         pairs = zip(_several(value), _several(getattr(result, name)), strict=False)
         if any(isinstance(given, bool) and not isinstance(taken, bool) for given, taken in pairs):
