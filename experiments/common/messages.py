@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 T = TypeVar("T")
-KINDS = {  # by pydantic's words
+KINDS = {  # what a value must be, by the first word of pydantic's type of error
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",

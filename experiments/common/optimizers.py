@@ -388,8 +388,9 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
         return of
     for missing in set(hyperparameters(name)) - kind.slots.keys():
         known = ", ".join(kind.parameters)
-        advice = f"say in names what it is called there: {known}"
-        advice = advice if known else "it names no arguments"
+        advice = "it names no arguments"
+        if known:
+            advice = f"say in names what it is called there: {known}"
         raise ConfigError(
             f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no "
             f"{NAMES[missing]}; {advice}"

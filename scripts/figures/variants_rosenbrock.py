@@ -171,7 +171,6 @@ def rosenbrock_repair_harms(results: Results, repaired: str, plain: str) -> Meas
             + ", ".join(
                 f"{NAMES[o]} {count[o] / size[o]:.0%}"
                 + (f" in {steps[o]:,.0f} updates" if count[o] else "")
-                + _failing(cell[cell.optimizer == o])
                 for o in (repaired, plain)
             )
         )
@@ -182,9 +181,3 @@ def rosenbrock_repair_harms(results: Results, repaired: str, plain: str) -> Meas
         "claim "
         "needs all",
     )
-
-
-def _failing(runs: pd.DataFrame) -> str:
-    """Where only one nu has seeds that do not converge: which one."""
-    failing = runs[runs.steps_to_converge.isna()].nu.unique()
-    return f" (all but some at ν {failing[0]:g})" if len(failing) == 1 else ""
