@@ -31,14 +31,14 @@ def entries(part: str) -> dict[str, Any]:
     return dict(yaml.safe_load((HERE / "site" / "charts.yaml").read_text())[part])
 
 
-def outcomes(results: Results) -> pd.DataFrame:
-    """The runs with a column ``diverged``.
+def outcomes(figure: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of a figure with a column ``diverged``.
 
     The figure's script may have a rule for it. Otherwise a run has diverged if it was ended early.
     """
-    if hasattr(script(results.figure), "outcomes"):
-        return script(results.figure).outcomes(results)
-    return results.runs.assign(diverged=cells.ended(results.runs))
+    if hasattr(script(figure), "outcomes"):
+        return script(figure).outcomes(runs)
+    return runs.assign(diverged=cells.ended(runs))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _constant(name: str, figure: str) -> Any:
 
 def _rows(results: Results, entry: Entry, figure: str) -> pd.DataFrame:
     """The rows of runs.csv or curves.parquet that an entry selects."""
-    frame = results.curves if entry["draw"] == "curves" else outcomes(results)
+    frame = results.curves if entry["draw"] == "curves" else outcomes(results.figure, results.runs)
     if "where" in entry:
         frame = frame.query(entry["where"], local_dict=vars(script(figure)))
     return frame

@@ -46,7 +46,7 @@ ROWS = 1_500  # largest number of rows of a table in a page
 
 def cell_table(results: Results) -> dict[str, Any]:
     """The table of all metrics of every cell: headings, rows of text, and the total of rows."""
-    runs = explore.outcomes(results)
+    runs = explore.outcomes(results.figure, results.every_run)
     by = cells.free(runs, list(results.manifest["axes"]))
     measured = [name for name in results.manifest["summary"] if name != "diverged_at"]
     names = [name for name in measured if pd.api.types.is_numeric_dtype(runs[name])]
@@ -110,7 +110,8 @@ def provenance(results: Results) -> dict[str, Any]:
         "alike": constant,
         "axes": axes,
         "places": places,
-        "rows": len(results.runs),
+        "rows": len(results.every_run),
+        "incomplete": len(results.every_run) - len(results.runs),
         "statuses": Counter(runs.status),
         "seconds": runs.wall_time_s.sum(),
         "memory": runs.peak_memory_bytes.max(),
@@ -125,7 +126,7 @@ def pictures(results: Results) -> list[tuple[Path, str]]:
     A manifest names the runs in the order of the table, in which each run has the same number of
     rows.
     """
-    runs, table = results.manifest["runs"], results.runs
+    runs, table = results.manifest["runs"], results.every_run
     keys, rows = [run["key"] for run in runs], len(table) // len(runs)
     found = []
     for path in sorted(results.folder.glob("*.jpg")):

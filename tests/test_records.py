@@ -383,7 +383,7 @@ def test_a_part_is_collected_while_the_rest_runs(tmp_path: Path, results_folder:
     results = collect(grid(tmp_path), partial=True)
     assert results.folder == results_folder / "fig05" / "short"
     assert set(results.runs.seed) == set(results.curves.seed) == {0}
-    assert results.seeds == "1 seed"
+    assert results.seeds == "1 of 3 seeds"
     assert len(pd.read_csv(results.folder / "runs.csv")) == len(first) + 1
     assert load("fig05").folder == results.folder
 

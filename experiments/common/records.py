@@ -106,9 +106,10 @@ class Results:
 
     @property
     def seeds(self) -> str:
-        """``1 seed``, ``100 seeds``."""
+        """``1 seed``, ``100 seeds``, and ``1 of 3 seeds`` where the others lack runs."""
         count = self.manifest["seeds"]
-        return f"{count} seed" + "s" * (count != 1)
+        total = count + len(self.manifest.get("unfinished_seeds", []))
+        return (f"{count} of " if count < total else "") + f"{total} seed" + "s" * (total != 1)
 
     def _whole(self, frame: pd.DataFrame) -> pd.DataFrame:
         if unfinished := self.manifest.get("unfinished_seeds", []):

@@ -34,7 +34,7 @@ OPTIMIZERS = ("laprop", "adam")
 
 def finding(results: Results) -> str:
     """The title."""
-    runs = outcomes(results)
+    runs = outcomes(results.runs)
     diverged = {o: runs.diverged[runs.optimizer == o] for o in OPTIMIZERS}
     of_laprop, of_adam = (
         f"{ended.sum()} of {len(ended)}" for ended in (diverged["laprop"], diverged["adam"])
@@ -65,7 +65,7 @@ def maps(
         colours: matplotlib's colour map.
         note: what else the line below the figure says.
     """
-    runs = outcomes(results)
+    runs = outcomes(results.runs)
     shape = (runs.nu.nunique(), runs.mu.nunique())
     figure, axes = plt.subplots(
         len(columns),
@@ -157,22 +157,21 @@ def so_far(results: Results) -> str:
 # Claims -------------------------------------------------------------------------------------------
 
 
-def outcomes(results: Results) -> pd.DataFrame:
-    """The runs with a column ``diverged``."""
-    runs = results.runs
+def outcomes(runs: pd.DataFrame) -> pd.DataFrame:
+    """These runs with a column ``diverged``."""
     # A run that was ended has no final loss; no comparison with NaN is true.
     return runs.assign(diverged=~(runs.train_loss <= GUESSING))
 
 
 def diverged_cells(results: Results, optimizer: str) -> pd.Series:
     """For each mu and nu, whether more than half of the seeds diverged."""
-    runs = outcomes(results)
+    runs = outcomes(results.runs)
     return runs[runs.optimizer == optimizer].groupby(["mu", "nu"]).diverged.mean() > 0.5
 
 
 def onset(results: Results) -> pd.Series:
     """Epoch of the onset of each diverged run, by optimizer, mu, nu and seed."""
-    runs = outcomes(results).set_index([*CELL, "seed"])
+    runs = outcomes(results.runs).set_index([*CELL, "seed"])
     curves = results.curves.set_index([*CELL, "seed"])
     epochs = {}
     for run in runs.index[runs.diverged]:
@@ -187,7 +186,7 @@ def onset(results: Results) -> pd.Series:
 
 def common(results: Results) -> pd.DataFrame:
     """The runs of the cells that are stable for LaProp and for Adam."""
-    runs = outcomes(results)
+    runs = outcomes(results.runs)
     unstable = runs[runs.diverged].set_index(["mu", "nu"]).index
     return runs[~runs.set_index(["mu", "nu"]).index.isin(unstable)]
 
@@ -249,7 +248,7 @@ def cifar_adam_earlier(results: Results) -> Measured:
 
 def cifar_laprop_stable(results: Results) -> Measured:
     """No run of LaProp diverges, and Adam diverges in so many cells that this is no chance."""
-    runs = outcomes(results)
+    runs = outcomes(results.runs)
     by = {o: runs.diverged[runs.optimizer == o] for o in OPTIMIZERS}
     cells = int(diverged_cells(results, "adam").sum())
     k, n = int(by["laprop"].sum()), len(by["laprop"])

@@ -57,7 +57,7 @@ def rise(results: Results, optimizer: str) -> Estimate:
 
     The two are compared at the same mu, because which mu are stable depends on nu.
     """
-    runs = outcomes(results)
+    runs = outcomes(results.runs)
     chosen = runs[(runs.optimizer == optimizer) & (runs.mu <= MU)]
     stable = chosen.groupby(["mu", "nu"]).filter(lambda cell: not cell.diverged.any())
     loss = stable.groupby(["seed", "mu", stable.nu <= NU]).test_loss.mean().unstack("nu")
