@@ -20,7 +20,6 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.common.config import expand
-from experiments.common.execution import execute
+from experiments.common.execution import execute, failure
 from experiments.common.files import read_log, read_manifest, read_summary
 from experiments.common.run import Run
 from experiments.common.settings import Settings, Tracking
@@ -39,6 +38,7 @@ SERVER = multiprocessing.get_context("forkserver")
 # These modules are imported once, before the processes fork, to save time. torch.optim would import
 # the second one at its first use.
 PRELOADED = ["experiments.common.execution", "torch._dynamo"]
+FAILURE = "failure.txt"  # beside the runs: the error of the one that failed, in one line
 UNDISTURBED = 1e9  # seconds between checkpoints: none is written
 
 
@@ -95,8 +95,11 @@ def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
     Run.log = log_and_die  # type: ignore[method-assign]
     Run.finish = count  # type: ignore[method-assign]
     tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which outlives the kill
-    with suppress(Exception):  # execute writes the traceback to the manifest
+    try:
         execute(settings)
+    except Exception as error:  # it may come before the run has a manifest
+        settings.output.mkdir(parents=True, exist_ok=True)
+        (settings.output / FAILURE).write_text(failure(error), encoding="utf-8")
 
 
 def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], int]:
@@ -118,8 +121,9 @@ def run(settings: Settings, planned: Sequence[Kill] = ()) -> tuple[list[Kill], i
         if manifest.get("status") in FINAL:
             return done, told[0]
         if not planned or process.exitcode != -signal.SIGKILL:
-            error = manifest.get("failure", f"its process ended with {process.exitcode}")
-            raise TaskError(f"{error}{_after(done)}")
+            file = settings.output / FAILURE
+            error = file.read_text(encoding="utf-8") if file.exists() else ""
+            raise TaskError((error or f"its process ended with {process.exitcode}") + _after(done))
         steps, index = told
         done.append(replace(planned[index], step=steps))  # one midway may come later than planned
         planned = [*planned[:index], *planned[index + 1 :]]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common import RESULTS, ROOT
+from experiments.common.messages import ConfigError
 from experiments.common.records import Results, begun
 from scripts import readme, words
 from scripts.paper import (
@@ -160,7 +161,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
         judged: results to use in place of the committed ones.
 
     Raises:
-        SystemExit: a claim has results, but no function that decides it.
+        ConfigError: a claim has results, but no function that decides it.
     """
     table = []
     for name, claim in claims().items():
@@ -176,7 +177,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
         file = file or claim["figure"]
         decide = getattr(script(file), function, None)
         if decide is None:
-            raise SystemExit(f"error: scripts/figures/{file}.py has no function {function}")
+            raise ConfigError(f"scripts/figures/{file}.py has no function {function}")
         measured = decide(*([] if logs else [results]), **claim.get("with", {}))
         if measured is None:
             continue

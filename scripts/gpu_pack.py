@@ -63,7 +63,7 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
     """
     commit = git("rev-parse", "HEAD")
     if git("status", "--porcelain", "--", *PROGRAM):
-        raise SystemExit(f"error: uncommitted changes; what is packed is the commit {commit}")
+        raise ConfigError(f"uncommitted changes; what is packed is the commit {commit}")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(gpu_runs.__file__, folder / "gpu_runs.py")
     program = folder / "program.tar.gz"
@@ -91,13 +91,13 @@ def distributed(items: list[Path], limit: int) -> list[list[Path]]:
         limit: largest size of a part, in bytes.
 
     Raises:
-        SystemExit: an item alone is larger than the limit.
+        ConfigError: an item alone is larger than the limit.
     """
     parts: list[list[Path]] = []
     for item in items:
         if item.stat().st_size > limit:
             size = item.stat().st_size / MIB
-            raise SystemExit(f"error: {item}: {size:.1f} MiB, but a part has {limit / MIB:g}")
+            raise ConfigError(f"{item}: {size:.1f} MiB, but a part has {limit / MIB:g}")
         for part in parts:
             if sum(other.stat().st_size for other in [*part, item]) <= limit:
                 part.append(item)

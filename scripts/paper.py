@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from experiments.common import CONFIGS, RESULTS
-from experiments.common.messages import near
+from experiments.common.messages import ConfigError, near
 from experiments.common.records import Results, load
 from experiments.common.timings import COMMITTED
 from scripts.effects import Effect
@@ -73,7 +73,7 @@ def figures() -> dict[str, dict[str, Any]]:
     """Every figure by name, with its entry in ``paper.yaml``: first the paper's, then ours.
 
     Raises:
-        SystemExit: an entry lacks a key, or has one that is unknown.
+        ConfigError: an entry lacks a key, or has one that is unknown.
     """
     found = dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
     for figure, entry in found.items():
@@ -81,12 +81,12 @@ def figures() -> dict[str, dict[str, Any]]:
         tasks = [] if "tables" in entry else entry["task"].split(", ")
         for task in tasks:
             if not (CONFIGS / "task" / f"{task}.yaml").exists():
-                raise SystemExit(f"error: scripts/paper.yaml: {figure}: task={task}: unknown")
+                raise ConfigError(f"scripts/paper.yaml: {figure}: task={task}: unknown")
         for claim, said in entry.get("claims", {}).items():
             _check(f"{figure}.claims.{claim}", said, CLAIM)
             if said["of"] not in ("paper", "ours"):
-                raise SystemExit(
-                    f"error: scripts/paper.yaml: {figure}.claims.{claim}: of={said['of']}: must be "
+                raise ConfigError(
+                    f"scripts/paper.yaml: {figure}.claims.{claim}: of={said['of']}: must be "
                     "paper or ours"
                 )
     return found
@@ -96,9 +96,9 @@ def _check(name: str, entry: dict[str, Any], keys: dict[str, bool]) -> None:
     """Refuse an entry that lacks a required key or has an unknown one."""
     for key in entry.keys() - keys.keys():
         hint = near(key, [*keys])
-        raise SystemExit(f"error: scripts/paper.yaml: {name}: unknown key {key}{hint}")
+        raise ConfigError(f"scripts/paper.yaml: {name}: unknown key {key}{hint}")
     for key in (key for key, required in keys.items() if required and key not in entry):
-        raise SystemExit(f"error: scripts/paper.yaml: {name}: needs the key {key}")
+        raise ConfigError(f"scripts/paper.yaml: {name}: needs the key {key}")
 
 
 def by_experiment() -> dict[str, list[str]]:
@@ -130,21 +130,29 @@ def drawn() -> list[str]:
     """Names of the figures that have a script in ``scripts/figures``.
 
     Raises:
-        SystemExit: a script has no row in ``paper.yaml``.
+        ConfigError: a script has no row in ``paper.yaml``.
     """
     names = sorted(file.stem for file in HERE.glob("figures/*.py") if file.stem != "style")
     for name in names:
         if name not in figures():
-            raise SystemExit(
-                f"error: scripts/figures/{name}.py: has no row in scripts/paper.yaml; "
+            raise ConfigError(
+                f"scripts/figures/{name}.py: has no row in scripts/paper.yaml; "
                 f"a row `{name}:` says what it shows"
             )
     return names
 
 
 def script(figure: str) -> ModuleType:
-    """The module that draws a figure and decides its claims."""
-    return importlib.import_module(f"scripts.figures.{figure}")
+    """The module that draws a figure and decides its claims.
+
+    Raises:
+        ConfigError: it lacks one of the functions that every figure needs.
+    """
+    module = importlib.import_module(f"scripts.figures.{figure}")
+    for name in ("finding", "draw"):
+        if not hasattr(module, name):
+            raise ConfigError(f"scripts/figures/{figure}.py: has no function {name}(results)")
+    return module
 
 
 def finding(figure: str) -> str:

@@ -180,7 +180,8 @@ def main() -> int:
     try:
         data.fetch("mnist")
     except data.DataError as error:
-        raise SystemExit(f"error: {error}") from None
+        say(f"error: {error}", sys.stderr)
+        return 1
     found: dict[str, Compared] = {}
     for place, (figure, changes) in enumerate(QUICK.items(), 1):
         committed = load(figure)

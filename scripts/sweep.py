@@ -23,6 +23,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +33,9 @@ import pandas as pd
 import yaml
 
 from experiments.common import files, records
-from experiments.common.messages import ConfigError, shown, unknown
+from experiments.common.messages import ConfigError, unknown
 from experiments.common.records import Results
-from experiments.common.tables import Tables, read, same
+from experiments.common.tables import Tables, chosen_rows, have, read
 from experiments.common.terminal import as_command
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
@@ -85,16 +86,10 @@ def collected(results: Results, wanted: dict[str, list[Any]]) -> Tables:
     runs = results.runs
     has_curves = (results.folder / "curves.parquet").exists()
     curves = results.curves if has_curves else pd.DataFrame(columns=[*axes, "step"])
-    for key, values in wanted.items():
-        column = axis(key, axes)
-        runs, curves = (
-            frame[np.array([any(same(x, value) for value in values) for x in frame[column]], bool)]
-            for frame in (runs, curves)
-        )
-    if wanted and runs.empty:
-        chosen = " ".join(f"{key}={','.join(map(shown, values))}" for key, values in wanted.items())
-        total = len(results.runs)
-        raise ConfigError(f"{chosen}: none of the {total} runs in {results.folder}")
+    columns = {axis(key, axes): values for key, values in wanted.items()}
+    runs = runs[chosen_rows(runs, columns, results.folder)]
+    for column, values in columns.items():
+        curves = curves[have(curves[column], values).any(axis=1)]
     return Tables(name, runs, curves, axes, statuses, [], scale, versions)
 
 
@@ -240,10 +235,9 @@ def values(text: str) -> tuple[str, list[Any]]:
 
 
 def _value(part: str, text: str) -> Any:
-    try:
-        return float(part)  # YAML would read 1e-3 as text
-    except ValueError:
-        pass
+    for number in (int, float):  # YAML would read 1e-3 as text
+        with suppress(ValueError):
+            return number(part)
     try:
         return yaml.safe_load(part)
     except yaml.YAMLError:

@@ -118,6 +118,9 @@ def test_a_task_that_fails_says_when(capsys: pytest.CaptureFixture[str]) -> None
         "killed after step 1, after step 4\n",
         capsys.readouterr().out,
     )
+    assert check.main(["task=forgets", "device=cuda:99"]) == 1  # before the run has a manifest
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("forgets: fails: device=cuda:99: no such GPU here; allowed are auto")
     assert guarded(lambda: check.main(["task=forgets", "task.steps=none"])) == 2
     said = capsys.readouterr()
     assert said.out == ""

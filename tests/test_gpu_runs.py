@@ -135,7 +135,7 @@ def test_every_item_is_in_one_part_and_no_part_is_too_large(tmp_path_factory, si
 
 def test_an_item_without_room_is_named(tmp_path):
     (tmp_path / "large").write_bytes(bytes(100))
-    with pytest.raises(SystemExit, match="large"):
+    with pytest.raises(ConfigError, match="large"):
         gpu_pack.distributed([tmp_path / "large"], 99)
 
 

@@ -242,9 +242,15 @@ MINE = {
     "tenth": "name: tenth\n_target_: torch.optim.Adam\nnames: {mu: 'betas[9]'}\nlr: 1\nmu: 0\n",
     "first": "name: first\n_target_: torch.optim.Adam\nnames: {mu: 'lr[0]'}\nlr: 1\nmu: 0\n",
     "keys": "name: keys\n_target_: own.keys\nlr: 0.01\n",
+    "broken": "name: broken\n_target_: own.Broken\nlr: 0.01\n",
     "linear": "name: linear\n_target_: own.linear\nlr: 0.01\n",
 }
 OWN = """
+import torch
+class Broken(torch.optim.SGD):
+    def __init__(self, params, lr=1.0):
+        super().__init__(params, lr=lr)
+        self.rate
 def keys(params, **options): ...
 def linear(params, lr=1.0): return params
 """
@@ -286,7 +292,9 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
 
     (copy / "own.py").write_text(OWN)
     (copy / "configs" / "optimizer" / "empty.yaml").write_text("")  # nothing else may name it
-    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, linear = lines(**MINE)
+    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, broken, linear = lines(
+        **MINE
+    )
     definition = "{'_target_': 'torch.optim.Adamax'}"  # lr and nu are the task's
     assert adamax == f"Adamax {{'lr': 6.25e-05, 'betas': (0.9, 0.999)}} {definition}"
     assert asgd.startswith("ASGD {'lr': 6.25e-05, 'lambd': 0.02}")
@@ -303,6 +311,8 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
         "configs/optimizer/first.yaml: names: mu=lr[0]: torch.optim.Adam has lr="
     )
     assert keys == "configs/optimizer/keys.yaml: lr: own.keys has no lr; it names no arguments"
+    place = "configs/optimizer/broken.yaml: _target_=own.Broken"
+    assert broken == f"{place}: AttributeError: 'Broken' object has no attribute 'rate'"
     assert linear.startswith(
         "configs/optimizer/linear.yaml: _target_=own.linear: must make a torch."
     )

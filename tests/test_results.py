@@ -16,6 +16,7 @@ import pytest
 from matplotlib.text import Text
 
 from experiments.common import CONFIGS, RESULTS, ROOT, config
+from experiments.common.messages import ConfigError
 from experiments.common.records import Results
 from experiments.common.terminal import guarded
 from scripts import build, check_claims, make_figures, paper, readme, report
@@ -515,6 +516,24 @@ def test_a_wrong_row_of_a_figure_is_refused_in_one_line(
 ) -> None:
     (tmp_path / "paper.yaml").write_text(f"mine: {{{row}}}\n")
     monkeypatch.setattr(paper, "HERE", tmp_path)
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(ConfigError) as refused:
         paper.figures.__wrapped__()
-    assert refused.value.code == f"error: scripts/paper.yaml: {line}"
+    assert str(refused.value) == f"scripts/paper.yaml: {line}"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('"""A figure."""\n', "has no function finding(results)"),
+        ("def finding(results): ...\n", "has no function draw(results)"),
+    ],
+)
+def test_a_script_without_a_function_is_refused_in_one_line(
+    text: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("mine")
+    exec(text, vars(module))
+    monkeypatch.setitem(sys.modules, "scripts.figures.mine", module)
+    with pytest.raises(ConfigError) as refused:
+        paper.script("mine")
+    assert str(refused.value) == f"scripts/figures/mine.py: {line}"

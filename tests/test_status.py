@@ -114,6 +114,7 @@ def run_folder(folder: Path, summary: dict[str, object], **manifest: object) -> 
         ({"steps_to_converge": [None, None], "x_mean": [1, 2]}, None, "steps_to_converge never"),
         ({"steps_to_converge": None}, None, "steps_to_converge never"),
         ({"at": None}, None, ""),
+        ({"at": None, "loss": 1.0}, "at", "at: no number"),
         ({}, "accuracy", ""),
     ],
 )

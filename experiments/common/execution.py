@@ -228,7 +228,11 @@ def unfinished(every: Sequence[Settings]) -> tuple[list[Settings], str]:
     todo = [settings for settings in every if status(settings) not in FINAL]
     counts = Counter(settings.task_name for settings in every)
     tasks = ", ".join(f"{count} of {task}" for task, count in counts.items())
-    return todo, f"runs: {tasks}; finished before: {len(every) - len(todo)}"
+    done, tracker = len(every) - len(todo), every[0].tracking.name
+    line = f"runs: {tasks}; finished before: {done}"
+    if done and tracker != "none":
+        line += f", of which tracking={tracker} sends nothing now"
+    return todo, line
 
 
 def status(settings: Settings) -> str | None:

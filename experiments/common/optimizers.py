@@ -37,7 +37,7 @@ from pydantic import create_model
 
 from experiments.common import CONFIGS
 from experiments.common.files import read_config
-from experiments.common.messages import ConfigError, checked, one_line, shown, unknown
+from experiments.common.messages import ConfigError, checked, named, one_line, shown, unknown
 from experiments.common.schema import Axis, Nonnegative, Unit, settings
 from experiments.common.tasks import axes_of
 from experiments.common.versions import program_behind
@@ -527,6 +527,9 @@ def _construct(of: Optimizer, kind: _Class) -> None:
 
     if (error := attempt(values)) is None:
         return
+    bare = attempt([])
+    if bare is not None and named(bare) == named(error):  # whatever the settings are
+        raise ConfigError(f"configs/optimizer/{of.name}.yaml: _target_={kind.path}: {named(error)}")
     for name, value in values.items():
         if alone := attempt([name]):
             why = one_line(alone)

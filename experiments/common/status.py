@@ -109,7 +109,8 @@ def _result(folder: Path, name: str | None) -> str:
     """The main number of a run's summary as text: the one that the task names, else the first.
 
     For a batch it is the median over the members that have the number, and the text says how many
-    these are. A number of ``NEVER`` that nothing has reached is "never"; any other null is skipped.
+    these are. A number of ``NEVER`` that nothing has reached is "never"; any other null is skipped,
+    unless the task names it.
     """
     summary = read_summary(folder)
     for key in [name] if name in summary else summary:
@@ -124,7 +125,7 @@ def _result(folder: Path, name: str | None) -> str:
             return f"{text}, median of the {len(numbers)} of {len(values)} members that have one"
         if key in NEVER:
             return f"{key} never"
-    return ""
+    return f"{name}: no number" if name in summary else ""
 
 
 def lives(process: dict[str, Any]) -> bool:

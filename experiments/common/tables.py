@@ -254,14 +254,6 @@ class _Found:
     def final(self) -> bool:
         return self.status in FINAL
 
-    def members(self, wanted: Mapping[str, Sequence[Any]]) -> np.ndarray:
-        """Whether each member has the wanted values (by dotted key), booleans of shape (B,)."""
-        frame = rows(self.run, {key: key for key in wanted})
-        kept = np.ones(len(frame), bool)
-        for key, values in wanted.items():
-            kept &= np.array([any(same(x, value) for value in values) for x in frame[key]])
-        return kept
-
 
 def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Tables:
     """All runs in the folder of a task, ``<output>/<task>``, or those with certain settings.
@@ -282,11 +274,11 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Tables:
     found = _of_one_scale(newest, folder, wanted.get("scale"))
     known = dict.fromkeys(itertools.chain.from_iterable(one.run.settings for one in found))
     keys = {_key(k, list(known), values): values for k, values in wanted.items() if k != "scale"}
-    kept = [(one, members) for one in found if (members := one.members(keys)).any()]
-    if not kept:
-        words = " ".join(f"{name}={_listed(values)}" for name, values in wanted.items())
-        raise ConfigError(f"{words}: none of the {len(found)} runs in {folder}")
-
+    members = [rows(one.run, {key: key for key in keys}) for one in found]
+    matching = chosen_rows(pd.concat(members), keys, folder)
+    ends_of = np.cumsum([len(frame) for frame in members])[:-1]
+    pairs = zip(found, np.split(matching, ends_of), strict=True)
+    kept = [(one, members) for one, members in pairs if members.any()]
     axes = varying([one.run for one, _ in kept])
     tables, ends = [pd.DataFrame(columns=list(axes))], [pd.DataFrame()]
     curves = [pd.DataFrame(columns=list(axes))]
@@ -420,6 +412,44 @@ def _key(name: str, keys: Sequence[str], values: Sequence[Any]) -> str:
     if name not in names:
         raise unknown(name, _listed(values), name, sorted(names))
     return names[name]
+
+
+def chosen_rows(
+    frame: pd.DataFrame, wanted: Mapping[str, Sequence[Any]], folder: Path
+) -> np.ndarray:
+    """Whether each row of a table has the wanted settings, booleans of shape (rows,).
+
+    Args:
+        frame: a row per run or member.
+        wanted: column -> the values to keep.
+        folder: where the runs are, for the error.
+
+    Raises:
+        ConfigError: no row has one of the values, or none has all settings at once.
+    """
+    kept = np.ones(len(frame), bool)
+    for key, values in wanted.items():
+        hits = have(frame[key], values)
+        for value, hit in zip(values, hits.T, strict=True):
+            if not hit.any():
+                present = frame[key].dropna().unique()
+                order = sorted(present, key=lambda x: (isinstance(x, str), x))
+                listed = [*map(shown, order), *["null"] * int(frame[key].isna().any())]
+                raise ConfigError(
+                    f"{key}={shown(value)}: no run in {folder} has it; they have "
+                    f"{', '.join(listed)}"
+                )
+        kept &= hits.any(axis=1)
+    if not kept.any():
+        words = " ".join(f"{key}={','.join(map(shown, values))}" for key, values in wanted.items())
+        raise ConfigError(f"{words}: no run in {folder} has all of these settings")
+    return kept
+
+
+def have(column: pd.Series, values: Sequence[Any]) -> np.ndarray:
+    """Whether each cell of a column is each of these values, booleans of shape (rows, values)."""
+    found = [[same(cell, value) for value in values] for cell in column]
+    return np.array(found, bool).reshape(len(column), len(values))
 
 
 def same(cell: Any, value: Any) -> bool:
