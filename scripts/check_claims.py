@@ -97,7 +97,9 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
 - **Cell.** One combination of settings. The runs of a cell differ only in the seed.
 - **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
   not say, from our grid for it. Where the paper names no size or learning rate (fig01), they are
-  ours also at scale `paper`."""
+  ours also at scale `paper`.
+- **2 of 6 seeds.** The other seeds are still to come. The verdict is a look before the end and may
+  change; its interval covers 95 % at one look, not at several."""
 FIRST = """\
 ## First runs of larger scales
 

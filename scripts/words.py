@@ -49,7 +49,9 @@ def value(x: object) -> str:
     if isinstance(x, float | np.floating):
         return "–" if math.isnan(x) else _exponent(f"{x:.7g}")
     word = str(x)
-    return str(NAMES.get(word) or table("values").get(word, word.replace("_", " ")))
+    plain = re.fullmatch(r"[a-z0-9_,\[\]]+", word)  # else it may be a path, which stays as it is
+    spaced = word.replace("_", " ") if plain else word
+    return str(NAMES.get(word) or table("values").get(word, spaced))
 
 
 def listed(column: pd.Series) -> str:

@@ -198,6 +198,8 @@ def test_columns_are_shown_in_words() -> None:
             assert not missing, f"{name}: no words in scripts/words.yaml for {missing}"
     assert words.name("test_accuracy") == "test accuracy"
     assert words.name("a_metric_of_mine") == "a metric of mine"
+    assert words.value("space_invaders") == "space invaders"
+    assert words.value("data/my_texts.txt") == "data/my_texts.txt"
 
 
 def test_pictures_say_which_run_left_them() -> None:

@@ -167,7 +167,12 @@ def test_dtensors_that_the_kernel_cannot_step(case, mesh):
         optimizer.state[param]["exp_avg"] = average.redistribute(mesh, [Replicate()])
     reason = "it takes a DTensor without agc and cautious, and if all its state is placed alike"
     if case in ("agc", "cautious"):
-        one_warning(optimizer, reason)
+        try:
+            one_warning(optimizer, reason)
+        except RuntimeError as error:
+            if "Cannot use ReduceOp.AVG with Gloo" not in str(error):
+                raise
+            pytest.skip(f"this version of torch: {error}")
     else:
         param.grad = DTensor.from_local(torch.ones(4), mesh, place)
         with pytest.warns(UserWarning, match=reason):

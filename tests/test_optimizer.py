@@ -305,6 +305,9 @@ def test_master_is_the_rounded_float32_run(dtype, foreach):
         assert_same(state, dict(optimizers[1].state[wide[i]]))
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="this version of torch has no grad_dtype"
+)
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("kind", [{}, {"foreach": False}, {"foreach": True}])
 def test_16_bit_weights_may_have_float32_gradients(kind, dtype):

@@ -31,16 +31,17 @@ ABOVE = 1e-4  # the learning rate above which, as the paper says, no deep net le
 
 def finding(results: Results) -> str:
     """The title."""
-    found = deep_larger_lr(results)
-    decided = {True: "larger", False: "smaller", None: "undecided"}[found.held]
+    found = deep_faster(results)
+    faster = {True: "LaProp's falls faster", False: "Adam's falls faster", None: "undecided"}
     depth, lowest = results.runs.depth.max(), results.runs.lr.min()
-    up_to = []
+    largest = []
     for optimizer in ("laprop", "adam"):
         rate = float(f"{mean_rates(results, optimizer)[depth]:.2g}")
-        up_to.append("at no lr" if rate < lowest else f"up to lr {style.short(rate)}")
+        largest.append("none" if rate < lowest else style.short(rate))
     return (
-        f"Deep nets: of the rates tried, {depth} layers learn {up_to[0]} with LaProp, {up_to[1]} "
-        f"with Adam; over depths, LaProp's largest lr is {found.effects[0]} times Adam's: {decided}"
+        f"Deep nets: mean training loss, Adam's minus LaProp's: {found.effects[0]}, "
+        f"{faster[found.held]}; largest lr at which {depth} layers learn (geometric mean over "
+        f"seeds): LaProp {largest[0]}, Adam {largest[1]}"
     )
 
 
