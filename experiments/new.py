@@ -17,6 +17,7 @@ import yaml
 from experiments.common import ROOT
 from experiments.common.files import atomic
 from experiments.common.messages import ConfigError
+from experiments.common.overrides import parsed
 from experiments.common.terminal import as_command
 
 TEMPLATE = Path(__file__).parent / "common" / "template"
@@ -36,8 +37,11 @@ def files(name: str, root: Path) -> dict[Path, Path]:
     """
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ConfigError(f"{name}: must be a name of lower-case letters, digits and _")
-    if yaml.safe_load(name) != name:  # such as null and true
-        raise ConfigError(f"{name}: must be a name that YAML takes for a text")
+    # null, true and inf are no texts for YAML or Hydra, and _self_ is a word of Hydra's own
+    if yaml.safe_load(name) != name or parsed(f"task={name}").value() != name or name == "_self_":
+        raise ConfigError(
+            f"{name}: must be another name; this one means something to YAML or Hydra"
+        )
     targets = {
         TEMPLATE / "task.py": root / "experiments" / f"{name}.py",
         TEMPLATE / "task.yaml": root / "configs" / "task" / f"{name}.yaml",

@@ -100,7 +100,7 @@ def provenance(results: Results) -> dict[str, Any]:
         for name in manifest["summary"]
         if results.runs[name].dtype == object and results.runs[name].nunique() == 1
     }
-    axes = {key: words.listed(results.runs[name]) for name, key in manifest["axes"].items()}
+    axes = {key: words.listed(results.every_run[name]) for name, key in manifest["axes"].items()}
     places = [
         place | {"runs": sum(i in places for places in runs.environments)}
         for i, place in enumerate(manifest["environments"])

@@ -1,8 +1,8 @@
 """Show a sweep's results as tables, maps and curves.
 
 ``python -m scripts.sweep outputs/mnist_divergence`` reads what the runs of a folder wrote, also
-while the sweep is running, and writes to ``outputs/sweeps/<the sweep>``, or to the folder that
-``--to`` names:
+while the sweep is running. It writes to ``sweeps/<the sweep>`` beside the folder of runs, for
+tables and figures to ``outputs/sweeps/<the sweep>``, or to the folder that ``--to`` names:
 
 ======================  ==========================================================================
 ``index.html``          everything on one page that opens from disk; the pointer shows numbers
@@ -317,7 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_intermixed_args(arguments)
     tables = find(chosen.place, dict(map(values, chosen.settings)))
     title = " ".join([tables.name, tables.scale, *chosen.settings])
-    outputs = Path(chosen.place).parent if holds_runs(Path(chosen.place)) else Path("outputs")
+    place = Path(chosen.place)
+    outputs = place.resolve().parent if holds_runs(place) else Path("outputs")
     target = chosen.to or outputs / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
     for text in tables.damaged:
         print(f"damaged: {text}", file=sys.stderr)

@@ -367,6 +367,11 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
         case("optimizer == 'amsgrad' and sigma == 0.12", {"amsgrad_repair_harms_rosenbrock": False},
              steps_to_converge=400),
         case("optimizer == 'adam' and nu == 0", steps_to_converge=NAN),
+        case("optimizer == 'adam'", {"laprop_ahead_of_adam_rosenbrock": False},
+             steps_to_converge="steps_to_converge * 0.89"),
+        case("optimizer == 'adam'", {"laprop_ahead_of_adam_rosenbrock": None},
+             steps_to_converge="steps_to_converge * 0.9398"),
+        case("optimizer == 'adam' and sigma > 0.05", steps_to_converge="steps_to_converge * 0.89"),
     ],
     "variants": [
         case("optimizer == 'amsprop'", {"amsprop_no_advantage": False,

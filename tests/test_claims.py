@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from tables import tables
 
 from experiments.common.records import Results
@@ -94,6 +96,43 @@ def starts(tmp_path: Path, seeds: tuple[int, ...], rates: tuple[float, ...] = (0
         for nu, lr, seed in itertools.product((0.4, 0.9), rates, seeds)
     ]
     return tables(tmp_path, "fig03", rows, **{"task.updates": 1000})
+
+
+def test_the_title_of_figure_3_compares_sgd_at_the_starts_that_it_has(tmp_path: Path) -> None:
+    found = starts(tmp_path, (0, 1, 2))
+    for seeds, text in (1, "25.0 %"), (3, r"23.2 % \[19.1, 27.1\]"):
+        sgd = [{"optimizer": "sgd", "lr": 1.0, "seed": s, "regret": 84.0 - 3 * (s > 0)}
+               for s in range(seeds)]  # fmt: skip
+        folder = tmp_path / str(seeds)
+        rows = [*found.runs.to_dict("records"), *sgd]
+        title = fig03.finding(tables(folder, "fig03", rows, **{"task.updates": 1000}))
+        assert re.search(f"; SGD's over lr {text} below it$", title)
+
+
+def test_a_picture_of_figure_3_is_of_the_first_start(tmp_path: Path) -> None:
+    """Each run has one start; those of another start have begun. A picture's grey tells its run."""
+    nus, starts_of = ((0.4, 0.9), (0.8,)), {"laprop": (0, 1), "adam": (0,), "amsgrad": (0,)}
+    rows, runs = [], []
+    for part, optimizer in itertools.product(nus, starts_of):
+        for seed in starts_of[optimizer]:
+            for nu in part:
+                row = {"optimizer": optimizer, "nu": nu, "lr": 0.01, "seed": seed}
+                rows.append(row | {"regret": 1.0, "weights": "caffe"})
+            runs.append((f"{len(runs)}", optimizer, part, seed))
+    found = tables(tmp_path, "fig03", rows, **{"task.updates": 1000})
+    for key, _, part, seed in runs:
+        grey = [np.full((8, 8, 3), 100 * seed + 100 * nu, np.uint8) for nu in part]
+        Image.fromarray(np.concatenate(grey, axis=1)).save(
+            found.folder / f"{key}-montage.jpg", quality=100
+        )
+    manifest = found.manifest | {"unfinished_seeds": [1]}
+    manifest["runs"] = [{"key": key, "optimizer": optimizer} for key, optimizer, *_ in runs]
+    (found.folder / "manifest.json").write_text(json.dumps(manifest))
+    figure, axis = plt.subplots()
+    fig03._pictures(axis, Results(found.folder), "laprop")
+    shown = np.asarray(axis.images[0].get_array())[4, 4::8, 0]
+    assert shown == pytest.approx([40, 80, 90], abs=2)
+    plt.close(figure)
 
 
 def test_the_black_start_is_drawn_apart_from_the_noisy_ones(tmp_path: Path) -> None:
@@ -202,7 +241,7 @@ def test_the_title_of_figure_4_is_what_its_claim_decides(tmp_path: Path) -> None
     larger = deep(tmp_path / "larger", {"laprop": 1e-4, "adam": 1e-5})
     title = fig04.finding(larger)
     assert re.search(r"LaProp's: \+0\.\d+ \[\+.*\], LaProp's falls faster; largest lr", title)
-    assert title.endswith("300 layers learn (geometric mean over seeds): LaProp 1e-4, Adam 1e-5")
+    assert title.endswith("300 layers learn (geometric mean): LaProp 1e-4, Adam 1e-5")
     other = deep(tmp_path / "other", {"laprop": 1e-5, "adam": 1e-4})
     assert "], Adam's falls faster; " in fig04.finding(other)
     one = deep(tmp_path / "one", {"laprop": 1e-4, "adam": 1e-5}, seeds=1)

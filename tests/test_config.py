@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from conftest import FIGURES, ROOT, TASKS, Maker
@@ -90,10 +91,18 @@ def test_alternatives_of_a_type_are_one_error():
     class Settings:
         damp: int | float
         decay: float
+        switch: bool | list[str] = True
+        count: int | Literal["auto"] = 1
 
+    values = {"damp": "x", "decay": "y", "switch": "z", "count": "w"}
     with pytest.raises(ConfigError) as refused:
-        checked(Settings, {"damp": "x", "decay": "y"}, "task.")
-    assert str(refused.value) == "task.damp=x: must be a number; task.decay=y: must be a number"
+        checked(Settings, values, "task.")
+    assert str(refused.value).split("; ") == [
+        "task.damp=x: must be a number",
+        "task.decay=y: must be a number",
+        "task.switch=z: must be true or false or a list, such as [1,2]",
+        "task.count=w: must be a whole number or 'auto'",
+    ]
 
 
 @pytest.mark.usefixtures("toy_configs")

@@ -48,6 +48,22 @@ def test_state_dict_round_trip(options, dtype):
     assert_same(states(resumed, other), states(params, optimizer))
 
 
+def test_a_parameter_that_became_float64_cannot_go_on_with_16_bit_averages():
+    """The kernel has no code for it, and would write beyond the averages."""
+    net = torch.nn.Linear(3, 2)
+    optimizer = LaProp(net.parameters(), state_dtype=torch.bfloat16)
+    for convert in net.float, net.double:
+        convert()
+        for param in net.parameters():
+            param.grad = torch.ones_like(param)
+        before = [param.detach().clone() for param in net.parameters()]
+        if convert == net.float:
+            optimizer.step()
+    with pytest.raises(TypeError, match=r"dtype torch\.float64 with state_dtype=bfloat16"):
+        optimizer.step()
+    assert all(map(torch.equal, before, net.parameters()))
+
+
 def test_a_loaded_state_is_a_copy():
     params = make()
     optimizer = LaProp(params)

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import SERVER, Maker, files, interrupt, manifest, wait_for
+from conftest import ROOT, SERVER, Maker, files, interrupt, manifest, wait_for
 from filelock import FileLock
 from forked import child
 
@@ -443,6 +444,21 @@ def test_an_error_in_a_library_is_placed_where_the_task_called_it(
         execute(settings)
     line = train.__code__.co_firstlineno + 1
     assert manifest(settings)["failure"].endswith(f"({__file__}:{line})")
+
+
+def test_a_task_whose_name_begins_like_a_folder_of_ours_is_the_users(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch
+):
+    """``experiments/common_voice.py`` is not in ``experiments/common``."""
+    file = str(ROOT / "experiments" / "common_voice.py")
+    text = "import torch\ndef train(cfg, run):\n    torch.zeros(2) @ torch.zeros(3)\n"
+    found: dict[str, Any] = {}
+    exec(compile(text, file, "exec"), found)
+    settings = toy()
+    monkeypatch.setattr(task_module(settings.task_name), "train", found["train"])
+    with pytest.raises(RuntimeError):
+        execute(settings)
+    assert manifest(settings)["failure"].endswith(f"({file}:3)")
 
 
 def test_a_tracker_that_fails_costs_no_result(toy: Maker, monkeypatch: pytest.MonkeyPatch):

@@ -56,9 +56,12 @@ def test_workers_end_after_their_step_when_the_parent_is_killed(
     wait_for(lambda: len(sweep.at_work(process)) == 2 and sweep.midway(), 200)
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
+    time.sleep(0.3)  # a run may have been about to begin
+    begun = len(sweep.starts())
     gone, alive = psutil.wait_procs(children, timeout=60)
     assert gone
     assert not alive
+    assert len(sweep.starts()) == begun  # no other run begins
     runs = statuses(sweep.output)
     cut = [key for key, m in runs.items() if m["status"] == "interrupted"]
     assert cut

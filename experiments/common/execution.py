@@ -32,9 +32,14 @@ from experiments.common.versions import program, versions
 
 # Folders of code that is not the user's: an error in it tells most by the line that called it.
 NOT_THE_USERS = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parent),
-    str(Path(laprop.__file__).parent),
+    *(
+        os.path.join(folder, "")
+        for folder in (
+            *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+            Path(__file__).parent,
+            Path(laprop.__file__).parent,
+        )
+    ),
     "<frozen",
 )
 

@@ -35,17 +35,25 @@ def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     try:
         result = schema(**values)
     except ValidationError as error:
-        errors = {}  # of the alternatives of a type, such as int | float, the last one alone
+        errors: dict[Any, list[str]] = {}  # of each value; several for alternatives as int | float
         for e in error.errors():
             key, *rest = e["loc"] or ("",)
-            errors[key, *(part for part in rest if isinstance(part, int))] = e
-        problems = [_problem(e, schema, prefix) for e in errors.values()]
-        raise ConfigError("; ".join(problems)) from None
+            value = key, *(part for part in rest if isinstance(part, int))
+            errors.setdefault(value, []).append(_problem(e, schema, prefix))
+        raise ConfigError("; ".join(map(_either, errors.values()))) from None
     for name, value in values.items():  # pydantic takes true for 1
         pairs = zip(_several(value), _several(getattr(result, name)), strict=False)
         if any(isinstance(given, bool) and not isinstance(taken, bool) for given, taken in pairs):
             raise ConfigError(f"{prefix}{name}={shown(value)}: must be a number, not true or false")
     return result
+
+
+def _either(problems: list[str]) -> str:
+    """The errors of one value as one: it must fulfil one of them. A whole number is a number."""
+    if any(problem.endswith(f"must be {KINDS['float']}") for problem in problems):
+        problems = [problem for problem in problems if not problem.endswith(KINDS["int"])]
+    first, *others = dict.fromkeys(problems)
+    return " or ".join([first, *(text.partition(": must be ")[2] or text for text in others)])
 
 
 def _several(value: Any) -> Sequence[Any]:

@@ -4,7 +4,8 @@ The kernels are in :mod:`laprop.kernels.triton_code`. Triton, which comes with t
 compiles them at the first step. They read addresses from a table in the device's memory, so that
 one launch takes any number of tensors. A step has one launch for the scalars of all parameters and
 one for all their elements, or two of these where some tensors are not aligned to 16 bytes. ``agc``
-adds two launches between these, ``cautious`` two after them; one of the two is doubled likewise.
+adds two launches between these, ``cautious`` two after them, of which the one over elements
+is doubled likewise.
 The host never waits for the device, and the device decides what depends on its data (``found_inf``,
 centering), so a step can be captured in a CUDA graph.
 

@@ -40,21 +40,21 @@ def finding(results: Results) -> str:
     (first, gap), *others = ((o, over_starts(other, laprop)) for o, other in lowest.items())
     text = "".join(f", {NAMES[o]}'s {beside(other)} it" for o, other in others)
     runs = results.runs[results.runs.optimizer == "sgd"]
-    if runs.regret.notna().any():
-        sgd = over_starts(runs.groupby("seed").regret.min(), laprop)
-        text += f", SGD's over lr {beside(sgd)} it"
     undecided = ": undecided" if style_lowest(results).held is None else ""
-    return (
-        f"Style transfer: {NAMES[first]}'s lowest regret over ν is {beside(gap)} "
-        f"LaProp's{text}{undecided}"
-    )
+    text += undecided
+    if runs.regret.notna().any():
+        sgd = runs.groupby("seed").regret.min()
+        sgd = mean((np.log(sgd) - np.log(laprop)).dropna())  # at the starts that both have
+        text += f"; SGD's over lr {beside(sgd)} it"
+    return f"Style transfer: {NAMES[first]}'s lowest regret over ν is {beside(gap)} LaProp's{text}"
 
 
 def beside(gap: Estimate) -> str:
-    """The logarithm of a ratio in words: ``5.7 % [3.3, 8.2] above``."""
+    """The logarithm of a ratio in words: ``5.7 % [3.3, 8.2] above``; of one start, no interval."""
     ends = (100 * math.expm1(end) for end in (gap.centre, gap.low, gap.high))
     centre, low, high = magnitude(*ends)
-    return f"{centre:.1f} % [{low:.1f}, {high:.1f}] {'above' if gap.centre >= 0 else 'below'}"
+    interval = "" if math.isnan(gap.error) else f" [{low:.1f}, {high:.1f}]"
+    return f"{centre:.1f} %{interval} {'above' if gap.centre >= 0 else 'below'}"
 
 
 def draw(results: Results) -> Figure:
@@ -168,16 +168,22 @@ def _first(axis: Axes, curves: pd.DataFrame) -> None:
 
 
 def _pictures(axis: Axes, results: Results, optimizer: str) -> None:
-    """The final pictures of one optimizer at every nu, from its run's montage."""
-    montages = []
+    """The final pictures of one optimizer at every nu of the first start, from the montages.
+
+    The montage of a run has a square picture for each nu, those of its first start. Runs are in the
+    order of the table, and have either one start or all.
+    """
+    table, found, at = results.every_run, {}, 0
     for run in results.manifest["runs"]:
-        if run["optimizer"] == optimizer:
-            with Image.open(results.folder / f"{run['key']}-montage.jpg") as montage:
-                montages.append(np.asarray(montage))
-    values = results.runs[results.runs.optimizer == optimizer].nu.unique()
-    # A picture for each nu, in the order of the runs.
-    pictures = np.array_split(np.concatenate(montages, axis=1), len(values), axis=1)
-    values, pictures = zip(*sorted(zip(values, pictures, strict=True)), strict=True)
+        with Image.open(results.folder / f"{run['key']}-montage.jpg") as montage:
+            pictures = np.array_split(np.asarray(montage), montage.width // montage.height, axis=1)
+        rows = table[at : at + len(pictures)]
+        if rows.nu.nunique(dropna=False) < len(pictures) or rows.seed.nunique() > 1:
+            rows = table[at : at + len(pictures) * table.seed.nunique()]
+        at += len(rows)
+        if run["optimizer"] == optimizer and rows.seed.min() == table.seed.min():
+            found |= dict(zip(rows.nu.unique(), pictures, strict=True))
+    values, pictures = zip(*sorted(found.items()), strict=True)
     width = pictures[0].shape[1]
     axis.imshow(np.concatenate(pictures, axis=1))
     places = width * (np.arange(len(values)) + 0.5)

@@ -33,15 +33,15 @@ def finding(results: Results) -> str:
     """The title."""
     found = deep_faster(results)
     faster = {True: "LaProp's falls faster", False: "Adam's falls faster", None: "undecided"}
-    depth, lowest = results.runs.depth.max(), results.runs.lr.min()
-    largest = []
+    depth, largest = results.runs.depth.max(), []
     for optimizer in ("laprop", "adam"):
         rate = float(f"{mean_rates(results, optimizer)[depth]:.2g}")
-        largest.append("none" if rate < lowest else style.short(rate))
+        learns = shares(results)[optimizer, depth].max() > 0
+        largest.append(style.short(rate) if learns else "none")
     return (
         f"Deep nets: mean training loss, Adam's minus LaProp's: {found.effects[0]}, "
-        f"{faster[found.held]}; largest lr at which {depth} layers learn (geometric mean over "
-        f"seeds): LaProp {largest[0]}, Adam {largest[1]}"
+        f"{faster[found.held]}; largest lr at which {depth} layers learn (geometric mean): "
+        f"LaProp {largest[0]}, Adam {largest[1]}"
     )
 
 

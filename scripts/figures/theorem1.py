@@ -13,6 +13,7 @@ from pandas.core.groupby import SeriesGroupBy
 
 from experiments.common.records import Results
 from laprop import bounds
+from scripts import words
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -212,11 +213,14 @@ def bound_smaller(results: Results) -> Measured:
             f"larger than AMSGrad's from ν {min(larger):g} on, {times[most]:.3g} times at {most:g}"
         )
     low, high, values = _whole_bounds(results)
+    rounds = results.manifest["settings"]["task.rounds"]
+    where = f"lr {words.listed(results.runs.lr)}, {rounds:,} rounds"
     return Measured(
         f"factors in equation 9 at µ {mu:g}: {text}; the whole bound beforehand, as we derive it "
         f"from Theorem 1, is {low:.2g} to {high:.2g} of AMSGrad's at ν {values}",
         not larger,
-        f"{apart}; Theorem 1's whole bound, as we derive it, is at most {high:.2g} of AMSGrad's",
+        f"{apart}; in our runs ({where}) Theorem 1's whole bound, as we derive it, is at most "
+        f"{high:.2g} of AMSGrad's",
     )
 
 
@@ -227,7 +231,7 @@ def _whole_bounds(results: Results) -> tuple[float, float, str]:
         index=["problem", "lr", "nu", "seed"], columns="optimizer", values="bound_uniform"
     )
     over = bound.laprop / bound.amsgrad
-    values = " and ".join(f"{nu:g}" for nu in sorted(runs.nu.unique()))
+    values = words.listed(runs.nu)
     return over.min(), over.max(), values
 
 
