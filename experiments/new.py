@@ -11,13 +11,14 @@ import importlib.util
 import keyword
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.common import ROOT
 from experiments.common.files import atomic
 from experiments.common.messages import ConfigError
-from experiments.common.overrides import parsed
 from experiments.common.terminal import as_command
 
 TEMPLATE = Path(__file__).parent / "common" / "template"
@@ -29,6 +30,11 @@ NEXT = """
 """
 
 
+def _of_hydra(name: str) -> Any:
+    """The value that Hydra reads where a command line has this name: ``inf`` is a number."""
+    return OverridesParser.create().parse_override(f"task={name}").value()
+
+
 def files(name: str, root: Path) -> dict[Path, Path]:
     """The path of the new file for each file of the template.
 
@@ -38,7 +44,7 @@ def files(name: str, root: Path) -> dict[Path, Path]:
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise ConfigError(f"{name}: must be a name of lower-case letters, digits and _")
     # null, true and inf are no texts for YAML or Hydra, and _self_ is a word of Hydra's own
-    if yaml.safe_load(name) != name or parsed(f"task={name}").value() != name or name == "_self_":
+    if yaml.safe_load(name) != name or _of_hydra(name) != name or name == "_self_":
         raise ConfigError(
             f"{name}: must be another name; this one means something to YAML or Hydra"
         )
