@@ -20,6 +20,7 @@ INSTALL = $(RUN) pip install --quiet --quiet --constraint constraints.txt
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt $(wildcard laprop/kernels/*.cpp laprop/kernels/*.h)
+	@echo "installing into $(VENV): 7 GB, most of it torch; two to three minutes after the download"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --quiet --upgrade pip
 	$(INSTALL) --editable ".[dev]"

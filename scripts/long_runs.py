@@ -24,7 +24,7 @@ import platformdirs
 import psutil
 
 from experiments.common import ROOT
-from experiments.common.collect import collect, finished
+from experiments.common.collect import collect, finished, found
 from experiments.common.config import expand
 from experiments.common.execution import execute, outcome
 from experiments.common.messages import ConfigError
@@ -204,11 +204,11 @@ def collected(output: Path) -> int:
         words = overrides(output, figure, scale)
         every = expand(words)
         try:
-            if any(map(finished, every)):
+            if any(map(found, every)):
                 results = collect(words, partial=True)
                 print(f"{results.folder}: {results.label}")
             else:
-                print(f"{figure} {scale}: none of {len(every)} runs is finished")
+                print(f"{figure} {scale}: none of {len(every)} runs is finished in {output}")
         except ConfigError as error:  # the other figures are collected all the same
             failed = 1
             print(f"error: {figure} {scale}: {error}", file=sys.stderr)

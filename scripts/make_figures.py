@@ -2,6 +2,9 @@
 
 It writes ``results/figures/<name>.png`` and the index of figures, ``results/FIGURES.md``.
 ``--check`` writes nothing, and exits with 1 if a committed picture or the index is stale.
+
+``--from FOLDER`` draws a figure from your own tables, as ``scripts.collect`` writes them, into the
+same folder.
 """
 
 import argparse
@@ -9,6 +12,7 @@ import io
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -20,6 +24,8 @@ from PIL import Image
 
 from experiments.common import RESULTS, data
 from experiments.common.config import expand
+from experiments.common.files import RESTORE, reading
+from experiments.common.messages import ConfigError, named, shown
 from experiments.common.plan import needed
 from experiments.common.records import Results
 from experiments.common.tables import described
@@ -33,14 +39,34 @@ from scripts.paper import drawable, drawn, figures, finding, label, results_of, 
 PICTURES = RESULTS / "figures"
 
 
-def picture(name: str) -> bytes | None:
-    """The PNG of a figure with its finding above it, or None if there is nothing to draw yet."""
-    if not drawable(name):
-        return None
-    results = results_of(name)
+def picture(name: str, own: Results | None = None) -> bytes | None:
+    """The PNG of a figure with its finding above it, or None if there is nothing to draw yet.
+
+    Args:
+        name: name of the figure.
+        own: results to draw in place of the committed ones.
+
+    Raises:
+        ConfigError: its script cannot draw these results of one's own.
+    """
+    if own is None:
+        return _picture(name, results_of(name)) if drawable(name) else None
+    try:
+        return _picture(name, own)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a script raises that misses a column or a cell
+        raise ConfigError(
+            f"{own.folder}: {name} cannot be drawn from it ({named(error)}); its script needs the "
+            "figure's whole grid, of which only seeds may be missing"
+        ) from error
+
+
+def _picture(name: str, results: Results | None) -> bytes:
     style.use()
     figure = script(name).draw(results)
-    strip = style.headline(figure.get_figwidth(), finding(name), verdicts(name))
+    title = finding(name, results), verdicts(name, results)
+    strip = style.headline(figure.get_figwidth(), *title)
     parts = [_pixels(part) for part in (strip, figure)]
     plt.close(figure)
     whole = Image.new("RGB", (parts[1].width, sum(part.height for part in parts)), "white")
@@ -57,9 +83,9 @@ def _pixels(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def verdicts(name: str) -> str:
+def verdicts(name: str, results: Results | None = None) -> str:
     """The numbers of the claims that a figure decides, by verdict, as text; see ``shown``."""
-    rows = readme.shown(check_claims.rows(name))
+    rows = readme.shown(check_claims.rows(name, results))
     words = Counter(row["verdict"] for row in rows)
     by_kind: dict[str, list[str]] = {}
     for word, count in words.items():
@@ -177,16 +203,47 @@ def index_file() -> dict[Path, bytes]:
     return {RESULTS / "FIGURES.md": index().encode()}
 
 
-def files(names: list[str], folder: Path = PICTURES) -> dict[Path, bytes]:
-    """Draw these figures; return each picture with its path in ``folder``."""
+def own_tables(folder: Path) -> tuple[str, Results]:
+    """The figure whose tables a folder has, and these.
+
+    Raises:
+        ConfigError: the folder has no tables of a figure that can be drawn, or no complete seed.
+    """
+    results = Results(folder)
+    if not (folder / "manifest.json").exists():
+        raise ConfigError(f"--from {folder}: has no tables; scripts.collect writes them")
+    with reading(folder / "manifest.json", RESTORE):
+        name, seeds = results.manifest["figure"], results.manifest["seeds"]
+    if name not in drawn():
+        raise ConfigError(
+            f"--from {folder}: its runs are of figure={shown(name)}; one that has a script in "
+            f"scripts/figures is needed: {', '.join(drawn())}"
+        )
+    if not seeds:
+        raise ConfigError(f"--from {folder}: each of its seeds lacks runs")
+    return name, results
+
+
+def files(
+    names: list[str], folder: Path | None = None, own: Mapping[str, Results] | None = None
+) -> dict[Path, bytes]:
+    """Draw these figures; return each picture with its path.
+
+    Args:
+        names: names of the figures.
+        folder: the folder of the pictures; by default that of one's own tables, else ``PICTURES``.
+        own: figure -> results to draw in place of the committed ones.
+    """
     found = {}
+    own = own or {}
     workers = min(len(names), os.cpu_count() or 1)
     # Only the workers switch the backend; this process may use another, for example in a notebook.
     with ProcessPoolExecutor(workers, initializer=mpl.use, initargs=("Agg",)) as pool:
-        for name, png in zip(names, pool.map(picture, names), strict=True):
+        for name, png in zip(names, pool.map(picture, names, map(own.get, names)), strict=True):
             print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
             if png is not None:
-                found[folder / f"{name}.png"] = png
+                place = folder or (own[name].folder if name in own else PICTURES)
+                found[place / f"{name}.png"] = png
     return found
 
 
@@ -195,14 +252,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("figures", nargs="*", help="names; default all")
     parser.add_argument("--check", action="store_true", help="compare with the files, write none")
-    parser.add_argument("--to", type=Path, default=PICTURES, help="folder of the pictures")
+    mine = "draw a figure from your own tables, into their folder; may be repeated"
+    parser.add_argument("--from", type=Path, default=[], action="append", metavar="FOLDER",
+                        dest="tables", help=mine)  # fmt: skip
+    parser.add_argument("--to", type=Path, help="another folder for the pictures")
     arguments = parser.parse_args()
+    if arguments.check and (arguments.tables or arguments.to):
+        parser.error(
+            "--check: compares the committed pictures, so it takes neither --from nor --to"
+        )
+    own = dict(map(own_tables, arguments.tables))
     if unknown := sorted(set(arguments.figures) - set(drawn())):
         parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
-    if not arguments.check:
-        arguments.to.mkdir(parents=True, exist_ok=True)  # fails now, not after the drawing
-    new = files(arguments.figures or drawn(), arguments.to)
-    if arguments.to == PICTURES:
+    if arguments.to:
+        try:
+            arguments.to.mkdir(parents=True, exist_ok=True)  # fails now, not after the drawing
+        except OSError as error:
+            why = f"{error.strerror}; must be a folder that can be written"
+            raise ConfigError(f"--to {arguments.to}: {why}") from None
+    new = files(arguments.figures or [*own] or drawn(), arguments.to, own)
+    if not (own or arguments.to):
         new |= index_file()
     return settle(new, arguments.check)
 

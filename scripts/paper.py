@@ -155,9 +155,14 @@ def script(figure: str) -> ModuleType:
     return module
 
 
-def finding(figure: str) -> str:
-    """The title of a figure: the scale of its results, if it is a reduced one, and its finding."""
-    results, entry = results_of(figure), figures()[figure]
+def finding(figure: str, own: Results | None = None) -> str:
+    """The title of a figure: the scale of its results, if it is a reduced one, and its finding.
+
+    Args:
+        figure: its name.
+        own: results to use in place of the committed ones.
+    """
+    results, entry = own or results_of(figure), figures()[figure]
     text = str(script(figure).finding(results))
     if results is None or "authors" in entry or "tables" in entry:
         return text

@@ -23,7 +23,7 @@ from experiments.common.records import Results, load
 from experiments.common.stats import median
 from experiments.common.terminal import as_command, end_with_parent, say
 from scripts import check_claims
-from scripts.paper import figures
+from scripts.paper import drawn, figures
 
 TABLES = ROOT / "outputs" / "reproduce"
 PROCESSES = 2
@@ -157,6 +157,7 @@ def run(log: str, *arguments: str) -> None:
         try:
             code = process.wait()
         except KeyboardInterrupt:
+            say("ending after the present step of each run, within a minute", sys.stderr)
             process.send_signal(signal.SIGINT)
             process.wait()
             say("ended; call it again, and it goes on from here", sys.stderr)
@@ -199,8 +200,14 @@ def main() -> int:
         else:
             found[figure] = compared(ours, committed, not changes)
         print(f"        {found[figure].text}", flush=True)
-    print("all figures are drawn from the committed results; about 1 min", flush=True)
-    run("log.txt", "scripts.make_figures", "--to", str(TABLES / "figures"))
+    whole = [figure for figure, changes in QUICK.items() if not changes]
+    print(
+        f"pictures: {', '.join(whole)} from these runs, the others from the committed results; "
+        "about 1 min",
+        flush=True,
+    )
+    own = [f"--from={TABLES / figure / 'paper'}" for figure in whole]
+    run("log.txt", "scripts.make_figures", *drawn(), *own, "--to", str(TABLES / "figures"))
     return told(found, (time.monotonic() - start) / 60)
 
 
@@ -226,7 +233,9 @@ def told(found: dict[str, Compared], duration: float) -> int:
             f"grow along a path ({different} are equal);\nmedians and verdicts should agree."
         )
     failed = [figure for figure, one in found.items() if not one.same]
-    print(f"\nNot reproduced: {', '.join(failed)}." if failed else "\nReproduced: all of it.")
+    part = ", ".join(figure for figure in found if QUICK.get(figure))
+    all_of_it = f"all of it (of {part} the part that was run)" if part else "all of it"
+    print(f"\nNot reproduced: {', '.join(failed)}." if failed else f"\nReproduced: {all_of_it}.")
     print(
         f"It took {duration:.0f} minutes. Verdicts: results/CLAIMS.md. Pictures: "
         "results/FIGURES.md. These runs: outputs/reproduce/."

@@ -133,50 +133,50 @@ PACKAGE = "# @package _global_\n"
 HEAD = "# @package _global_\ndefaults: [override /task: toy]\n"
 FILES = {
     # a file of the user's own, and the one line about it
-    ("task", "task:\n\tname: mine\n"): "configs/task/mine.yaml, line 2: found character .* token",
-    ("task", ""): "configs/task/mine.yaml: must hold lines of KEY: VALUE, but it is null",
-    ("task", "task: { name: mine } # sch\xf6n"): "configs/task/mine.yaml: must be text in UTF-8 ",
-    ("task", "# @package _global_\ntask: { name: mine }"): "task=mine: has no program experiments/",
+    ("task", "task:\n\tname: mole\n"): "configs/task/mole.yaml, line 2: found character .* token",
+    ("task", ""): "configs/task/mole.yaml: must hold lines of KEY: VALUE, but it is null",
+    ("task", "task: { name: mole } # sch\xf6n"): "configs/task/mole.yaml: must be text in UTF-8 ",
+    ("task", "# @package _global_\ntask: { name: mole }"): "task=mole: has no program experiments/",
     (
         "figure",
-        HEAD + "figure: { name: mien }\ngrids: { paper: {} }",
-    ): "configs/figure/mine.yaml: figure.name=mien: must",
-    ("figure", HEAD + "figure: { name: mine }"): "scale=paper: figure=mine has no grids",
-    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: [seed] }"): (
-        r"figure=mine: grids.paper=\[seed\]: must be KEY: VALUES"
+        HEAD + "figure: { name: moel }\ngrids: { paper: {} }",
+    ): "configs/figure/mole.yaml: figure.name=moel: must",
+    ("figure", HEAD + "figure: { name: mole }"): "scale=paper: figure=mole has no grids",
+    ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: [seed] }"): (
+        r"figure=mole: grids.paper=\[seed\]: must be KEY: VALUES"
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: seed"): (
-        "configs/figure/mine.yaml: grids=seed: must be KEY: VALUE$"
+    ("figure", HEAD + "figure: { name: mole }\ngrids: seed"): (
+        "configs/figure/mole.yaml: grids=seed: must be KEY: VALUE$"
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: 3 }"): (
-        "figure=mine: grids.paper=3: must be KEY: VALUES"
+    ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: 3 }"): (
+        "figure=mole: grids.paper=3: must be KEY: VALUES"
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: null }"): (
-        "figure=mine: grids.paper=null: must be KEY: VALUES"
+    ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: null }"): (
+        "figure=mole: grids.paper=null: must be KEY: VALUES"
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: [] }"): (
-        r"figure=mine: grids.paper=\[\]: must be KEY: VALUES"
+    ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: [] }"): (
+        r"figure=mole: grids.paper=\[\]: must be KEY: VALUES"
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: { seed: null } }"): (
+    ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: { seed: null } }"): (
         "seed=null: must be a whole number"
     ),
-    ("figure", HEAD + 'figure: { name: mine }\ngrids: { paper: { seed: "${range:0,2}" } }'): (
+    ("figure", HEAD + 'figure: { name: mole }\ngrids: { paper: { seed: "${range:0,2}" } }'): (
         r'seed=\[0,1\]: toy trains one value .* -m seed=0,1, or in a grid seed: "0,1"$'
     ),
-    ("figure", HEAD + "figure: { name: mine }\ngrids: { paper: { optimizer: [adam, sgd] } }"): (
+    ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: { optimizer: [adam, sgd] } }"): (
         'optimizer=.*: must be one of .* or in a grid optimizer: "adam,sgd"$'
     ),
-    ("figure", HEAD + "figure: { name: mine }\ntask: 3\ngrids: { paper: {} }"): (
-        "configs/figure/mine.yaml: task=3: must be KEY: VALUE$"
+    ("figure", HEAD + "figure: { name: mole }\ntask: 3\ngrids: { paper: {} }"): (
+        "configs/figure/mole.yaml: task=3: must be KEY: VALUE$"
     ),
-    ("task", "- task"): r"configs/task/mine.yaml: must hold lines of KEY: .*, but it is \[task\]$",
-    ("task", PACKAGE + "- task"): "configs/task/mine.yaml: must hold lines of KEY: VALUE, but it",
-    ("task", PACKAGE + "lr: 1\nlr: 2"): "configs/task/mine.yaml, line 3: found duplicate key lr$",
-    ("optimizer", "lr: 0.1"): "configs/optimizer/mine.yaml: name=null: must be mine",
-    ("optimizer", "- lr"): "configs/optimizer/mine.yaml: must hold lines of KEY: VALUE, but it is",
+    ("task", "- task"): r"configs/task/mole.yaml: must hold lines of KEY: .*, but it is \[task\]$",
+    ("task", PACKAGE + "- task"): "configs/task/mole.yaml: must hold lines of KEY: VALUE, but it",
+    ("task", PACKAGE + "lr: 1\nlr: 2"): "configs/task/mole.yaml, line 3: found duplicate key lr$",
+    ("optimizer", "lr: 0.1"): "configs/optimizer/mole.yaml: name=null: must be mole",
+    ("optimizer", "- lr"): "configs/optimizer/mole.yaml: must hold lines of KEY: VALUE, but it is",
 } | {
-    ("task", f"{PACKAGE}task: {{ name: mine }}\n{text}"): (
-        f"configs/task/mine.yaml: {line}: must be KEY: VALUE$"
+    ("task", f"{PACKAGE}task: {{ name: mole }}\n{text}"): (
+        f"configs/task/mole.yaml: {line}: must be KEY: VALUE$"
     )
     for text, line in {
         "optimizers: 3": "optimizers=3",
@@ -197,9 +197,9 @@ FILES = {
 @pytest.mark.parametrize(("group", "text"), FILES)
 @pytest.mark.usefixtures("toy_configs")
 def test_a_file_of_ones_own_that_does_not_do_is_named_in_one_line(group: str, text: str):
-    (config.CONFIGS / group / "mine.yaml").write_bytes(text.encode("latin-1"))
+    (config.CONFIGS / group / "mole.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=f"^{FILES[group, text]}") as caught:
-        expand([f"{group}=mine", *(["task=toy"] if group == "optimizer" else [])])
+        expand([f"{group}=mole", *(["task=toy"] if group == "optimizer" else [])])
     assert len(str(caught.value).splitlines()) == 1
     assert compose_settings(["task=toy", "optimizer=adam"]).optimizer.name == "adam"
 
@@ -207,10 +207,10 @@ def test_a_file_of_ones_own_that_does_not_do_is_named_in_one_line(group: str, te
 @pytest.mark.usefixtures("toy_configs")
 def test_the_chosen_file_is_named_and_not_another_one():
     (config.CONFIGS / "optimizer" / "broken.yaml").write_text("")
-    (config.CONFIGS / "task" / "mine.yaml").write_text("task: { name")
-    (config.CONFIGS / "figure" / "mine.yaml").write_text(HEAD.replace("toy", "mine"))
-    for choice in "task=mine", "figure=mine":
-        with pytest.raises(ConfigError, match=r"^configs/task/mine.yaml, line 2: "):
+    (config.CONFIGS / "task" / "mole.yaml").write_text("task: { name")
+    (config.CONFIGS / "figure" / "mole.yaml").write_text(HEAD.replace("toy", "mole"))
+    for choice in "task=mole", "figure=mole":
+        with pytest.raises(ConfigError, match=r"^configs/task/mole.yaml, line 2: "):
             expand([choice])
 
 
@@ -344,12 +344,12 @@ def test_the_key_is_the_same_in_every_process():
 
 @pytest.fixture
 def program_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """``program_of(parts={...}, task=...)``: the hash of a task ``mine`` made of these modules."""
+    """``program_of(parts={...}, task=...)``: the hash of a task ``mole`` made of these modules."""
     monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def forget() -> None:
-        for name in [name for name in sys.modules if name.startswith("experiments.mine")]:
+        for name in [name for name in sys.modules if name.startswith("experiments.mole")]:
             del sys.modules[name]
         program.cache_clear()
 
@@ -360,14 +360,14 @@ def program_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             file.write_text(text)
         importlib.invalidate_caches()
         forget()
-        return str(versions("mine")["task"])
+        return str(versions("mole")["task"])
 
     yield write
     forget()
 
 
 TASK = '''"""A task."""
-from experiments import mine_helper
+from experiments import mole_helper
 import experiments.common.stats
 from experiments.common.schema import settings
 
@@ -378,72 +378,72 @@ class Config:
 def train(cfg, run):
     """Train."""
     total = 1
-    run.summary(x=mine_helper.double(total))
+    run.summary(x=mole_helper.double(total))
 '''
 HELPER = "def double(x):\n    return 2 * x\n"
 
 
 MODULES = {
     # the module of a task: the one line about it
-    "def train(:": "experiments/mine.py, line 1: SyntaxError: invalid syntax",
-    f"{TASK}import nowhere": "experiments/mine.py, line 14: ModuleNotFoundError: No module named",
-    f"{TASK}1 / 0": "experiments/mine.py, line 14: ZeroDivisionError: division by zero$",
-    TASK.replace("class Config", "class Settings"): "experiments/mine.py: Config: must be a class",
-    TASK.replace("@settings", ""): "experiments/mine.py: Config: must be a class with @settings ab",
-    TASK.replace("def train", "def run"): "experiments/mine.py: train: must be a function",
+    "def train(:": "experiments/mole.py, line 1: SyntaxError: invalid syntax",
+    f"{TASK}import nowhere": "experiments/mole.py, line 14: ModuleNotFoundError: No module named",
+    f"{TASK}1 / 0": "experiments/mole.py, line 14: ZeroDivisionError: division by zero$",
+    TASK.replace("class Config", "class Settings"): "experiments/mole.py: Config: must be a class",
+    TASK.replace("@settings", ""): "experiments/mole.py: Config: must be a class with @settings ab",
+    TASK.replace("def train", "def run"): "experiments/mole.py: train: must be a function",
     f"{TASK}AXES = ('optimizer.foo',)": (
-        "experiments/mine.py: AXES=optimizer.foo: unknown .*; allowed are seed, optimizer.lr, "
+        "experiments/mole.py: AXES=optimizer.foo: unknown .*; allowed are seed, optimizer.lr, "
     ),
-    f"{TASK}AXES = 'seed'": r"experiments/mine.py: AXES=seed: must be a tuple, .* \('seed',\)$",
+    f"{TASK}AXES = 'seed'": r"experiments/mole.py: AXES=seed: must be a tuple, .* \('seed',\)$",
     f"{TASK}OPTIMIZERS = ('adma',)": (
-        r"experiments/mine.py: OPTIMIZERS=adma: unknown \(did you mean adam\?\); allowed are "
+        r"experiments/mole.py: OPTIMIZERS=adma: unknown \(did you mean adam\?\); allowed are "
     ),
-    f"{TASK}OPTIMIZERS = 3": "experiments/mine.py: OPTIMIZERS=3: must be a tuple",
-    f"{TASK}OPTIONS = 'agc'": "experiments/mine.py: OPTIONS=agc: must be a tuple",
+    f"{TASK}OPTIMIZERS = 3": "experiments/mole.py: OPTIMIZERS=3: must be a tuple",
+    f"{TASK}OPTIONS = 'agc'": "experiments/mole.py: OPTIONS=agc: must be a tuple",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", MODULES)
 def test_a_module_that_is_no_task_is_named_in_one_line(program_of, text: str):
     with pytest.raises(ConfigError, match=f"^{MODULES[text]}") as caught:
-        program_of(mine=text, mine_helper=HELPER)
+        program_of(mole=text, mole_helper=HELPER)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_without_a_version_the_key_follows_the_program_and_what_it_imports(program_of):
-    base = program_of(mine=TASK, mine_helper=HELPER)
-    assert program_of(mine=TASK.replace("total = 1", "total = 3")) != base
-    assert program_of(mine=TASK) == base
+    base = program_of(mole=TASK, mole_helper=HELPER)
+    assert program_of(mole=TASK.replace("total = 1", "total = 3")) != base
+    assert program_of(mole=TASK) == base
     for same in (
         TASK.replace('"""Train."""', '"""Train a net."""'),
         TASK.replace("    total = 1", "    # a comment\n    total   =   1"),
     ):
         assert same != TASK
-        assert program_of(mine=same) == base
-    program_of(mine=TASK)
-    assert program_of(mine_helper=HELPER.replace("2", "3")) != base
-    assert program_of(mine_helper=HELPER) == base
-    without = program_of(mine=TASK.replace("import experiments.common.stats\n", ""))
+        assert program_of(mole=same) == base
+    program_of(mole=TASK)
+    assert program_of(mole_helper=HELPER.replace("2", "3")) != base
+    assert program_of(mole_helper=HELPER) == base
+    without = program_of(mole=TASK.replace("import experiments.common.stats\n", ""))
     assert without != base  # a module of experiments/common counts too
 
 
 def test_a_declared_version_takes_the_place_of_the_program(program_of):
     """Renaming a local variable keeps the keys; raising the version makes new ones."""
     declared = TASK.replace("def train", "VERSION = 3\n\ndef train")
-    assert program_of(mine=declared, mine_helper=HELPER) == "3"
-    assert program_of(mine=declared.replace("total", "amount")) == "3"
-    assert program_of(mine=declared.replace("VERSION = 3", "VERSION = 4")) == "4"
+    assert program_of(mole=declared, mole_helper=HELPER) == "3"
+    assert program_of(mole=declared.replace("total", "amount")) == "3"
+    assert program_of(mole=declared.replace("VERSION = 3", "VERSION = 4")) == "4"
 
 
 def test_the_program_is_the_one_that_was_imported(program_of, tmp_path: Path):
     """A run of a long queue begins days later, when the files may be others."""
     declared = TASK.replace("def train", "VERSION = 3\n\ndef train")
-    program_of(mine=declared, mine_helper=HELPER)
-    (tmp_path / "mine.py").write_text(declared.replace("total = 1", "total = 2"))
-    named = program("mine")
-    (tmp_path / "mine.py").write_text(declared)
+    program_of(mole=declared, mole_helper=HELPER)
+    (tmp_path / "mole.py").write_text(declared.replace("total = 1", "total = 2"))
+    named = program("mole")
+    (tmp_path / "mole.py").write_text(declared)
     program.cache_clear()
-    assert program("mine") == named
+    assert program("mole") == named
 
 
 def test_a_new_field_at_its_default_keeps_the_keys(make: Maker):

@@ -97,10 +97,10 @@ def test_a_figure_that_cannot_be_collected_is_named_whole_and_the_others_follow(
 
     monkeypatch.setattr(long_runs, "QUEUE", (("one", "paper"), ("two", "paper"), ("no", "paper")))
     monkeypatch.setattr(long_runs, "expand", lambda words: [words[0]])
-    monkeypatch.setattr(long_runs, "finished", lambda run: run != "figure=no")
+    monkeypatch.setattr(long_runs, "found", lambda run: run != "figure=no")
     monkeypatch.setattr(long_runs, "collect", collect)
     assert long_runs.collected(tmp_path) == 1
     assert capsys.readouterr() == (
-        "results/two: 3 seeds\nno paper: none of 1 runs is finished\n",
+        f"results/two: 3 seeds\nno paper: none of 1 runs is finished in {tmp_path}\n",
         "error: one paper: runs.csv: cannot be used (empty); restore it by git\n",
     )

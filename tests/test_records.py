@@ -153,7 +153,8 @@ def test_what_a_killed_collect_left_is_put_back(figure, tmp_path: Path):
     old, new = (target.with_name(f".smoke.{ended.pid}.{end}") for end in ("old", "new"))
     target.rename(old)
     new.mkdir()
-    shutil.rmtree(tmp_path / "outputs")  # the runs are gone, so only the old tables have them
+    for settings in expand(figure())[1:]:  # these runs are gone, so only the old tables have them
+        shutil.rmtree(settings.folder)
     collect(figure(), target)
     assert files(tmp_path / "results") == {f"smoke/{name}" for name in before}
 
@@ -360,6 +361,32 @@ def test_a_part_of_a_grid_and_another_task_never_reach_the_results(
     assert not results_folder.exists()
 
 
+def test_tables_say_which_runs_were_in_them_before(
+    tmp_path: Path, results_folder: Path, monkeypatch, capsys
+):
+    every = expand(grid(tmp_path))
+    for settings in every[:3]:
+        pretend(settings)
+
+    def collects(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["collect", *grid(tmp_path), *more])
+        assert command.main() == 0
+        return capsys.readouterr().out
+
+    folder = results_folder / "fig05" / "short"
+    line = f"{folder}: 3 rows (2 of complete seeds, which alone decide claims), scale: short ("
+    assert collects("--partial").startswith(line)
+    shutil.rmtree(every[0].folder)
+    pretend(every[3])
+    assert collects("--partial").endswith("; 1 of its 4 runs were in it before and are kept\n")
+    before = files(folder)
+    shutil.rmtree(tmp_path / "outputs")
+    monkeypatch.setattr(sys, "argv", ["collect", *grid(tmp_path), "--partial"])
+    with pytest.raises(ConfigError, match="outputs: holds none of the 6 runs; the tables in "):
+        command.main()
+    assert files(folder) == before
+
+
 def test_two_sweeps_of_a_task_have_two_tables(tmp_path: Path):
     common = ["task=rosenbrock", "scale=smoke", f"output={tmp_path}"]
     for override in ("seed=0,1", "optimizer.lr=0.1,0.2", f"seed={','.join(map(str, range(90)))}"):
@@ -503,11 +530,11 @@ def test_of_the_runs_before_an_edit_the_newest_finished_one_counts(
     put("f", started="2021-01-06", settings=written["settings"] | {"seed": 1})
     (put("g") / "manifest.json").write_text('{"status": "finished", "started": "2021-01-07"}')
     (put("h") / "manifest.json").write_text("{")
-    assert collecting._find(settings) == settings.folder  # its own is not the newest
+    assert collecting.found(settings) == settings.folder  # its own is not the newest
     put(settings.key, status="running")
-    assert collecting._find(settings) == newest
+    assert collecting.found(settings) == newest
     put("b", started="2021-01-03", status="interrupted")
-    assert collecting._find(settings) == settings.folder.with_name("a")
+    assert collecting.found(settings) == settings.folder.with_name("a")
 
 
 def test_the_command_takes_the_words_of_the_runs_and_tells_several_programs_apart(

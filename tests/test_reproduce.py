@@ -117,6 +117,8 @@ def test_the_last_screen(capsys: pytest.CaptureFixture[str]) -> None:
     assert "✓ fig02  same verdicts: 2 of 2" in said
     assert "96.5% of fig08's are equal" in said
     assert "Reproduced: all of it." in said
+    assert told({"fig02": fine, "fig01": fine}, 5.2) == 0
+    assert "Reproduced: all of it (of fig01 the part that was run)." in capsys.readouterr().out
     assert told({"fig02": fine, "table1": Compared("no", False, math.nan)}, 1) == 1
     said = capsys.readouterr().out
     assert "✗ table1  no" in said
@@ -177,5 +179,7 @@ def test_ctrl_c_lets_the_runs_end_after_their_step(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said == "ended; call it again, and it goes on from here\n"
+    first, last = said.splitlines()
+    assert first == "ending after the present step of each run, within a minute"
+    assert last == "ended; call it again, and it goes on from here"
     assert log.read_text() == "begun\nasked\nended\n"

@@ -63,9 +63,10 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             are then kept in the table, but :class:`Results` leaves them out.
 
     Raises:
-        ConfigError: the runs are of several tasks or scales, some are missing, a file of a run is
-            damaged, or the existing tables cannot be replaced, because they have other columns or
-            more seeds than are finished now. Nothing is written then.
+        ConfigError: the runs are of several tasks or scales, some are missing, none is in the
+            output folder, a file of a run is damaged, or the existing tables cannot be replaced,
+            because they have other columns or more seeds than are finished now. Nothing is written
+            then.
     """
     every = expand(overrides)
     if len({settings.scale for settings in every}) > 1:
@@ -78,21 +79,26 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
     target = target or _home(every[0], overrides)
     _tidy(target)
     committed = _Committed.read(target)
-    found = {settings.key: _find(settings) for settings in every}
-    here = [s for s in every if found[s.key] is not None]
-    there = [s for s in every if found[s.key] is None and s.key in committed.runs]
-    missing = [s for s in every if found[s.key] is None and s.key not in committed.runs]
+    where = {settings.key: found(settings) for settings in every}
+    here = [s for s in every if where[s.key] is not None]
+    there = [s for s in every if where[s.key] is None and s.key in committed.runs]
+    missing = [s for s in every if where[s.key] is None and s.key not in committed.runs]
     if missing and (not partial or len(missing) == len(every)):
         command = ["python", "-m", "experiments", *([] if every[0].figure else ["-m"]), *overrides]
         raise ConfigError(
             f"{len(missing)} of {len(every)} runs are not finished; run {shlex.join(command)}"
+        )
+    if not here:
+        raise ConfigError(
+            f"output={every[0].output}: holds none of the {len(every)} runs; the tables in "
+            f"{target} stay as they are"
         )
     axes = varying([described(settings) for settings in every])
     if there:
         committed.check(axes, target)
     runs, curves, extra = [], [], {}
     for settings in every:
-        members, folder = rows(described(settings), axes), found[settings.key]
+        members, folder = rows(described(settings), axes), where[settings.key]
         if folder is not None:
             runs.append(with_summary(folder, members))
             curves.append(logged(folder, members))
@@ -112,7 +118,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
                 extra.setdefault(path.name, []).append(frame)
     table = pd.concat(runs, ignore_index=True)
     long = pd.concat(curves, ignore_index=True)
-    manifest = _manifest(every, axes, table, found, committed)
+    manifest = _manifest(every, axes, table, where, committed)
     manifest["unfinished_seeds"] = _seeds(missing)
     manifest["seeds"] = len(set(table.seed) - set(manifest["unfinished_seeds"]))
     if missing and manifest["seeds"] < (before := committed.manifest.get("seeds", 0)):
@@ -132,7 +138,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             frame = pd.concat(written, ignore_index=True).drop_duplicates()
             frame.to_csv(build / name, index=False, float_format="%.7g")
         for settings in here:
-            for path in sorted(found[settings.key].glob("*.jpg")):
+            for path in sorted(where[settings.key].glob("*.jpg")):
                 shutil.copy(path, build / f"{settings.key}-{path.name}")
         for settings in there:
             for path in sorted(target.glob(f"{settings.key}-*.jpg")):
@@ -143,7 +149,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
 
 def finished(settings: Settings) -> bool:
     """Whether a run's results exist, in the output folder or in its figure's committed tables."""
-    if _find(settings) is not None:
+    if found(settings) is not None:
         return True
     folder = records.RESULTS / str(settings.figure) / settings.scale
     return settings.key in _Committed.read(folder).runs
@@ -155,13 +161,14 @@ def _home(first: Settings, overrides: Sequence[str]) -> Path:
     if first.figure and first.scale in COMMITTED and not own:
         return records.RESULTS / first.figure / first.scale
     named = [text for text in own if not text.startswith("task=")]
-    name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]).strip())
+    name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]))
+    name = name.replace("=_", "=").strip("_")
     if len(name) > 100:
         name = f"{name[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return first.output / "tables" / first.task_name / first.scale / (name or "one")
 
 
-def _find(settings: Settings) -> Path | None:
+def found(settings: Settings) -> Path | None:
     """The folder of a finished run of these settings, or None.
 
     A run with the same key is preferred. If the task declares no version, its key changes with
@@ -296,7 +303,7 @@ def _manifest(
     every: Sequence[Settings],
     axes: dict[str, str],
     table: pd.DataFrame,
-    found: Mapping[str, Path | None],
+    where: Mapping[str, Path | None],
     committed: _Committed,
 ) -> dict[str, Any]:
     """The provenance of the tables, for runs in the output folder and committed runs that are kept.
@@ -313,7 +320,7 @@ def _manifest(
 
     runs, programs = [], set()
     for settings in every:
-        if (folder := found[settings.key]) is not None:
+        if (folder := where[settings.key]) is not None:
             with reading(folder / "manifest.json", RERUN):
                 manifest = whole_manifest(folder) or {}
                 run = {key: manifest[key] for key in OF_A_RUN}

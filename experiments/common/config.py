@@ -97,12 +97,38 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
         raise ConfigError(
             f"{given['figure']}: grids.{base.scale}={shown(found)}: must be KEY: VALUES"
         )
+    if "task" in given:
+        _check_other_task(given, base, grids)
     lines = []
     for grid in grids:
         values = {k: "null" if value is None else value for k, value in grid.items()}
         written = {str(key): f"{key}={value}" for key, value in values.items()}
         lines.append(list((written | given).values()))
     return lines
+
+
+def _check_other_task(
+    given: Mapping[str, str], base: DictConfig, grids: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse another task than the figure's if it lacks settings of the figure's grid.
+
+    Args:
+        given: key -> override of the command line.
+        base: what the figure's files compose.
+        grids: the figure's grids at this scale.
+    """
+    keys = dict.fromkeys(key for grid in grids for key in grid if str(key).startswith("task."))
+    for choice in choices(given["task"]):
+        name = str(parsed(choice).value())
+        if name not in options("task"):
+            continue  # which is said when its file is composed
+        known = {field.name for field in fields(task_module(name).Config)}
+        lacks = [key for key in keys if key.partition(".")[2] not in known and key not in given]
+        if lacks:
+            raise ConfigError(
+                f"{choice}: {given['figure']} is of task={base.task.name}, and its grid has "
+                f"{', '.join(lacks)}, which {name} has not"
+            )
 
 
 def count(overrides: Sequence[str]) -> int:
