@@ -176,8 +176,9 @@ def network(wanted: list[str]) -> tuple[str, VGG]:
         try:
             return name, WEIGHTS[name]()
         except data.DataError as error:
-            reasons.append(str(error))
-    raise data.DataError("\n".join(reasons))
+            reasons.append(error)
+    brief = "; ".join(error.brief for error in reasons)
+    raise data.DataError(brief, ":\n" + "\n".join(map(str, reasons)))
 
 
 # The loss -----------------------------------------------------------------------------------------

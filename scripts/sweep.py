@@ -33,9 +33,9 @@ import pandas as pd
 import yaml
 
 from experiments.common import files, records
-from experiments.common.messages import ConfigError, unknown
+from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.records import Results
-from experiments.common.tables import Tables, chosen_rows, have, read
+from experiments.common.tables import DEFINITION, Tables, chosen_rows, have, read
 from experiments.common.terminal import as_command
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
@@ -79,8 +79,11 @@ def collected(results: Results, wanted: dict[str, list[Any]]) -> Tables:
         ConfigError: no run has the wanted settings, or a key does not vary.
     """
     with files.reading(results.folder / "manifest.json", files.RESTORE):
-        axes = dict(results.manifest["axes"])
-        name, scale, made = results.figure, results.scale, results.manifest["runs"]
+        manifest, folder = results.manifest, results.folder
+        axes, scale, made = dict(manifest["axes"]), results.scale, manifest["runs"]
+        whole = folder.parent.name == manifest["figure"]  # as in results/FIGURE/SCALE
+        name = manifest["figure"] if whole else f"{manifest['task']} {folder.name}"
+        shared = {k: v for k, v in manifest["settings"].items() if k != DEFINITION}
         statuses = Counter(str(run["status"]) for run in made)
         versions = len({str(run.get("versions")) for run in made})
     runs = results.runs
@@ -90,7 +93,7 @@ def collected(results: Results, wanted: dict[str, list[Any]]) -> Tables:
     runs = runs[chosen_rows(runs, columns, results.folder)]
     for column, values in columns.items():
         curves = curves[have(curves[column], values).any(axis=1)]
-    return Tables(name, runs, curves, axes, statuses, [], scale, versions)
+    return Tables(name, runs, curves, axes, statuses, [], scale, versions, shared=shared)
 
 
 def axis(name: str, axes: dict[str, str], flag: str = "") -> str:
@@ -201,7 +204,12 @@ def wanted(metric: str, chosen: argparse.Namespace) -> bool:
 
 
 def page(
-    title: str, facts: list[str], table: pd.DataFrame, by: list[str], drawings: dict[str, Any]
+    title: str,
+    facts: list[str],
+    table: pd.DataFrame,
+    by: list[str],
+    drawings: dict[str, Any],
+    shared: dict[str, Any],
 ) -> str:
     """The HTML of the page, which contains the library that draws the charts."""
     data = {
@@ -218,6 +226,7 @@ def page(
             facts=facts,
             table=data,
             charts=list(drawings.values()),
+            shared=[f"{key}={shown(value)}" for key, value in sorted(shared.items())],
             library=charts.library(),
         )
     )
@@ -278,7 +287,7 @@ def write(tables: Tables, title: str, target: Path, chosen: argparse.Namespace) 
         picture = io.BytesIO()
         chart.save(picture, format="png", scale_factor=2)
         written[f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', file)}.png"] = picture.getvalue()
-    written["index.html"] = page(title, facts, text, by, drawings).encode()
+    written["index.html"] = page(title, facts, text, by, drawings, tables.shared).encode()
     for file, content in written.items():
         files.write(target / file, content)
     if not chosen.to:  # a folder of the user's may have files of such names that are not ours

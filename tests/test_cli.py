@@ -73,6 +73,7 @@ def test_a_damaged_run_is_made_again_or_named(main, tmp_path: Path):
     (run / "summary.json").write_text("{")
     code, out, err = main(*SMALL)
     (line,) = err.splitlines()
+    assert "runs: 1 of rosenbrock; finished before: 0; damaged: 1\n" in out
     assert code == 1
     assert line.startswith(f"damaged: laprop: outputs/rosenbrock/{run.name}/summary.json: cannot ")
     assert line.endswith("; delete the folder of this run, and run it again")

@@ -160,9 +160,8 @@ def test_damaged_tables_are_named_by_the_sweeps_command(tmp_path: Path, capsys):
     runs = pd.DataFrame({"optimizer": "adam", "nu": [0.5, 0.9], "seed": 0, "loss": [1.0, 2.0]})
     runs.to_csv(tmp_path / "runs.csv", index=False)
     axes = {"optimizer": "optimizer.name", "nu": "optimizer.nu", "seed": "seed"}
-    whole = json.dumps(
-        {"figure": "f", "scale": "paper", "axes": axes, "summary": ["loss"], "runs": []}
-    )
+    manifest = {"figure": "f", "task": "toy", "scale": "paper", "settings": {}, "axes": axes}
+    whole = json.dumps(manifest | {"summary": ["loss"], "runs": []})
     for name, content in (
         ("manifest.json", whole[:-9]), ("manifest.json", "{}"), ("manifest.json", "[]"),
         ("curves.parquet", "nothing"), ("runs.csv", ""), ("runs.csv", "optimizer,nu,seed\nadam,0."),

@@ -24,6 +24,7 @@ from experiments.common.data import DataError, fetching
 from experiments.common.data.fetching import Artefact
 from experiments.common.data.packings import PACKINGS
 from experiments.common.data.sources import Source
+from experiments.common.execution import failure
 from scripts import fetch_data
 
 CONTENT = {"one.bin": b"1" * 1000, "deep/two.bin": bytes(range(256)) * 9}
@@ -175,7 +176,8 @@ def test_when_nothing_serves_the_error_says_all(
     bad = hashlib.sha256(b"bad").hexdigest()
     lines = [line.strip() for line in str(caught.value).splitlines()]
     assert lines == [
-        "no place serves toy. Tried:",
+        "no place serves toy; python -m scripts.fetch_data toy tries again, and says where to put "
+        "its files by hand. Tried:",
         f"{places.mirror}: no such folder",
         f"{places.sibling}: one.bin has the wrong sha256 {bad}, deep/two.bin is missing",
         f"{places.cache}: no such folder",
@@ -186,6 +188,7 @@ def test_when_nothing_serves_the_error_says_all(
         "$LAPROP_DATA/toy:",
         *(f"{name}  sha256 {sha256}" for name, sha256 in FILES.items()),
     ]
+    assert failure(caught.value) == lines[0].removesuffix(". Tried:")
     write(places.cache)  # what the message tells the user to do
     assert data.fetch("toy") == places.cache
     monkeypatch.delenv("LAPROP_DATA")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def test_infinite_numbers_and_metrics_without_any_stand_in_the_table(tmp_path: P
     axes = {"optimizer": "optimizer.name", "nu": "optimizer.nu", "seed": "seed"}
     made = [{"status": "finished"}] * len(runs)
     folder = tmp_path / "tables"
-    written(folder, runs, figure=None, scale="paper", axes=axes, runs=made)
+    manifest = {"figure": None, "task": "convex_regret", "scale": "paper", "settings": {}}
+    written(folder, runs, **manifest, axes=axes, runs=made)
     assert command.main([str(folder), "--to", str(tmp_path / "drawn")]) == 0
     assert "| 0.9 | 1 | ∞ | – (0 of 1) | −∞ |" in (tmp_path / "drawn" / "table.md").read_text()
     pictures = [path.name for path in (tmp_path / "drawn").glob("*.png")]
@@ -231,14 +233,38 @@ def test_collected_tables_are_drawn_too(
 ) -> None:
     """What stands in results, and what ``scripts.collect`` makes of any sweep."""
     sweep, folder = read(toy_sweep, {}), tmp_path / "tables"
-    manifest = {"figure": None, "scale": "paper", "axes": sweep.axes, "unfinished_seeds": []}
+    manifest = {"figure": None, "task": "toy", "scale": "paper", "axes": sweep.axes}
     made = [{"status": "finished"}] * 36
-    written(folder, sweep.runs, sweep.curves, **manifest, runs=made)
+    settings = {"optimizer.lr": 0.05, "task.start": [1.5, -2.0]}
+    written(folder, sweep.runs, sweep.curves, **manifest, settings=settings, runs=made)
     for place, target in (toy_sweep, "one"), (folder, "other"):
         arguments = [str(place), "nu=0.5", "--to", str(tmp_path / target), "--metric", "final_loss"]
         assert command.main(arguments) == 0
     one, other = (pd.read_csv(tmp_path / name / "table.csv") for name in ("one", "other"))
     pd.testing.assert_frame_equal(one, other[list(one)])
+    page = (tmp_path / "other" / "index.html").read_text()
+    assert "<title>toy tables paper nu=0.5</title>" in page
+    assert "in all runs: <code>optimizer.lr=0.05 task.start=[1.5,-2.0]</code>" in page
+
+
+def test_what_is_the_same_in_all_runs_stands_on_the_page(toy: Maker, tmp_path: Path) -> None:
+    """Also a setting that only some optimizers have; one that varies stands in a column."""
+    for name, mu in ("laprop", 0.9), ("laprop", 0.8), ("rmsprop", None):
+        settings = toy(_optimizer={"name": name} | ({"mu": mu} if mu else {}))
+        write_run(settings, [{"step": 1, "train_loss": 1.0}], {"final_loss": 1.0})
+    shared = read(settings.folder.parent, {}).shared
+    assert not {"seed", "optimizer.mu"} & shared.keys()
+    assert shared["optimizer.lr"] == settings.optimizer.lr
+    assert {f"task.{field.name}" for field in fields(settings.task)} <= shared.keys()
+
+
+def test_tables_of_a_part_and_of_the_whole_have_two_titles(tmp_path: Path) -> None:
+    manifest = {"figure": "fig05", "task": "translation", "scale": "short", "settings": {}}
+    rows = [{"optimizer": "adam", "seed": 0, "loss": 1.0}]
+    axes = {"optimizer": "optimizer.name", "seed": "seed"}
+    for name, title in ("fig05/short", "fig05"), ("short/fig05_seed=0", "translation fig05_seed=0"):
+        folder = written(tmp_path / name, rows, **manifest, axes=axes, runs=[]).folder
+        assert command.find(str(folder), {}).name == title
 
 
 # Tables without curves ----------------------------------------------------------------------------
@@ -254,7 +280,8 @@ def tables(folder: Path) -> Path:
     runs = pd.DataFrame(grid, columns=list(AXES))
     runs["steps_to_converge"] = (100.0 + runs.seed).mask((runs.mu == 0.9) & (runs.nu == 0.9))
     made = [{"status": "finished"}] * len(runs)
-    return written(folder / "tables", runs, figure=None, scale="paper", axes=AXES, runs=made).folder
+    manifest = {"figure": None, "task": "rosenbrock", "scale": "paper", "settings": {}}
+    return written(folder / "tables", runs, **manifest, axes=AXES, runs=made).folder
 
 
 def test_several_settings_choose_among_tables_without_curves(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 import laprop
 from experiments.common import progress, tracking
 from experiments.common.checkpoint import BEST, CHECKPOINTS
+from experiments.common.data import DataError
 from experiments.common.files import read_manifest, write, write_json
 from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
@@ -163,10 +164,11 @@ def _environments(settings: Settings) -> list[dict[str, Any]]:
 def failure(error: BaseException) -> str:
     """An error in one line: its type, its text, and the last line of the user's code before it.
 
-    An error of input or of a damaged file is only its text, which says what the user can do.
+    An error of input, of a damaged file or of missing data is only its text, which says what the
+    user can do.
     """
-    if isinstance(error, ConfigError):
-        return str(error)
+    if isinstance(error, ConfigError | DataError):
+        return error.brief if isinstance(error, DataError) else str(error)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
     place = (own or frames)[-1]
@@ -225,7 +227,7 @@ def outcome(settings: Settings) -> str:
 
 
 def unfinished(every: Sequence[Settings]) -> tuple[list[Settings], str]:
-    """The runs that are not finished, and a line that counts all runs and the finished ones.
+    """The runs that are not finished, and a line that counts all runs, finished and damaged ones.
 
     Args:
         every: the settings of the runs of a sweep.
@@ -233,10 +235,13 @@ def unfinished(every: Sequence[Settings]) -> tuple[list[Settings], str]:
     todo = [settings for settings in every if status(settings) not in FINAL]
     counts = Counter(settings.task_name for settings in every)
     tasks = ", ".join(f"{count} of {task}" for task, count in counts.items())
-    done, tracker = len(every) - len(todo), every[0].tracking.name
-    line = f"runs: {tasks}; finished before: {done}"
+    done = sum(outcome(settings) in FINAL for settings in every)
+    damaged = len(every) - len(todo) - done  # their logs or summaries, as their manifests are whole
+    line, tracker = f"runs: {tasks}; finished before: {done}", every[0].tracking.name
     if done and tracker != "none":
         line += f", of which tracking={tracker} sends nothing now"
+    if damaged > 0:
+        line += f"; damaged: {damaged}"
     return todo, line
 
 

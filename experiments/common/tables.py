@@ -13,7 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,7 @@ class Tables:
         scale: the scale of all runs.
         versions: number of versions of the task's program that made the runs.
         repeated: number of members that are left out, since a newer run has the same settings.
+        shared: dotted key -> value, for every setting that is the same in all runs.
     """
 
     name: str
@@ -235,6 +236,7 @@ class Tables:
     scale: str
     versions: int
     repeated: int = 0
+    shared: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -317,7 +319,17 @@ def read(folder: Path, wanted: Mapping[str, Sequence[Any]]) -> Tables:
         scale=found[0].scale,
         versions=len({one.versions for one in whole}),
         repeated=repeated,
+        shared=_shared([one.run for one, _ in kept], axes),
     )
+
+
+def _shared(every: Sequence[Described], axes: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that no column has, since they are the same in all runs."""
+    found: dict[str, Any] = {}
+    for run in every:
+        found = {k: v for k, v in run.settings.items() if k not in axes.values()} | found
+    found.pop(DEFINITION, None)
+    return found
 
 
 def _repeats(found: Sequence[_Found], every: Sequence[pd.DataFrame]) -> list[np.ndarray]:

@@ -23,7 +23,16 @@ MIRROR = ROOT.parent / "shared" / "data"
 
 
 class DataError(RuntimeError):
-    """An artefact cannot be fetched."""
+    """An artefact cannot be fetched.
+
+    Args:
+        brief: what is wrong and what to do, in one line.
+        details: what was tried, as lines; the whole message is both.
+    """
+
+    def __init__(self, brief: str, details: str = "") -> None:
+        super().__init__(brief + details)
+        self.brief = brief
 
 
 @dataclass(frozen=True)
@@ -168,11 +177,13 @@ def fetch(name: str) -> Path:
     except OSError as error:
         tried.append(f"{folder}: cannot be written ({error})")
     raise DataError(
-        f"no place serves {name}. Tried:\n"
+        f"no place serves {name}; python -m scripts.fetch_data {name} tries again, and says where "
+        "to put its files by hand",
+        ". Tried:\n"
         + "".join(f"  {line}\n" for line in tried)
         + f"By hand, put these files into {folder} or, with $LAPROP_DATA set, into "
         f"$LAPROP_DATA/{wanted.folder}:\n"
-        + "\n".join(f"  {file}  sha256 {sha256}" for file, sha256 in wanted.files.items())
+        + "\n".join(f"  {file}  sha256 {sha256}" for file, sha256 in wanted.files.items()),
     )
 
 
