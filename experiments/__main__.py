@@ -118,12 +118,19 @@ def not_shown(arguments: Sequence[str], flags: set[str]) -> str | None:
 def show_times() -> None:
     """Print the end of ``--help``: how long each figure takes at each scale."""
     from experiments.common.messages import ConfigError
-    from experiments.common.timings import times
+    from experiments.common.timings import grids, times
 
-    say("Time that all runs of a figure took on two threads, by the manifests in results/:\n")
+    say(
+        "Time that all runs of a figure took on two threads, by the manifests in results/. * means "
+        "that\nthe grid was replaced since; results/FIGURE/SCALE/manifest.json names its commit:\n"
+    )
     for file in sorted((CONFIGS / "figure").glob("*.yaml")):
         try:
-            scales = "; ".join(f"{scale} {time}" for scale, time in times(file.stem).items())
+            known = grids(file.stem)
+            scales = "; ".join(
+                f"{scale}{'' if scale in known else '*'} {time}"
+                for scale, time in times(file.stem).items()
+            )
         except ConfigError as error:  # a damaged manifest
             scales = str(error)
         say(f"  {file.stem:20} {scales}")

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from experiments.common.config import expand
 from experiments.common.execution import execute, failure
 from experiments.common.files import read_log, read_manifest, read_summary
+from experiments.common.launch import labels
 from experiments.common.run import Run
 from experiments.common.settings import Settings, Tracking
 from experiments.common.status import FINAL
@@ -181,12 +182,13 @@ def unrepeatable(one: Path, other: Path) -> set[str]:
     return names
 
 
-def check(settings: Settings, folder: Path) -> tuple[bool, str]:
+def check(settings: Settings, folder: Path, name: str) -> tuple[bool, str]:
     """Compare a run that was killed and resumed with an undisturbed one.
 
     Args:
         settings: the settings of the run; output folder, tracker and checkpoints are replaced.
         folder: an empty folder for the runs.
+        name: how the line calls the run.
 
     Returns:
         whether all numbers are the same, and one line that says so or names what differs first.
@@ -195,7 +197,6 @@ def check(settings: Settings, folder: Path) -> tuple[bool, str]:
     def copy(name: str, every: float) -> Settings:
         return replace(settings, output=folder / name, checkpoint_every=every, tracking=Tracking())
 
-    name = settings.task_name
     alone, resumed = copy("alone", UNDISTURBED), copy("resumed", 0.0)
     try:
         _, steps = run(alone)
@@ -251,9 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     every = expand(overrides)
     SERVER.set_forkserver_preload(PRELOADED)
     verdicts = []
-    for settings in every:
+    for settings, label in zip(every, labels(every), strict=True):
+        task = settings.task_name
+        name = task if len(every) == 1 else f"{task} {label.removeprefix(f'{task} ')}"
         with tempfile.TemporaryDirectory(prefix="check-") as folder:
-            same, text = check(settings, Path(folder))
+            same, text = check(settings, Path(folder), name)
         print(text, flush=True)
         verdicts.append(same)
     return 0 if all(verdicts) else 1

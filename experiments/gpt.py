@@ -165,7 +165,9 @@ def check(settings: Settings) -> None:
     if (path := settings.task.text) is not None:
         try:
             Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(f"task.text={path}: {error.strerror}; must be a file") from None
+        except UnicodeDecodeError as error:
             raise ConfigError(f"task.text={path}: must be a text in UTF-8 ({error})") from None
 
 

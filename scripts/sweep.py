@@ -56,7 +56,8 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
         ConfigError: the place contains neither runs nor tables.
     """
     folder = Path(place)
-    for other in (folder, Path("outputs") / place):
+    places = folder, Path("outputs") / place
+    for other in places:
         if holds_runs(other):
             return read(other, wanted)
     results = Results(folder) if (folder / "runs.csv").exists() else records.load(place)
@@ -64,6 +65,8 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
         return collected(results, wanted)
     below = sorted({path.parent.parent.name for path in folder.glob("*/*/config.yaml")})
     hint = f"; it holds those of {', '.join(below)}: give one of these folders" if below else ""
+    if not (hint or folder.is_dir()):
+        hint = f"; there is no {folder}, {places[1]} or results/{place}"
     raise ConfigError(f"{place}: no folder of runs, as outputs/TASK, nor of tables{hint}")
 
 

@@ -58,8 +58,8 @@ def test_every_task_resumes_to_the_same_numbers(
             pytest.skip("fairseq is not installed: make fairseq")
         monkeypatch.setattr(check, "kills", lambda steps: [Kill(steps - 1, False)])
     settings = make(f"task={task}", "scale=smoke", *more)
-    same, line = check.check(settings, tmp_path)
-    for name in plan.needed(task) if not same and "sha256" in line else ():
+    same, line = check.check(settings, tmp_path, settings.task_name)
+    for name in plan.needed(task) if not same and "no place serves" in line else ():
         data.fetch(name)  # which is why it failed, and skips the test
     assert same, line
     assert line.startswith(f"{task}: ")
@@ -84,17 +84,20 @@ def test_what_a_task_forgets_to_track_is_named_with_its_step(
     arguments = ("threads=1", "task.tracked=false,true", "task.random=false,true")
     assert check.main(["task=forgets", *arguments]) == 1
     forgets, forgets_random, tracks, tracks_random = capsys.readouterr().out.splitlines()
-    for line in forgets, forgets_random:
-        start = "forgets: loss differs first at step 1: "
+    for line, label in (forgets, "false"), (forgets_random, "true"):
+        start = f"forgets laprop tracked false random {label}: loss differs first at step 1: "
         assert line.startswith(start)
         before, after = line.removeprefix(start).split(" resumed")[0].split(" undisturbed, ")
         assert float(before) != float(after)
         assert "killed after step 1" in line
         assert line.endswith("has to be named in run.track")
-    killed = "killed after step 1, after step 4, in step 7, after step 8, after step 9"
-    assert tracks == f"forgets: 9 steps, 21 values, all the same, {killed}"
+    same = (
+        "9 steps, 21 values, all the same, "
+        "killed after step 1, after step 4, in step 7, after step 8, after step 9"
+    )
+    assert tracks == f"forgets laprop tracked true random false: {same}"
     assert tracks_random == (
-        f"forgets: 9 steps, 21 values, all the same, {killed}; "
+        f"forgets laprop tracked true random true: {same}; "
         "not compared, as they differ in any two runs: chance"
     )
     assert not (tmp_path / "outputs").exists()

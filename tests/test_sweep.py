@@ -28,7 +28,10 @@ from scripts import sweep as command
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["nowhere"], "nowhere: no folder of runs, as outputs/TASK, nor of tables"),
+        (
+            ["nowhere"],
+            "nowhere: no .* there is no nowhere, outputs/nowhere or results/nowhere",
+        ),
         (["outputs"], "outputs: no folder of runs, .*; it holds those of toy: give one of these"),
         (["toy", "nu=0.7"], "optimizer.nu=0.7: no run in outputs/toy has it; they have 0.5, 0.9"),
         (["toy", "seed=0,7"], "seed=7: no run in outputs/toy has it; they have 0, 1, 2"),
