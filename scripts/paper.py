@@ -8,10 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from experiments.common import CONFIGS, RESULTS
-from experiments.common.messages import ConfigError, near
+from experiments.common.files import read_config
+from experiments.common.messages import ConfigError, near, shown
 from experiments.common.records import Results, load
 from experiments.common.timings import COMMITTED
 from scripts.effects import Effect
@@ -75,13 +74,18 @@ def figures() -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: an entry lacks a key, or has one that is unknown.
     """
-    found = dict(yaml.safe_load((HERE / "paper.yaml").read_text()))
+    found = read_config(HERE / "paper.yaml")
     for figure, entry in found.items():
         _check(figure, entry, FIGURE)
         tasks = [] if "tables" in entry else entry["task"].split(", ")
         for task in tasks:
             if not (CONFIGS / "task" / f"{task}.yaml").exists():
                 raise ConfigError(f"scripts/paper.yaml: {figure}: task={task}: unknown")
+        if not isinstance(entry.get("claims", {}), dict):
+            raise ConfigError(
+                f"scripts/paper.yaml: {figure}.claims={shown(entry['claims'])}: must be "
+                "NAME: CLAIM; leave the key out if there is no claim"
+            )
         for claim, said in entry.get("claims", {}).items():
             _check(f"{figure}.claims.{claim}", said, CLAIM)
             if said["of"] not in ("paper", "ours"):
@@ -93,11 +97,16 @@ def figures() -> dict[str, dict[str, Any]]:
 
 
 def _check(name: str, entry: dict[str, Any], keys: dict[str, bool]) -> None:
-    """Refuse an entry that lacks a required key or has an unknown one."""
+    """Refuse an entry that has no keys, lacks a required one or has an unknown one."""
+    if not isinstance(entry, dict):
+        needed = ", ".join(key for key, required in keys.items() if required)
+        raise ConfigError(
+            f"scripts/paper.yaml: {name}={shown(entry)}: must be KEY: VALUE with the keys {needed}"
+        )
     for key in entry.keys() - keys.keys():
         hint = near(key, [*keys])
         raise ConfigError(f"scripts/paper.yaml: {name}: unknown key {key}{hint}")
-    for key in (key for key, required in keys.items() if required and key not in entry):
+    for key in (key for key, needed in keys.items() if needed and entry.get(key) is None):
         raise ConfigError(f"scripts/paper.yaml: {name}: needs the key {key}")
 
 

@@ -56,6 +56,18 @@ def test_the_documented_task_runs_sweeps_records_and_is_found(copy: Path) -> Non
     assert "softmax" in run("python -m experiments --help", copy).stdout
 
 
+def test_the_documented_task_passes_the_linter_as_it_is() -> None:
+    """As the file that its text names; whoever copies it can run ``make check``."""
+    command = [sys.executable, "-m", "ruff"]
+    for check in ["check", "--quiet"], ["format", "--check", "--quiet"]:
+        done = subprocess.run(
+            [*command, *check, "--stdin-filename", "experiments/softmax.py", "-"],
+            input=documented("class Config"), cwd=ROOT, stdout=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "")
+
+
 @pytest.mark.slow
 def test_every_command_of_the_readme_composes() -> None:
     from experiments.common.config import expand

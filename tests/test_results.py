@@ -525,6 +525,32 @@ def test_a_wrong_row_of_a_figure_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("mine:", "scripts/paper.yaml: mine=null: must be KEY: VALUE with the keys section, task"),
+        ("mine: 3", "scripts/paper.yaml: mine=3: must be KEY: VALUE with the keys section, task"),
+        ("mine: {section: '-', task: imdb, shows: }", "scripts/paper.yaml: mine: needs the key sh"),
+        ("mine: {section: '-', task: imdb, shows: it, claims: }",
+         "scripts/paper.yaml: mine.claims=null: must be NAME: CLAIM; leave the key out if"),
+        ("mine: {section: '-', task: imdb, shows: it, claims: {ours: }}",
+         "scripts/paper.yaml: mine.claims.ours=null: must be KEY: VALUE with the keys of, sec"),
+        ("- mine", "{place}: must hold lines of KEY: VALUE, but it is [mine]"),
+        ("mine: [", "{place}, line 2: did not find expected node content"),
+    ],
+)  # fmt: skip
+def test_a_file_of_figures_that_is_not_whole_is_refused_in_one_line(
+    text: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paper.yaml").write_text(text)
+    monkeypatch.setattr(paper, "HERE", tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        paper.figures.__wrapped__()
+    place = "/".join([*tmp_path.parts[-2:], "paper.yaml"])
+    assert str(refused.value).startswith(line.format(place=place))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
         ('"""A figure."""\n', "has no function finding(results)"),
         ("def finding(results): ...\n", "has no function draw(results)"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from experiments.common.settings import Settings
 from experiments.common.tasks import task_module
+from laprop import LaProp
 
 NUMBERS = ("summary.json", "metrics.jsonl")
 
@@ -432,17 +434,39 @@ def test_an_exit_without_a_reason_is_a_failure_too(
     assert manifest(settings)["failure"].endswith(f"({__file__}:{line})")
 
 
-def test_an_error_in_a_library_is_placed_where_the_task_called_it(
-    toy: Maker, monkeypatch: pytest.MonkeyPatch
-):
-    def train(cfg: object, run: object) -> None:
-        torch.nn.functional.cross_entropy(torch.zeros(2, 3), torch.zeros(4, dtype=torch.long))
-
+def test_an_exit_of_submitit_is_no_failure(toy: Maker, monkeypatch: pytest.MonkeyPatch):
+    """It has put the job back into the queue, where the run goes on from its checkpoint."""
+    found: dict[str, Any] = {}
+    exec(compile("def requeue(): raise SystemExit(-1)", "/lib/submitit/core/job.py", "exec"), found)
     settings = toy()
-    monkeypatch.setattr(task_module(settings.task_name), "train", train)
-    with pytest.raises(ValueError, match="batch_size"):
+    task = task_module(settings.task_name)
+    monkeypatch.setattr(task, "train", lambda cfg, run: found["requeue"]())
+    with pytest.raises(SystemExit, match="-1"):
         execute(settings)
-    line = train.__code__.co_firstlineno + 1
+    assert status(settings) == "interrupted"
+
+
+LIBRARIES = {  # where an error is raised: a call by the task that raises it
+    "a package": lambda run: torch.zeros(2) @ torch.zeros(3),
+    "a package's Python": lambda run: torch.nn.functional.max_pool1d(1, 2, padding="x"),
+    "the standard library": lambda run: json.loads("{"),
+    "a frozen module": lambda run: importlib.import_module("nowhere"),
+    "laprop": lambda run: LaProp([torch.zeros(1)], lr=-1.0),
+    "experiments.common": lambda run: run.table("numbers", 3),
+}
+
+
+@pytest.mark.parametrize("place", LIBRARIES)
+def test_an_error_in_a_library_is_placed_where_the_task_called_it(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    call, settings = LIBRARIES[place], toy()
+    monkeypatch.setattr(task_module(settings.task_name), "train", lambda cfg, run: call(run))
+    with pytest.raises(Exception) as caught:
+        execute(settings)
+    raised = caught.traceback[-1].path
+    assert place == "a package" or str(raised) != __file__
+    line = call.__code__.co_firstlineno
     assert manifest(settings)["failure"].endswith(f"({__file__}:{line})")
 
 

@@ -169,6 +169,11 @@ def test_a_null_setting_tells_runs_apart() -> None:
     [
         ("milestones=[80,120],[81,122]", "[81,122]", True),
         ("milestones=[80,120]", "[81,122]", False),
+        ("start=[0,0]", "[0.0,0.0]", True),
+        ("start=[1,-2.5]", [1.0, -2.5], True),
+        ("start=[1,-2.5]", "[1.0,2.5]", False),
+        ("weights=[1e-5,0.1]", "[1e-05,0.1]", True),
+        ("flags=[true]", "[1]", False),
         ("centered=true", "true", True),
         ("agc=null", np.nan, True),
         ("agc=null", 0.3, False),

@@ -101,7 +101,7 @@ def _execute(settings: Settings) -> str:
             try:
                 task_module(settings.task_name).train(settings.task, run)
             except SystemExit as stop:
-                if _ends_the_process(stop):
+                if _requeued(stop):
                     raise
                 reason = stop.code if isinstance(stop.code, str) else f"sys.exit({stop.code})"
                 raise RuntimeError(reason).with_traceback(stop.__traceback__) from stop
@@ -136,13 +136,14 @@ def _execute(settings: Settings) -> str:
     return str(manifest["status"])
 
 
-def _ends_the_process(stop: SystemExit) -> bool:
-    """Whether an exit is a signal's, or submitit's, which has put the job back into the queue.
+def _requeued(stop: SystemExit) -> bool:
+    """Whether an exit is that of submitit after it has put the job back into the queue.
 
-    Any other one is the task's, or that of a library which it calls: that run has failed.
+    Any other one that is not Interrupted is the task's, or that of a library which it calls: that
+    run has failed.
     """
     raised = traceback.extract_tb(stop.__traceback__)[-1].filename
-    return isinstance(stop, Interrupted) or "submitit" in Path(raised).parts
+    return "submitit" in Path(raised).parts
 
 
 def _interruption(error: BaseException) -> Interrupted | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from experiments.common import ROOT
 from experiments.common.messages import ConfigError, named, one_line, shown
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -59,7 +60,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The keys and values of a file in ``configs``, which the user may have written.
+    """The keys and values of a YAML file of the repository, which the user may have written.
 
     Raises:
         ConfigError: it is no YAML, or holds something else; the line names the file, and for a
@@ -77,12 +78,12 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def shown_path(path: Path) -> str:
-    """A file of ``configs`` as a message names it: ``configs/task/gpt.yaml``."""
-    return "/".join(path.parts[-3:])
+    """A file of the repository as a message names it: ``configs/task/gpt.yaml``."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else "/".join(path.parts[-3:])
 
 
 def no_yaml(path: Path, error: yaml.YAMLError) -> ConfigError:
-    """The error for a file of ``configs`` that is no YAML."""
+    """The error for a file of the repository that is no YAML."""
     if not isinstance(error, yaml.MarkedYAMLError):  # of its encoding
         return ConfigError(f"{shown_path(path)}: must be text in UTF-8 ({one_line(error)})")
     mark = error.problem_mark or error.context_mark

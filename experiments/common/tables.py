@@ -13,12 +13,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from experiments.common.files import (
     RERUN,
@@ -464,8 +466,27 @@ def have(column: pd.Series, values: Sequence[Any]) -> np.ndarray:
     return np.array(found, bool).reshape(len(column), len(values))
 
 
+def _members(value: Any) -> list[Any] | None:
+    """The members of a list, which a table has as text, ``[0.5,1e-05]``; None for anything else."""
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(yaml.YAMLError):
+            value = yaml.safe_load(value)
+    if not isinstance(value, list | tuple):
+        return None
+    members = []
+    for member in value:
+        with suppress(TypeError, ValueError):  # YAML takes 1e-05 for text
+            member = member if isinstance(member, bool) else float(member)
+        members.append(member)
+    return members
+
+
 def same(cell: Any, value: Any) -> bool:
     """Whether a cell of a table equals a setting's value; fractions may differ by rounding."""
+    lists = [_members(cell), _members(value)]
+    if all(members is not None for members in lists):
+        one, other = lists
+        return len(one) == len(other) and all(map(same, one, other))
     pair = [_cell(cell), _cell(value)]
     if any(x is None or x is pd.NA for x in pair):
         return all(x is None or pd.isna(x) for x in pair)

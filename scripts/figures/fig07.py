@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, every_above, mean, paired
-from scripts.effects import difference, magnitude
+from scripts.effects import Effect, difference, magnitude
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -99,7 +99,7 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
         f"higher error by their intervals; the one with the clearest lower error, {where}, minus "
         f"LaProp's at ν 0: {clearest} points",
         held,
-        _others(lowest) + f", most clearly {where}, {clearest} points" * (held is False),
+        _others(lowest) + f", most clearly {where}, by {_size(clearest)} points" * (held is False),
         [*effects, clearest],
     )
 
@@ -122,9 +122,14 @@ def _others(lowest: dict[float, float]) -> str:
 
 def gained(gain: Estimate) -> str:
     """What LaProp gains, in words: ``loses 1.8 [0.1, 3.5] points``."""
-    centre, low, high = magnitude(gain.centre, gain.low, gain.high)
     verb = "gains" if gain.centre >= 0 else "loses"
-    return f"{verb} {centre:.1f} [{low:.1f}, {high:.1f}] points"
+    return f"{verb} {_size(gain)} points"
+
+
+def _size(gap: Estimate | Effect) -> str:
+    """A difference and its interval without the sign, for a sentence that names the direction."""
+    centre, low, high = magnitude(gap.centre, gap.low, gap.high)
+    return f"{centre:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def imdb_ten_points(results: Results) -> Measured:
