@@ -395,8 +395,8 @@ MODULES = {
         "experiments/mole.py: AXES=optimizer.foo: unknown .*; allowed are seed, optimizer.lr, "
     ),
     f"{TASK}AXES = 'seed'": r"experiments/mole.py: AXES=seed: must be a tuple, .* \('seed',\)$",
-    f"{TASK}OPTIMIZERS = ('adma',)": (
-        r"experiments/mole.py: OPTIMIZERS=adma: unknown \(did you mean adam\?\); allowed are "
+    f"{TASK}OPTIMIZERS = ('amsgrd',)": (
+        r"experiments/mole.py: OPTIMIZERS=amsgrd: unknown \(did you mean amsgrad\?\); allowed are "
     ),
     f"{TASK}OPTIMIZERS = 3": "experiments/mole.py: OPTIMIZERS=3: must be a tuple",
     f"{TASK}OPTIONS = 'agc'": "experiments/mole.py: OPTIONS=agc: must be a tuple",
