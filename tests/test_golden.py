@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import golden
 import pytest
 from conftest import TASKS
+
+from experiments.common.versions import versions
 
 pytestmark = pytest.mark.slow
 
@@ -14,6 +17,9 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("task", [t for t in TASKS if t not in ("translation", "roberta")])
 def test_numbers_change_only_with_a_version(task: str, tmp_path: Path):
     """Those of fairseq's tasks are compared in test_fairseq.py."""
+    known = json.loads(golden.FILE.read_text())
+    if task not in known and not isinstance(versions(task)["task"], int):
+        pytest.skip("it has no VERSION yet, so its keys change with its program")
     golden.compare(task, tmp_path)
 
 

@@ -34,20 +34,20 @@ def python(copy: Path, *arguments: str) -> str:
 def test_a_new_task_runs_at_once_and_resumes(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mine"])
+    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mole"])
     assert new.main(copy) == 0
     said = capsys.readouterr().out
-    assert said.startswith("experiments/mine.py and configs/task/mine.yaml are written; next:")
+    assert said.startswith("experiments/mole.py and configs/task/mole.yaml are written; next:")
     assert "NAME" not in said
-    assert "NAME" not in (copy / "experiments" / "mine.py").read_text()
-    python(copy, "experiments", "task=mine", "scale=smoke", "schedule.lr.shape=cosine")
-    (summary,) = copy.glob("outputs/mine/*/summary.json")
+    assert "NAME" not in (copy / "experiments" / "mole.py").read_text()
+    python(copy, "experiments", "task=mole", "scale=smoke", "schedule.lr.shape=cosine")
+    (summary,) = copy.glob("outputs/mole/*/summary.json")
     numbers = json.loads(summary.read_text())
     records = (summary.parent / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["valid_loss"] for line in records]
     assert len(losses) == 4
     assert numbers["best_valid_loss"] == min(losses) < losses[0]
-    assert "all the same" in python(copy, "experiments.check", "task=mine")
+    assert "all the same" in python(copy, "experiments.check", "task=mole")
 
 
 def test_a_task_that_cannot_be_written_leaves_no_file(
@@ -56,10 +56,10 @@ def test_a_task_that_cannot_be_written_leaves_no_file(
     (tmp_path / "experiments").mkdir()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "task").write_text("a file where the folder should be")
-    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mine"])
+    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mole"])
     assert guarded(lambda: new.main(tmp_path)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    place = tmp_path / "configs" / "task" / "mine.yaml"
+    place = tmp_path / "configs" / "task" / "mole.yaml"
     assert line == f"error: {place}: Not a directory; must be a place that can be written"
     assert list((tmp_path / "experiments").iterdir()) == []
 
@@ -79,7 +79,7 @@ def test_a_task_that_is_interrupted_leaves_no_file(
         return calls[-1]
 
     monkeypatch.setattr(Path, "write_text", write_text)
-    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mine"])
+    monkeypatch.setattr(sys, "argv", ["python -m experiments.new", "mole"])
     with pytest.raises(error if isinstance(error, type) else OSError):
         new.main(tmp_path)
     assert files(tmp_path) == set()
@@ -88,13 +88,13 @@ def test_a_task_that_is_interrupted_leaves_no_file(
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("Mine", "Mine: must be a name of lower-case letters, digits and _"),
+        ("Mole", "Mole: must be a name of lower-case letters, digits and _"),
         ("my-task", "my-task: must be a name of lower-case"),
         ("class", "class: must be a name"),
         ("null", "null: must be another name; this one means something to YAML or Hydra"),
         ("inf", "inf: must be another name"),
         ("_self_", "_self_: must be another name"),
-        ("../mine", "../mine: must be a name"),
+        ("../mole", "../mole: must be a name"),
         ("gpt", "gpt: there is experiments/gpt.py and configs/task/gpt.yaml already"),
         ("common", "common: there is experiments/common already"),
     ],
