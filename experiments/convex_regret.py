@@ -1,8 +1,8 @@
 """Regret on online convex problems, compared with the bounds (Theorem 1, section 4).
 
-In each round t a convex f_t is shown after theta_t was chosen. The learning rate is lr/sqrt(t), the
-momentum mu zeta^(t-1), and theta is clipped to the box [-D/2, D/2]^d after each update. The regret
-is R(T) = sum f_t(theta_t) - min over the box of sum f_t.
+In each round t a convex loss f_t is revealed after theta_t was chosen. The learning rate is
+lr/sqrt(t), the momentum mu zeta^(t-1), and theta is clipped to the box [-D/2, D/2]^d after each
+update. The regret is R(T) = sum f_t(theta_t) - min over the box of sum f_t.
 
 Theorem 1 has a condition: in each coordinate sqrt(n_t)/lr_t never decreases. Two problems fulfil
 the condition at every nu, since no gradient is smaller than the one before it:

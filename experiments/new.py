@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import keyword
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def files(name: str, root: Path) -> dict[Path, Path]:
     Raises:
         ConfigError: the name cannot be a module's name, or is taken.
     """
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+    if not re.fullmatch("[a-z_][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise ConfigError(f"{name}: must be a name of lower-case letters, digits and _")
     # null, true and inf are no texts for YAML or Hydra, and _self_ is a word of Hydra's own
     if yaml.safe_load(name) != name or _of_hydra(name) != name or name == "_self_":

@@ -24,18 +24,18 @@ AXES = ("task.size", "optimizer.mu", "optimizer.nu")
 OPTIMIZERS = ("adam", "laprop")
 OPTIONS: tuple[str, ...] = ()  # the rules have no options here
 SCHEDULED = False
-LOGGED = 40  # number of logged updates after the exception, at equal steps of log t
+LOGGED = 40  # number of logged updates after the large gradient, at equal steps of log t
 
 
 @settings
 class Config:
-    """A steady gradient with one exception.
+    """A steady gradient in which one explodes, with the opposite sign.
 
     Attributes:
-        size: absolute value of the exceptional gradient.
-        before: number of updates with the gradient +1 before the exception; it should be many times
-            1/(1 - nu), because the bias correction weakens an early exception.
-        after: number of updates with the gradient +1 after the exception.
+        size: absolute value of the exploding gradient.
+        before: number of updates with the gradient +1 before it; it should be many times
+            1/(1 - nu), because the bias correction weakens an early one.
+        after: number of updates with the gradient +1 after it.
     """
 
     size: Axis[Annotated[float, Gt(0)]]
@@ -44,10 +44,10 @@ class Config:
 
 
 def closed_form(name: str, mu: float, nu: float) -> float:
-    """The update at an exception of infinite size, derived from the rules.
+    """The update at an exploding gradient of infinite size, derived from the rules.
 
     LaProp's normalised gradient is bounded, see laprop.bounds.steady_direction. Adam's m and n
-    contain little but the exception, so the update is -(1 - mu) G / sqrt((1 - nu) G^2).
+    contain little but the exploding gradient, so the update is -(1 - mu) G / sqrt((1 - nu) G^2).
     """
     if name == "laprop":
         return bounds.steady_direction(mu, nu)
@@ -55,7 +55,7 @@ def closed_form(name: str, mu: float, nu: float) -> float:
 
 
 def train(cfg: Config, run: Run) -> None:
-    """Feed the gradients; keep the updates from the exception on."""
+    """Feed the gradients; keep the updates from the exploding one on."""
     name, grid = run.config.optimizer.name, run.grid
     mu, nu, size = grid["optimizer.mu"], grid["optimizer.nu"], grid["task.size"]
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
@@ -64,13 +64,13 @@ def train(cfg: Config, run: Run) -> None:
     carry = {
         "state": algorithm.init(origin),
         "update": origin,
-        "moved": origin,  # sum of the updates from the exception on
+        "moved": origin,  # sum of the updates from the exploding gradient on
         "turned": origin,  # how many of them have the other sign
     }
     run.track(carry=carry)
     logged = {round(cfg.after ** (i / (LOGGED - 1))) for i in range(LOGGED)}
     for step in run.steps(cfg.before + 1 + cfg.after):
-        since = step - cfg.before  # 0 at the exception
+        since = step - cfg.before  # 0 at the exploding gradient
         theta, state = algorithm.step(
             origin, -size if since == 0 else origin + 1, carry["state"], **hyper
         )

@@ -40,7 +40,7 @@ class Config:
 
     Attributes:
         archive: path of the official ``de-en.tgz``, which has to be downloaded by hand and gives
-            all 160,239 training pairs; null: the 34,907 of them that the data folder has.
+            all 160,239 training pairs; null: the 34,907 of them that the artefact iwslt14 has.
         pairs: number of training pairs, from the first on; null: all of them.
         merges: number of merges of the joint byte pair encoding.
         layers: number of layers of the encoder, and of the decoder.
@@ -97,7 +97,7 @@ def check(settings: Settings) -> None:
 def _no_archive(archive: str | Path, why: str) -> ConfigError:
     return ConfigError(
         f"task.archive={archive}: must be IWSLT14's de-en.tgz, or null for the part of it that the "
-        f"data folder has ({why})"
+        f"artefact iwslt14 has ({why})"
     )
 
 
@@ -116,7 +116,7 @@ def clean(pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 
 def mirrored() -> dict[str, list[Pair]]:
-    """The part of the data set in the data folder: already tokenised, in lower case, and split."""
+    """The artefact iwslt14, a part of the data set, tokenised, in lower case, and split."""
     folder = data.fetch("iwslt14")
 
     def lines(name: str) -> list[str]:
@@ -137,7 +137,7 @@ def official(archive: Path) -> dict[str, list[Pair]]:
     """The whole set from ``de-en.tgz``, as fairseq's prepare-iwslt14.sh makes it.
 
     There is one difference: the script writes ``&apos;`` and the like, but here punctuation is not
-    escaped, as in the data folder's training text.
+    escaped, as in the artefact's training text.
 
     Raises:
         ConfigError: the file is missing, or it is not the official one.

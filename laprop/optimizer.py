@@ -156,15 +156,15 @@ class LaProp(Optimizer):
             bias, and needs no memory. ``"nearest"`` rounds to nearest, and loses small updates, as
             Adam does.
         state_dtype: The dtype of the averages. None: float32 for parameters of at most 32 bits,
-            else the parameter's. ``torch.bfloat16``, or its name ``"bfloat16"``, as which a group
-            keeps it: two bytes for each, rounded at random, for parameters of at most 32 bits; not
-            with ``centered``, whose variance would drown in the rounding. With ``amsgrad`` the
-            maximum collects rounding errors too, with gradients of random sign more in each step:
-            at ``nu`` 0.999 it was 6 % too large after 20,000 steps. The state
-            of a bfloat16 weight takes 12 bytes by default, 8 with ``state_dtype=torch.bfloat16``,
-            and 4, as with torch's AdamW, if ``low_precision="stochastic"`` is given too. These
-            random numbers come from torch's default generator, which replicas (DDP) must seed with
-            the same number.
+            else the parameter's. ``torch.bfloat16``, or its name ``"bfloat16"``, which a group
+            stores: each average takes two bytes per element and is rounded at random. This needs
+            parameters of at most 32 bits. It is refused with ``centered``, because the rounding
+            errors would exceed the variance. With ``amsgrad`` the maximum collects rounding errors
+            too; with gradients of random sign it grows in each step, and at ``nu`` 0.999 it was 6 %
+            too large after 20,000 steps. The state of a bfloat16 weight takes 12 bytes by default,
+            8 with ``state_dtype=torch.bfloat16``, and 4, as with torch's AdamW, if
+            ``low_precision="stochastic"`` is given too. These random numbers come from torch's
+            default generator, which replicas (DDP) must seed with the same number.
         maximize: Maximize the objective instead of minimizing it.
         foreach: Use the implementation on lists of tensors. None: use it as torch does, that is if
             ``fused`` is None too and all parameters are on an accelerator. On a CPU it gives the
@@ -188,24 +188,26 @@ class LaProp(Optimizer):
         * ``exp_avg_sq``: n; ``exp_avg_sq_weight``: :math:`c_n`, a float64 scalar;
         * ``max_exp_avg_sq`` (amsgrad), ``exp_avg_grad`` (centered), ``master_param`` (16 bit).
 
-    A param group also holds ``momentum_of``: the two options that may not change, as the steps so
-    far had them. Thus a change is refused too if it was made in a state_dict or before a copy.
+    A param group also holds ``momentum_of``: the values of the two options that may not change,
+    with which the steps so far were made. A change is thus refused even if it was made in a
+    state_dict or before a copy.
 
     A state_dict of torch.optim.Adam or AdamW can be loaded. ``step``, ``exp_avg_sq`` and
     ``max_exp_avg_sq`` are taken from it. The momentum starts anew, with its own bias correction,
-    because dividing Adam's average of raw gradients by the root could give an unbounded update. One
-    of the authors' LaProp or of timm's goes on as it was (docs/optimizer.md). In both cases this
-    optimizer keeps its own options, including lr.
+    because dividing Adam's average of raw gradients by the root could give an unbounded update. A
+    state_dict of the authors' LaProp, or of timm's, can be loaded too, and the training goes on
+    unchanged (docs/optimizer.md). In both cases this optimizer keeps its own options, including lr.
 
     The gradient of a 16-bit parameter may be float32 (``param.grad_dtype``). torch.compile needs
     torch 2.14 or later; with an older one the step runs as it is.
 
     No kernel takes complex or strided parameters; those of a subclass other than DTensor; a
-    gradient or state that is laid out or placed otherwise; float32 gradients of 16-bit parameters;
-    DTensors with ``agc`` or ``cautious``; ``state_dtype`` with ``cautious``; ``"stochastic"`` in
-    float16, or on CUDA at all; on the CPU, parameters of one dtype two of which share memory; and
-    steps that torch.compile traces. Their step is made without a kernel: on lists of tensors with
-    ``fused=True``, else as ``foreach=None`` decides. docs/optimizer.md says what the kernels need.
+    gradient or state with another memory layout or on another device than the parameter; float32
+    gradients of 16-bit parameters; DTensors with ``agc`` or ``cautious``; ``state_dtype`` with
+    ``cautious``; ``"stochastic"`` in float16, or on CUDA at all; on the CPU, parameters of one
+    dtype two of which share memory; and steps that torch.compile traces. Their step is made without
+    a kernel: on lists of tensors with ``fused=True``, else as ``foreach=None`` decides.
+    docs/optimizer.md says what the kernels need.
 
     Raises:
         ValueError: An option is out of its range, or another does not allow it; one of betas is a

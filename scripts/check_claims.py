@@ -53,13 +53,14 @@ LEGEND = (  # verdicts, and what they mean
     (
         "**cut short: supports**, **contradicts**, **undecided**",
         "a claim of the paper or of ours in the paper's own setting cut short (`scale=short`): "
-        "fewer updates, less data, fewer cells or seeds, and a smaller network or input where the "
-        "paper names no size",
+        "fewer updates, less data, fewer settings or seeds, and a smaller network or input where "
+        "the paper names no size; style transfer has the original weights of VGG19",
     ),
     (
         "**small model: seen**, **not seen**, **undecided**",
-        "whether the effect exists in a smaller model (`scale=small`), which decides nothing about "
-        "the paper's setting",
+        "whether the effect exists in a smaller model (`scale=small`): a smaller network, less or "
+        "smaller data, and in places other hyper-parameters or simpler games, as its label says; "
+        "this decides nothing about the paper's setting",
     ),
     (
         "**authors' logs: seen**, **not seen**, **undecided**",
@@ -82,9 +83,10 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
 
 - **Rule.** {before} of the {all} rules were written before their runs and not changed after them.
   {mathematics} of these are about mathematics, where the answer can be known without a run; the
-  other {trainings} are about trainings. {changed} rules were changed after results were known; each
-  says what was changed. The rest were written when results of the scales `paper` and `small` were
-  already known, so they do not predict those results.
+  other {trainings} are about trainings. For {changed} claims the rule, its grid or
+  whose claim it is was changed after results were known; each says what was changed. The rest were
+  written when results of the scales `paper` and `small` were already known, so they do not predict
+  those results.
 - **By its interval.** The whole 95 % interval fulfils the condition. It is Student's t interval
   over seeds unless the rule names another, and is paired where both optimizers have the same seeds.
   `tests/test_stats.py` shows by simulation that the intervals cover 95 %.
@@ -98,8 +100,9 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
 - **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
   not say, from our grid for it. Where the paper names no size or learning rate (fig01), they are
   ours also at scale `paper`.
-- **2 of 6 seeds.** The other seeds are still to come. The verdict is a look before the end and may
-  change; its interval covers 95 % at one look, not at several."""
+- **2 of 6 seeds.** The other seeds are still to come. The verdict is an interim one and may change.
+  Its interval covers 95 % if the results are looked at once, not if they are looked at several
+  times."""
 FIRST = """\
 ## First runs of larger scales
 

@@ -7,8 +7,7 @@ It takes the same overrides as the runs. The tables of a figure's whole grid are
 
 import argparse
 
-from experiments.common.collect import collect, found
-from experiments.common.config import expand
+from experiments.common.collect import collect
 from experiments.common.terminal import as_command
 
 
@@ -22,9 +21,9 @@ def main() -> int:
     results = collect(arguments.overrides, partial=arguments.partial)
     programs = len(results.manifest["programs"])
     made = f", made by {programs} programs" if programs > 1 else ""
-    runs = len(results.manifest["runs"])
-    kept = runs - sum(found(settings) is not None for settings in expand(arguments.overrides))
-    made += f"; {kept} of its {runs} runs were in it before and are kept" if kept else ""
+    if results.kept:
+        runs = len(results.manifest["runs"])
+        made += f"; {results.kept} of its {runs} runs were in it before and are kept"
     rows, whole = len(results.every_run), len(results.runs)
     of = "" if rows == whole else f" ({whole} of complete seeds, which alone decide claims)"
     print(f"{results.folder}: {rows} rows{of}, {results.label}{made}")

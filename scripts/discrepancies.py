@@ -35,19 +35,19 @@ INTRODUCTION = """\
 # Where paper, code and logs disagree
 
 Written by `make claims`. P is the paper, R the authors' repository (Z-T-WANG/LaProp-Optimizer).
-What is said about logs is taken from the authors' files; it is not a measurement of ours. Intervals
-are 95 %. **not measured**: a run could show the difference, and we have made none. **nothing to
+Statements about logs come from the authors' files; they are not measurements of ours. Intervals are
+95 %. **not measured**: a run could show the difference, and we have made none. **nothing to
 measure**: a run cannot tell, because only texts or logs differ. The last section has what we
 checked without finding a disagreement.
 
 ## Which rows change a result
 
 These rows clearly change the training loss, or the area under Rainbow's training curve: the whole
-interval is on one side of 0. A change is that from our default to the other reading. The schedule
-of lr is in brackets. Two more rows decide who is ahead. The [width of the noise](#{noise}) decides
-which optimizers converge on the Rosenbrock function. [Adam's epsilon](#{epsilon}) makes a part of
-LaProp's lead in Rainbow. No other row was measured to change one of these numbers clearly, a loss
-being that after 1,000 updates.
+interval is on one side of 0. Each change is that of the result when the other reading replaces our
+default. The schedule of lr is in brackets. Losses are those after 1,000 updates. Two more rows
+decide who is ahead. The [width of the noise](#{noise}) decides which optimizers converge on the
+Rosenbrock function. [Adam's epsilon](#{epsilon}) explains a part of LaProp's lead in Rainbow. No
+other row that we measured clearly changes one of these numbers.
 
 {changes}
 

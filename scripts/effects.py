@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from experiments.common.stats import Estimate, proportion
+from experiments.common.stats import Estimate, interval, proportion
 
 KINDS = ("difference", "ratio", "share")
 
@@ -62,7 +62,7 @@ class Change:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{self.number} {self.centre:+.2g} [{self.low:+.2g}, {self.high:+.2g}] %"
+        return f"{self.number} {self.centre:+.2g} {interval(self.low, self.high, '+.2g')} %"
 
 
 def difference(gap: Estimate, spec: str = "+.2f") -> Effect:
@@ -73,14 +73,13 @@ def difference(gap: Estimate, spec: str = "+.2f") -> Effect:
 def percentage(gap: Estimate) -> Effect:
     """The logarithm of a ratio as a change in per cent, ``+5.7% [+3.3%, +8.2%]``."""
     centre, low, high = (math.expm1(end) for end in (gap.centre, gap.low, gap.high))
-    return Effect(f"{centre:+.1%} [{low:+.1%}, {high:+.1%}]", "difference", centre, low, high)
+    return Effect(f"{centre:+.1%} {interval(low, high, '+.1%')}", "difference", centre, low, high)
 
 
 def ratio(log: Estimate, spec: str = ".3f") -> Effect:
     """The logarithm of a ratio as the ratio, with 1 for none, ``0.973 [0.951, 0.995]``."""
     centre, low, high = (math.exp(end) for end in (log.centre, log.low, log.high))
-    interval = "no interval" if math.isnan(low) else f"{low:{spec}}, {high:{spec}}"
-    return Effect(f"{centre:{spec}} [{interval}]", "ratio", centre, low, high)
+    return Effect(f"{centre:{spec}} {interval(low, high, spec)}", "ratio", centre, low, high)
 
 
 def share(successes: int, trials: int) -> Effect:
@@ -92,8 +91,7 @@ def share(successes: int, trials: int) -> Effect:
 def mean_share(of: Estimate) -> Effect:
     """A mean of shares, ``13.3% [0.0%, 27.8%]``; its interval ends at 0 and at 1."""
     low, high = max(of.low, 0.0), min(of.high, 1.0)
-    interval = "no interval" if math.isnan(of.low) else f"{low:.1%}, {high:.1%}"
-    return Effect(f"{of.centre:.1%} [{interval}]", "share", of.centre, low, high)
+    return Effect(f"{of.centre:.1%} {interval(low, high, '.1%')}", "share", of.centre, low, high)
 
 
 def magnitude(centre: float, low: float, high: float) -> tuple[float, float, float]:

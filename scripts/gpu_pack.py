@@ -2,7 +2,7 @@
 
 ``python -m scripts.gpu_pack pack`` needs the network and what ``make fairseq`` installs. It fills
 ``.gpu/1``, ``.gpu/2``, ... with what such a machine lacks: the committed program, wheels, prepared
-text and images. Each part fits into one transfer, and the first part is enough to start.
+text and images. No part is larger than ``--limit``, and the first part is enough to start.
 
 ``python -m scripts.gpu_pack unpack DIR`` puts finished runs into the output folder of
 ``scripts.long_runs``, where ``scripts.collect`` finds them. It puts unfinished ones into the folder

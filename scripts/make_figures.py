@@ -16,21 +16,25 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.common import RESULTS, data
+from experiments.common.collect import labels
 from experiments.common.config import expand
 from experiments.common.files import RESTORE, reading
 from experiments.common.messages import ConfigError, named, shown
 from experiments.common.plan import needed
 from experiments.common.records import Results
-from experiments.common.tables import described
+from experiments.common.settings import Settings
+from experiments.common.tables import described, rows, varying
 from experiments.common.terminal import as_command
-from experiments.common.timings import grids, times
+from experiments.common.timings import COMMITTED, grids, times
 from scripts import check_claims, readme
 from scripts.figures import style
 from scripts.generated import settle
@@ -55,10 +59,9 @@ def picture(name: str, own: Results | None = None) -> bytes | None:
         return _picture(name, own)
     except ConfigError:
         raise
-    except Exception as error:  # whatever a script raises that misses a column or a cell
+    except Exception as error:  # whatever a script raises that has too few seeds
         raise ConfigError(
-            f"{own.folder}: {name} cannot be drawn from it ({named(error)}); its script needs the "
-            "figure's whole grid, of which only seeds may be missing"
+            f"{own.folder}: {name} cannot be drawn from {own.seeds} ({named(error)}); more may do"
         ) from error
 
 
@@ -192,8 +195,7 @@ def _command(results: Results) -> str:
 @cache
 def _replaced(results: Results) -> bool:
     """Whether the figure's grid, at the same scale, has other settings than these results."""
-    first, *_ = expand([f"figure={results.figure}", f"scale={results.scale}"])
-    now = json.loads(json.dumps(described(first).settings, default=str))
+    now = _as_written(described(_grid(results)[0]).settings)
     then = results.manifest["settings"]
     return any(now[key] != value for key, value in then.items() if key in now)
 
@@ -207,21 +209,57 @@ def own_tables(folder: Path) -> tuple[str, Results]:
     """The figure whose tables a folder has, and these.
 
     Raises:
-        ConfigError: the folder has no tables of a figure that can be drawn, or no complete seed.
+        ConfigError: the folder has no tables of a figure that can be drawn, or they are not those
+            of its whole grid with at least one of its seeds, because verdicts need every setting.
     """
     results = Results(folder)
     if not (folder / "manifest.json").exists():
         raise ConfigError(f"--from {folder}: has no tables; scripts.collect writes them")
     with reading(folder / "manifest.json", RESTORE):
-        name, seeds = results.manifest["figure"], results.manifest["seeds"]
+        name, seeds, scale = (results.manifest[key] for key in ("figure", "seeds", "scale"))
     if name not in drawn():
         raise ConfigError(
             f"--from {folder}: its runs are of figure={shown(name)}; one that has a script in "
             f"scripts/figures is needed: {', '.join(drawn())}"
         )
+    if scale not in COMMITTED:
+        raise ConfigError(f"--from {folder}: scale={scale} decides nothing, so no figure is drawn")
     if not seeds:
         raise ConfigError(f"--from {folder}: each of its seeds lacks runs")
+    if missing := _missing(results):
+        raise ConfigError(
+            f"--from {folder}: of figure={name} scale={scale} only seeds may be left out, but its "
+            f"runs have {missing}"
+        )
     return name, results
+
+
+def _missing(results: Results) -> str:
+    """How tables differ from a figure's whole grid beyond seeds, in words; empty if they do not."""
+    whole = [described(run) for run in _grid(results)]
+    axes, known = results.manifest["axes"], varying(whole)
+    for column, key in known.items():
+        if column not in axes:
+            return f"one {key}"
+    for key, value in results.manifest["settings"].items():
+        if key not in known.values() and _as_written(whole[0].settings.get(key, value)) != value:
+            return f"{key}={shown(value)}"
+    columns = {column: key for column, key in known.items() if column != "seed"}
+    wanted = set(labels(pd.concat([rows(run, known) for run in whole]), columns))
+    for seed, runs in results.runs.groupby("seed"):
+        if lacking := len(wanted - set(labels(runs, columns))):
+            return f"{len(wanted) - lacking} of {len(wanted)} settings at seed {seed}"
+    return ""
+
+
+def _grid(results: Results) -> list[Settings]:
+    """The runs of the present grid of a figure, at the scale of results."""
+    return expand([f"figure={results.figure}", f"scale={results.scale}"])
+
+
+def _as_written(value: Any) -> Any:
+    """A setting as a manifest has it."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def files(
@@ -239,10 +277,12 @@ def files(
     workers = min(len(names), os.cpu_count() or 1)
     # Only the workers switch the backend; this process may use another, for example in a notebook.
     with ProcessPoolExecutor(workers, initializer=mpl.use, initargs=("Agg",)) as pool:
-        for name, png in zip(names, pool.map(picture, names, map(own.get, names)), strict=True):
+        tables = [own.get(figures()[name].get("results", name)) for name in names]
+        pictures = pool.map(picture, names, tables)
+        for name, table, png in zip(names, tables, pictures, strict=True):
             print(f"{name}: {'not run' if png is None else 'drawn'}", flush=True)
             if png is not None:
-                place = folder or (own[name].folder if name in own else PICTURES)
+                place = folder or (table.folder if table else PICTURES)
                 found[place / f"{name}.png"] = png
     return found
 
@@ -261,16 +301,24 @@ def main() -> int:
         parser.error(
             "--check: compares the committed pictures, so it takes neither --from nor --to"
         )
-    own = dict(map(own_tables, arguments.tables))
+    own: dict[str, Results] = {}
+    for folder in arguments.tables:
+        name, results = own_tables(folder)
+        if name in own:
+            parser.error(f"--from {folder}: {own[name].folder} has tables of {name}, too")
+        own[name] = results
     if unknown := sorted(set(arguments.figures) - set(drawn())):
         parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
+    names = arguments.figures or [*own] or drawn()
+    for source in own.keys() - {figures()[name].get("results", name) for name in names}:
+        parser.error(f"--from {own[source].folder}: none of {', '.join(names)} shows {source}")
     if arguments.to:
         try:
             arguments.to.mkdir(parents=True, exist_ok=True)  # fails now, not after the drawing
         except OSError as error:
             why = f"{error.strerror}; must be a folder that can be written"
             raise ConfigError(f"--to {arguments.to}: {why}") from None
-    new = files(arguments.figures or [*own] or drawn(), arguments.to, own)
+    new = files(names, arguments.to, own)
     if not (own or arguments.to):
         new |= index_file()
     return settle(new, arguments.check)

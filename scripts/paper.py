@@ -44,6 +44,7 @@ FIGURE = {key: key in ("section", "task", "shows") for key in (
 CLAIM = {key: key in ("of", "section", "says", "rule") for key in (
     "of", "section", "says", "reports", "rule", "written", "not_at_short", "changed", "decided_by",
     "with", "logs")}  # fmt: skip
+FLAGS = ("logs", "mathematics")  # keys of true or false
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,6 @@ def figures() -> dict[str, dict[str, Any]]:
         for task in tasks:
             if not (CONFIGS / "task" / f"{task}.yaml").exists():
                 raise ConfigError(f"scripts/paper.yaml: {figure}: task={task}: unknown")
-        if not isinstance(entry.get("claims", {}), dict):
-            raise ConfigError(
-                f"scripts/paper.yaml: {figure}.claims={shown(entry['claims'])}: must be "
-                "NAME: CLAIM; leave the key out if there is no claim"
-            )
         for claim, said in entry.get("claims", {}).items():
             _check(f"{figure}.claims.{claim}", said, CLAIM)
             if said["of"] not in ("paper", "ours"):
@@ -104,10 +100,15 @@ def _check(name: str, entry: dict[str, Any], keys: dict[str, bool]) -> None:
             f"scripts/paper.yaml: {name}={shown(entry)}: must be KEY: VALUE with the keys {needed}"
         )
     for key in entry.keys() - keys.keys():
-        hint = near(key, [*keys])
+        hint = near(str(key), [*keys])
         raise ConfigError(f"scripts/paper.yaml: {name}: unknown key {key}{hint}")
     for key in (key for key, needed in keys.items() if needed and entry.get(key) is None):
         raise ConfigError(f"scripts/paper.yaml: {name}: needs the key {key}")
+    for key, value in entry.items():
+        kind = dict if key in ("with", "claims") else bool if key in FLAGS else str
+        if not isinstance(value, kind):
+            must = {dict: "KEY: VALUE", bool: "true or false", str: "a text (quote a number)"}[kind]
+            raise ConfigError(f"scripts/paper.yaml: {name}.{key}={shown(value)}: must be {must}")
 
 
 def by_experiment() -> dict[str, list[str]]:

@@ -100,7 +100,8 @@ def provenance(results: Results) -> dict[str, Any]:
         for name in manifest["summary"]
         if results.runs[name].dtype == object and results.runs[name].nunique() == 1
     }
-    axes = {key: words.listed(results.every_run[name]) for name, key in manifest["axes"].items()}
+    every = results.every_run
+    axes = {key: words.listed(every[name]) for name, key in manifest["axes"].items()}
     places = [
         place | {"runs": sum(i in places for places in runs.environments)}
         for i, place in enumerate(manifest["environments"])
@@ -110,8 +111,8 @@ def provenance(results: Results) -> dict[str, Any]:
         "alike": constant,
         "axes": axes,
         "places": places,
-        "rows": len(results.every_run),
-        "incomplete": len(results.every_run) - len(results.runs),
+        "rows": len(every),
+        "incomplete": len(every) - len(results.runs),
         "statuses": Counter(runs.status),
         "seconds": runs.wall_time_s.sum(),
         "memory": runs.peak_memory_bytes.max(),
@@ -121,24 +122,17 @@ def provenance(results: Results) -> dict[str, Any]:
 
 
 def pictures(results: Results) -> list[tuple[Path, str]]:
-    """The pictures of runs, each with the run's own settings: ``breakout of Adam, ε 1e-8``.
-
-    A manifest names the runs in the order of the table, in which each run has the same number of
-    rows.
-    """
-    runs, table = results.manifest["runs"], results.every_run
-    keys, rows = [run["key"] for run in runs], len(table) // len(runs)
+    """The pictures of runs, each with the run's own settings: ``breakout of Adam, ε 1e-8``."""
+    every = {run["key"]: rows for run, rows in results.by_run}
+    names = [*cells.free(results.every_run, list(results.manifest["axes"])), "seed"]
     found = []
     for path in sorted(results.folder.glob("*.jpg")):
         key, _, what = path.stem.partition("-")
-        place = keys.index(key)
-        own = table[place * rows : (place + 1) * rows]
-        whole = rows * len(runs) == len(table) and set(own.optimizer) == {runs[place]["optimizer"]}
-        names = ["optimizer", *cells.free(table, list(results.manifest["axes"])), "seed"]
-        settings = [words.value(runs[place]["optimizer"])] + [
-            f"{words.name(axis)} {words.value(own[axis].iloc[0])}"
+        own = every[key]
+        settings = [words.value(own.optimizer.iloc[0])] + [
+            f"{words.name(axis)} {words.listed(own[axis])}"
             for axis in dict.fromkeys(names)
-            if whole and axis != "optimizer" and own[axis].nunique() == 1
+            if axis != "optimizer" and own[axis].notna().any()
         ]
         found.append((path, f"{words.value(what)} of {', '.join(settings)}"))
     return found

@@ -66,7 +66,8 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
     below = sorted({path.parent.parent.name for path in folder.glob("*/*/config.yaml")})
     hint = f"; it holds those of {', '.join(below)}: give one of these folders" if below else ""
     if not (hint or folder.is_dir()):
-        hint = f"; there is no {folder}, {places[1]} or results/{place}"
+        below = [] if folder.is_absolute() else [str(places[1]), f"results/{place}"]
+        hint = f"; there is no {' and no '.join([str(folder), *below])}"
     raise ConfigError(f"{place}: no folder of runs, as outputs/TASK, nor of tables{hint}")
 
 
@@ -82,7 +83,7 @@ def collected(results: Results, wanted: dict[str, list[Any]]) -> Tables:
         ConfigError: no run has the wanted settings, or a key does not vary.
     """
     with files.reading(results.folder / "manifest.json", files.RESTORE):
-        manifest, folder = results.manifest, results.folder
+        manifest, folder = results.manifest, results.folder.resolve()
         axes, scale, made = dict(manifest["axes"]), results.scale, manifest["runs"]
         whole = folder.parent.name == manifest["figure"]  # as in results/FIGURE/SCALE
         name = manifest["figure"] if whole else f"{manifest['task']} {folder.name}"
@@ -241,9 +242,10 @@ def page(
 def values(text: str) -> tuple[str, list[Any]]:
     """The key and the values of ``optimizer.nu=0.9,0.99``."""
     key, equals, given = text.partition("=")
-    if not equals or not key or not given:
+    parts = re.split(r",(?![^\[]*\])", given)
+    if not equals or not key or not all(parts):
         raise ConfigError(f"{text}: not KEY=VALUE or KEY=VALUE,VALUE")
-    return key, [_value(part, text) for part in re.split(r",(?![^\[]*\])", given)]
+    return key, [_value(part, text) for part in parts]
 
 
 def _value(part: str, text: str) -> Any:
@@ -330,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables = find(chosen.place, dict(map(values, chosen.settings)))
     title = " ".join([tables.name, tables.scale, *chosen.settings])
     place = Path(chosen.place)
-    outputs = place.resolve().parent if holds_runs(place) else Path("outputs")
+    outputs = place.absolute().parent if holds_runs(place) else Path("outputs")
     target = chosen.to or outputs / "sweeps" / re.sub(r"[^\w=,.+-]+", "_", title)[:100]
     for text in tables.damaged:
         print(f"damaged: {text}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Make a sweep of Weights & Biases from overrides: ``python -m scripts.wandb_sweep -m task=...``.
 
 The script takes the overrides of the runs and prints the YAML that ``wandb sweep`` takes. Each
-agent then runs cells of the grid one after the other and skips finished ones, as any sweep does::
+agent then makes the runs of the grid one after the other and skips finished ones, as any sweep
+does::
 
     python -m scripts.wandb_sweep -m task=mnist_divergence optimizer.nu=0.9,0.99 > sweep.yaml
     wandb sweep sweep.yaml
@@ -34,7 +35,7 @@ def sweep(overrides: Sequence[str], grid: int | None = None) -> dict[str, Any]:
             ``grid`` does not choose one.
     """
     overrides = [text for text in overrides if text != "tracking=wandb"]  # it is added below
-    expand(overrides)  # check every cell before an agent runs it
+    expand(overrides)  # check every run before an agent makes it
     lines, typed = command_lines(overrides), " ".join(overrides)
     if grid is None and len(lines) > 1:
         raise ConfigError(

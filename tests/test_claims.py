@@ -109,27 +109,33 @@ def test_the_title_of_figure_3_compares_sgd_at_the_starts_that_it_has(tmp_path: 
         assert re.search(f"; SGD's over lr {text} below it$", title)
 
 
-def test_a_picture_of_figure_3_is_of_the_first_start(tmp_path: Path) -> None:
-    """Each run has one start; those of another start have begun. A picture's grey tells its run."""
-    nus, starts_of = ((0.4, 0.9), (0.8,)), {"laprop": (0, 1), "adam": (0,), "amsgrad": (0,)}
+@pytest.mark.parametrize("starts_of_a_run", [[(0,), (1,)], [(0, 1)]])
+def test_a_picture_of_figure_3_is_of_the_first_start(
+    tmp_path: Path, starts_of_a_run: list[tuple[int, ...]]
+) -> None:
+    """A run has one start or both; SGD has rates instead of nu, L-BFGS neither."""
+    grid = [("laprop", (0.4, 0.9), None), ("adam", (0.4, 0.9), None), ("laprop", (0.8,), None)]
+    grid += [("sgd", (None,), (0.01, 0.1, 0.3)), ("lbfgs", (None,), None)]
     rows, runs = [], []
-    for part, optimizer in itertools.product(nus, starts_of):
-        for seed in starts_of[optimizer]:
-            for nu in part:
-                row = {"optimizer": optimizer, "nu": nu, "lr": 0.01, "seed": seed}
+    for optimizer, nus, rates in grid:
+        for starts in starts_of_a_run:
+            cells = list(itertools.product(rates or (0.01,), nus, starts))
+            for lr, nu, seed in cells:
+                row = {"optimizer": optimizer, "nu": nu, "lr": lr, "seed": seed}
                 rows.append(row | {"regret": 1.0, "weights": "caffe"})
-            runs.append((f"{len(runs)}", optimizer, part, seed))
-    found = tables(tmp_path, "fig03", rows, **{"task.updates": 1000})
-    for key, _, part, seed in runs:
-        grey = [np.full((8, 8, 3), 100 * seed + 100 * nu, np.uint8) for nu in part]
-        Image.fromarray(np.concatenate(grey, axis=1)).save(
-            found.folder / f"{key}-montage.jpg", quality=100
-        )
-    manifest = found.manifest | {"unfinished_seeds": [1]}
-    manifest["runs"] = [{"key": key, "optimizer": optimizer} for key, optimizer, *_ in runs]
-    (found.folder / "manifest.json").write_text(json.dumps(manifest))
+            key = str(len(runs))
+            runs.append({"key": key, "optimizer": optimizer, "rows": len(cells)})
+            grey = [np.full((8, 8, 3), 100 * starts[0] + 100 * (nu or 0), np.uint8) for nu in nus]
+            folder = tmp_path / "fig03" / "paper"
+            folder.mkdir(parents=True, exist_ok=True)
+            columns = [np.concatenate([tile] * len(rates or (1,))) for tile in grey]
+            Image.fromarray(np.concatenate(columns, axis=1)).save(
+                folder / f"{key}-montage.jpg", quality=100
+            )
+    pd.DataFrame(rows).to_csv(folder / "runs.csv", index=False)
+    (folder / "manifest.json").write_text(json.dumps({"runs": runs, "unfinished_seeds": [1]}))
     figure, axis = plt.subplots()
-    fig03._pictures(axis, Results(found.folder), "laprop")
+    fig03._pictures(axis, Results(folder), "laprop")
     shown = np.asarray(axis.images[0].get_array())[4, 4::8, 0]
     assert shown == pytest.approx([40, 80, 90], abs=2)
     plt.close(figure)

@@ -93,8 +93,11 @@ def test_alternatives_of_a_type_are_one_error():
         decay: float
         switch: bool | list[str] = True
         count: int | Literal["auto"] = 1
+        several: bool | list[int] = True
+        by_name: dict[str, int] = dataclasses.field(default_factory=dict)
 
     values = {"damp": "x", "decay": "y", "switch": "z", "count": "w"}
+    values |= {"several": [1, "u", 3, "v"], "by_name": {"one": "s", "two": "t"}}
     with pytest.raises(ConfigError) as refused:
         checked(Settings, values, "task.")
     assert str(refused.value).split("; ") == [
@@ -102,6 +105,10 @@ def test_alternatives_of_a_type_are_one_error():
         "task.decay=y: must be a number",
         "task.switch=z: must be true or false or a list, such as [1,2]",
         "task.count=w: must be a whole number or 'auto'",
+        "task.several=u: must be a whole number",
+        "task.several=v: must be a whole number",
+        "task.by_name=s: must be a whole number",
+        "task.by_name=t: must be a whole number",
     ]
 
 

@@ -91,6 +91,7 @@ def test_a_task_that_is_interrupted_leaves_no_file(
         ("Mole", "Mole: must be a name of lower-case letters, digits and _"),
         ("my-task", "my-task: must be a name of lower-case"),
         ("class", "class: must be a name"),
+        ("café", "café: must be a name of lower-case letters"),
         ("null", "null: must be another name; this one means something to YAML or Hydra"),
         ("inf", "inf: must be another name"),
         ("_self_", "_self_: must be another name"),

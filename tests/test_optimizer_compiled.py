@@ -109,7 +109,7 @@ def test_compiled_16_bit_weights_that_share_memory_take_each_others_steps(foreac
     ("wrap", "dynamic", "graphs"), [(float, None, 2), (float, True, 1), (torch.tensor, None, 1)]
 )
 def test_compiled_once_while_everything_is_scheduled(wrap, dynamic, graphs, foreach):
-    """With lr as a tensor there is one graph; a float makes torch compile once more at a change."""
+    """With lr as a tensor there is one graph; for a float Dynamo traces one more at a change."""
     torch._dynamo.reset()
     counter = CompileCounter()
     params = make(shapes=SHAPES)
@@ -124,6 +124,25 @@ def test_compiled_once_while_everything_is_scheduled(wrap, dynamic, graphs, fore
             group["lr"].fill_(0.01 + 0.001 * t)
         step()
     assert counter.frame_count == graphs
+
+
+@traced
+@pytest.mark.parametrize(("wrap", "graphs"), [(float, 4), (torch.tensor, 1)])
+def test_a_backend_compiles_again_at_each_change_of_a_float(wrap, graphs):
+    """Dynamo's graph serves for any float; AOTAutograd, which Inductor needs, makes it constant."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    params = make(shapes=SHAPES[:1])
+    optimizer = LaProp(params, lr=wrap(0.01))
+    step = torch.compile(optimizer.step, backend="aot_eager")
+    for t in range(4):
+        give_gradients(params, t)
+        if wrap is float:
+            optimizer.param_groups[0]["lr"] = 0.01 + 0.001 * t
+        else:
+            optimizer.param_groups[0]["lr"].fill_(0.01 + 0.001 * t)
+        step()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
 @traced

@@ -436,8 +436,8 @@ def test_an_exit_without_a_reason_is_a_failure_too(
 
 def test_an_exit_of_submitit_is_no_failure(toy: Maker, monkeypatch: pytest.MonkeyPatch):
     """It has put the job back into the queue, where the run goes on from its checkpoint."""
-    found: dict[str, Any] = {}
-    exec(compile("def requeue(): raise SystemExit(-1)", "/lib/submitit/core/job.py", "exec"), found)
+    found: dict[str, Any] = {"__name__": "submitit.core.job_environment"}
+    exec("def requeue(): raise SystemExit(-1)", found)
     settings = toy()
     task = task_module(settings.task_name)
     monkeypatch.setattr(task, "train", lambda cfg, run: found["requeue"]())

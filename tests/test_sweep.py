@@ -30,7 +30,7 @@ from scripts import sweep as command
     [
         (
             ["nowhere"],
-            "nowhere: no .* there is no nowhere, outputs/nowhere or results/nowhere",
+            "nowhere: no .* there is no nowhere and no outputs/nowhere and no results/nowhere",
         ),
         (["outputs"], "outputs: no folder of runs, .*; it holds those of toy: give one of these"),
         (["toy", "nu=0.7"], "optimizer.nu=0.7: no run in outputs/toy has it; they have 0.5, 0.9"),
@@ -38,6 +38,8 @@ from scripts import sweep as command
         (["toy", "nuu=0.9"], r"nuu=0.9: unknown \(did you mean nu\?\); allowed are decay_by_lr, "),
         (["toy", "scale=smoke"], "scale=smoke: the runs are paper"),
         (["toy", "nu"], "nu: not KEY=VALUE or KEY=VALUE,VALUE"),
+        (["toy", "nu=0.5,"], "nu=0.5,: not KEY=VALUE or KEY=VALUE,VALUE"),
+        (["/no/toy"], "/no/toy: no folder of runs, .*, nor of tables; there is no /no/toy"),
         (["toy", "nu=[0.9"], r"nu=\[0.9: \[0.9 is no value"),
         (["toy", "--metric", "los"], "--metric=los: unknown.*; allowed are final_loss, train_loss"),
         (["toy", "--x", "lr"], "--x=lr: does not vary here; optimizer, mu, nu do"),
@@ -255,8 +257,8 @@ def test_collected_tables_are_drawn_too(
     assert "in all runs: <code>optimizer.lr=0.05 task.start=[1.5,-2.0]</code>" in page
 
 
-def test_what_is_the_same_in_all_runs_stands_on_the_page(toy: Maker, tmp_path: Path) -> None:
-    """Also a setting that only some optimizers have; one that varies stands in a column."""
+def test_settings_that_all_runs_share_are_found(toy: Maker) -> None:
+    """They are not those that have a column, such as mu, which one optimizer lacks."""
     for name, mu in ("laprop", 0.9), ("laprop", 0.8), ("rmsprop", None):
         settings = toy(_optimizer={"name": name} | ({"mu": mu} if mu else {}))
         write_run(settings, [{"step": 1, "train_loss": 1.0}], {"final_loss": 1.0})

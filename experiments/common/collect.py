@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -46,7 +47,20 @@ WRITTEN = (".csv", ".parquet", ".json", ".jpg", ".png")  # the files that are re
 OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
 
 
-def collect(overrides: Sequence[str], target: Path | None = None, partial: bool = False) -> Results:
+@dataclass(frozen=True)
+class Collected(Results):
+    """New tables.
+
+    Attributes:
+        kept: number of runs that were in the tables before, and are not in the output folder.
+    """
+
+    kept: int = 0
+
+
+def collect(
+    overrides: Sequence[str], target: Path | None = None, partial: bool = False
+) -> Collected:
     """Gather the finished runs of a figure, or of any sweep, into tables.
 
     The tables of a figure's whole grid are written to ``results/<figure>/<scale>``. Those of the
@@ -144,7 +158,7 @@ def collect(overrides: Sequence[str], target: Path | None = None, partial: bool 
             for path in sorted(target.glob(f"{settings.key}-*.jpg")):
                 shutil.copy(path, build / path.name)
         write_json(build / "manifest.json", manifest)
-    return Results(target)
+    return Collected(target, len(there))
 
 
 def finished(settings: Settings) -> bool:
@@ -161,8 +175,7 @@ def _home(first: Settings, overrides: Sequence[str]) -> Path:
     if first.figure and first.scale in COMMITTED and not own:
         return records.RESULTS / first.figure / first.scale
     named = [text for text in own if not text.startswith("task=")]
-    name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]))
-    name = name.replace("=_", "=").strip("_")
+    name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]).strip())
     if len(name) > 100:
         name = f"{name[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return first.output / "tables" / first.task_name / first.scale / (name or "one")
@@ -226,11 +239,11 @@ class _Committed:
 
     def rows(self, name: str, members: pd.DataFrame, axes: dict[str, str]) -> pd.DataFrame:
         """The rows of a run's members in ``runs`` or ``curves``."""
-        wanted, folder = set(_labels(members, axes)), self.results.folder
+        wanted, folder = set(labels(members, axes)), self.results.folder
         if name == "runs":
             with reading(folder / "runs.csv", RESTORE):
                 frame = self.results.every_run
-                frame = frame[_labels(frame, axes).isin(wanted)]
+                frame = frame[labels(frame, axes).isin(wanted)]
                 if len(frame) != len(members):
                     raise ValueError(f"{len(frame)} rows of a run that has {len(members)}")
                 return frame
@@ -238,10 +251,10 @@ class _Committed:
             return members.iloc[:0]
         with reading(folder / "curves.parquet", RESTORE):
             frame = self.results.every_curve
-            return frame[_labels(frame, axes).isin(wanted)]
+            return frame[labels(frame, axes).isin(wanted)]
 
 
-def _labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
+def labels(frame: pd.DataFrame, axes: dict[str, str]) -> pd.Series:
     """The axes of each row as one text, with numbers as they are written in tables."""
 
     def text(value: Any) -> str:
@@ -334,7 +347,8 @@ def _manifest(
                 programs |= {str(place["program"]) for place in of}
         else:
             continue
-        runs.append(run | {"environments": places(of)})
+        members = math.prod(map(len, settings.axes().values()))
+        runs.append(run | {"rows": members, "environments": places(of)})
     return {
         "figure": first.figure,
         "task": first.task_name,

@@ -142,8 +142,8 @@ def _requeued(stop: SystemExit) -> bool:
     Any other one that is not Interrupted is the task's, or that of a library which it calls: that
     run has failed.
     """
-    raised = traceback.extract_tb(stop.__traceback__)[-1].filename
-    return "submitit" in Path(raised).parts
+    *_, (raised, _) = traceback.walk_tb(stop.__traceback__)
+    return str(raised.f_globals.get("__name__")).partition(".")[0] == "submitit"
 
 
 def _interruption(error: BaseException) -> Interrupted | None:

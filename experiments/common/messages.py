@@ -37,15 +37,29 @@ def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     except ValidationError as error:
         errors: dict[Any, list[str]] = {}  # of each value; several for alternatives as int | float
         for e in error.errors():
-            key, *rest = e["loc"] or ("",)
-            value = key, *(part for part in rest if isinstance(part, int))
-            errors.setdefault(value, []).append(_problem(e, schema, prefix))
-        raise ConfigError("; ".join(map(_either, errors.values()))) from None
+            errors.setdefault(_place(e["loc"], values), []).append(_problem(e, schema, prefix))
+        wrong = [  # of int | list a list with a wrong member is a list
+            problems
+            for place, problems in errors.items()
+            if not any(other != place and other[: len(place)] == place for other in errors)
+        ]
+        raise ConfigError("; ".join(map(_either, wrong))) from None
     for name, value in values.items():  # pydantic takes true for 1
         pairs = zip(_several(value), _several(getattr(result, name)), strict=False)
         if any(isinstance(given, bool) and not isinstance(taken, bool) for given, taken in pairs):
             raise ConfigError(f"{prefix}{name}={shown(value)}: must be a number, not true or false")
     return result
+
+
+def _place(loc: Sequence[Any], values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The keys and indices of an error's place, without pydantic's names of alternatives."""
+    place, value = [], values
+    for part in loc:
+        inside = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        if inside or (isinstance(value, Mapping) and part in value):
+            place.append(part)
+            value = value[part]
+    return tuple(place) or tuple(loc[:1])
 
 
 def _either(problems: list[str]) -> str:

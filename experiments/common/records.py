@@ -8,8 +8,8 @@
                         the key of each row's run
 ``<key>-<name>.jpg``    pictures that runs wrote to their folders
 ``manifest.json``       the figure, the scale and what it reduces, the common settings, each run's
-                        key, status, wall time and memory, the distinct environments (commit,
-                        program, versions, hardware), and the seeds that are not finished yet
+                        key, number of rows, status, wall time and memory, the distinct environments
+                        (commit, program, versions, hardware), and the seeds that are not finished
 ======================  ==========================================================================
 
 ``experiments.common.collect`` writes them. Reading needs only pandas and yaml.
@@ -62,6 +62,22 @@ class Results:
     def every_run(self) -> pd.DataFrame:
         """The content of ``runs.csv``, also the rows of unfinished seeds."""
         return self._checked("runs.csv", read_table(self.folder / "runs.csv", RESTORE))
+
+    @property
+    def by_run(self) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+        """Each run's entry in the manifest with its rows of ``runs.csv``, also of unfinished seeds.
+
+        The two files have the runs in the same order. In manifests of earlier versions, which have
+        no number of rows, every run has as many.
+        """
+        table, runs = self.every_run, self.manifest["runs"]
+        with reading(self.folder / "manifest.json", RESTORE):
+            rows = [run.get("rows", len(table) // len(runs)) for run in runs]
+            if sum(rows) != len(table):
+                raise ValueError(f"its runs have {sum(rows)} rows, runs.csv has {len(table)}")
+            ends = [sum(rows[: i + 1]) for i in range(len(rows))]
+            parts = [table[end - size : end] for end, size in zip(ends, rows, strict=True)]
+            return list(zip(runs, parts, strict=True))
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ at least one cell has a property, the two are exchanged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,9 +70,14 @@ class Estimate:
         return Estimate(-self.centre, self.error, self.df).above(-limit)
 
     def __format__(self, spec: str) -> str:
-        if math.isnan(self.error):
-            return f"{self.centre:{spec}} [no interval]"
-        return f"{self.centre:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        return f"{self.centre:{spec}} {interval(self.low, self.high, spec)}"
+
+
+def interval(low: float, high: float, spec: str = "") -> str:
+    """``[low, high]``, or ``[no interval]`` where there is none, as for a single seed."""
+    if math.isnan(low) or math.isnan(high):
+        return "[no interval]"
+    return f"[{low:{spec}}, {high:{spec}}]"
 
 
 # Estimates ----------------------------------------------------------------------------------------
@@ -266,8 +271,20 @@ def everywhere(p: Iterable[float]) -> float:
 
 def somewhere(p: Iterable[float]) -> float:
     """p-value of "true in at least one cell": the smallest times the number of cells (Holm)."""
-    values = list(p)
-    return min(1.0, len(values) * min(values))
+    return min(holm(list(p)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values of several cells, in their order (Holm 1979).
+
+    The smallest is multiplied by the number of cells, the next by one less, and so on; none is
+    below a smaller one's. Each cell can then be judged at the usual level.
+    """
+    adjusted, largest = [1.0] * len(p), 0.0
+    for rank, cell in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[cell]))
+        adjusted[cell] = largest
+    return adjusted
 
 
 def every_above(cells: Iterable[Estimate], limit: float = 0.0) -> bool | None:

@@ -329,9 +329,14 @@ def _shared(every: Sequence[Described], axes: Mapping[str, str]) -> dict[str, An
     """The settings that no column has, since they are the same in all runs."""
     found: dict[str, Any] = {}
     for run in every:
-        found = {k: v for k, v in run.settings.items() if k not in axes.values()} | found
-    found.pop(DEFINITION, None)
-    return found
+        found = run.settings | found
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in (*axes.values(), DEFINITION)
+        # Another version of the task may lack one of its settings.
+        and not (key.startswith("task.") and any(key not in run.settings for run in every))
+    }
 
 
 def _repeats(found: Sequence[_Found], every: Sequence[pd.DataFrame]) -> list[np.ndarray]:
@@ -446,7 +451,7 @@ def chosen_rows(
         hits = have(frame[key], values)
         for value, hit in zip(values, hits.T, strict=True):
             if not hit.any():
-                present = frame[key].dropna().unique()
+                present = frame[key].dropna().unique().tolist()
                 order = sorted(present, key=lambda x: (isinstance(x, str), x))
                 listed = [*map(shown, order), *["null"] * int(frame[key].isna().any())]
                 raise ConfigError(

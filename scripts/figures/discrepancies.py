@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import ALPHA, Estimate, mean
+from experiments.common.stats import ALPHA, Estimate, interval, mean
 from scripts.effects import Change
 from scripts.figures import style
 
@@ -50,7 +50,7 @@ def finding(results: Results) -> str:
         control.append(f"{means.pop('other_batches').centre:.0f} %")
         del means["last_bit"]
         most = max(means.values(), key=lambda found: found.centre)
-        number = f"{most.centre:.0f} [{max(most.low, 0):.0f}, {most.high:.0f}] %"
+        number = f"{most.centre:.0f} {interval(max(most.low, 0), most.high, '.0f')} %"
         after.append(f"{number} after {updates:,}")
     return (
         "The discrepancy of paper and code that moves the path most moves it by "
@@ -118,8 +118,8 @@ def _largest(means: dict[str, Estimate], sign: str = "", least: float = -np.inf)
     ends = np.array([found.centre, max(found.low, least), found.high])
     if not (largest := np.nanmax(np.abs(ends))) >= 0.001:
         return "below 0.001 %" if largest else "0", schedule
-    centre, low, high = (f"{end:{sign}.2g}" for end in ends)
-    return f"{centre} [{low}, {high}] %", schedule
+    spec = f"{sign}.2g"
+    return f"{ends[0]:{spec}} {interval(*ends[1:], spec)} %", schedule
 
 
 def _pair(results: Results, pair: str) -> str:

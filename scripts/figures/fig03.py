@@ -170,18 +170,13 @@ def _first(axis: Axes, curves: pd.DataFrame) -> None:
 def _pictures(axis: Axes, results: Results, optimizer: str) -> None:
     """The final pictures of one optimizer at every nu of the first start, from the montages.
 
-    The montage of a run has a square picture for each nu, those of its first start. Runs are in the
-    order of the table, and have either one start or all.
+    The montage of a run has a square picture for each nu, those of its first start.
     """
-    table, found, at = results.every_run, {}, 0
-    for run in results.manifest["runs"]:
-        with Image.open(results.folder / f"{run['key']}-montage.jpg") as montage:
-            pictures = np.array_split(np.asarray(montage), montage.width // montage.height, axis=1)
-        rows = table[at : at + len(pictures)]
-        if rows.nu.nunique(dropna=False) < len(pictures) or rows.seed.nunique() > 1:
-            rows = table[at : at + len(pictures) * table.seed.nunique()]
-        at += len(rows)
-        if run["optimizer"] == optimizer and rows.seed.min() == table.seed.min():
+    first, found = results.every_run.seed.min(), {}
+    for run, rows in results.by_run:
+        if run["optimizer"] == optimizer and rows.seed.min() == first:
+            with Image.open(results.folder / f"{run['key']}-montage.jpg") as montage:
+                pictures = np.array_split(np.asarray(montage), rows.nu.nunique(), axis=1)
             found |= dict(zip(rows.nu.unique(), pictures, strict=True))
     values, pictures = zip(*sorted(found.items()), strict=True)
     width = pictures[0].shape[1]
@@ -296,7 +291,7 @@ def small_over_large(results: Results, optimizer: str) -> Estimate:
 
 
 def style_small_nu(results: Results, optimizer: str, helps: bool) -> Measured:
-    """Whether the regret at small nu over that at large nu is below 1, or above where so asked."""
+    """Whether the regret at small nu over that at large nu is below 1; above, without ``helps``."""
     log = small_over_large(results, optimizer)
     signed = Estimate(-log.centre if helps else log.centre, log.error, log.df)
     change = ratio(log, ".3g")

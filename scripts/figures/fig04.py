@@ -179,7 +179,7 @@ def _learning(runs: pd.DataFrame, cells: dict[tuple[str, float], Estimate]) -> s
                 parts.append(f"at lr {lr:g} with {seeds.sum()} of {len(seeds)} seeds{sure}")
         if parts:
             text.append(f"{NAMES[optimizer]} learns {' and '.join(parts)}")
-    return f"{'; '.join(text) or 'none learns above lr 1e-4'}; the claim needs none above lr 1e-4"
+    return f"{'; '.join(text) or 'none learns above lr 1e-4'}; the claim allows none above lr 1e-4"
 
 
 def largest_rates(results: Results, optimizer: str) -> pd.Series:

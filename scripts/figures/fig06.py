@@ -143,7 +143,7 @@ def by_seed(results: Results, column: str) -> dict[Arm, pd.Series]:
 
 
 def _ahead(results: Results, column: str, what: str) -> Measured:
-    """Whether LaProp's number is larger, each with its own epsilon; told also at equal ones."""
+    """Whether LaProp's number is larger, each with its own epsilon; the text has equal ones too."""
     found = by_seed(results, column)
     equal = ((("laprop", epsilon), ("adam", epsilon)) for epsilon in (SMALL, LARGE))
     text, gaps = [], []

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, every_above, mean, paired
+from experiments.common.stats import Estimate, every_above, interval, mean, paired
 from scripts.effects import Effect, difference, magnitude
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
@@ -129,7 +129,7 @@ def gained(gain: Estimate) -> str:
 def _size(gap: Estimate | Effect) -> str:
     """A difference and its interval without the sign, for a sentence that names the direction."""
     centre, low, high = magnitude(gap.centre, gap.low, gap.high)
-    return f"{centre:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{centre:.1f} {interval(low, high, '.1f')}"
 
 
 def imdb_ten_points(results: Results) -> Measured:

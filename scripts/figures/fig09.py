@@ -45,7 +45,7 @@ def _counts(results: Results, gap: Estimate) -> bool | None:
 
 
 def note_on_undecided(results: Results) -> str:
-    """What undecided means in the title, and which difference only the correction leaves so."""
+    """What "undecided" means in the title, and which difference is so only by Holm's correction."""
     every = [(o, lr, gap) for o, by_lr in gaps(results).items() for lr, gap in by_lr.items()]
     text = (
         "; undecided: the interval contains 0, or the regret is below LaProp's and is not clearly "

@@ -1,6 +1,6 @@
 """Figure 13, appendix C.7: final training and test loss of ResNet-20 on CIFAR-10 over mu and nu.
 
-What has diverged, and which cells are stable, is told as for Figure 12.
+What has diverged, and which cells are stable, is decided as for Figure 12.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from experiments.common.stats import (
     every_above,
     every_below,
     everywhere,
+    interval,
     mean,
     paired,
 )
@@ -128,7 +129,7 @@ def cifar_loss_and_accuracy(results: Results, limit: float) -> Measured:
     found = -ranks.corr(method="spearman").test_loss.xs("test_accuracy", level=2)
     cells = {o: mean(found[o].to_numpy()) for o in ("laprop", "adam")}
     text = ", ".join(
-        f"{NAMES[o]} {cell.centre:.2f} [{max(cell.low, -1):.2f}, {min(cell.high, 1):.2f}]"
+        f"{NAMES[o]} {cell.centre:.2f} {interval(max(cell.low, -1), min(cell.high, 1), '.2f')}"
         for o, cell in cells.items()
     )
     held = every_below(cells.values(), limit)

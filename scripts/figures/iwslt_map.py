@@ -54,7 +54,7 @@ def draw(results: Results) -> Figure:
 
 
 def alone_stuck(results: Results, optimizer: str, nowhere: bool) -> Measured:
-    """There is a cell, a learning rate and a depth, where one optimizer alone is stuck; or none.
+    """Whether one optimizer alone is stuck at some lr and depth or, with ``nowhere``, at none.
 
     Stuck is as in Figure 5, of the final loss; a run that diverged is stuck.
     """

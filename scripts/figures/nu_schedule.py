@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, every_below, log_ratio, mean
+from experiments.common.stats import Estimate, decide, every_below, interval, log_ratio, mean
 from scripts.effects import ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
@@ -30,7 +30,7 @@ def finding(results: Results) -> str:
 
 def _percent(log: Estimate) -> str:
     centre, low, high = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
-    return f"{centre:+.1f} [{low:+.1f}, {high:+.1f}] %"
+    return f"{centre:+.1f} {interval(low, high, '+.1f')} %"
 
 
 def draw(results: Results) -> Figure:

@@ -27,7 +27,7 @@ def finding(results: Results) -> str:
 
 
 def draw(results: Results) -> Figure:
-    """Maps of the update with the exception, and the updates that follow it."""
+    """Maps of the update at the exploding gradient, and the updates that follow it."""
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 4), width_ratios=[1, 1, 1.15], squeeze=False)
     for axis, optimizer in zip(axes[0], ("laprop", "adam"), strict=False):
         image = _map(axis, after(results, optimizer).unstack("mu"))
@@ -96,7 +96,7 @@ def _curves(axis: Axes, results: Results) -> None:
 
 
 def after(results: Results, optimizer: str) -> pd.Series:
-    """The update with the exception, lowest over its sizes, by nu and mu; 1 before it."""
+    """The update at the exploding gradient, lowest over its sizes, by nu and mu; 1 before it."""
     runs = results.runs[results.runs.optimizer == optimizer]
     return runs.groupby(["nu", "mu"]).update_after.min()
 
@@ -110,7 +110,7 @@ def _recommended(values: pd.Series) -> pd.Series:
 
 
 def recommended(results: Results) -> pd.Series:
-    """LaProp's update with the exception at the pairs that section 3.2 recommends."""
+    """LaProp's update at the exploding gradient, for the pairs that section 3.2 recommends."""
     return _recommended(after(results, "laprop"))
 
 
@@ -135,12 +135,12 @@ def direction_kept(results: Results) -> Measured:
 
 
 def recommended_adam(results: Results) -> pd.Series:
-    """Adam's update with the exception at the pairs that section 3.2 recommends."""
+    """Adam's update at the exploding gradient, for the pairs that section 3.2 recommends."""
     return _recommended(after(results, "adam"))
 
 
 def direction_closed_form(results: Results) -> Measured:
-    """The update at the largest exception agrees with the limit of an infinite one."""
+    """The update at the largest gradient agrees with the limit of an infinite one."""
     runs = results.runs[results.runs["size"] == results.runs["size"].max()]
     gap = (runs.update_after - runs.update_closed).abs().max()
     size = runs["size"].max()

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, mean
+from experiments.common.stats import Estimate, interval, mean
 from scripts.effects import Change, magnitude
 from scripts.figures import style
 from scripts.paper import NAMES
@@ -46,7 +46,7 @@ def finding(results: Results) -> str:
     suite = "Atari" if results.scale == "paper" else "MinAtar"
     return (
         f"In {suite} {LABEL[largest]} {verb} the area under LaProp's training curve by "
-        f"{centre:.0f} % [{low:.0f}, {high:.0f}] in {where}"
+        f"{centre:.0f} % {interval(low, high, '.0f')} in {where}"
     )
 
 
@@ -115,7 +115,7 @@ def found(table: pd.Series, optimizer: str, deviation: str) -> Estimate:
 def told(table: pd.Series, optimizer: str, deviation: str) -> str:
     """``+3.1 % [-1.0, +7.2]``."""
     change = found(table, optimizer, deviation)
-    return f"{100 * change.centre:+.1f} % [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return f"{100 * change.centre:+.1f} % {interval(100 * change.low, 100 * change.high, '+.1f')}"
 
 
 def row_changes(results: Results, deviation: str) -> list[Change]:

@@ -197,7 +197,7 @@ def laprop_without_condition(results: Results) -> Measured:
 def bound_smaller(results: Results) -> Measured:
     """Equation 9's own factors, Theorem 1's and AMSGrad's, over the recommended nu.
 
-    The whole bounds, which decide nothing here, are told beside them.
+    The whole bounds, which decide nothing here, are reported beside them.
     """
     mu = float(results.manifest["settings"]["optimizer.mu"])
     factors = {nu: (bounds.theorem1_factor(nu), bounds.amsgrad_factor(mu, nu)) for nu in ADVISED}
@@ -225,7 +225,7 @@ def bound_smaller(results: Results) -> Measured:
 
 
 def _whole_bounds(results: Results) -> tuple[float, float, str]:
-    """Theorem 1's bound beforehand over AMSGrad's: smallest, largest, and at which advised nu."""
+    """Theorem 1's bound beforehand over AMSGrad's: smallest, largest, and the recommended nu."""
     runs = results.runs[results.runs.nu.isin(ADVISED)]
     bound = runs.pivot(
         index=["problem", "lr", "nu", "seed"], columns="optimizer", values="bound_uniform"
