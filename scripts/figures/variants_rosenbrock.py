@@ -35,8 +35,8 @@ def finding(results: Results) -> str:
     adam = _ahead(against(results, "laprop", "adam"))
     return (
         "Noisy Rosenbrock, best lr and ν: centered LaProp is faster than LaProp, or converges more "
-        f"often, {_at(_ahead(centered))}, AmsProp {_at(_ahead(amsprop))}{rest}; LaProp is so "
-        f"against Adam {_at(adam)}"
+        f"often, {_at(_ahead(centered))}, AmsProp {_at(_ahead(amsprop))}{rest}; LaProp "
+        f"than Adam {_at(adam)}"
     )
 
 
@@ -55,7 +55,7 @@ def draw(results: Results) -> Figure:
         top = 1.3 * longest(results, runs)
         upper.set(yscale="log", ylim=(50, top), xlabel="ν", title=f"σ {sigma:g}, lr {LR:g}")
         lower.set(xscale="log", xlabel="learning rate", title=f"σ {sigma:g}, best ν at each lr")
-        style.plain(lower.xaxis, (1, 3))
+        style.plain(lower.xaxis, (1,))
     for axis in axes[:, 0]:
         axis.set_ylabel(f"{UPDATES}, median")
     style.legend(figure, axes[0, 0], 5)
