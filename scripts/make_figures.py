@@ -245,8 +245,11 @@ def _missing(results: Results) -> str:
         if key not in known.values() and _as_written(whole[0].settings.get(key, value)) != value:
             return f"{key}={shown(value)}"
     columns = {column: key for column, key in known.items() if column != "seed"}
-    wanted = set(labels(pd.concat([rows(run, known) for run in whole]), columns))
+    grid = pd.concat([rows(run, known) for run in whole])
+    cells = {seed: set(labels(part, columns)) for seed, part in grid.groupby("seed")}
+    fewest = min(cells.values(), key=len)  # in some grids one seed alone has all optimizers
     for seed, runs in results.runs.groupby("seed"):
+        wanted = cells.get(seed, fewest)
         if lacking := len(wanted - set(labels(runs, columns))):
             return f"{len(wanted) - lacking} of {len(wanted)} settings at seed {seed}"
     return ""

@@ -76,7 +76,8 @@ def of_claims(rows: list[dict[str, Any]]) -> str:
     if len(rows) == 1:
         ((kind, _),) = _kinds(rows)
         where = f", {WHERE[kind].split(',')[0]}" * (kind not in (WHOLE, NOT_RUN))
-        return f"{of} one claim {ALONE[_sign(rows[0])]}{where}"
+        says = rows[0]["says"].rstrip(".")
+        return f"{of} one claim, “{says}”, {ALONE[_sign(rows[0])]}{where}"
     parts = [
         signs(same) + f" {WHERE[kind]}" * (kind not in (WHOLE, NOT_RUN))
         for kind, same in _kinds(rows)

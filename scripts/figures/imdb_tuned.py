@@ -94,6 +94,5 @@ def imdb_ten_points_tuned(results: Results) -> Measured:
     least = min(gains, key=lambda o: gains[o].centre)
     return Measured(f"test error without label noise: {text}; gain of LaProp {more} points",
                     every_above(gains.values(), GAIN),
-                    f"against {NAMES[least]} LaProp {gained(gains[least])} where the paper gains "
-                    f"{GAIN}",
+                    f"beside {NAMES[least]}'s LaProp's error is {gained(gains[least])}",
                     [*found.values()])  # fmt: skip
