@@ -121,8 +121,9 @@ def show_times() -> None:
     from experiments.common.timings import grids, times
 
     say(
-        "Time that all runs of a figure took on two threads, by the manifests in results/. * means "
-        "that\nthe grid was replaced since; results/FIGURE/SCALE/manifest.json names its commit:\n"
+        "Time that all runs of a figure took on two threads, by the manifests in results/. * marks "
+        "a scale\nwithout a grid now; results/FIGURE/SCALE/manifest.json names a commit that has "
+        "it:\n"
     )
     for file in sorted((CONFIGS / "figure").glob("*.yaml")):
         try:

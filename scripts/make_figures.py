@@ -4,7 +4,7 @@ It writes ``results/figures/<name>.png`` and the index of figures, ``results/FIG
 ``--check`` writes nothing, and exits with 1 if a committed picture or the index is stale.
 
 ``--from FOLDER`` draws a figure from your own tables, as ``scripts.collect`` writes them, into the
-same folder.
+same folder. A part that shows another figure's runs comes from the committed results.
 """
 
 import argparse
@@ -57,11 +57,9 @@ def picture(name: str, own: Results | None = None) -> bytes | None:
         return _picture(name, results_of(name)) if drawable(name) else None
     try:
         return _picture(name, own)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a script raises that has too few seeds
+    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:  # of too few seeds
         raise ConfigError(
-            f"{own.folder}: {name} cannot be drawn from {own.seeds} ({named(error)}); more may do"
+            f"{own.folder}: {name} cannot be drawn from {own.seeds} ({named(error)})"
         ) from error
 
 
@@ -222,14 +220,16 @@ def own_tables(folder: Path) -> tuple[str, Results]:
             f"--from {folder}: its runs are of figure={shown(name)}; one that has a script in "
             f"scripts/figures is needed: {', '.join(drawn())}"
         )
+    if scale in COMMITTED and scale not in grids(name):
+        raise ConfigError(f"--from {folder}: figure={name} has no grid at scale={scale} any more")
     if scale not in COMMITTED:
         raise ConfigError(f"--from {folder}: scale={scale} decides nothing, so no figure is drawn")
     if not seeds:
         raise ConfigError(f"--from {folder}: each of its seeds lacks runs")
     if missing := _missing(results):
         raise ConfigError(
-            f"--from {folder}: of figure={name} scale={scale} only seeds may be left out, but its "
-            f"runs have {missing}"
+            f"--from {folder}: figure={name} scale={scale} must have its whole grid, if with fewer "
+            f"seeds, but its runs have {missing}"
         )
     return name, results
 
@@ -241,6 +241,9 @@ def _missing(results: Results) -> str:
     for column, key in known.items():
         if column not in axes:
             return f"one {key}"
+    for key in axes.values():
+        if key not in known.values():
+            return f"several {key}"
     for key, value in results.manifest["settings"].items():
         if key not in known.values() and _as_written(whole[0].settings.get(key, value)) != value:
             return f"{key}={shown(value)}"
@@ -249,9 +252,12 @@ def _missing(results: Results) -> str:
     cells = {seed: set(labels(part, columns)) for seed, part in grid.groupby("seed")}
     fewest = min(cells.values(), key=len)  # in some grids one seed alone has all optimizers
     for seed, runs in results.runs.groupby("seed"):
-        wanted = cells.get(seed, fewest)
-        if lacking := len(wanted - set(labels(runs, columns))):
+        wanted, found = cells.get(seed, fewest), set(labels(runs, columns))
+        if lacking := len(wanted - found):
             return f"{len(wanted) - lacking} of {len(wanted)} settings at seed {seed}"
+        if others := found - wanted:
+            text = zip(columns.values(), min(others).split("|"), strict=True)
+            return " ".join(f"{key}={value}" for key, value in text if value)
     return ""
 
 
@@ -313,8 +319,13 @@ def main() -> int:
     if unknown := sorted(set(arguments.figures) - set(drawn())):
         parser.error(f"{', '.join(unknown)}: unknown figure; allowed are {', '.join(drawn())}")
     names = arguments.figures or [*own] or drawn()
-    for source in own.keys() - {figures()[name].get("results", name) for name in names}:
-        parser.error(f"--from {own[source].folder}: none of {', '.join(names)} shows {source}")
+    sources = {name: figures()[name].get("results", name) for name in names}
+    for source in own.keys() - set(sources.values()):
+        parser.error(
+            f"--from {own[source].folder}: none of {', '.join(names)} is drawn from {source}'s runs"
+        )
+    for name in [name for name in names if own and not arguments.to and sources[name] not in own]:
+        parser.error(f"{name}: has no --from FOLDER; --to FOLDER draws it from committed results")
     if arguments.to:
         try:
             arguments.to.mkdir(parents=True, exist_ok=True)  # fails now, not after the drawing

@@ -134,7 +134,8 @@ def pictures(results: Results) -> list[tuple[Path, str]]:
             for axis in dict.fromkeys(names)
             if axis != "optimizer" and own[axis].notna().any()
         ]
-        found.append((path, f"{words.value(what)} of {', '.join(settings)}"))
+        between = "; " if any("," in text for text in settings) else ", "
+        found.append((path, f"{words.value(what)} of {between.join(settings)}"))
     return found
 
 

@@ -65,9 +65,9 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
         return collected(results, wanted)
     below = sorted({path.parent.parent.name for path in folder.glob("*/*/config.yaml")})
     hint = f"; it holds those of {', '.join(below)}: give one of these folders" if below else ""
-    if not (hint or folder.is_dir()):
-        below = [] if folder.is_absolute() else [str(places[1]), f"results/{place}"]
-        hint = f"; there is no {' and no '.join([str(folder), *below])}"
+    tried = [folder, *([] if folder.is_absolute() else [places[1], records.RESULTS / place])]
+    if not any(path.exists() for path in tried):
+        hint = f"; there is no {' and no '.join(map(str, tried))}"
     raise ConfigError(f"{place}: no folder of runs, as outputs/TASK, nor of tables{hint}")
 
 

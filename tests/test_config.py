@@ -86,6 +86,14 @@ def test_a_misspelt_key_of_a_tasks_file_is_refused(added: str, line: str):
         compose_settings(["task=toy", "scale=smoke"])
 
 
+@schema.settings
+class Both:
+    """Two settings in one."""
+
+    lr: float
+    updates: int
+
+
 def test_alternatives_of_a_type_are_one_error():
     @schema.settings
     class Settings:
@@ -95,9 +103,10 @@ def test_alternatives_of_a_type_are_one_error():
         count: int | Literal["auto"] = 1
         several: bool | list[int] = True
         by_name: dict[str, int] = dataclasses.field(default_factory=dict)
+        both: Both | None = None
 
     values = {"damp": "x", "decay": "y", "switch": "z", "count": "w"}
-    values |= {"several": [1, "u", 3, "v"], "by_name": {"one": "s", "two": "t"}}
+    values |= {"several": [1, "u", 3, "v"], "by_name": {"one": "s", "two": "t"}, "both": {}}
     with pytest.raises(ConfigError) as refused:
         checked(Settings, values, "task.")
     assert str(refused.value).split("; ") == [
@@ -109,6 +118,8 @@ def test_alternatives_of_a_type_are_one_error():
         "task.several=v: must be a whole number",
         "task.by_name=s: must be a whole number",
         "task.by_name=t: must be a whole number",
+        "task.both.lr: missing",
+        "task.both.updates: missing",
     ]
 
 

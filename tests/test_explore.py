@@ -206,8 +206,12 @@ def test_pictures_say_which_run_left_them() -> None:
     found = dict(report.pictures(ENTRIES["fig09"]["runs"]))
     assert len(found) == 3
     assert sorted(found.values()) == [
-        f"montage of {o}, seed 0" for o in ("AMSGrad", "Adam", "LaProp")
+        f"montage of {o}; learning rate 0.001, 0.1; ν 0, 0.4, 0.7, 0.9, 0.999; seed 0"
+        for o in ("AMSGrad", "Adam", "LaProp")
     ]
+    starts = dict(report.pictures(ENTRIES["fig03"]["runs"])).values()
+    assert "montage of LaProp; learning rate 0.01; ν 0.4, 0.999; seed 0" in starts
+    assert "montage of SGD, learning rate 0.3, seed 0" in starts
     breakout = sorted(dict(report.pictures(ENTRIES["fig06"]["runs"])).values())
     assert breakout == [
         f"breakout of {o}, ε {e}, seed 0" for o in ("Adam", "LaProp") for e in ("0.00015", "1e-15")

@@ -87,7 +87,7 @@ def test_the_best_of_a_run_is_the_lowest_and_no_nan(toy: Maker):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["task.text=nowhere.txt"], "task.text=nowhere.txt: must be a text in UTF-8"),
+        (["task.text=nowhere.txt"], "task.text=nowhere.txt: No such file or directory; must"),
         (["task.heads=3"], "task.heads=3: must divide task.width=16"),
         (["task.characters=50"], "task.context=16: the text's 50 characters are too few for it"),
     ],

@@ -42,10 +42,26 @@ def some_seeds(committed: Results, folder: Path) -> Results:
     return Results(folder)
 
 
+def replaced(committed: Results) -> bool:
+    """Whether committed tables are of an earlier grid, which only the commit of their runs has."""
+    try:
+        make_figures.own_tables(committed.folder)
+    except ConfigError:
+        return True
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_can_be_drawn_from_some_of_its_seeds(name: str, tmp_path: Path) -> None:
-    assert make_figures.picture(name, some_seeds(paper.results_of(name), tmp_path / "own"))
+    committed = paper.results_of(name)
+    own = some_seeds(committed, tmp_path / "own")
+    if replaced(committed):
+        with pytest.raises(ConfigError, match=r"any more$|must have its whole grid"):
+            make_figures.own_tables(own.folder)
+    else:
+        assert make_figures.own_tables(own.folder) == (name, own)
+    assert make_figures.picture(name, own)
 
 
 def test_the_picture_is_that_of_the_given_tables(
@@ -64,6 +80,7 @@ def test_the_picture_is_that_of_the_given_tables(
     assert heads == [(paper.finding("variants", own), "claims of the paper: 4 undecided")]
     assert heads[0][0] != paper.finding("variants")
     assert heads[0][1] != make_figures.verdicts("variants")
+    monkeypatch.delattr(make_figures, "index_file")
     before = {path: path.stat().st_mtime for path in make_figures.PICTURES.glob("*.png")}
     monkeypatch.setattr(sys, "argv", ["make_figures", "--from", str(folder)])
     assert make_figures.main() == 0
@@ -92,12 +109,27 @@ def test_a_part_of_a_grid_is_refused_because_verdicts_need_all_of_it(tmp_path: P
     whole = some_seeds(paper.results_of("tuning_range"), tmp_path / "whole")
     assert make_figures.own_tables(whole.folder) == ("tuning_range", whole)
     runs, manifest = pd.read_csv(whole.folder / "runs.csv"), whole.manifest
-    start = "of figure=tuning_range scale=paper only seeds may be left out, but its runs have "
+    begins = (
+        "figure=tuning_range scale=paper must have its whole grid, if with fewer seeds, but its "
+        "runs have "
+    )
     less = runs.drop(index=runs.index[(runs.seed == 1) & (runs.nu == 0.9)][:1])
     key, value = next((k, v) for k, v in manifest["settings"].items() if isinstance(v, int))
     without = {k: v for k, v in manifest["axes"].items() if k != "nu"}
     for name, table, changes, line in (
         ("one", runs[runs.nu == 0.9].drop(columns="nu"), {"axes": without}, "one optimizer.nu$"),
+        (
+            "two",
+            runs.assign(width=8),
+            {"axes": manifest["axes"] | {"width": "task.width"}},
+            "several task.width$",
+        ),
+        (
+            "more",
+            pd.concat([runs, runs[:1].assign(lr=0.7)]),
+            {},
+            "optimizer.name=.* optimizer.lr=0.7 ",
+        ),
         ("less", less, {}, r"\d+ of \d+ settings at seed 1$"),
         (
             "other",
@@ -107,7 +139,7 @@ def test_a_part_of_a_grid_is_refused_because_verdicts_need_all_of_it(tmp_path: P
         ),
     ):
         found = written(tmp_path / name, table, **manifest | changes)
-        with pytest.raises(ConfigError, match=start + line):
+        with pytest.raises(ConfigError, match=f"{begins}.*{line}"):
             make_figures.own_tables(found.folder)
 
 
@@ -117,7 +149,7 @@ def test_too_few_seeds_for_a_script_are_one_line(tmp_path: Path) -> None:
     one = written(
         tmp_path / "one", runs[runs.seed == runs.seed.min()], **committed.manifest | {"seeds": 1}
     )
-    with pytest.raises(ConfigError, match=r"one: variants cannot be drawn from 1 seed \(.*more"):
+    with pytest.raises(ConfigError, match=r"one: variants cannot be drawn from 1 seed \("):
         make_figures.picture("variants", one)
 
 
@@ -133,7 +165,11 @@ def test_bad_places_and_flags_are_one_line(
     for arguments, line in (
         (["--check", "--from", "x"], "so it takes neither --from nor --to"),
         ([one, other], f"--from {tmp_path}/b: {tmp_path}/a has tables of table1, too"),
-        (["fig02", "fig08", one], f"--from {tmp_path}/a: none of fig02, fig08 shows table1"),
+        (
+            ["fig02", "fig08", one],
+            f"--from {tmp_path}/a: none of fig02, fig08 is drawn from tab",
+        ),
+        (["fig02", "table1", one], "fig02: has no --from FOLDER; --to FOLDER draws it from comm"),
     ):
         monkeypatch.setattr(sys, "argv", ["make_figures", *arguments])
         with pytest.raises(SystemExit, match="2"):

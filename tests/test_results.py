@@ -320,7 +320,9 @@ def test_the_scorecard_counts_every_claim_of_the_paper_once(claims: list[dict[st
     lines = readme.found(claims).splitlines()
     assert len(lines) == 5
     # Each has its picture and its verdicts, a failed claim of ours too where it has no other.
-    verdict = r"[\w' ]+ (claims: [✓✗?–] \d.*|one claim, “[^”]+”, (held|did not hold|is undecided).*)"
+    verdict = (
+        r"[\w' ]+ (claims: [✓✗?–] \d.*|one claim, “[^”]+”, (held|did not hold|is undecided).*)"
+    )
     told = rf"- \S.* \(\[\w+\]\(results/figures/\w+\.png\); {verdict}\)\.$"
     assert all(re.match(told, line) for line in lines)
 

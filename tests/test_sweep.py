@@ -30,7 +30,7 @@ from scripts import sweep as command
     [
         (
             ["nowhere"],
-            "nowhere: no .* there is no nowhere and no outputs/nowhere and no results/nowhere",
+            "nowhere: no .* there is no nowhere and no outputs/nowhere and no .*results/nowhere",
         ),
         (["outputs"], "outputs: no folder of runs, .*; it holds those of toy: give one of these"),
         (["toy", "nu=0.7"], "optimizer.nu=0.7: no run in outputs/toy has it; they have 0.5, 0.9"),
@@ -176,6 +176,8 @@ def test_a_null_setting_tells_runs_apart() -> None:
         ("start=[1,-2.5]", "[1.0,2.5]", False),
         ("weights=[1e-5,0.1]", "[1e-05,0.1]", True),
         ("flags=[true]", "[1]", False),
+        ("flags=[nan]", "[nan]", True),
+        ("days=[1]", "[2020-13-45]", False),
         ("centered=true", "true", True),
         ("agc=null", np.nan, True),
         ("agc=null", 0.3, False),

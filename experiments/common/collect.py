@@ -153,7 +153,7 @@ def collect(
             frame.to_csv(build / name, index=False, float_format="%.7g")
         for settings in here:
             for path in sorted(where[settings.key].glob("*.jpg")):
-                shutil.copy(path, build / f"{settings.key}-{path.name}")
+                shutil.copy(path, build / f"{path.parent.name}-{path.name}")
         for settings in there:
             for path in sorted(target.glob(f"{settings.key}-*.jpg")):
                 shutil.copy(path, build / path.name)

@@ -37,7 +37,9 @@ def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     except ValidationError as error:
         errors: dict[Any, list[str]] = {}  # of each value; several for alternatives as int | float
         for e in error.errors():
-            errors.setdefault(_place(e["loc"], values), []).append(_problem(e, schema, prefix))
+            missing = e["loc"][-1:] * (e["type"] == "missing")  # the place is where it would be
+            place = *_place(e["loc"], values), *missing
+            errors.setdefault(place, []).append(_problem(e, schema, prefix))
         wrong = [  # of int | list a list with a wrong member is a list
             problems
             for place, problems in errors.items()
@@ -90,7 +92,10 @@ def _problem(error: Any, schema: Any, prefix: str) -> str:
     if error["type"] == "too_short":
         return f"{key}={value}: must not be empty"
     if error["type"] == "missing":
-        return f"{key}: missing" if len(error["loc"]) == 1 else f"{key}={value}: is too short"
+        *above, last = error["loc"]
+        if isinstance(last, int):
+            return f"{key}={value}: is too short"
+        return f"{key}.{last}: missing" if above else f"{key}: missing"
     allowed = re.findall("'([^']*)'", error.get("ctx", {}).get("expected", ""))
     return f"{key}={value}: {what}{near(value, allowed)}"
 

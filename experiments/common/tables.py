@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -474,20 +475,22 @@ def have(column: pd.Series, values: Sequence[Any]) -> np.ndarray:
 def _members(value: Any) -> list[Any] | None:
     """The members of a list, which a table has as text, ``[0.5,1e-05]``; None for anything else."""
     if isinstance(value, str) and value.startswith("["):
-        with suppress(yaml.YAMLError):
+        with suppress(yaml.YAMLError, ValueError):  # an impossible date is a ValueError
             value = yaml.safe_load(value)
     if not isinstance(value, list | tuple):
         return None
-    members = []
-    for member in value:
-        with suppress(TypeError, ValueError):  # YAML takes 1e-05 for text
-            member = member if isinstance(member, bool) else float(member)
-        members.append(member)
-    return members
+    # YAML takes 1e-05 for text.
+    number = re.compile(r"[-+]?[\d.]+e[-+]?\d+", re.IGNORECASE)
+    return [
+        float(member) if isinstance(member, str) and number.fullmatch(member) else member
+        for member in value
+    ]
 
 
 def same(cell: Any, value: Any) -> bool:
     """Whether a cell of a table equals a setting's value; fractions may differ by rounding."""
+    if isinstance(cell, str) and cell == value:
+        return True
     lists = [_members(cell), _members(value)]
     if all(members is not None for members in lists):
         one, other = lists
