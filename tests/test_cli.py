@@ -39,7 +39,7 @@ def test_help_is_ours_and_needs_no_torch(cli: CLI, tmp_path: Path):
     ):
         assert name in done.stdout
     assert re.search(r"^  fig02 +paper \d+ (s|min)$", done.stdout, re.MULTILINE)
-    assert re.search(r"^  fig12 +paper .*; short .*; small \d+ min$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  fig12 +paper .*; short .*; small\* \d+ min$", done.stdout, re.MULTILINE)
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "hydra" in imported
     assert not imported & {"torch", "pandas", "numpy", "experiments.common.config"}
