@@ -172,7 +172,7 @@ BAD = {
     ("task=cifar10", "task.milestones=5"): ["task.milestones=5", "a list, such as [1,2]"],
     ("figure=fig002",): ["figure=fig002", "did you mean fig02?", *FIGURES],
     ("figure=fig02", "scale=small"): ["scale=small", "paper, smoke"],
-    ("figure=fig02", "task=gpt"): ["task=gpt: figure=fig02 is of task=rosenbrock", "task.sigma, w"],
+    ("figure=fig02", "task=gpt"): ["figure=fig02 is of task=rosenbrock", "sigma, which gpt"],
     ("scale=tiny",): ["scale=tiny", "paper, short, small, smoke"],
     ("tracking=wandbb",): ["tracking=wandbb", "did you mean wandb?", "none"],
     ("tracking.mode=never",): ["tracking.mode=never", "'auto', 'online' or 'offline'"],

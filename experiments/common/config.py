@@ -127,7 +127,7 @@ def _check_other_task(
         if lacks:
             raise ConfigError(
                 f"{choice}: {given['figure']} is of task={base.task.name}, and its grid has "
-                f"{', '.join(lacks)}, which {name} has not"
+                f"{', '.join(lacks)}, which {name} does not have"
             )
 
 

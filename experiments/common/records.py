@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,15 +68,15 @@ class Results:
     def by_run(self) -> list[tuple[dict[str, Any], pd.DataFrame]]:
         """Each run's entry in the manifest with its rows of ``runs.csv``, also of unfinished seeds.
 
-        The two files have the runs in the same order. In manifests of earlier versions, which have
-        no number of rows, every run has as many.
+        The two files have the runs in the same order. Manifests of earlier versions
+        have no numbers of rows; their runs have equally many.
         """
         table, runs = self.every_run, self.manifest["runs"]
         with reading(self.folder / "manifest.json", RESTORE):
             rows = [run.get("rows", len(table) // len(runs)) for run in runs]
             if sum(rows) != len(table):
                 raise ValueError(f"its runs have {sum(rows)} rows, runs.csv has {len(table)}")
-            ends = [sum(rows[: i + 1]) for i in range(len(rows))]
+            ends = itertools.accumulate(rows)
             parts = [table[end - size : end] for end, size in zip(ends, rows, strict=True)]
             return list(zip(runs, parts, strict=True))
 
