@@ -232,12 +232,7 @@ def test_a_plan_starts_nothing(sweep: Sweep, undisturbed: Sweep):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_plan_that_is_ended_leaves_no_process(sweep: Sweep, number: int):
     process = sweep.start("plan=true", "task.pause=1000")
-
-    def timed() -> list[psutil.Process]:
-        children = psutil.Process(process.pid).children(recursive=True)
-        return [c for c in children if any(f.path.endswith("jsonl") for f in c.open_files())]
-
-    wait_for(timed, 200)
+    wait_for(lambda: sweep.at_work(process), 200)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     process.wait(60)
