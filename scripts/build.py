@@ -10,13 +10,13 @@ import subprocess
 import sys
 
 from experiments.common.terminal import as_command
-from scripts import check_claims, discrepancies, make_figures, report
+from scripts import check_claims, discrepancies, index, make_figures, report
 from scripts.generated import settle
 from scripts.paper import drawn
 
 
 def _figures(check: bool) -> int:
-    return settle(make_figures.files(drawn()) | make_figures.index_file(), check)
+    return settle(make_figures.files(drawn()) | index.files(), check)
 
 
 def _claims(check: bool) -> int:

@@ -11,8 +11,9 @@ from tables import written
 
 from experiments.common.messages import ConfigError
 from experiments.common.records import Results
-from scripts import make_figures, paper
+from scripts import index, make_figures, paper
 from scripts.figures import style
+from scripts.grid import own_tables
 
 
 def has_runs(name: str) -> bool:
@@ -45,7 +46,7 @@ def some_seeds(committed: Results, folder: Path) -> Results:
 def replaced(committed: Results) -> bool:
     """Whether committed tables are of an earlier grid, which only the commit of their runs has."""
     try:
-        make_figures.own_tables(committed.folder)
+        own_tables(committed.folder)
     except ConfigError:
         return True
     return False
@@ -58,9 +59,9 @@ def test_every_figure_can_be_drawn_from_some_of_its_seeds(name: str, tmp_path: P
     own = some_seeds(committed, tmp_path / "own")
     if replaced(committed):
         with pytest.raises(ConfigError, match=r"any more$|must have its whole grid"):
-            make_figures.own_tables(own.folder)
+            own_tables(own.folder)
     else:
-        assert make_figures.own_tables(own.folder) == (name, own)
+        assert own_tables(own.folder) == (name, own)
     assert make_figures.picture(name, own)
 
 
@@ -80,7 +81,7 @@ def test_the_picture_is_that_of_the_given_tables(
     assert heads == [(paper.finding("variants", own), "claims of the paper: 4 undecided")]
     assert heads[0][0] != paper.finding("variants")
     assert heads[0][1] != make_figures.verdicts("variants")
-    monkeypatch.delattr(make_figures, "index_file")
+    monkeypatch.delattr(index, "files")
     before = {path: path.stat().st_mtime for path in make_figures.PICTURES.glob("*.png")}
     monkeypatch.setattr(sys, "argv", ["make_figures", "--from", str(folder)])
     assert make_figures.main() == 0
@@ -92,7 +93,7 @@ def test_the_picture_is_that_of_the_given_tables(
 
 def test_tables_of_which_no_figure_can_be_drawn_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--from .*/none: has no tables; scripts.collect"):
-        make_figures.own_tables(tmp_path / "none")
+        own_tables(tmp_path / "none")
     known = {"figure": "fig04", "scale": "short", "seeds": 1}
     for changes, line in (
         ({"figure": None}, r": its runs are of figure=null; one that has a script in"),
@@ -101,13 +102,13 @@ def test_tables_of_which_no_figure_can_be_drawn_are_one_line(tmp_path: Path) -> 
     ):
         folder = written(tmp_path / str(changes), [{"seed": 0}], **known | changes).folder
         with pytest.raises(ConfigError, match=line):
-            make_figures.own_tables(folder)
+            own_tables(folder)
 
 
 def test_a_part_of_a_grid_is_refused_because_verdicts_need_all_of_it(tmp_path: Path) -> None:
     """Also of one seed alone, and with another value of what is the same in all runs."""
     whole = some_seeds(paper.results_of("tuning_range"), tmp_path / "whole")
-    assert make_figures.own_tables(whole.folder) == ("tuning_range", whole)
+    assert own_tables(whole.folder) == ("tuning_range", whole)
     runs, manifest = pd.read_csv(whole.folder / "runs.csv"), whole.manifest
     begins = (
         "figure=tuning_range scale=paper must have its whole grid, if with fewer seeds, but its "
@@ -140,7 +141,7 @@ def test_a_part_of_a_grid_is_refused_because_verdicts_need_all_of_it(tmp_path: P
     ):
         found = written(tmp_path / name, table, **manifest | changes)
         with pytest.raises(ConfigError, match=f"{begins}.*{line}"):
-            make_figures.own_tables(found.folder)
+            own_tables(found.folder)
 
 
 def test_too_few_seeds_for_a_script_are_one_line(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from experiments.common import CONFIGS, RESULTS, ROOT, config
 from experiments.common.messages import ConfigError
 from experiments.common.records import Results
 from experiments.common.terminal import guarded
-from scripts import build, check_claims, make_figures, paper, readme, report
+from scripts import build, check_claims, index, make_figures, paper, readme, report
 from scripts.figures import fig03, fig06, fig07, style
 from scripts.generated import settle
 
@@ -128,7 +128,7 @@ def test_one_command_names_all_that_is_stale(
     old.write_bytes(b"old")
     new = {old: b"new", missing: b"new"}
     monkeypatch.setattr(make_figures, "files", lambda names: new)
-    monkeypatch.setattr(make_figures, "index_file", dict)
+    monkeypatch.setattr(index, "files", dict)
     monkeypatch.setattr(sys, "argv", ["build", "figures", "--check"])
     assert build.main() == 1
     assert capsys.readouterr().err.count("stale: ") == 2
@@ -148,7 +148,7 @@ def test_the_index_names_every_figure_of_the_paper_and_every_script() -> None:
     assert {f"fig{n:02}" for n in range(1, 16)} <= FIGURES.keys()
     assert set(paper.drawn()) <= FIGURES.keys()
     text = (RESULTS / "FIGURES.md").read_text()
-    assert text == make_figures.index(), "stale: run make figures"
+    assert text == index.text(), "stale: run make figures"
     for name in FIGURES:
         row = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
         status = row.split(" | ")[4]
@@ -167,11 +167,11 @@ def test_a_command_says_where_the_grid_has_other_settings_than_the_picture(tmp_p
         manifest = {"figure": "fig05", "scale": "short", "settings": settings}
         (folder / "manifest.json").write_text(json.dumps(manifest | {"environments": environments}))
         command = "`python -m experiments figure=fig05 scale=short`" + needs
-        assert make_figures._command(Results(folder)) == command + note
+        assert index._command(Results(folder)) == command + note
 
 
 def test_every_command_of_the_index_stands_for_runs() -> None:
-    commands = re.findall(r"`python -m experiments ([^`]+)`", make_figures.index())
+    commands = re.findall(r"`python -m experiments ([^`]+)`", index.text())
     assert len(commands) > 30
     for command in commands:
         assert config.count(command.split()) > 0
