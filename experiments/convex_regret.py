@@ -171,8 +171,8 @@ class Logistic:
         The result is at most about 3e-4 above the true minimum, and never below it, so the regret
         is never overstated.
         """
-        values = [self._solve(self.signed[rows].numpy()) for rows in self.order[:t].cpu().T]
-        return torch.tensor(values, dtype=self.signed.dtype)[self.stream]
+        values = [self._solve(x.cpu().numpy()) for x in self.signed[self.order[:t].T]]
+        return self.signed.new_tensor(values)[self.stream]
 
     def _solve(self, x: np.ndarray) -> float:
         def value_and_gradient(theta: np.ndarray) -> tuple[float, np.ndarray]:
@@ -348,7 +348,7 @@ def record(cfg: Config, run: Run, game: Problem, carry: dict[str, Any], t: int) 
         carry["halfway"] = regret
     for key, bound in values.items():
         first = carry["passed"].get(f"{key}_passed_at", torch.full_like(regret, torch.nan))
-        above = (regret > torch.tensor(bound, dtype=regret.dtype)) & first.isnan()
+        above = (regret > regret.new_tensor(bound)) & first.isnan()
         carry["passed"][f"{key}_passed_at"] = torch.where(above, float(t), first)
     # log2 R(T)/R(T/2): 1 for a regret linear in T, 1/2 for sqrt(T).
     run.summary(regret=regret, growth_exponent=(regret / carry["halfway"]).log2(), **values)

@@ -121,9 +121,8 @@ def mirrored() -> dict[str, list[Pair]]:
 
     def lines(name: str) -> list[str]:
         # Training text has ' where validation and test text have &apos;.
-        return html.unescape(
-            lzma.open(folder / f"{name}.xz", "rt", encoding="utf-8").read()
-        ).splitlines()
+        with lzma.open(folder / f"{name}.xz", "rt", encoding="utf-8") as file:
+            return html.unescape(file.read()).splitlines()
 
     names = {"train": "train_subset", "valid": "valid.tok", "test": "test.tok"}
     splits = {

@@ -123,7 +123,8 @@ def _rows(results: Results, entry: Entry, figure: str) -> pd.DataFrame:
     """The rows of runs.csv or curves.parquet that an entry selects."""
     frame = results.curves if entry["draw"] == "curves" else outcomes(results.figure, results.runs)
     if "where" in entry:
-        frame = frame.query(entry["where"], local_dict=vars(script(figure)))
+        known = vars(script(figure)) | {"results": results}
+        frame = frame.query(entry["where"], local_dict=known)
     return frame
 
 
@@ -184,7 +185,7 @@ def _said(entry: Entry, figure: str) -> str:
     if average == "median":
         parts.append("a seed without a number counts as infinite")
     if "smooth" in entry:
-        parts.append(f"smoothed over {_constant(entry['smooth'], figure)} points")
+        parts.append(f"smoothed by a Gaussian of {_constant(entry['smooth'], figure)} points")
     if entry["draw"] == "lines":
         parts.append("× at the top: no finite value")
     if average != "every seed":

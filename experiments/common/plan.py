@@ -264,7 +264,7 @@ def needed(task: str) -> set[str]:
 def size(number: float) -> str:
     """``12 MB``, ``1.3 GB``."""
     for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
+        if number < 999.5:  # what is above is rounded to 1000
             return f"{number:.0f} {unit}"
         number /= 1000
     return f"{number:.1f} GB"

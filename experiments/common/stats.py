@@ -145,10 +145,12 @@ def median(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float, float
             intervals are used together.
 
     Returns:
-        median, low, high. Each may be infinite if many values are. low and high are NaN if there
-        are too few values (fewer than six at the default alpha).
+        median, low, high. Each may be infinite if many values are. If exactly half are infinite,
+        the median is the largest of the others. low and high are NaN if there are too few values
+        (fewer than six at the default alpha).
     """
-    x = np.sort(np.nan_to_num(np.asarray(values, float), nan=np.inf))
+    x = np.asarray(values, float)
+    x = np.sort(np.where(np.isnan(x), np.inf, x))
     n = len(x)
     middle = x[(n - 1) // 2] if np.isinf(x[n // 2]) else (x[(n - 1) // 2] + x[n // 2]) / 2
     below = int(binom.ppf(alpha / 2, n, 0.5))  # rank of low from below, and of high from above

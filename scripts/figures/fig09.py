@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
-from experiments.common.stats import Estimate, decide, every_above
+from experiments.common.stats import Estimate, decide, every_above, holm
 from scripts.figures import style
 from scripts.figures.fig03 import BLACK, FIRST, note, over_starts, regret
 from scripts.paper import NAMES, OPTIMIZERS, Measured
@@ -16,9 +16,9 @@ from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 def finding(results: Results) -> str:
     """The title."""
-    text = []
+    text, every = [], _counts(results)
     for optimizer, by_lr in gaps(results).items():
-        counts = {lr: _counts(results, gap) for lr, gap in by_lr.items()}
+        counts = {lr: every[optimizer, lr] for lr in by_lr}
         if len(by_lr) > 2:
             above, below = (list(counts.values()).count(held) for held in (True, False))
             rates = f" of {len(by_lr)} learning rates" * (not text)
@@ -36,26 +36,30 @@ def finding(results: Results) -> str:
     return f"Style transfer, lowest regret against LaProp's: {'; '.join(text)}"
 
 
-def _counts(results: Results, gap: Estimate) -> bool | None:
-    """Whether a regret counts as above LaProp's, as below it, or as neither, as in the verdict.
+def _counts(results: Results) -> dict[tuple[str, float], bool | None]:
+    """Whether each regret counts as above LaProp's, as below it, or as neither, as in the verdict.
 
     One below LaProp's counts only after Holm's correction for all comparisons.
     """
-    return decide(gap.above(), gap.below() * sum(map(len, gaps(results).values())))
+    every = {(o, lr): gap for o, by_lr in gaps(results).items() for lr, gap in by_lr.items()}
+    below = holm([gap.below() for gap in every.values()])
+    return {key: decide(every[key].above(), p) for key, p in zip(every, below, strict=True)}
 
 
 def note_on_undecided(results: Results) -> str:
     """What "undecided" means in the title, and which difference is so only by Holm's correction."""
-    every = [(o, lr, gap) for o, by_lr in gaps(results).items() for lr, gap in by_lr.items()]
+    counts = _counts(results)
     text = (
         "; undecided: the interval contains 0, or the regret is below LaProp's and is not clearly "
-        f"so after Holm's correction for {len(every)} comparisons"
+        f"so after Holm's correction for {len(counts)} comparisons"
     )
-    left = [(o, lr) for o, lr, gap in every if gap.high < 0 and _counts(results, gap) is None]
-    for optimizer, lr in left:
-        text += (
-            f"; without this correction {NAMES[optimizer]}'s would be clearly below at lr {lr:g}"
-        )
+    for optimizer, by_lr in gaps(results).items():
+        for lr, gap in by_lr.items():
+            if gap.high < 0 and counts[optimizer, lr] is None:
+                text += (
+                    f"; without this correction {NAMES[optimizer]}'s would be clearly below "
+                    f"at lr {lr:g}"
+                )
     return text
 
 
