@@ -75,7 +75,8 @@ def main() -> int:
 
             say(planned(every, processes(hydra_settings.hydra.launcher, len(every))))
             return 0
-        return run(every, hydra_settings)
+        command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
+        return run(every, hydra_settings, command)
     except ConfigError as error:
         say(f"error: {error}", sys.stderr)
         return 2
@@ -148,8 +149,14 @@ def show_settings(every: Sequence[Settings]) -> None:
     say(yaml.safe_dump(plain_settings(every[0]), sort_keys=False).rstrip())
 
 
-def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
-    """Start every run that is not finished, print the outcomes, and return the exit status."""
+def run(every: Sequence[Settings], hydra_settings: DictConfig, command: str) -> int:
+    """Start every run that is not finished, print the outcomes, and return the exit status.
+
+    Args:
+        every: the settings of the runs, with one output folder.
+        hydra_settings: Hydra's settings, with the launcher.
+        command: the command line, for the record that ``scripts.status`` reads.
+    """
     from experiments.common import execution, launch, status
     from experiments.common.messages import ConfigError, named, one_line
     from experiments.common.run import Interrupted, signals_to
@@ -162,7 +169,6 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig) -> int:
             execution.check(settings, here=kind in ("basic", "joblib"))
         except ValueError as error:  # of the task's own check
             raise ConfigError(f"task={settings.task_name}: {one_line(error)}") from None
-    command = shlex.join(["python", "-m", "experiments", *sys.argv[1:]])
     try:
         sweep = launch.begin(every, command, processes)
     except OSError as error:

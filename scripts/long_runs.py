@@ -4,7 +4,8 @@
 at the lowest priority, until all runs are finished or Ctrl-C stops it. Every run resumes from its
 newest checkpoint; runs that are finished, here or in the committed tables, are skipped. ``pause``
 suspends the processes, for example while something else is measured, and ``resume`` continues them.
-``status`` prints the progress of each figure. ``collect`` puts finished runs into ``results/``.
+``status`` prints how many runs of each figure are finished; ``python -m scripts.status OUTPUT``
+shows those in progress. ``collect`` puts finished runs into ``results/``.
 
 The output folder (``--output``) is in the user's data folder and not in the checkout, so that a
 fresh clone can resume the runs of another one.
@@ -12,25 +13,22 @@ fresh clone can resume the runs of another one.
 
 import argparse
 import os
+import shlex
 import signal
-import subprocess
 import sys
-import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import platformdirs
 import psutil
 
-from experiments.common import ROOT
+from experiments.__main__ import run
 from experiments.common.collect import collect, finished, found
-from experiments.common.config import expand
-from experiments.common.execution import execute, outcome
+from experiments.common.config import expand, hydra_settings
 from experiments.common.messages import ConfigError
-from experiments.common.run import Interrupted
 from experiments.common.settings import Settings
-from experiments.common.terminal import as_command, end_with_parent
+from experiments.common.status import lives, sweeps
+from experiments.common.terminal import as_command
 
 # Figure and scale, and for some the seed, in the order of the runs.
 QUEUE = (
@@ -61,7 +59,6 @@ QUEUE = (
     # may be too few for what the figure is about.
     ("fig12", "short"),
 )
-RESTARTS = 20  # how often processes that were killed are started again, in all
 OUTPUT = Path(platformdirs.user_data_dir("laprop", appauthor=False)) / "outputs"
 
 
@@ -83,29 +80,25 @@ def first_seed(settings: Settings) -> int:
     return seeds[0] if isinstance(seeds, list | tuple) else seeds
 
 
-def work(output: Path) -> int:
-    """Execute each run that is not finished and that no other process executes.
+def start(output: Path, processes: int) -> int:
+    """Run what is not finished, here or in the committed tables, by the launcher of a sweep.
 
-    Several processes call this at the same time.
+    Args:
+        output: the folder of the runs.
+        processes: number of runs at a time.
 
     Returns:
-        exit status: 0, 1 if a run failed, 128 + n after signal n.
+        exit status, see :func:`experiments.__main__.run`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # `start` handles Ctrl-C and ends its workers
+    todo = {s.folder: s for s in queue(output) if not finished(s)}  # some are of two figures
+    if not todo:
+        print("all runs are finished")
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     yield_to_others()
-    failed = 0
-    for settings in queue(output):
-        if finished(settings):
-            continue
-        print(f"{settings.figure} {settings.folder}", flush=True)
-        try:
-            print(f"{execute(settings)}: {settings.folder}", flush=True)
-        except Interrupted as stop:
-            return int(stop.code)  # type: ignore[arg-type]
-        except Exception as error:  # one failed run must not stop the others
-            failed = 1
-            print(f"failed: {settings.folder}: {error}", file=sys.stderr, flush=True)
-    return failed
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={processes}"]
+    command = f"python -m scripts.long_runs --output {shlex.quote(str(output))}"
+    return run([*todo.values()], hydra_settings(launcher), command)
 
 
 def yield_to_others() -> None:
@@ -115,62 +108,14 @@ def yield_to_others() -> None:
         Path("/proc/self/autogroup").write_text("19")
 
 
-def start(output: Path, processes: int) -> int:
-    """Run the queue in several processes until all runs are finished or Ctrl-C is pressed.
-
-    A process that is killed, for example where memory is short, is started again. If this one is
-    killed, the others get SIGTERM, so that each stops after its step and a checkpoint.
-
-    Returns:
-        exit status: 0, 1 if a run failed or processes were killed too often, 130 after Ctrl-C.
-    """
-    output.mkdir(parents=True, exist_ok=True)  # fails here and not once a run
-    command = [sys.executable, "-m", "scripts.long_runs", "work", "--output", str(output)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ends_with_it = partial(end_with_parent, signal.SIGTERM)
-    workers: list[subprocess.Popen[bytes]] = []
-    waiting, restarts, failed = processes, RESTARTS, False
-    try:
-        while waiting or workers:
-            if waiting:
-                waiting -= 1
-                workers.append(
-                    subprocess.Popen(command, cwd=ROOT, env=environment, preexec_fn=ends_with_it)
-                )
-            time.sleep(5)  # so that the process before has locked its run
-            for worker in [worker for worker in workers if worker.poll() is not None]:
-                workers.remove(worker)
-                if worker.returncode < 0 and restarts:
-                    restarts -= 1
-                    waiting += 1
-                    print(f"{_killed(worker)}; another one is started", flush=True)
-                elif worker.returncode < 0:
-                    failed = True
-                    print(f"{_killed(worker)}; not replaced after {RESTARTS} restarts", flush=True)
-                else:
-                    failed |= worker.returncode > 0
-        return 1 if failed else 0
-    except (KeyboardInterrupt, SystemExit):
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait()
-        print("stopped; run the same command again to resume")
-        return 130
-
-
-def _killed(worker: subprocess.Popen[bytes]) -> str:
-    """The end of a process by a signal, in words."""
-    return f"process {worker.pid} was killed by {signal.Signals(-worker.returncode).name}"
-
-
-def signal_all(number: int) -> int:
-    """Send a signal to the queue's processes and their children; return how many there are."""
+def signal_all(output: Path, number: int) -> int:
+    """Send a signal to the processes of the sweeps in a folder; return how many there are."""
     members: set[psutil.Process] = set()
-    for process in psutil.process_iter(["cmdline"]):
-        if "scripts.long_runs" in (process.info["cmdline"] or []) and process.pid != os.getpid():
+    for sweep in sweeps(output)[0]:
+        if lives(sweep.parent):
             with suppress(psutil.Error):
-                members |= {process, *process.children(recursive=True)}
+                parent = psutil.Process(sweep.parent["pid"])
+                members |= {parent, *parent.children(recursive=True)}
     count = 0
     for member in members:
         with suppress(psutil.Error):
@@ -180,17 +125,10 @@ def signal_all(number: int) -> int:
 
 
 def status(output: Path) -> None:
-    """Print for each figure how many runs are finished, and the records of unfinished ones."""
+    """Print for each figure how many runs are finished, here or in the committed tables."""
     for entry in QUEUE:
         every = expand(overrides(output, *entry))
-        done = [s for s in every if finished(s)]
-        line = f"{' '.join(entry)}: {len(done)} of {len(every)} runs finished"
-        for settings in every:
-            if settings not in done and (log := settings.folder / "metrics.jsonl").exists():
-                state = "under way" if outcome(settings) == "busy" else "stopped"
-                steps = log.read_bytes().count(b"\n")
-                line += f"; {settings.optimizer.name} seed {settings.seed} {state}, {steps} records"
-        print(line)
+        print(f"{' '.join(entry)}: {sum(map(finished, every))} of {len(every)} runs finished")
 
 
 def collected(output: Path) -> int:
@@ -218,7 +156,7 @@ def collected(output: Path) -> int:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts.long_runs", description=__doc__.split("\n")[0])
-    choices = ["start", "status", "pause", "resume", "collect", "work"]
+    choices = ["start", "status", "pause", "resume", "collect"]
     parser.add_argument("what", nargs="?", default="start", choices=choices)
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"default {OUTPUT}")
     parser.add_argument("--processes", type=int, default=2, help="default 2")
@@ -228,13 +166,10 @@ def main() -> int:
     output = arguments.output.absolute()
     if arguments.what in ("pause", "resume"):
         number = signal.SIGSTOP if arguments.what == "pause" else signal.SIGCONT
-        print(f"{signal_all(number)} processes: {arguments.what}d")
+        print(f"{signal_all(output, number)} processes: {arguments.what}d")
         return 0
     if arguments.what == "start":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         return start(output, arguments.processes)
-    if arguments.what == "work":
-        return work(output)
     if arguments.what == "collect":
         return collected(output)
     status(output)

@@ -1,94 +1,66 @@
-"""The queue of long runs: killed processes, and figures that cannot be collected."""
+"""The queue of long runs: a killed worker, pauses, and figures that cannot be collected."""
 
 from __future__ import annotations
 
-import itertools
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import ROOT, wait_for
+from swept import Sweep
 
 from experiments.common.messages import ConfigError
 from scripts import long_runs
 
-
-class Worker:
-    """A process that has ended with an exit code."""
-
-    numbers = itertools.count(1)
-
-    def __init__(self, returncode: int) -> None:
-        self.returncode, self.pid = returncode, next(self.numbers)
-
-    def poll(self) -> int:
-        return self.returncode
-
-
-@pytest.mark.parametrize(
-    ("codes", "processes", "status", "restarts"),
-    [
-        ([0, 0], 2, 0, 0),
-        ([-9, 0], 1, 0, 1),
-        ([-9, 0, -11, 0], 2, 0, 2),
-        ([1, 0], 2, 1, 0),
-        ([-9, -9, -9, -9], 1, 1, 3),
-    ],
-)
-def test_a_killed_process_is_replaced_a_few_times_and_named(
-    tmp_path: Path, monkeypatch, capsys, codes: list[int], processes: int, status: int,
-    restarts: int,
-) -> None:  # fmt: skip
-    workers: Iterator[Worker] = (Worker(code) for code in codes)
-    monkeypatch.setattr(long_runs.subprocess, "Popen", lambda *_, **__: next(workers))
-    monkeypatch.setattr(long_runs.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(long_runs, "RESTARTS", 3)
-    assert long_runs.start(tmp_path, processes) == status
-    said = capsys.readouterr().out.splitlines()
-    assert next(workers, None) is None
-    assert sum("another one is started" in line for line in said) == restarts
-    assert all("was killed by SIG" in line for line in said)
-    assert len(said) == sum(code < 0 for code in codes)
-
-
-START = """
+QUEUE = """
 import sys
-from pathlib import Path
 from scripts import long_runs
-sys.executable = sys.argv[1]
-long_runs.start(Path(sys.argv[2]), 1)
+
+long_runs.QUEUE = (("task=toy", "seed=0,1,2"), ("task=toy", "seed=2,3"))
+long_runs.overrides = lambda output, *entry: [
+    *entry, "task.steps=60", "task.pause=0.1", "threads=1", f"output='{output}'"
+]
+long_runs.yield_to_others = lambda: None  # else the test takes as long as other tests run
+sys.exit(long_runs.main())
 """
 
 
 @pytest.mark.slow
-def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
-    """Else it would go on beside those of the next start."""
-    worker, pid = tmp_path / "worker", tmp_path / "pid"
-    worker.write_text(f"#!/bin/sh\necho $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 300\n")
-    worker.chmod(0o755)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", START, str(worker), str(tmp_path / "outputs")], cwd=ROOT
+def test_the_queue_pauses_resumes_and_survives_a_killed_worker(sweep: Sweep) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(sweep.checkout), str(ROOT)])}
+
+    def queue(*arguments: str) -> tuple[subprocess.Popen[bytes], Path]:
+        """Start ``scripts.long_runs`` with four short runs; what it says goes to a file."""
+        command = [sys.executable, "-c", QUEUE, *arguments, "--output", str(sweep.output)]
+        said = sweep.folder / f"said {len(sweep.started)}"
+        process = subprocess.Popen(
+            command, cwd=sweep.folder, env=env, stdout=said.open("wb"), stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        sweep.started.append(process)
+        return process, said
+
+    def said_by(*arguments: str) -> str:
+        process, said = queue(*arguments)
+        assert process.wait(100) == 0, said.read_text()
+        return said.read_text()
+
+    process, said = queue()
+    wait_for(lambda: len(sweep.at_work(process)) == 2, 200)
+    workers = sweep.at_work(process)
+    assert said_by("pause").endswith("processes: paused\n")
+    assert {worker.status() for worker in workers} == {"stopped"}
+    assert said_by("resume").endswith("processes: resumed\n")
+    assert "stopped" not in {worker.status() for worker in workers}
+    workers[0].kill()
+    assert process.wait(200) == 0, said.read_text()
+    assert said.read_text().splitlines()[-1] == "finished: 4, diverged: 0, busy: 0, failed: 0"
+    assert said_by("status") == (
+        "task=toy seed=0,1,2: 3 of 3 runs finished\ntask=toy seed=2,3: 2 of 2 runs finished\n"
     )
-    wait_for(pid.exists)
-    process = psutil.Process(int(pid.read_text()))
-    parent.kill()
-    parent.wait()
-
-    def ended() -> bool:
-        try:
-            return process.status() == "zombie"  # no one may be left to fetch its exit status
-        except psutil.NoSuchProcess:
-            return True
-
-    try:
-        wait_for(ended, 20)
-    finally:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    assert said_by() == "all runs are finished\n"
 
 
 def test_a_figure_that_cannot_be_collected_is_named_whole_and_the_others_follow(
