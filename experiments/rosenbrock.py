@@ -44,9 +44,9 @@ class Config:
         start: (x, y).
         converged_below: a member has converged at the first update after which its loss without
             noise is below this; the paper does not say whether it has to stay there.
-        mean_over: number of last updates of which the mean position is kept, and the share of
-            positions whose loss without noise is below ``converged_below``; with 0 neither is kept,
-            and members stop once they have converged.
+        mean_over: number of last updates of which three means are kept: the position, the share of
+            positions whose loss without noise is below ``converged_below``, and the expected loss
+            with noise; with 0 none is kept, and members stop once they have converged.
     """
 
     sigma: Axis[Annotated[float, Ge(0)]]
@@ -81,6 +81,14 @@ def gradient(theta: Tensor) -> Tensor:
     return torch.stack([-2 * (1 - x) - 2 * x * valley, valley], -1)
 
 
+def expected_loss(theta: Tensor, h: Tensor) -> Tensor:
+    """The mean of ``loss(theta + e)`` over e uniform on (-h, h)^2; theta (B, 2), h (B,) to (B,)."""
+    x, y = theta.unbind(-1)
+    v = h**2 / 3  # variance of e1 and of e2
+    valley = (y - x * x - v) ** 2 + (1 + 4 * x * x) * v + 4 * h**4 / 45
+    return (1 - x) ** 2 + v + 100 * valley
+
+
 def train(cfg: Config, run: Run) -> None:
     """Count updates until convergence, for every member at once."""
     grid, algorithm = run.grid, run.algorithm
@@ -95,6 +103,7 @@ def train(cfg: Config, run: Run) -> None:
         "first": torch.full((len(grid),), -1, device=run.device),  # update of convergence
         "sum": torch.zeros_like(theta, dtype=torch.float64),  # of the last positions
         "near": torch.zeros(len(grid), dtype=torch.int64, device=run.device),  # how many are near
+        "expected": torch.zeros(len(grid), dtype=torch.float64, device=run.device),  # sum, as above
     }
     run.track(carry=carry)
     for step in run.steps(cfg.updates // UPDATES_PER_STEP):
@@ -113,6 +122,7 @@ def train(cfg: Config, run: Run) -> None:
             if update > cfg.updates - cfg.mean_over:
                 carry["sum"] += theta
                 carry["near"] += near
+                carry["expected"] += expected_loss(theta.double(), halfwidth.double())
         carry |= {"theta": theta, "state": state, "first": first}
         if not cfg.mean_over and bool((first >= 0).all()):
             break
@@ -121,7 +131,8 @@ def train(cfg: Config, run: Run) -> None:
     if cfg.mean_over:
         mean = carry["sum"] / cfg.mean_over
         near = carry["near"].double() / cfg.mean_over
-        run.summary(x_mean=mean[:, 0], y_mean=mean[:, 1], near_share=near)
+        expected = carry["expected"] / cfg.mean_over
+        run.summary(x_mean=mean[:, 0], y_mean=mean[:, 1], near_share=near, expected_loss=expected)
         run.table("fixed_points", fixed_points(sorted(set(grid["task.sigma"].tolist())), cfg.noise))
 
 
@@ -131,9 +142,8 @@ def train(cfg: Config, run: Run) -> None:
 def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
     """For each sigma, the point of mean gradient 0 and the point where its sign has the mean 0.
 
-    With e1, e2 uniform on (-h, h) the expected loss is
-    ``(1 - x)^2 + h^2/3 + 100 ((y - x^2 - h^2/3)^2 + (1 + 4 x^2) h^2/3 + 4 h^4/45)``.
-    Its minimum is at ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has
+    With e1, e2 uniform on (-h, h) the minimum of :func:`expected_loss` is at
+    ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has
     the mean 0 where both components are positive half of the time; quadrature finds that point.
 
     Returns:
