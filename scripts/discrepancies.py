@@ -43,11 +43,12 @@ checked without finding a disagreement.
 ## Which rows change a result
 
 These rows clearly change the training loss, or the area under Rainbow's training curve: the whole
-interval is on one side of 0. Each change is that of the result when the other reading replaces our
-default. The schedule of lr is in brackets. Losses are those after 1,000 updates. Two more rows
-decide who is ahead. The [width of the noise](#{noise}) decides which optimizers converge on the
-Rosenbrock function. [Adam's epsilon](#{epsilon}) explains a part of LaProp's lead in Rainbow. No
-other row that we measured clearly changes one of these numbers.
+interval is on one side of 0. A change says how the result moves if we take the other reading
+instead of our default. The schedule of lr is in brackets. Losses are those after 1,000 updates.
+Two more rows change a comparison. The [width of the noise](#{noise}) decides which optimizers
+converge on the Rosenbrock function at lr 0.01. The [two epsilons](#{epsilon}) explain a part of
+LaProp's lead in Rainbow: with Adam's epsilon LaProp's area is smaller. No other row that we
+measured clearly changes one of these numbers.
 
 {changes}
 

@@ -246,8 +246,8 @@ def test_figure_4_has_a_map_for_each_optimizer_that_was_run(tmp_path: Path) -> N
 def test_the_title_of_figure_4_is_what_its_claim_decides(tmp_path: Path) -> None:
     larger = deep(tmp_path / "larger", {"laprop": 1e-4, "adam": 1e-5})
     title = fig04.finding(larger)
-    assert re.search(r"LaProp's: \+0\.\d+ \[\+.*\], LaProp's falls faster; largest lr", title)
-    assert title.endswith("300 layers learn (geometric mean): LaProp 1e-4, Adam 1e-5")
+    assert re.search(r"LaProp: \+0\.\d+ \[\+.*\], LaProp's falls faster; largest lr", title)
+    assert title.endswith("300 layers learn, geometric mean: LaProp 1e-4, Adam 1e-5")
     other = deep(tmp_path / "other", {"laprop": 1e-5, "adam": 1e-4})
     assert "], Adam's falls faster; " in fig04.finding(other)
     one = deep(tmp_path / "one", {"laprop": 1e-4, "adam": 1e-5}, seeds=1)

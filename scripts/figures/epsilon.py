@@ -135,11 +135,11 @@ def higher(results: Results, optimizer: str, epsilon: float, base: float) -> Mea
     """Whether the loss at one epsilon is above that at another, at every nu."""
     found = ratios(results, optimizer, epsilon, base)
     held = False if any(map(same, found.values())) else every_above(found.values())
-    furthest = math.exp(max(r.centre for r in found.values()))
+    lowest = math.exp(min(r.centre for r in found.values()))
     return Measured(
         _compared(optimizer, epsilon, base, found),
         held,
-        f"the loss is at most {furthest:.3f} times as high; the claim needs more than 1 at every ν",
+        f"the loss is at least {lowest:.3f} times as high; the claim needs more than 1 at every ν",
         [ratio(r) for r in found.values()],
     )
 

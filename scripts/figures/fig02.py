@@ -39,17 +39,17 @@ UPDATES = "updates until it converges"  # on axes
 def finding(results: Results) -> str:
     """The title: where each optimizer converges at sigma 0.1, by both readings of sigma."""
     return (
-        f"Noisy Rosenbrock, σ {SHOWN:g}, noise in {RANGE['halfwidth']}: "
+        f"Rosenbrock, lr 0.01, σ {SHOWN:g}, noise in {RANGE['halfwidth']}: "
         f"{converging(results, 'halfwidth')}; "
-        f"in {RANGE['width']}: {converging(results, 'width', verb=False)}"
+        f"{RANGE['width']}: {converging(results, 'width', verb=False)}"
     )
 
 
 def aside() -> str:
     """What the README adds to the finding."""
     return (
-        "; we ran both, because the paper's text has the first and its figure fits the second "
-        "better"
+        ". The paper's text gives the first range of the noise; its figure fits the second better. "
+        "A path converges when it first comes near the minimum, and may leave again"
     )
 
 

@@ -38,10 +38,11 @@ def finding(results: Results) -> str:
         rate = float(f"{mean_rates(results, optimizer)[depth]:.2g}")
         learns = shares(results)[optimizer, depth].max() > 0
         largest.append(style.short(rate) if learns else "none")
+    undecided = " (undecided)" * (deep_larger_lr(results).held is None)
     return (
-        f"Deep nets: mean training loss, Adam's minus LaProp's: {found.effects[0]}, "
-        f"{faster[found.held]}; largest lr at which {depth} layers learn (geometric mean): "
-        f"LaProp {largest[0]}, Adam {largest[1]}"
+        f"Deep nets: mean training loss, Adam minus LaProp: {found.effects[0]}, "
+        f"{faster[found.held]}; largest lr at which {depth} layers learn, geometric mean: "
+        f"LaProp {largest[0]}, Adam {largest[1]}{undecided}"
     )
 
 
@@ -241,36 +242,46 @@ def deep_faster(results: Results) -> Measured:
     loss = curves.train_loss.fillna(GUESSING).clip(upper=GUESSING)
     whole = loss.groupby([curves.optimizer, curves.depth, curves.lr, curves.seed]).mean()
     laprop, adam = (whole[o].unstack("seed")[either] for o in ("laprop", "adam"))
-    gap = mean((adam - laprop).groupby("depth").mean().mean())
+    gaps = adam - laprop
+    gap = mean(gaps.groupby("depth").mean().mean())
     higher = difference(gap, "+.3f")
-    lower = int((laprop.mean(axis=1) < adam.mean(axis=1)).sum())
+    lower = int((gaps.mean(axis=1) > 0).sum())
+    depth, lr = gaps.mean(axis=1).idxmax()
+    rest = difference(mean(gaps.drop(index=(depth, lr)).groupby("depth").mean().mean()), "+.3f")
     return Measured(
         f"mean training loss, Adam minus LaProp: {higher} over the {either.sum()} settings at "
-        "which either learns",
+        f"which either learns; without the setting of the largest difference ({depth} layers, lr "
+        f"{style.short(lr)}) {rest}",
         every_above([gap]),
         f"LaProp's loss is lower at {lower} of {either.sum()} settings",
-        [higher],
+        [higher, rest],
     )
 
 
 def deep_small_lr(results: Results, margin: float) -> Measured:
-    """Whether the smallest lr gives a higher final loss than the best other one, at each depth."""
+    """Whether the smallest lr gives a higher final loss than the best other one, at each depth.
+
+    Where no other lr ends below LEARNED_BELOW, the smallest is not too small: it is the best.
+    """
     runs = results.runs.assign(final_loss=results.runs.final_loss.fillna(GUESSING))
     cells, smallest = {}, runs.lr.min()
-    share = shares(results)
+    idle = []
     for (optimizer, depth), cell in runs.groupby(["optimizer", "depth"]):
-        if optimizer == "amsgrad" or share[optimizer, depth].max() == 0:
+        if optimizer == "amsgrad":
             continue
         loss = cell.pivot(index="seed", columns="lr", values="final_loss")
-        best = loss.drop(columns=smallest).mean().idxmin()
-        cells[optimizer, depth] = log_ratio(loss[smallest], loss[best])
-    held = every_above(cells.values(), np.log(margin))
+        others = loss.drop(columns=smallest).mean()
+        if others.min() < LEARNED_BELOW:
+            cells[optimizer, depth] = log_ratio(loss[smallest], loss[others.idxmin()])
+        else:
+            idle.append(f"{NAMES[optimizer]} at depth {depth}")
     found = {cell: ratio(log) for cell, log in cells.items()}
     text = ", ".join(f"{NAMES[o]} at depth {depth} {r}" for (o, depth), r in found.items())
-    least = np.exp(min(cell.centre for cell in cells.values()))
+    left_out = f"; at no other lr {', '.join(idle)} ends below {LEARNED_BELOW:.2f}" if idle else ""
+    least = np.exp(min((cell.centre for cell in cells.values()), default=np.nan))
     return Measured(
-        f"final loss at lr {smallest:g} over that at the best other lr: {text}",
-        held,
+        f"final loss at lr {smallest:g} over that at the best other lr: {text}{left_out}",
+        every_above(cells.values(), np.log(margin)) if cells else None,
         f"at the smallest lr the loss is at least {least:.2f} times as high; the claim needs "
         f"{margin:g}",
         [*found.values()],

@@ -207,10 +207,11 @@ def bound_smaller(results: Results) -> Measured:
     times = {nu: ours / theirs for nu, (ours, theirs) in factors.items()}
     most = max(times, key=lambda nu: times[nu])
     larger = [nu for nu, ratio in times.items() if ratio >= 1]
-    apart = f"at most {times[most]:.3g} times AMSGrad's"
+    apart = f"the factor is at most {times[most]:.3g} times AMSGrad's"
     if larger:
         apart = (
-            f"larger than AMSGrad's from ν {min(larger):g} on, {times[most]:.3g} times at {most:g}"
+            f"the factor is larger from ν {min(larger):g} on, {times[most]:.3g} times AMSGrad's at "
+            f"{most:g}"
         )
     low, high, values = _whole_bounds(results)
     rounds = results.manifest["settings"]["task.rounds"]
@@ -219,8 +220,8 @@ def bound_smaller(results: Results) -> Measured:
         f"factors in equation 9 at µ {mu:g}: {text}; the whole bound beforehand, as we derive it "
         f"from Theorem 1, is {low:.2g} to {high:.2g} of AMSGrad's at ν {values}",
         not larger,
-        f"{apart}; in our runs ({where}) Theorem 1's whole bound, as we derive it, is at most "
-        f"{high:.2g} of AMSGrad's",
+        f"{apart}; the whole bound, as we derive it, is at most {high:.2g} of AMSGrad's in our "
+        f"runs ({where})",
     )
 
 
