@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from experiments.common.terminal import as_command
-from scripts import check_claims, discrepancies, index, make_figures, report
+from scripts import check_claims, discrepancies, index, make_figures, readme, report
 from scripts.generated import settle
 from scripts.paper import drawn
 
@@ -23,8 +23,8 @@ def _claims(check: bool) -> int:
     table = check_claims.rows()
     for row in table:
         print(f"{row['figure']:16} {row['verdict']:28} {row['says']}")
-    new = check_claims.files(table) | discrepancies.files(discrepancies.rows())
-    return settle(new, check)
+    new = check_claims.files(table) | readme.files(table)
+    return settle(new | discrepancies.files(discrepancies.rows()), check)
 
 
 def _report(check: bool) -> int:

@@ -1,7 +1,7 @@
 """The verdict on every claim, from the committed results: ``python -m scripts.build claims``.
 
-It is written to ``results/CLAIMS.md`` and the summary in the README. A claim that does not hold is
-a result, not an error.
+It is written to ``results/CLAIMS.md``; ``readme`` writes the summary in the README. A claim that
+does not hold is a result, not an error.
 """
 
 from collections import Counter
@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.common import RESULTS, ROOT
+from experiments.common import RESULTS
 from experiments.common.messages import ConfigError
 from experiments.common.records import Results, begun
-from scripts import readme, words
+from scripts import words
 from scripts.paper import (
     Measured,
     by_experiment,
@@ -24,21 +24,26 @@ from scripts.paper import (
     smaller,
 )
 
-README = ROOT / "README.md"
+OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
+SHORT, SMALL = "cut short", "small model"
 LOGS = "authors' logs"
 OWN = "own task"
 NOT_RUN = "not run"
 # For each kind of verdict the word if the claim held, did not hold, cannot be decided. At the
-# paper's scale the kind is the claim's `of`, at another scale the name of that scale.
-WORDS = {
-    "paper": ("reproduced", "not reproduced", "undecided"),
-    "ours": ("held", "not held", "undecided"),
-    "short": ("cut short: supports", "cut short: contradicts", "cut short: undecided"),
-    "small": ("small model: seen", "small model: not seen", "small model: undecided"),
-    LOGS: (f"{LOGS}: seen", f"{LOGS}: not seen", f"{LOGS}: undecided"),
-    OWN: (f"{OWN}: held", f"{OWN}: not held", f"{OWN}: undecided"),
+# paper's scale the kind is the claim's `of`, so that no claim of ours can be reproduced.
+WORDS: dict[str, dict[bool | str | None, str]] = {
+    "paper": {True: "reproduced", False: "not reproduced", None: "undecided"},
+    "ours": {True: "held", False: "not held", None: "undecided"},
+    SHORT: {True: "supports", False: "contradicts", None: "undecided"},
+    SMALL: {True: "seen", False: "not seen", None: "undecided"},
+    LOGS: {True: "seen", False: "not seen", None: "undecided"},
+    OWN: {True: "held", False: "not held", None: "undecided"},
+    NOT_RUN: {NOT_RUN: NOT_RUN},
 }
-VERDICTS = list(dict.fromkeys([*(word for words in WORDS.values() for word in words), NOT_RUN]))
+BEFORE = {kind: f"{kind}: " * (kind not in (*OF, NOT_RUN)) for kind in WORDS}  # before the word
+VERDICTS = list(
+    dict.fromkeys(BEFORE[kind] + word for kind in WORDS for word in WORDS[kind].values())
+)
 LEGEND = (  # verdicts, and what they mean
     (
         "**reproduced**, **not reproduced**, **undecided**",
@@ -113,23 +118,12 @@ SMALLER = """\
 
 The verdicts below are those of the largest scale of a figure. These are the verdicts of the smaller
 scales that are committed too."""
-OF = {"paper": "Claims of the paper", "ours": "Variants and questions of ours"}
 
 
 def legend(table: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Verdicts in Markdown, and what they mean; those of a user's own task only if there is one."""
-    own = any(row["verdict"] in WORDS[OWN] for row in table)
+    own = any(row["kind"] == OWN for row in table)
     return [*LEGEND, *[LEGEND_OWN] * own]
-
-
-def verdict(measured: Measured, kind: str) -> str:
-    """The word of a verdict; only a claim of the paper at its scale can be ``reproduced``.
-
-    Args:
-        measured: what was measured.
-        kind: a key of :data:`WORDS`.
-    """
-    return WORDS[kind][(True, False, None).index(measured.held)]
 
 
 def decidable(
@@ -158,8 +152,9 @@ def decidable(
 def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[str, Any]]:
     """A row for each claim of ``paper.yaml``, in its order, with what was measured.
 
-    A row has the claim's entry and ``claim`` (its name), ``verdict``, ``measured``, ``apart``,
-    ``effects`` and ``where`` (the scale). The last four are empty if nothing was run.
+    A row has the claim's entry and ``claim`` (its name), ``kind`` and ``held`` (keys of
+    :data:`WORDS`), ``verdict`` (these two in words), ``measured``, ``apart``, ``effects`` and
+    ``where`` (the scale). The last four are empty if nothing was run.
 
     Args:
         figure: the figure whose claims are wanted; by default all.
@@ -172,10 +167,11 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
     for name, claim in claims().items():
         if figure not in (None, claim["figure"]):
             continue
-        row = {"claim": name, "verdict": NOT_RUN, "measured": "", "apart": "", "where": ""}
-        row |= {"effects": ()} | claim
+        row = {"claim": name, "kind": NOT_RUN, "held": NOT_RUN, "verdict": NOT_RUN}
+        row |= {"measured": "", "apart": "", "effects": (), "where": ""} | claim
         table.append(row)
-        results, logs = judged or results_of(claim["figure"]), claim.get("logs", False)
+        results = judged or results_of(claim["figure"])
+        logs = claim.get("logs", False)
         if results is None and not logs:
             continue
         file, _, function = claim.get("decided_by", name).rpartition(".")
@@ -186,16 +182,17 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
         measured = decide(*([] if logs else [results]), **claim.get("with", {}))
         if measured is None:
             continue
-        entry, kind = figures()[claim["figure"]], LOGS
+        entry = figures()[claim["figure"]]
+        kind = where = LOGS
         if not logs:
             measured = decidable(measured, claim, entry, results)
-            kind = claim["of"] if results.scale == "paper" else results.scale
+            kind = {"paper": claim["of"], "short": SHORT, "small": SMALL}[results.scale]
             if entry["section"] == "-":  # a user's own task, which has no setting in the paper
                 kind = OWN
-        row |= {"measured": measured.text, "apart": measured.apart, "effects": measured.effects}
-        row |= {"verdict": verdict(measured, kind)}
-        row |= {"where": LOGS if logs else label(results)}
-        row |= {key: words.greek(row[key]) for key in ("measured", "apart")}
+            where = label(results)
+        row |= {"kind": kind, "held": measured.held, "effects": measured.effects, "where": where}
+        row |= {"verdict": BEFORE[kind] + WORDS[kind][measured.held]}
+        row |= {"measured": words.greek(measured.text), "apart": words.greek(measured.apart)}
     return table
 
 
@@ -226,22 +223,23 @@ def smaller_scales() -> list[str]:
     return lines
 
 
-def counted(table: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """The numbers of the paper's claims, and of ours, with each verdict, in the legend's order."""
-    found = {of: Counter(row["verdict"] for row in table if row["of"] == of) for of in OF}
-    return {of: {w: n[w] for w in VERDICTS if n[w]} for of, n in found.items()}
+def by_verdict(table: list[dict[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """The paper's claims, and ours, by their verdicts, in the order of :data:`VERDICTS`."""
+    ordered = sorted(table, key=lambda row: VERDICTS.index(row["verdict"]))
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {of: {} for of in OF}
+    for row in ordered:
+        found[row["of"]].setdefault(row["verdict"], []).append(row)
+    return found
 
 
 def counts(table: list[dict[str, Any]]) -> str:
-    """The same as a Markdown table."""
-    found = counted(table)
+    """The numbers of claims with each verdict, as a table in Markdown."""
+    number = Counter((row["of"], row["verdict"]) for row in table)
     lines = ["| verdict | the paper's | ours |", "| --- | ---: | ---: |"]
-    lines += [
-        f"| **{word}** | {found['paper'].get(word, 0)} | {found['ours'].get(word, 0)} |"
-        for word in VERDICTS
-        if any(word in found[of] for of in OF)
-    ]
-    total = [sum(found[of].values()) for of in OF]
+    for word in VERDICTS:
+        if any(number[of, word] for of in OF):
+            lines.append(f"| **{word}** | {number['paper', word]} | {number['ours', word]} |")
+    total = [sum(row["of"] == of for row in table) for of in OF]
     return "\n".join([*lines, f"| all | {total[0]} | {total[1]} |"])
 
 
@@ -321,8 +319,5 @@ def _rule(row: dict[str, Any]) -> str:
 
 
 def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
-    """Both files with their present text."""
-    return {
-        RESULTS / "CLAIMS.md": claims_page(table).encode(),
-        README: readme.filled(README.read_text(), table).encode(),
-    }
+    """The page with its present text."""
+    return {RESULTS / "CLAIMS.md": claims_page(table).encode()}

@@ -77,12 +77,10 @@ def _pixels(figure: Figure) -> Image.Image:
 def verdicts(name: str, results: Results | None = None) -> str:
     """The numbers of the claims that a figure decides, by verdict, as text; see ``shown``."""
     rows = readme.shown(check_claims.rows(name, results))
-    words = Counter(row["verdict"] for row in rows)
     by_kind: dict[str, list[str]] = {}
-    for word, count in words.items():
-        kind, _, what = word.rpartition(": ")
-        by_kind.setdefault(kind, []).append(f"{count} {what}")
-    parts = [f"{kind}: " * bool(kind) + ", ".join(counts) for kind, counts in by_kind.items()]
+    for (kind, held), count in Counter((row["kind"], row["held"]) for row in rows).items():
+        by_kind.setdefault(kind, []).append(f"{count} {check_claims.WORDS[kind][held]}")
+    parts = [check_claims.BEFORE[kind] + ", ".join(counts) for kind, counts in by_kind.items()]
     whose = "claims of the paper" if any(row["of"] == "paper" for row in rows) else "our claims"
     return f"{whose}: {'; '.join(parts)}" if parts else ""
 

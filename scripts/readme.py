@@ -2,32 +2,36 @@
 
 from collections import Counter
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from experiments.common import ROOT
 from experiments.common.records import begun, load
+from scripts.check_claims import LOGS, NOT_RUN, OF, OWN, SHORT, SMALL
 from scripts.paper import by_experiment, figures, finding, results_of, script
 
 # The figures whose findings are in the README.
 FOUND = ("fig01", "fig02", "one_gradient", "fig05", "imdb_tuned")
-NOT_RUN = "not run"
-SIGNS = {  # signs for claims that held, did not hold, cannot be decided, were not tested
-    "✓": ("reproduced", "supports", "seen", "held"),
-    "✗": ("not reproduced", "contradicts", "not seen", "not held"),
-    "?": ("undecided",),
-    "–": (NOT_RUN,),
-}
-ALONE = {"✓": "held", "✗": "did not hold", "?": "is undecided", "–": "was not run"}
+# What a row's `held` is called: a sign, and a text.
+SIGNS = {True: "✓", False: "✗", None: "?", NOT_RUN: "–"}
+ALONE = {True: "held", False: "did not hold", None: "is undecided", NOT_RUN: "was not run"}
 WHOLE, MATHEMATICS, SETTING = "paper's scale", "mathematics", "our setting"
 WHERE = {  # the kinds of verdicts, in the order in which they are shown, and where they were tested
     WHOLE: "at the paper's scale",
     SETTING: "in our setting",
     MATHEMATICS: "as mathematics, checked numerically",
-    "cut short": "cut short",
-    "small model": "in a small model",
-    "authors' logs": "in the authors' logs",
-    "own task": "in a task of one's own",
+    SHORT: "cut short",
+    SMALL: "in a small model",
+    LOGS: "in the authors' logs",
+    OWN: "in a task of one's own",
     NOT_RUN: "not run",
 }
+
+
+def files(table: list[dict[str, Any]]) -> dict[Path, bytes]:
+    """The README with its present text."""
+    path = ROOT / "README.md"
+    return {path: filled(path.read_text(), table).encode()}
 
 
 def filled(text: str, table: list[dict[str, Any]]) -> str:
@@ -77,7 +81,7 @@ def of_claims(rows: list[dict[str, Any]]) -> str:
         ((kind, _),) = _kinds(rows)
         where = f", {WHERE[kind].split(',')[0]}" * (kind not in (WHOLE, NOT_RUN))
         says = rows[0]["says"].rstrip(".")
-        return f"{of} one claim, “{says}”, {ALONE[_sign(rows[0])]}{where}"
+        return f"{of} one claim, “{says}”, {ALONE[rows[0]['held']]}{where}"
     parts = [
         signs(same) + f" {WHERE[kind]}" * (kind not in (WHOLE, NOT_RUN))
         for kind, same in _kinds(rows)
@@ -92,8 +96,8 @@ def by_kind(rows: list[dict[str, Any]]) -> str:
 
 def signs(rows: list[dict[str, Any]]) -> str:
     """The numbers of claims with each verdict: ``✓ 3 ✗ 1``."""
-    count = Counter(map(_sign, rows))
-    return " ".join(f"{sign} {count[sign]}" for sign in SIGNS if count[sign])
+    count = Counter(row["held"] for row in rows)
+    return " ".join(f"{sign} {count[held]}" for held, sign in SIGNS.items() if count[held])
 
 
 def totals(table: list[dict[str, Any]]) -> str:
@@ -104,15 +108,16 @@ def totals(table: list[dict[str, Any]]) -> str:
     ]
     of_paper = [row for row in table if row["of"] == "paper"]
     for kind, same in _kinds(of_paper):
-        count = Counter(map(_sign, same))
-        lines.append(f"| {WHERE[kind]} | {' | '.join(str(count[sign]) for sign in SIGNS)} |")
+        count = Counter(row["held"] for row in same)
+        lines.append(f"| {WHERE[kind]} | {' | '.join(str(count[held]) for held in SIGNS)} |")
     return "\n".join(lines)
 
 
 def failed(table: list[dict[str, Any]]) -> str:
     """A bullet for each claim of the paper that did not hold, by where it was tested."""
     lines = []
-    for kind, same in _kinds([row for row in table if row["of"] == "paper" and _sign(row) == "✗"]):
+    wrong = [row for row in table if row["of"] == "paper" and SIGNS[row["held"]] == "✗"]
+    for kind, same in _kinds(wrong):
         lines.append(f"- {WHERE[kind].capitalize()}:")
         for row in same:
             link = f"[{row['figure']}](results/CLAIMS.md#{row['claim']})"
@@ -154,11 +159,6 @@ def scorecard(table: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _sign(row: dict[str, Any]) -> str:
-    word = row["verdict"].rpartition(": ")[2]
-    return next(sign for sign, meant in SIGNS.items() if word in meant)
-
-
 def _kinds(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """The claims of each kind, in the order of :data:`WHERE`."""
     ordered = sorted(rows, key=lambda row: [*WHERE].index(_kind(row)))
@@ -167,8 +167,7 @@ def _kinds(rows: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]
 
 def _kind(row: dict[str, Any]) -> str:
     """What a verdict is about: one of the keys of :data:`WHERE`."""
-    if row["verdict"] == NOT_RUN:
-        return NOT_RUN
+    if row["kind"] not in OF:
+        return str(row["kind"])
     entry = figures()[row["figure"]]
-    whole = MATHEMATICS if MATHEMATICS in entry else SETTING if "setting" in entry else WHOLE
-    return row["verdict"].rpartition(": ")[0] or whole
+    return MATHEMATICS if MATHEMATICS in entry else SETTING if "setting" in entry else WHOLE

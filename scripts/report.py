@@ -143,8 +143,8 @@ def untested(claims: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The undecided claims of the paper, by the reason."""
     open_ = [claim for claim in claims if claim["of"] == "paper"]
     reasons = {
-        "Not run": [c for c in open_ if c["verdict"] == check_claims.NOT_RUN],
-        "The runs allow both answers": [c for c in open_ if c["verdict"].endswith("undecided")],
+        "Not run": [c for c in open_ if c["kind"] == check_claims.NOT_RUN],
+        "The runs allow both answers": [c for c in open_ if c["held"] is None],
     }
     return {reason: found for reason, found in reasons.items() if found}
 
@@ -219,7 +219,7 @@ def front(target: Path, every: dict[str, Any], claims: list[dict[str, Any]]) -> 
         "headline": markdown(section_of_readme("What we found").split("\n\n")[0], ROOT, target),
         "findings": findings,
         "by_figure": [(name, list(rows)) for name, rows in groupby(claims, lambda c: c["figure"])],
-        "counts": check_claims.counted(claims),
+        "by_verdict": check_claims.by_verdict(claims),
         "titles": OF,
         "legend": check_claims.legend(claims),
         "untested": untested(claims),

@@ -337,11 +337,8 @@ def tables(figure: str, runs: pd.DataFrame, folder: Path, settings: dict[str, An
 
 def verdicts(figure: str, found: Results) -> Verdicts:
     """Every claim's verdict on these results, but for those that they do not tell."""
-    held: Verdicts = {}
-    for of in check_claims.OF:
-        held |= zip(check_claims.WORDS[of], (True, False, None), strict=True)
     rows = check_claims.rows(figure, found)
-    return {row["claim"]: held[row["verdict"]] for row in rows if row["verdict"] in held}
+    return {row["claim"]: row["held"] for row in rows if row["kind"] in check_claims.OF}
 
 
 def unchanged(figure: str) -> Verdicts:

@@ -122,9 +122,9 @@ def test_claims_of_the_paper_and_ours_are_counted_apart(parsed, claims) -> None:
         assert f"{title}: {sum(claim['of'] == of for claim in claims)}" in text(section)
     legend = text(by_class(page, "legend")[0])
     assert check_claims.OWN not in legend  # no committed claim is of a user's own task
-    for scale, words_of_scale in check_claims.WORDS.items():
-        if scale != check_claims.OWN:
-            assert all(word.split(": ")[-1] in legend for word in words_of_scale)
+    for kind, words in check_claims.WORDS.items():
+        if kind != check_claims.OWN:
+            assert all(word in legend for word in words.values())
 
 
 def test_the_front_page_says_what_was_found_and_what_was_not(parsed, claims) -> None:
@@ -135,9 +135,9 @@ def test_the_front_page_says_what_was_found_and_what_was_not(parsed, claims) -> 
     assert len(charts_of(page)) == len(readme.FOUND)
     for claim in claims:
         if claim["of"] == "paper":
-            open_ = re.search("not run|undecided", claim["verdict"])
-            assert (claim["says"] in sections["untested"]) == bool(open_)
-            wrong = claim["verdict"] == "not reproduced"
+            open_ = claim["held"] in (None, check_claims.NOT_RUN)
+            assert (claim["says"] in sections["untested"]) == open_
+            wrong = (claim["kind"], claim["held"]) == ("paper", False)
             assert (claim["says"] in sections["wrong"]) == wrong
     links = {a.get("href") for a in page.iter("a")}
     for row in discrepancies.rows():
