@@ -70,9 +70,14 @@ def difference(gap: Estimate, spec: str = "+.2f") -> Effect:
     return Effect(f"{gap:{spec}}", "difference", gap.centre, gap.low, gap.high)
 
 
+def percent(log: Estimate) -> tuple[float, float, float]:
+    """The logarithm of a ratio, and the ends of its interval, as changes in per cent."""
+    return 100 * math.expm1(log.centre), 100 * math.expm1(log.low), 100 * math.expm1(log.high)
+
+
 def percentage(gap: Estimate) -> Effect:
     """The logarithm of a ratio as a change in per cent, ``+5.7% [+3.3%, +8.2%]``."""
-    centre, low, high = (math.expm1(end) for end in (gap.centre, gap.low, gap.high))
+    centre, low, high = (change / 100 for change in percent(gap))
     return Effect(f"{centre:+.1%} {interval(low, high, '+.1%')}", "difference", centre, low, high)
 
 

@@ -1,7 +1,5 @@
 """Appendix C.7: what it changes if lr falls at epochs 81 and 122 in place of 80 and 120."""
 
-import math
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, log_ratio, mean
-from scripts.effects import Change, ratio
+from scripts.effects import Change, percent, ratio
 from scripts.figures import style
 from scripts.paper import NAMES
 
@@ -19,9 +17,7 @@ PAPER, README = "[80,120]", "[81,122]"  # the column `milestones`
 def finding(results: Results) -> str:
     """The title."""
     found = {name: loss(results, name) for name in ("adam", "laprop")}
-    text = ", ".join(
-        f"{NAMES[name]}'s by {100 * math.expm1(log.centre):+.1f} %" for name, log in found.items()
-    )
+    text = ", ".join(f"{NAMES[name]}'s by {percent(log)[0]:+.1f} %" for name, log in found.items())
     return (
         "CIFAR-10: lowering lr at epochs 81 and 122, not 80 and 120, changes the final training "
         f"loss, {text}"
@@ -60,9 +56,8 @@ def accuracy(results: Results, optimizer: str) -> Estimate:
 
 def row_changes(results: Results) -> list[Change]:
     """The change of LaProp's training loss where its lr falls later."""
-    log = loss(results, "laprop")
-    ends = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
-    return [Change(f"LaProp's training loss (small model, {results.seeds})", *ends)]
+    changed = percent(loss(results, "laprop"))
+    return [Change(f"LaProp's training loss (small model, {results.seeds})", *changed)]
 
 
 def cifar_schedule(results: Results) -> str:

@@ -1,7 +1,5 @@
 """Figure 9, appendix C.3: neural style transfer at other learning rates."""
 
-import math
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,6 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, decide, every_above, holm
+from scripts.effects import percent
 from scripts.figures import style
 from scripts.figures.fig03 import BLACK, FIRST, note, over_starts, regret
 from scripts.paper import NAMES, OPTIMIZERS, Measured
@@ -25,7 +24,7 @@ def finding(results: Results) -> str:
             text.append(f"{NAMES[optimizer]}'s is above it at {above}{rates}, below at {below}")
             continue
         words = [
-            f"{100 * abs(math.expm1(gap.centre)):.0f} % {'above' if gap.centre >= 0 else 'below'} "
+            f"{abs(percent(gap)[0]):.0f} % {'above' if gap.centre >= 0 else 'below'} "
             f"at lr {lr:g}" + " (undecided)" * (counts[lr] is None)
             for lr, gap in by_lr.items()
         ]

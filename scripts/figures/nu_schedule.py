@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.records import Results
 from experiments.common.stats import Estimate, decide, every_below, interval, log_ratio, mean
-from scripts.effects import ratio
+from scripts.effects import percent, ratio
 from scripts.figures import style
 from scripts.paper import NAMES, Measured
 
@@ -29,7 +29,7 @@ def finding(results: Results) -> str:
 
 
 def _percent(log: Estimate) -> str:
-    centre, low, high = (100 * math.expm1(end) for end in (log.centre, log.low, log.high))
+    centre, low, high = percent(log)
     return f"{centre:+.1f} {interval(low, high, '+.1f')} %"
 
 
