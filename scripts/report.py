@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from experiments.common import CONFIGS, RESULTS, ROOT
+from experiments.common import RESULTS, ROOT
 from experiments.common.files import write
 from experiments.common.records import Results
 from experiments.common.terminal import as_command
+from experiments.common.timings import grids, reduced
 from scripts import (
     cells,
     charts,
@@ -83,12 +83,9 @@ def frame_table(path: Path) -> dict[str, Any]:
 
 def grids_of(name: str) -> dict[str, str | None]:
     """The scales of a figure's grid, and what each of them reduces, in words."""
-    path = CONFIGS / "figure" / f"{figures()[name].get('results', name)}.yaml"
-    if not path.exists():
-        return {}
-    config = yaml.safe_load(path.read_text())
-    reduced = config["figure"].get("reduced") or {}
-    return {scale: reduced.get(scale) for scale in config["grids"] if scale != "smoke"}
+    source = figures()[name].get("results", name)
+    said = reduced(source)
+    return {scale: said.get(scale) for scale in grids(source) if scale != "smoke"}
 
 
 def provenance(results: Results) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import pandas as pd
 import psutil
 
 from experiments.common import records
-from experiments.common.config import composed, expand
+from experiments.common.config import expand
 from experiments.common.files import (
     RERUN,
     RESTORE,
@@ -40,7 +40,7 @@ from experiments.common.records import KEY, Results, read_table
 from experiments.common.settings import Settings
 from experiments.common.status import FINAL
 from experiments.common.tables import described, logged, rounded, rows, varying, with_summary
-from experiments.common.timings import COMMITTED
+from experiments.common.timings import COMMITTED, reduced
 from experiments.common.versions import versions
 
 WRITTEN = (".csv", ".parquet", ".json", ".jpg", ".png")  # the files that are replaced
@@ -324,7 +324,6 @@ def _manifest(
     The runs are in the order of the table.
     """
     first = every[0]
-    figure = composed(f"figure={first.figure}").figure if first.figure else {}
     environments: list[dict[str, Any]] = []
 
     def places(of: Sequence[dict[str, Any]]) -> list[int]:
@@ -353,7 +352,7 @@ def _manifest(
         "figure": first.figure,
         "task": first.task_name,
         "scale": first.scale,
-        "reduced": (figure.get("reduced") or {}).get(first.scale),
+        "reduced": reduced(str(first.figure)).get(first.scale),
         "axes": axes,
         "summary": [c for c in table.columns if c not in axes],
         "settings": {k: v for k, v in described(first).settings.items() if k not in axes.values()},

@@ -12,10 +12,19 @@ from experiments.common.status import duration
 COMMITTED = ("paper", "short", "small")  # the scales that have results, the largest first
 
 
+def _config(figure: str) -> dict[str, Any]:
+    file = CONFIGS / "figure" / f"{figure}.yaml"
+    return read_config(file) if file.exists() else {}
+
+
 def grids(figure: str) -> dict[str, Any]:
     """The grids of a figure by scale, from its file; empty for a figure without a file."""
-    file = CONFIGS / "figure" / f"{figure}.yaml"
-    return dict(read_config(file).get("grids") or {}) if file.exists() else {}
+    return dict(_config(figure).get("grids") or {})
+
+
+def reduced(figure: str) -> dict[str, str]:
+    """How scales of a figure differ from the paper, in words, as its file says."""
+    return dict((_config(figure).get("figure") or {}).get("reduced") or {})
 
 
 def times(figure: str) -> dict[str, str]:
