@@ -80,7 +80,7 @@ def maps(
     )
     for row, (column, name) in zip(axes, columns.items(), strict=True):
         stable = runs[~runs.diverged]
-        mean = stable.groupby(["optimizer", "mu", "nu"])[column].mean() * scale
+        mean = stable.groupby(CELL)[column].mean() * scale
         # Else the worst cells would leave one colour for all the others.
         low, high = np.nanquantile(mean, [0.05, 0.95])
         for axis, optimizer in zip(row, OPTIMIZERS, strict=True):
@@ -126,12 +126,12 @@ def _map(
 
 def first_runs(results: Results) -> list[str]:
     """What the runs of unfinished seeds show: a line for each cell of mu and nu and seed."""
-    runs = results.every_run
+    runs = outcomes(results.every_run)
     cells = []
     for (mu, nu, seed), cell in runs.groupby(["mu", "nu", "seed"]):
         ends = [
             f"{NAMES[run.optimizer]} diverged"
-            if not run.train_loss <= GUESSING
+            if run.diverged
             else f"{NAMES[run.optimizer]} did not diverge, training loss {run.train_loss:.3f}, "
             f"test accuracy {run.test_accuracy:.1%}"
             for run in cell.itertuples()
@@ -142,9 +142,9 @@ def first_runs(results: Results) -> list[str]:
 
 def so_far(results: Results) -> str:
     """What the runs of unfinished seeds show, as the end of a sentence."""
-    runs = results.every_run
+    runs = outcomes(results.every_run)
     counts = [
-        f"{(~(own.train_loss <= GUESSING)).sum()} of {len(own)} runs of {NAMES[o]}"
+        f"{own.diverged.sum()} of {len(own)} runs of {NAMES[o]}"
         for o, own in runs.groupby("optimizer")
     ]
     cells = ", ".join(
