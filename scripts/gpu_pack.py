@@ -31,7 +31,7 @@ from experiments.common.checkpoint import CHECKPOINTS
 from experiments.common.config import expand
 from experiments.common.files import atomic, read_manifest, write_json
 from experiments.common.messages import ConfigError
-from experiments.common.status import FINAL
+from experiments.common.status import FINAL, size
 from experiments.common.terminal import as_command
 from scripts import gpu_runs
 from scripts.gpu_runs import PACK, STEPS, records
@@ -50,7 +50,6 @@ WHEELS = (
     *("typing-inspection", "typing_extensions", "heavyball", "pytorch_optimizer"),
 )
 FROM_SOURCE = ("antlr4-python3-runtime",)  # it has no wheel and nothing to compile
-MIB = 1 << 20  # bytes
 
 
 def pack(folder: Path, limit: float, commands: list[str]) -> None:
@@ -58,7 +57,7 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
 
     Args:
         folder: folder of the parts, which git ignores.
-        limit: largest size of a part, in MiB.
+        limit: largest size of a part, in MB.
         commands: commands of the steps, whose prepared text is packed too.
     """
     commit = git("rev-parse", "HEAD")
@@ -71,7 +70,7 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
     (folder / "commit").write_text(commit)
     items = [folder / "gpu_runs.py", program, folder / "commit", *wheels(folder / "wheels")]
     items += [*texts(folder, commands), *images(folder / "cifar10")]
-    parts = distributed(items, int(limit * MIB))
+    parts = distributed(items, int(limit * 1e6))
     for old in folder.glob("[0-9]*"):
         shutil.rmtree(old)
     for number, part in enumerate(parts, 1):
@@ -79,8 +78,8 @@ def pack(folder: Path, limit: float, commands: list[str]) -> None:
             target = folder / str(number) / item.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(item, target)
-        size = sum(item.stat().st_size for item in part) / MIB
-        print(f"{folder / str(number)}: {size:.1f} MiB: {', '.join(i.name for i in part)}")
+        total = size(sum(item.stat().st_size for item in part))
+        print(f"{folder / str(number)}: {total}: {', '.join(i.name for i in part)}")
 
 
 def distributed(items: list[Path], limit: int) -> list[list[Path]]:
@@ -96,8 +95,7 @@ def distributed(items: list[Path], limit: int) -> list[list[Path]]:
     parts: list[list[Path]] = []
     for item in items:
         if item.stat().st_size > limit:
-            size = item.stat().st_size / MIB
-            raise ConfigError(f"{item}: {size:.1f} MiB, but a part has {limit / MIB:g}")
+            raise ConfigError(f"{item}: {size(item.stat().st_size)}, but a part has {size(limit)}")
         for part in parts:
             if sum(other.stat().st_size for other in [*part, item]) <= limit:
                 part.append(item)
@@ -237,7 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts.gpu_pack", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="what", required=True)
     packing = commands.add_parser("pack", help="make the parts")
-    packing.add_argument("--limit", type=float, default=44, help="MiB of a part; default 44")
+    packing.add_argument("--limit", type=float, default=46, help="MB of a part; default 46")
     packing.add_argument("--rehearse", action="store_true", help="only for scale smoke")
     packing.add_argument("--steps", nargs="*", choices=names, default=names, help="default all")
     packing.add_argument("--parts", type=Path, default=PACK, help="their folder; default .gpu")

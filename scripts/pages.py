@@ -102,7 +102,7 @@ def environment(target: Path) -> jinja2.Environment:
         "prose": lambda text: markdown(text, RESULTS, target, inline=True),
         "link": lambda path: Path(os.path.relpath(path, target)).as_posix(),
         "duration": status.duration,
-        "size": words.size,
+        "size": status.size,
         "section": words.section,
         "label": words.label,
         "words": words.name,

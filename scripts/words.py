@@ -83,14 +83,6 @@ def deviation(x: float) -> str:
     return _exponent(f"{x:.2g}") if x < 100 else f"{x:,.0f}" if x < 1e9 else _exponent(f"{x:.1e}")
 
 
-def size(path: Path) -> str:
-    """The size of a file in kB or MB."""
-    kilobytes = path.stat().st_size / 1000
-    if kilobytes >= 1000:
-        return f"{kilobytes / 1000:.1f} MB"
-    return f"{kilobytes:.0f} kB" if kilobytes >= 10 else f"{kilobytes:.1f} kB"
-
-
 def label(figure: str) -> str:
     """``fig02`` -> ``Figure 2``, ``rosenbrock_bias`` -> ``rosenbrock bias``."""
     text = re.sub(r"(\d+)$", lambda match: f" {int(match[1])}", figure.replace("_", " "))

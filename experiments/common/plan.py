@@ -31,7 +31,7 @@ from experiments.common.files import RERUN, RESTORE, Damaged, read_manifest, rea
 from experiments.common.launch import run_one
 from experiments.common.records import Results
 from experiments.common.settings import Settings, Tracking, plain_settings, restored
-from experiments.common.status import FINAL, duration
+from experiments.common.status import FINAL, duration, size
 from experiments.common.tables import described, rows, same
 from experiments.common.terminal import end_with_parent, say
 from experiments.common.versions import sources
@@ -259,12 +259,3 @@ def needed(task: str) -> set[str]:
     )
     named = re.findall(r"\bdata\.(?:fetch\(\s*\"(\w+)\"|(\w+)\()", text)
     return {fetched or loaded for fetched, loaded in named} & set(data.ARTEFACTS)
-
-
-def size(number: float) -> str:
-    """``12 MB``, ``1.3 GB``."""
-    for unit in ("bytes", "kB", "MB"):
-        if number < 999.5:  # what is above is rounded to 1000
-            return f"{number:.0f} {unit}"
-        number /= 1000
-    return f"{number:.1f} GB"

@@ -260,6 +260,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def size(number: float) -> str:
+    """A number of bytes: ``900 bytes``, ``1.3 MB``, ``12 GB``."""
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB"):
+        if number < 999.5:  # what is above is rounded to 1000
+            break
+        number, unit = number / 1000, larger
+    tenths = number < 9.95 and unit != "bytes"
+    return f"{number:.1f} {unit}" if tenths else f"{number:.0f} {unit}"
+
+
 def how_far(state: State) -> str:
     """The progress of a run: ``1200 of 3000, 12 min left``; before its first step ``starts``."""
     process = state.process or {}
