@@ -2,9 +2,12 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
+from experiments.rosenbrock import loss
 from scripts.figures import style
 from scripts.figures.fig02 import RANGE
 from scripts.paper import NAMES
@@ -45,9 +48,17 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _plane(axis, points, rest, limit) -> None:
+def _plane(axis: plt.Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float) -> None:
+    """The zeros of mean gradient and mean sign, and the resting places, in the plane.
+
+    Args:
+        axis: where to draw.
+        points: the zeros, by ``point`` and sigma.
+        rest: the mean position of each cell.
+        limit: a run has converged where its loss is below it.
+    """
     x, y = np.meshgrid(np.linspace(0.1, 1.15, 400), np.linspace(-0.05, 1.2, 400))
-    value = (1 - x) ** 2 + 100 * (y - x**2) ** 2
+    value = loss(torch.from_numpy(np.stack([x, y], -1))).numpy()
     levels = np.geomspace(1e-3, 100, 16)
     axis.contour(x, y, np.log(value), np.log(levels), colors="#D8D8D8", linewidths=0.6)
     axis.contourf(x, y, value, [0, limit], colors=["#E8F1E4"])
@@ -75,7 +86,8 @@ def _plane(axis, points, rest, limit) -> None:
     axis.legend(loc="upper left", fontsize=7.5)
 
 
-def _against(axis, points, rest, limit) -> None:
+def _against(axis: plt.Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float) -> None:
+    """The x of the same against sigma; the arguments are those of :func:`_plane`."""
     for point, dash in (("mean gradient", "solid"), ("mean sign", (0, (4, 2)))):
         line = points[points.point == point].sort_values("sigma")
         axis.plot(line.sigma, line.x, color="black", linewidth=1, linestyle=dash, zorder=3)
