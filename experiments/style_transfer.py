@@ -107,9 +107,8 @@ class VGG:
         for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             x = conv2d(x, kernel, bias, padding=1)
             outputs.append(x)
-            if (
-                layer in POOLED
-            ):  # pooling before the ReLU gives the same, and the ReLU has a quarter of the work
+            # Pooling before the ReLU gives the same, and the ReLU has a quarter of the work.
+            if layer in POOLED:
                 x, places[layer] = max_pool2d(x, 2, return_indices=True)
             x = x.relu()
         return outputs, places

@@ -204,7 +204,8 @@ def unpack(folder: Path, output: Path) -> None:
         with tarfile.open(folder / "runs.tar.gz") as tar:
             tar.extractall(temporary, filter="data")
         for path in sorted(Path(temporary).glob("*/*/manifest.json")):
-            run, manifest = path.parent, json.loads(path.read_text())
+            run = path.parent
+            manifest = json.loads(path.read_text())
             name = run.relative_to(temporary)
             for where in manifest["environments"]:
                 if where["commit"] is None and commit:
@@ -220,9 +221,8 @@ def unpack(folder: Path, output: Path) -> None:
                         continue
                     for old in [*records(target), *(target / name for name in CHECKPOINTS)]:
                         old.unlink(missing_ok=True)
-                    for file in reversed(
-                        records(run)
-                    ):  # the manifest is copied last, because it marks the run as finished
+                    # The manifest is copied last, because it marks the run as finished.
+                    for file in reversed(records(run)):
                         shutil.copy(file, target / file.name)
                     print(f"{name}: {manifest['status']}, {target}")
             except Timeout:

@@ -75,8 +75,8 @@ def frame_table(path: Path) -> dict[str, Any]:
         "heads": [words.name(column) for column in shown],
         "rows": rows,
         "total": len(frame),
-        "leading": 1
-        + (list(shown).index("way") if "way" in shown else 0),  # the table of a benchmark
+        # The table of a benchmark has columns before `way` that name a row too.
+        "leading": 1 + (list(shown).index("way") if "way" in shown else 0),
         "same": ", ".join(constant),
     }
 

@@ -101,11 +101,8 @@ def test_mean_activations_on_the_images(name: str) -> None:
 
     image = picture(name, 128)
     np.testing.assert_allclose(means(image), MEANS[name], rtol=2e-3)
-    for wrong in (
-        swapped,
-        in_grey_levels,
-        not_centred,
-    ):  # the two images differ enough to be told apart
+    # The two images differ enough to be told apart.
+    for wrong in (swapped, in_grey_levels, not_centred):
         assert np.abs(means(wrong(image)) / MEANS[name] - 1).max() > 0.01, wrong.__name__
 
 

@@ -65,9 +65,8 @@ def test_a_part_of_a_sweep_under_way(toy: Maker, toy_runs, toy_sweep: Path) -> N
     with (path / "metrics.jsonl").open("a") as log:
         log.write('{"step": 2, "tra')  # is being written
     Progress(path).update(1, 9)
-    write_run(
-        toy(_optimizer={"mu": 0.8}), [{"step": 1}], None, status="running"
-    )  # its process died
+    # The process of this one died.
+    write_run(toy(_optimizer={"mu": 0.8}), [{"step": 1}], None, status="running")
     write_run(toy(_optimizer={"mu": 0.6}), [], None, status="failed")
     begins = toy(_optimizer={"mu": 0.7}).folder
     begins.mkdir()

@@ -40,10 +40,8 @@ def test_softmax_gradient_is_autograds() -> None:
 @pytest.mark.parametrize("name", ["adam", "laprop"])
 def test_paths_meet_in_the_limit(limit: str, name: str) -> None:
     far, near, nearest = distances(limit, name)
-    if (limit, name) == (
-        "nu_0",
-        "adam",
-    ):  # it divides the momentum by the last gradient, which may be near 0
+    # This one divides the momentum by the last gradient, which may be near 0.
+    if (limit, name) == ("nu_0", "adam"):
         assert min(far, near, nearest) > 1
     elif limit == "nu_1_other":  # the second moments are two different means of squared gradients
         assert min(far, near, nearest) > 0.01
@@ -104,9 +102,8 @@ def test_no_adversary_passes_and_the_constructed_ones_come_close(tmp_path: Path)
         ):
             assert size > 0
             assert excess is None or excess < 1e-9
-            if (
-                worst and n < 0.9 and excess is not None
-            ):  # with only 50 gradients it comes no closer
+            # With only 50 gradients it comes no closer.
+            if worst and n < 0.9 and excess is not None:
                 assert excess > -0.02
 
 

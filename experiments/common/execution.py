@@ -238,7 +238,8 @@ def unfinished(every: Sequence[Settings]) -> tuple[list[Settings], str]:
     tasks = ", ".join(f"{count} of {task}" for task, count in counts.items())
     done = sum(outcome(settings) in FINAL for settings in every)
     damaged = len(every) - len(todo) - done  # their logs or summaries, as their manifests are whole
-    line, tracker = f"runs: {tasks}; finished before: {done}", every[0].tracking.name
+    line = f"runs: {tasks}; finished before: {done}"
+    tracker = every[0].tracking.name
     if done and tracker != "none":
         line += f", of which tracking={tracker} sends nothing now"
     if damaged > 0:

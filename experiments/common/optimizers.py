@@ -131,10 +131,12 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
     Raises:
         ConfigError: the message names the optimizers that the task can use.
     """
-    own, why, rules = getattr(task, "OPTIMIZERS", None), "", ""
+    own = getattr(task, "OPTIMIZERS", None)
+    why = rules = ""
     if own is None and vectorised(task):
         own = ALGORITHMS
-        why, rules = "is vectorised and ", ", which have a rule in laprop.functional"
+        why = "is vectorised and "
+        rules = ", which have a rule in laprop.functional"
 
     def usable(name: str) -> bool:
         return "_target_" in _file(name) if own is None else name in own

@@ -107,7 +107,8 @@ class Run:
         self.folder = settings.folder
         self.device = provenance.device(settings.device)
         self.grid = Grid(settings, self.device)
-        task, optimizer = task_module(settings.task_name), settings.optimizer
+        task = task_module(settings.task_name)
+        optimizer = settings.optimizer
         own, total = own_schedule(task, settings.task), updates(task, settings.task)
         self._course = Course(settings.schedule, own, total)
         self._followers: list[Follower] = []

@@ -136,9 +136,8 @@ def lives(process: dict[str, Any]) -> bool:
         if not psutil.pid_exists(process["pid"]):
             return False
         found = psutil.Process(process["pid"])
-        if (
-            found.status() == psutil.STATUS_ZOMBIE
-        ):  # it has ended, but its parent has not heard of it
+        # A zombie has ended, but its parent has not heard of it.
+        if found.status() == psutil.STATUS_ZOMBIE:
             return False
         there = progress.began(found)
         return bool(process.get("began", there) == there)

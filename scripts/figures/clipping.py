@@ -31,8 +31,7 @@ def finding(results: Results) -> str:
     }
     return (
         f"On our MNIST net LaProp {ordinary} on ordinary gradients, {exploding} on exploding ones: "
-        f"without it up to {worst['laprop']:.3g} times the loss (Adam "
-        f"{worst['adam']:.3g})"
+        f"without it up to {worst['laprop']:.3g} times the loss (Adam {worst['adam']:.3g})"
     )
 
 

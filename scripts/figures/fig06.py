@@ -196,8 +196,7 @@ def rainbow_breakout_logs() -> Measured:
         f"p = {p:.2f}",
         ahead if p < ALPHA else None,
         f"LaProp minus Adam: {gaps['both logs']:+.1f} points within 12 M steps, "
-        f"{gaps['whole log']:+.1f} with the "
-        "whole of Adam's log",
+        f"{gaps['whole log']:+.1f} with the whole of Adam's log",
     )
 
 
@@ -217,9 +216,8 @@ def breakout_logs_earlier() -> Measured:
         f"{int(ahead.iloc[lead:].sum())}, Adam in {int((z < -line).iloc[lead:].sum())}"
     )  # fmt: skip
     held = True if lead else False if z.iloc[0] < -line else None
-    return Measured(text, held, f"at {score.index[2] / 1e6:.1f} M steps LaProp has "
-                    f"{score.laprop.iloc[2]:.0f} points, Adam "
-                    f"{score.adam.iloc[2]:.0f}")  # fmt: skip
+    at = f"at {score.index[2] / 1e6:.1f} M steps LaProp has {score.laprop.iloc[2]:.0f} points"
+    return Measured(text, held, f"{at}, Adam {score.adam.iloc[2]:.0f}")
 
 
 def _bins(column: str) -> pd.DataFrame:

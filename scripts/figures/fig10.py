@@ -11,16 +11,16 @@ from scripts.figures.fig05 import AUTHORS, SIGMA, legend, note, own, panel
 from scripts.paper import REDUCED, Measured
 
 NUS = (0.9, 0.98, 0.999)
-WARMING_UP = (
-    500  # updates; until then a warmup of 10,000 keeps the rate below a twentieth of its peak
-)
+# Updates; until then a warmup of 10,000 keeps the rate below a twentieth of its peak.
+WARMING_UP = 500
 
 
 def finding(results: Results | None) -> str:
     """The title."""
     table = make_authors.load("apart")
     pairs = table[table.task == "roberta"]
-    below, smooth = int((pairs.share_below == 1).sum()), make_authors.SIGMA["iwslt"]
+    below = int((pairs.share_below == 1).sum())
+    smooth = make_authors.SIGMA["iwslt"]
     of = (
         f"the authors' {len(pairs)}"
         if below == len(pairs)
@@ -106,8 +106,7 @@ def roberta_lower(results: Results, column: str) -> Measured:
     sure = sum(gain.low > 0 for gain in cells.values())
     return Measured(f"{what}, Adam minus LaProp, bits: {told(cells)}", every_above(cells.values()),
                     f"LaProp's is lower at {won} of {len(cells)} settings, by the whole interval "
-                    f"at {sure}; the "
-                    "claim needs all",
+                    f"at {sure}; the claim needs all",
                     [difference(gain, "+.3f") for gain in cells.values()])  # fmt: skip
 
 

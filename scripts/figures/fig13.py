@@ -134,10 +134,9 @@ def cifar_loss_and_accuracy(results: Results, limit: float) -> Measured:
     )
     held = every_below(cells.values(), limit)
     return Measured(
-        f"rank correlation of test loss and test error over the "
+        "rank correlation of test loss and test error over the "
         f"{runs.groupby(['mu', 'nu']).ngroups} cells where both are stable: {text}",
         held,
-        f"the correlation is at most {max(cell.centre for cell in cells.values()):.2f}; the "
-        "claim needs "
-        f"less than {limit:g}",
+        f"the correlation is at most {max(cell.centre for cell in cells.values()):.2f}; "
+        f"the claim needs less than {limit:g}",
     )

@@ -57,8 +57,7 @@ def draw(results: Results) -> Figure:
         figure,
         f"scale: paper; left {first.seeds}, right {results.seeds}; medians with "
         f"95 % intervals; right: {fig02.FIRST}; no mark: most seeds never converge; "
-        f"{fig02.HOLLOW}; "
-        f"the other reading of σ, noise in {fig02.RANGE['width']}: "
+        f"{fig02.HOLLOW}; the other reading of σ, noise in {fig02.RANGE['width']}: "
         f"{fig02.converging(results, 'width')}",
     )
     return figure

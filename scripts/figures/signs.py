@@ -52,8 +52,7 @@ def draw(results: Results) -> Figure:
         figure,
         results,
         "noise in (−σ/2, σ/2), lr 0.01, µ 0.9; ratio: updates of the sign of the average over "
-        "those "
-        "of the average of signs, with its 95 % interval",
+        "those of the average of signs, with its 95 % interval",
     )
     return figure
 
