@@ -121,7 +121,7 @@ def _check_other_task(
     for choice in choices(given["task"]):
         name = str(parsed(choice).value())
         if name not in options("task"):
-            continue  # which is said when its file is composed
+            continue  # composing its file raises the error
         known = {field.name for field in fields(task_module(name).Config)}
         lacks = [key for key in keys if key.partition(".")[2] not in known and key not in given]
         if lacks:

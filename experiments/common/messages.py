@@ -35,12 +35,14 @@ def checked(schema: type[T], values: Mapping[str, Any], prefix: str) -> T:
     try:
         result = schema(**values)
     except ValidationError as error:
-        errors: dict[Any, list[str]] = {}  # of each value; several for alternatives as int | float
+        errors: dict[Any, list[str]] = {}  # by value; `int | float` gives one for each alternative
         for e in error.errors():
             missing = e["loc"][-1:] * (e["type"] == "missing")  # the place is where it would be
             place = *_place(e["loc"], values), *missing
             errors.setdefault(place, []).append(_problem(e, schema, prefix))
-        wrong = [  # of int | list a list with a wrong member is a list
+        # For `int | list`, a list with one wrong member fails both alternatives. Only the error
+        # inside the list is kept.
+        wrong = [
             problems
             for place, problems in errors.items()
             if not any(other != place and other[: len(place)] == place for other in errors)

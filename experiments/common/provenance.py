@@ -103,7 +103,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _give_back() -> int:
-    """Give back the memory that :func:`keep_freed_memory` keeps; the bytes that are still used."""
+    """Return freed memory to the system, and return the number of bytes still in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
     if trim is not None:
         trim(0)

@@ -23,8 +23,9 @@ def versions(task: str) -> dict[str, int | str]:
     keys of its runs. For a task without one, for example while it is being written, the version is
     a hash of its whole program, so every edit gives new keys.
 
-    The hash is taken in any case, and kept. The task has just been imported here, so the hash that
-    manifests name is of the program that runs, even if its files change before the first run.
+    The hash is computed and cached here even if ``VERSION`` exists. The task has just been
+    imported, so manifests name the program that runs, even if a file is edited before the first
+    run.
 
     Args:
         task: name of the module ``experiments.<task>``.

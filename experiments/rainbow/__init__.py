@@ -11,8 +11,8 @@ default this agent has none of these deviations. ``task.authors=true`` has all o
 ``task.authors=[dueling]`` has one:
 
 ==============  ====================================================================================
-``noise``       the two networks have the same noise only after a copy of the weights, until the
-                next step whose number is a multiple of 1024; otherwise each has its own
+``noise``       after a copy of the weights both networks share one noise, until the step number
+                reaches a multiple of 1024; from then until the next copy each draws its own
 ``dueling``     the prediction comes from the advantages alone, so the value stream does not learn
 ``multi_step``  the latest reward of a window is not discounted and the earliest is discounted
                 most; at the end of an episode all unfinished windows but the oldest are dropped

@@ -185,7 +185,7 @@ def iwslt_stuck(results: Results, optimizer: str, stuck: bool) -> Measured:
     held = held if stuck or held is None else not held
     text = f"mean loss of the {make_authors.WINDOW} updates up to {update:,}, bits: "
     text += f"{NAMES[optimizer]} {here:.2f}"
-    too_short = ""  # whoever is above the line, too
+    too_short = ""  # who else is above the line, so that nothing can be told
     if True in arms:
         text += f", with warmup {arms[True]:.2f}"
         if decide(arms[True].above(line), arms[True].below(line)):
