@@ -8,7 +8,6 @@ function of the figure's script, which takes the results of the figure, and the 
 it returns how far a row changes a result.
 """
 
-import re
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -138,8 +137,8 @@ def heading(row: dict[str, Any]) -> str:
 
 
 def _anchor(name: str) -> str:
-    """The anchor that GitHub gives to the heading of a row."""
-    return re.sub(r"[^\w -]", "", heading(entries()[name]).lower()).replace(" ", "-")
+    """The anchor of a row's heading."""
+    return words.slug(heading(entries()[name]))
 
 
 def page(table: list[dict[str, Any]]) -> str:

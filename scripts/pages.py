@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from experiments.common import RESULTS, ROOT, status
 from scripts import words
-from scripts.paper import figures
+from scripts.paper import claims, figures
 
 HERE = Path(__file__).parent / "site"
 DOCS = ROOT / "docs"
@@ -37,17 +37,23 @@ def heading(path: Path) -> str:
 def linked(link: str, base: Path, target: Path) -> str:
     """A link of a text in folder ``base``, rewritten for a page in folder ``target``.
 
-    It leads to the page that shows the linked file if there is one, else to the file itself.
+    It leads to the page that shows the linked file if there is one, else to the file itself. The
+    front page has the claims of CLAIMS.md, but not its other headings.
     """
     if re.match(r"[a-z]+:|#", link):
         return link
     path, _, fragment = link.partition("#")
     place = Path(os.path.normpath(base / path))
+    if place in PAGES and not fragment:
+        return PAGES[place]
+    page = Path(os.path.relpath(place, target)).as_posix()
     if place.parent == RESULTS / "figures" and place.stem in figures():
-        return f"{place.stem}.html"
-    if place.parent == DOCS and place.suffix == ".md":
-        return f"guide-{place.stem}.html" + f"#{fragment}" * bool(fragment)
-    return PAGES.get(place) or Path(os.path.relpath(place, target)).as_posix()
+        page = f"{place.stem}.html"
+    elif place.parent == DOCS and place.suffix == ".md":
+        page = f"guide-{place.stem}.html"
+    elif place == RESULTS / "CLAIMS.md" and fragment in claims():
+        page = "index.html"
+    return page + f"#{fragment}" * bool(fragment)
 
 
 def _redirect(tokens: list[Token], base: Path, target: Path) -> None:
@@ -59,7 +65,7 @@ def _redirect(tokens: list[Token], base: Path, target: Path) -> None:
             path = os.path.relpath(base / str(token.attrGet("src")), target)
             token.attrSet("src", Path(path).as_posix())
         if token.type == "heading_open":
-            token.attrSet("id", re.sub(r"\W+", "-", tokens[i + 1].content.lower()).strip("-"))
+            token.attrSet("id", words.slug(tokens[i + 1].content))
         _redirect(token.children or [], base, target)
 
 

@@ -89,6 +89,11 @@ def label(figure: str) -> str:
     return re.sub(r"^fig ", "Figure ", text)
 
 
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives to a heading: ``Adam's `lr` -- why`` -> ``adams-lr----why``."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def section(text: str) -> str:
     """A section of the paper: ``5.1`` -> ``§ 5.1``, ``beyond 5.1`` -> ``beyond § 5.1``.
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from experiments.common import RESULTS
+from experiments.common import RESULTS, ROOT
 from scripts import (
     check_claims,
     discrepancies,
@@ -19,6 +19,7 @@ from scripts import (
     paper,
     readme,
     report,
+    words,
 )
 
 ENTRIES = report.entries()
@@ -122,9 +123,9 @@ def test_claims_of_the_paper_and_ours_are_counted_apart(parsed, claims) -> None:
         assert f"{title}: {sum(claim['of'] == of for claim in claims)}" in text(section)
     legend = text(by_class(page, "legend")[0])
     assert check_claims.OWN not in legend  # no committed claim is of a user's own task
-    for kind, words in check_claims.WORDS.items():
+    for kind, said in check_claims.WORDS.items():
         if kind != check_claims.OWN:
-            assert all(word in legend for word in words.values())
+            assert all(word in legend for word in said.values())
 
 
 def test_the_front_page_says_what_was_found_and_what_was_not(parsed, claims) -> None:
@@ -193,10 +194,38 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_outside(parsed, site:
                 assert not re.match(r"[a-z]+:|//", link), f"{name}: {link}"
                 path, _, fragment = unquote(link).partition("#")
                 assert (site / path).exists(), f"{name}: {link}"
-                if fragment and "=" not in fragment:  # else a choice of claims
+                if path.endswith(".md"):
+                    headings = re.findall("^#+ (.+)$", (site / path).read_text(), re.MULTILINE)
+                    assert not fragment or fragment in map(words.slug, headings), link
+                elif fragment and "=" not in fragment:  # else a choice of claims
                     assert fragment in ids[path or name], f"{name}: {link}"
     for asset in ("site.css", "site.js"):
         assert not re.search(r"@import|url\(|fetch|import\(", (site / asset).read_text())
+
+
+@pytest.mark.parametrize(
+    ("link", "there"),
+    [
+        ("results/CLAIMS.md", "index.html#claims"),
+        ("results/CLAIMS.md#deep_small_lr", "index.html#deep_small_lr"),
+        (
+            "results/CLAIMS.md#first-runs-of-larger-scales",
+            "../CLAIMS.md#first-runs-of-larger-scales",
+        ),
+        ("results/FIGURES.md#figures", "../FIGURES.md#figures"),
+        ("results/figures/fig02.png#found", "fig02.html#found"),
+        ("docs/speed.md#memory--time", "guide-speed.html#memory--time"),
+        ("LICENSE", "../../LICENSE"),
+        ("#memory", "#memory"),
+    ],
+)
+def test_a_link_keeps_what_stands_behind_its_file(link: str, there: str) -> None:
+    assert pages.linked(link, ROOT, report.SITE) == there
+
+
+def test_a_heading_has_the_anchor_that_github_gives_it() -> None:
+    html = pages.markdown("## Adam's `lr`\n\n## a-b--c, & d\n", pages.DOCS, report.SITE)
+    assert re.findall('id="(.*?)"', html) == ["adams-lr", "a-b--c--d"]
 
 
 def test_no_page_is_large(site: Path) -> None:
