@@ -294,7 +294,7 @@ class Run:
             "generators": self._generator_states
             | {name: g.get_state() for name, g in self._generators.items()},
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "cuda": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
             "numpy": numpy_state(np.random),
             "python": random.getstate(),
         }
@@ -331,7 +331,7 @@ class Run:
             generator.set_state(self._generator_states.pop(name))
         torch.set_rng_state(saved["torch"])
         if saved["cuda"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(saved["cuda"])
+            torch.cuda.set_rng_state(saved["cuda"][0], self.device)
         restore_numpy_state(np.random, saved["numpy"])
         random.setstate(saved["python"])
 
