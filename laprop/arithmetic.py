@@ -135,13 +135,14 @@ def step_rows(rows: list[Row], group: dict[str, Any]) -> None:
 def _exact(x: Scalar, device: torch.device) -> Scalar:
     """Return a hyper-parameter: a float, or a 0-dimensional tensor in the widest dtype.
 
-    While torch.compile traces, a float becomes a tensor too, because torch.compile would write a
-    float that changes into foreach calls as a constant.
+    While torch.compile traces, a float becomes a tensor too, by an addition: torch.compile would
+    write a float that changes as a constant into a foreach call or into torch.scalar_tensor, and
+    compile again at each change.
     """
     if isinstance(x, Tensor):
         return (x if x.dim() == 0 else x.squeeze()).to(widest(x.device))
     if torch.compiler.is_compiling():
-        return torch.scalar_tensor(x, dtype=widest(device), device=device)
+        return torch.zeros((), dtype=widest(device), device=device) + x
     return float(x)
 
 
@@ -285,8 +286,10 @@ def _single_step(row: Row, common: _Common) -> None:
         else:
             mean.mul_(nu).add_(grad, alpha=1 - nu)
         if warm is not False:
-            # n >= mean^2 holds in exact arithmetic, but rounding can break it.
-            variance = (second - old(mean).square()).clamp_(min=0)
+            # n >= mean^2 holds in exact arithmetic, but rounding can break it. If both overflow, n
+            # minus a finite number stays infinite, and the gradient counts as 0.
+            square = old(mean).square().clamp(max=torch.finfo(second.dtype).max)
+            variance = (second - square).clamp_(min=0)
             second = torch.where(warm, variance, second) if warm is not True else variance
     if group["amsgrad"] and warm is not False:
         # As in the authors' code, uncentered moments do not enter a centered maximum.
@@ -392,7 +395,9 @@ def _foreach_alike(rows: list[Row], common: _Common) -> None:
             torch._foreach_add_(means, torch._foreach_mul(grads, shared(1 - nu)))
         else:
             torch._foreach_add_(means, grads, alpha=1 - nu)
-        variances = list(torch._foreach_sub(seconds, torch._foreach_mul(means, means)))
+        squared = torch._foreach_mul(means, means)
+        torch._foreach_clamp_max_(squared, torch.finfo(means[0].dtype).max)  # as in _single_step
+        variances = list(torch._foreach_sub(seconds, squared))
         torch._foreach_clamp_min_(variances, 0)
         seconds = _where(warm, variances, seconds)
     if group["amsgrad"]:

@@ -243,8 +243,8 @@ class _Step:
             t = self.new["t"] = self.old["t"] + 1
             if int(t) > self.centered_warmup:
                 # n >= n_bar^2 holds in exact arithmetic, but rounding can make the difference
-                # negative, and its root NaN.
-                n = (n - n_bar * n_bar).clamp(min=0)
+                # negative, and its root NaN. If both overflow, n stays infinite.
+                n = (n - (n_bar * n_bar).clamp(max=torch.finfo(n.dtype).max)).clamp(min=0)
             elif amsgrad:
                 # As in the authors' code, uncentered moments do not enter the maximum.
                 self.new["n_max"] = self.old["n_max"]

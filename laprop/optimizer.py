@@ -82,12 +82,12 @@ class LaProp(Optimizer):
             loss(model(x), y).backward()
             optimizer.step()
 
-    It takes the arguments of torch.optim.AdamW. Give a ``weight_decay`` meant for AdamW together
-    with ``decay_by_lr=True``. Every argument below but ``params`` and ``differentiable`` is also an
-    option of a param group. Options may be changed between steps, except ``lr_in_momentum`` and
-    ``lr_weighted_correction``, which define what the momentum is an average of. A step refuses the
-    values that the constructor refuses. It does not read tensors for this check, and a step that
-    torch.compile traces checks nothing.
+    It takes the arguments of torch.optim.AdamW, ``eps`` and ``weight_decay`` as numbers. Give a
+    ``weight_decay`` meant for AdamW together with ``decay_by_lr=True``. Every argument below but
+    ``params`` and ``differentiable`` is also an option of a param group. Options may be changed
+    between steps, except ``lr_in_momentum`` and ``lr_weighted_correction``, which define what the
+    momentum is an average of. A step refuses the values that the constructor refuses. It does not
+    read tensors for this check, and a step that torch.compile traces checks nothing.
 
     .. math::
         n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \qquad

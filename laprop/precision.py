@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import Parameter
 
 from laprop.kernels.rows import LOW_PRECISION, SCALARS
 
@@ -45,9 +46,10 @@ def stochastic_rounding(source: Tensor, dtype: torch.dtype) -> Tensor:
 def alone(rows: list[Row]) -> set[int]:
     """Return the indices of the rows that must not be in a list of tensors.
 
-    Lists cannot be changed where a tensor has a lazy negation. Where rows share memory, each has to
-    be read after the step of the one before it. While torch.compile traces there are no addresses;
-    then 16-bit rows, whose steps would be lost, count as if they shared memory.
+    Lists cannot be changed where a tensor has a lazy negation, or where a DTensor stands beside a
+    plain tensor. Where rows share memory, each has to be read after the step of the one before it.
+    While torch.compile traces there are no addresses; then 16-bit rows, whose steps would be lost,
+    count as if they shared memory.
     """
     written = [
         (i, tensor)
@@ -58,6 +60,9 @@ def alone(rows: list[Row]) -> set[int]:
     if torch.compiler.is_compiling():
         return {i for i, tensor in written if tensor.dtype in LOW_PRECISION}
     apart = {i for i, row in enumerate(rows) if any(map(Tensor.is_neg, row.values()))}
+    special = {i for i, row in enumerate(rows) if type(row["param"]) not in (Tensor, Parameter)}
+    if len(special) < len(rows):
+        apart |= special
     owner, end = -1, 0  # of the spans so far, the one that reaches furthest
     for begin, stop, i in sorted((*_span(tensor), i) for i, tensor in written):
         if begin < end:

@@ -4,6 +4,7 @@ in_triton.py captures real graphs where there is a GPU.
 """
 
 import gc
+import weakref
 
 import pytest
 import torch
@@ -135,6 +136,8 @@ def test_pinned_memory_is_kept_for_capturable_groups_alone_and_given_back(device
         optimizer.step()
     assert len(device.pinned) == 2 * cuda._AHEAD
     assert len(cuda._pinned) == 2
+    # torch.utils.swap_tensors, by which modules are converted, refuses weak references.
+    assert not any(map(weakref.getweakrefs, params))
     del optimizer, params, group
     gc.collect()
     assert len(cuda._pinned) == 0

@@ -154,6 +154,24 @@ def test_the_kernel_steps_the_local_tensors_of_dtensors(how, options, mesh):
         assert all(map(torch.equal, results[0], other))
 
 
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {}])
+def test_what_no_kernel_takes_may_stand_beside_dtensors(options, mesh):
+    """torch's functions for lists of tensors do not take both."""
+    results = []
+    for sharded in (False, True):
+        params = [Parameter(torch.ones(4)), Parameter(torch.ones(4, 2)[:, ::2])]
+        if sharded:
+            params[0] = Parameter(distribute_tensor(params[0].data, mesh, [Replicate()]))
+        optimizer = LaProp(params, agc=0.3, **options)
+        for param in params:
+            param.grad = torch.full_like(param, 2)
+        with warnings.catch_warnings(action="ignore"):
+            optimizer.step()
+        results.append([(x.full_tensor() if isinstance(x, DTensor) else x) for x in params])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("case", ["agc", "cautious", "placed otherwise", "partial"])
 def test_dtensors_that_the_kernel_cannot_step(case, mesh):
     options = {"agc": {"agc": 0.3}, "cautious": {"cautious": True}}.get(case, {})

@@ -439,6 +439,8 @@ def test_the_sizes_that_the_documentation_names(kind):
     for size, length in ((5.8e20, 1.0), (5.9e20, 0.0)):
         assert moved(size) == [pytest.approx(length)]
     assert moved(5.9e20, 1.0, 1.0) == [0.0, 0.0, 0.0]
+    centered = {"centered": True, "centered_warmup": 0, "eps": 1e-3}  # mean^2 overflows, too
+    assert moved(1e23, 1.0, 1.0, **centered) == [0.0, 0.0, 0.0]
     # The default eps does not change a root of 3e-8.
     size = 3e-8
     assert moved(size, size / 3, size) == moved(size, size / 3, size, eps=0.0)

@@ -127,22 +127,25 @@ def test_compiled_once_while_everything_is_scheduled(wrap, dynamic, graphs, fore
 
 
 @traced
-@pytest.mark.parametrize(("wrap", "graphs"), [(float, 4), (torch.tensor, 1)])
-def test_a_backend_compiles_again_at_each_change_of_a_float(wrap, graphs):
-    """Dynamo's graph serves for any float; AOTAutograd, which Inductor needs, makes it constant."""
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    params = make(shapes=SHAPES[:1])
-    optimizer = LaProp(params, lr=wrap(0.01))
-    step = torch.compile(optimizer.step, backend="aot_eager")
-    for t in range(4):
-        give_gradients(params, t)
-        if wrap is float:
-            optimizer.param_groups[0]["lr"] = 0.01 + 0.001 * t
-        else:
-            optimizer.param_groups[0]["lr"].fill_(0.01 + 0.001 * t)
-        step()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
+@pytest.mark.parametrize("key", ["lr", "betas", "eps", "weight_decay"])
+@pytest.mark.parametrize("foreach", [False, True])
+def test_a_backend_compiles_a_float_that_changes_as_often_as_adamw(key, foreach):
+    """Twice: AOTAutograd, which Inductor needs, makes floats constant if a step is careless."""
+    graphs = []
+    for kind in (LaProp, torch.optim.AdamW):
+        torch._dynamo.reset()
+        counters.clear()
+        params = make(shapes=SHAPES[:1])
+        optimizer = kind(params, lr=0.01, weight_decay=0.01, foreach=foreach)
+        step = torch.compile(optimizer.step, backend="aot_eager")
+        for t in range(10):
+            give_gradients(params, t)
+            value = 0.01 + 0.001 * t
+            optimizer.param_groups[0][key] = (1 - value, 0.99) if key == "betas" else value
+            step()
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] <= graphs[1]
+    assert graphs[0] == 2
 
 
 @traced

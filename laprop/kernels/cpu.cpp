@@ -117,8 +117,11 @@ INLINE void update(Row& row, int64_t begin, int64_t end) {
     if constexpr (Mean) {
       const T average = muladd<Fma>(g, complement, widen(mean[i]) * nu);
       mean[i] = stored(average, S(), more);
-      const T center = centers ? average : T(0), variance = n - center * center;
-      second = variance < 0 ? T(0) : variance;  // NaN stays NaN, here and below
+      const T center = centers ? average : T(0), difference = n - center * center;
+      // If both overflow, n stays infinite, and the gradient counts as 0. NaN stays NaN, here and
+      // below.
+      const T variance = n < std::numeric_limits<T>::infinity() ? difference : n;
+      second = variance < 0 ? T(0) : variance;
     }
     if constexpr (Max) {
       const T old = widen(maximum[i]), greater = second > old ? second : old;

@@ -43,8 +43,9 @@ _ROWS = 128  # parameters per program of `advance`
 # Tensors that captured graphs read at each replay. They are kept for ever, because a graph does not
 # tell when it is deleted.
 _captured: list[tuple[Tensor, ...]] = []
-# Pinned memory for captured steps by the first parameter of a batch, one tensor for each step. Each
-# step that is not captured adds what is lacking, because a capture cannot allocate any.
+# Pinned memory for captured steps by the first average of a batch, one tensor for each step. Each
+# step that is not captured adds what is lacking, because a capture cannot allocate any. The key is
+# no parameter, because torch cannot swap the tensors of a module if they have weak references.
 _pinned: MutableMapping[Tensor, list[Tensor]] = WeakTensorKeyDictionary()
 _AHEAD = 4  # captured steps for which there is memory
 
@@ -197,7 +198,7 @@ def _tables_of(batch: Batch, device: torch.device, capturable: bool) -> tuple[_T
     numels, param_addresses, grad_addresses, *state = map(tuple, batch.columns())
     addresses = (param_addresses, *state)
     aligned = tuple(address % 16 == 0 for address in grad_addresses)
-    first = batch.params[0]
+    first = batch.state["exp_avg"][0]
     if _captures(device):
         # During a capture nothing is cached: the copy to the device is recorded in the graph, so
         # the table does not exist on the device before the graph is replayed.
@@ -224,7 +225,7 @@ def _reserve(first: Tensor, size: int) -> None:
     """Keep pinned memory ready for captured steps of a batch.
 
     Args:
-        first: The first parameter of the batch.
+        first: The first average of the batch.
         size: How many times 8 bytes the tables of a step take.
     """
     spare = [memory for memory in _pinned.get(first, ()) if len(memory) >= size]

@@ -253,7 +253,8 @@ def _update_elements(
     if CENTERED:
         mean = mean * nu + g * complement
         tl.store(mean_at, mean, mask)
-        variance = n - mean * mean
+        # If both overflow, n stays infinite, and the gradient counts as 0.
+        variance = tl.where(n < float("inf"), n - mean * mean, n)
         variance = tl.where(variance < 0, 0.0, variance)  # NaN stays NaN, here and below
         n = tl.where(warm, variance, n)
     if AMSGRAD:
