@@ -452,6 +452,23 @@ def test_the_advice_of_the_readme_has_the_measured_numbers(
     assert number in " ".join((ROOT / "README.md").read_text().split())
 
 
+def test_the_readme_says_how_fast_the_tuned_optimizers_are_under_noise(
+    claims: list[dict[str, Any]],
+) -> None:
+    measured = {row["claim"]: row["measured"] for row in claims}
+    strongest = measured["laprop_ahead_of_adam_rosenbrock"].split("σ 0.12")[1]
+    found = re.findall(r"(\d+ of \d+)[^(]*\(after ([\d,]+)", strongest)
+    (laprop, steps), (adam, others) = found
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"near it in {laprop} seeds, after {steps} updates (median)" in text
+    assert f"Adam did in {adam.split()[0]}, after {others}." in text
+    losses = measured["laprop_lower_expected_loss_rosenbrock"].split("σ 0.12")[1]
+    laprop, share, least = map(float, re.search(
+        r": ([\d.]+), ([\d.]+) \[.*the minimum is ([\d.]+)", losses).groups())  # fmt: skip
+    assert "less than 0.5 % above its minimum" in text
+    assert max(laprop, laprop / share) / least < 1.005
+
+
 def test_the_advice_of_the_readme_compares_tuned_optimizers_as_measured() -> None:
     text = " ".join((ROOT / "README.md").read_text().split())
     told = dict(re.findall(r"(Adam|AMSGrad) (\d[^]]*\])", paper.finding("variants")))

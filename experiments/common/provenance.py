@@ -91,7 +91,8 @@ def peak_memory(device: torch.device) -> int:
     """Peak memory in bytes since the reset: of the GPU if one is used, else of the largest process.
 
     The processes are this one and, if any has ended since the reset, its child processes, such as
-    fairseq's. The system keeps one peak of all children, so it may be that of an earlier child.
+    fairseq's. The system keeps one peak of all children, so it may be that of an earlier child. GPU
+    memory is that of this process alone, so fairseq's, which is in a child, is not in it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

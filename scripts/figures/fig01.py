@@ -32,8 +32,8 @@ def aside() -> str:
     curves = results_of("fig01").curves
     lr = curves.lr.min()
     loss = curves[curves.lr == lr].groupby(["optimizer", "step"]).train_loss.median()
-    ahead = (loss["adam"] < loss["laprop"]).mean()
-    return f". At lr {lr:g} Adam's median loss is still the lower one at {ahead:.0%} of the updates"
+    ahead = 100 * (loss["adam"] < loss["laprop"]).mean()
+    return f". At lr {lr:g} Adam's median loss is still the lower at {ahead:.0f} % of the updates"
 
 
 def draw(results: Results) -> Figure:
