@@ -244,6 +244,9 @@ MINE = {
     "keys": "name: keys\n_target_: own.keys\nlr: 0.01\n",
     "broken": "name: broken\n_target_: own.Broken\nlr: 0.01\n",
     "linear": "name: linear\n_target_: own.linear\nlr: 0.01\n",
+    "still": "name: still\n_target_: torch.optim.Adam\nmu: 0.9\n",
+    "null_": "name: null_\n_target_: null\nlr: 0.01\n",
+    "typo": "name: typo\n_target_: torch.optim.SGD\nnames: {wd: null}\nlr: 0.01\n",
 }
 OWN = """
 import torch
@@ -292,9 +295,9 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
 
     (copy / "own.py").write_text(OWN)
     (copy / "configs" / "optimizer" / "empty.yaml").write_text("")  # nothing else may name it
-    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, broken, linear = lines(
-        **MINE
-    )
+    said = lines(**MINE)
+    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, broken, linear = said[:13]
+    still, null, typo = said[13:]
     definition = "{'_target_': 'torch.optim.Adamax'}"  # lr and nu are the task's
     assert adamax == f"Adamax {{'lr': 6.25e-05, 'betas': (0.9, 0.999)}} {definition}"
     assert asgd.startswith("ASGD {'lr': 6.25e-05, 'lambd': 0.02}")
@@ -304,7 +307,7 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
     assert pi.startswith("configs/optimizer/pi.yaml: _target_=math.pi: cannot be imported (3.14")
     assert listed.startswith("configs/optimizer/listed.yaml: names=[mu]: must be such as {mu: mom")
     assert "mute.yaml: mu: torch.optim.SGD has no betas[0]; say in names what" in mute
-    assert none.startswith("optimizer=none: is not for rainbow, which takes adabelief, adam, ")
+    assert none.startswith("configs/optimizer/none.yaml: _target_: missing; must be a class such")
     has = "names: mu=betas[9]: torch.optim.Adam has betas=(0.9, 0.999)"
     assert tenth == f"configs/optimizer/tenth.yaml: {has}"
     assert first.startswith(
@@ -315,6 +318,12 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
     assert broken == f"{place}: AttributeError: 'Broken' object has no attribute 'rate'"
     assert linear.startswith(
         "configs/optimizer/linear.yaml: _target_=own.linear: must make a torch."
+    )
+    assert still.startswith("configs/optimizer/still.yaml: lr: missing; must be a number; a task's")
+    assert null.startswith("optimizer=null_: is not for rainbow, which takes adabelief, adam, ")
+    assert typo == (
+        "configs/optimizer/typo.yaml: names.wd=null: unknown; allowed are lr, mu, nu, epsilon, "
+        "weight_decay"
     )
     # A copy whose name was forgotten would train the one that it was copied from.
     (copied,) = lines(forgotten=(ROOT / "configs/optimizer/laprop.yaml").read_text())

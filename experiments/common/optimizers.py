@@ -11,6 +11,8 @@
 
 ``names`` is needed only where the class's names differ from :data:`NAMES`; null means that the
 class has no such argument. It may also name further arguments, such as ``beta1: "betas[0]"``.
+A hyper-parameter that the file does not name is not given to the class. ``_target_: null`` says
+that there is no class.
 A weight decay needs ``decay: by_lr``, or a class with LaProp's argument ``decay_by_lr``.
 docs/extend.md has examples.
 """
@@ -93,6 +95,10 @@ class Name:
 
 
 DEFINITION = ("_target_", "names", "decay")  # keys of a file that are about the class
+NEEDED = {  # keys that each file must have, and what each must be
+    "_target_": "must be a class such as torch.optim.Adamax, or null where it has none",
+    "lr": "must be a number; a task's own lr replaces it",
+}
 logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the error says what it logs
 
 
@@ -101,8 +107,16 @@ logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the error says wh
 
 @cache
 def _file(name: str) -> dict[str, Any]:
-    """The content of an optimizer's file in ``configs/optimizer``."""
-    return read_config(CONFIGS / "optimizer" / f"{name}.yaml")
+    """The content of an optimizer's file in ``configs/optimizer``.
+
+    Raises:
+        ConfigError: the file cannot be read, or lacks a key of ``NEEDED``.
+    """
+    file = read_config(CONFIGS / "optimizer" / f"{name}.yaml")
+    for key, what in NEEDED.items():
+        if key not in file:
+            raise ConfigError(f"configs/optimizer/{name}.yaml: {key}: missing; {what}")
+    return file
 
 
 def hyperparameters(optimizer: str) -> list[str]:
@@ -139,7 +153,7 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
         rules = ", which have a rule in laprop.functional"
 
     def usable(name: str) -> bool:
-        return "_target_" in _file(name) if own is None else name in own
+        return bool(_file(name)["_target_"]) if own is None else name in own
 
     def listed(name: str) -> bool:
         with suppress(ConfigError):  # another file that cannot be read is not this one's mistake
@@ -155,7 +169,7 @@ def require_usable(optimizer: str, task: ModuleType, name: str) -> None:
 
 def option_default(optimizer: str, option: str) -> Any:
     """The value of an option that is not given, or None if the optimizer has no such option."""
-    if optimizer not in OPTIMIZERS or "_target_" not in _file(optimizer):
+    if optimizer not in OPTIMIZERS or not _file(optimizer)["_target_"]:
         return None
     kind = _kind(optimizer)
     return kind.implied().get(option, kind.default(option)) if option in kind.options else None
@@ -226,6 +240,8 @@ class _Class:
                 "{mu: momentum}"
             )
         for ours, theirs in (NAMES | given).items():
+            if theirs is None and ours not in NAMES:
+                raise unknown(f"configs/optimizer/{name}.yaml: names.{ours}", "null", ours, [*NAMES])
             argument, index = _slot(name, theirs)
             parameter = self.parameters.get(argument)
             elements = getattr(parameter, "default", None)
@@ -344,7 +360,7 @@ def rule(of: Optimizer, lr_changes: bool) -> tuple[Algorithm, dict[str, Any]]:
     options = of.options or {}
     flags = {name: value for name, value in options.items() if name in FLAGS}
     algorithm = ALGORITHMS[of.name]
-    if lr_changes and _file(of.name).get("_target_") == "laprop.LaProp":
+    if lr_changes and _file(of.name)["_target_"] == "laprop.LaProp":
         kind = _kind(of.name)
         inside = {name: kind.default(name) for name in ("lr_in_momentum", "lr_weighted_correction")}
         flags = inside | kind.implied() | flags
@@ -375,7 +391,7 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
                 f"optimizer.{key}={shown(plain.get(key))}: can only be set in "
                 f"configs/optimizer/{name}.yaml; to use another class, add a file for it"
             )
-    kind = _kind(name) if "_target_" in file else None
+    kind = _kind(name) if file["_target_"] else None
     options = kind.options if kind else []
     given = {k: v for k, v in plain.items() if k not in (*ours[:-2], *DEFINITION)}
     for option, value in given.items():
