@@ -30,6 +30,7 @@ from experiments.common.config import expand
 from experiments.common.execution import execute, failure
 from experiments.common.files import read_log, read_manifest, read_summary
 from experiments.common.launch import labels
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from experiments.common.settings import Settings, Tracking
 from experiments.common.status import FINAL
@@ -89,6 +90,8 @@ def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
                 die(run, index)
 
     def count(run: Run) -> str:
+        if not run._steps_asked:
+            raise ConfigError("train does not loop over run.steps(n), so a killed run begins again")
         told[0] = run._step
         return finish(run)
 
@@ -221,7 +224,9 @@ def check(settings: Settings, folder: Path, name: str) -> tuple[bool, str]:
     text = f"{name}: {steps} steps, {count} values, all the same{_after(done)}"
     if ignored:
         text += f"; not compared, as they differ in any two runs: {', '.join(sorted(ignored))}"
-    if steps < 2:
+    if (diverged_at := (read_manifest(alone.folder) or {})["diverged_at"]) is not None:
+        text += f"; diverged at step {diverged_at}"
+    elif steps < 2:
         text += "; nothing is carried from one step to the next, so give the run more steps"
     return True, text
 

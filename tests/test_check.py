@@ -130,6 +130,20 @@ def test_a_task_that_fails_says_when(capsys: pytest.CaptureFixture[str]) -> None
     assert said.err.startswith("error: task.steps=none: must be a whole number")
 
 
+@pytest.mark.usefixtures("forgetful")
+def test_a_task_that_does_not_loop_over_its_steps_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["task=forgets", "threads=1", "task.loops=false"]) == 1
+    line = "train does not loop over run.steps(n), so a killed run begins again"
+    assert capsys.readouterr().out == f"forgets: fails: {line}\n"
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_run_that_diverges_at_once_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check.main(["task=forgets", "threads=1", "task.explodes=true"]) == 0
+    line = "forgets: 0 steps, 2 values, all the same; diverged at step 1\n"
+    assert capsys.readouterr().out == line
+
+
 def written(folder: Path, records: list[dict], summary: dict, status: str = "finished") -> Path:
     folder.mkdir()
     lines = "".join(json.dumps(record) + "\n" for record in records)

@@ -18,6 +18,8 @@ class Config:
         random: whether each record also holds a number that no seed decides.
         fails_late: whether the run fails where it is resumed.
         log_every: number of steps between records.
+        loops: whether it asks for its steps.
+        explodes: whether the loss is NaN at once.
     """
 
     steps: int = 9
@@ -25,6 +27,8 @@ class Config:
     random: bool = False
     fails_late: bool = False
     log_every: int = 1
+    loops: bool = True
+    explodes: bool = False
 
 
 def train(cfg: Config, run: Run) -> None:
@@ -35,11 +39,13 @@ def train(cfg: Config, run: Run) -> None:
     run.track(optimizer=optimizer, weight=weight)
     if cfg.tracked:
         run.track(mean=mean)
-    for step in run.steps(cfg.steps):
+    for step in run.steps(cfg.steps) if cfg.loops else range(cfg.steps):
         if cfg.fails_late and step > 3 and not mean.any():
             raise RuntimeError("the mean is lost")
         mean.mul_(0.9).add_(0.1 * weight.detach() + 1)
         loss = (weight - mean).square().sum()
+        if cfg.explodes and run.diverged(loss * float("nan"), step + 1):
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
