@@ -115,7 +115,8 @@ def run_folder(folder: Path, summary: dict[str, object], **manifest: object) -> 
         ({"steps_to_converge": None}, None, "steps_to_converge never"),
         ({"at": None}, None, ""),
         ({"at": None, "loss": 1.0}, "at", "at: no number"),
-        ({}, "accuracy", ""),
+        ({"loss": 1.0, "err": 2}, "acc", "RESULT=acc is not in the summary: loss, err"),
+        ({}, "acc", "RESULT=acc is not in the summary: it is empty"),
     ],
 )
 def test_the_main_result_of_a_run(tmp_path: Path, summary: dict, name: str | None, says: str):

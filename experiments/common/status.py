@@ -113,7 +113,9 @@ def _result(folder: Path, name: str | None) -> str:
     unless the task names it.
     """
     summary = read_summary(folder)
-    for key in [name] if name in summary else summary:
+    if name is not None and name not in summary:
+        return f"RESULT={name} is not in the summary: {', '.join(summary) or 'it is empty'}"
+    for key in summary if name is None else [name]:
         values = summary[key] if isinstance(summary[key], list) else [summary[key]]
         numbers = sorted(v for v in values if isinstance(v, int | float))
         if numbers:
@@ -125,7 +127,7 @@ def _result(folder: Path, name: str | None) -> str:
             return f"{text}, median of the {len(numbers)} of {len(values)} members that have one"
         if key in NEVER:
             return f"{key} never"
-    return f"{name}: no number" if name in summary else ""
+    return "" if name is None else f"{name}: no number"
 
 
 def lives(process: dict[str, Any]) -> bool:
