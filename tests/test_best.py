@@ -88,7 +88,7 @@ def failing(toy: Maker, monkeypatch: pytest.MonkeyPatch, train) -> str:
     from experiments import toy as task
 
     monkeypatch.setattr(task, "train", train)
-    with pytest.raises((RuntimeError, ValueError)):
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
         execute(toy())
     return str(manifest(toy())["failure"])
 
@@ -115,6 +115,32 @@ def test_a_record_before_the_steps_is_refused(
         list(run.steps(3))
 
     assert "run.log before run.steps" in failing(toy, monkeypatch, early)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_step_that_is_not_greater_is_refused(
+    toy: Maker, monkeypatch: pytest.MonkeyPatch, resumed: bool
+):
+    if resumed:  # after step 3, with a checkpoint
+        interrupt(toy(), after=4)
+
+    def repeats(cfg: object, run: Run) -> None:
+        for step in run.steps(6):
+            run.log(min(step, 4), loss=1.0)
+
+    line = "run.log(step=4): must be greater than the last logged step, 4"
+    assert line in failing(toy, monkeypatch, repeats)
+    assert [record["step"] for record in records(toy())] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [[1.0]], Path("x"), object])
+def test_what_is_no_number_is_refused(toy: Maker, monkeypatch: pytest.MonkeyPatch, value: object):
+    for name, takes in ("log", "numbers; run.summary also"), ("summary", "numbers and text"):
+
+        def train(cfg: object, run: Run, name: str = name) -> None:
+            getattr(run, name)(**{"step": 1, "x": value})
+
+        assert f"run.{name}(x={value!r}): takes {takes}" in failing(toy, monkeypatch, train)
 
 
 @pytest.mark.parametrize("name", ["runs", "curves"])

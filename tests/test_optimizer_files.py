@@ -296,7 +296,9 @@ def test_a_file_of_ones_own_is_all_that_an_optimizer_needs(copy: Path):
     (copy / "own.py").write_text(OWN)
     (copy / "configs" / "optimizer" / "empty.yaml").write_text("")  # nothing else may name it
     said = lines(**MINE)
-    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, broken, linear = said[:13]
+    adamax, asgd, gone, wrong, pi, listed, mute, none, tenth, first, keys, broken, linear = said[
+        :13
+    ]
     still, null, typo = said[13:]
     definition = "{'_target_': 'torch.optim.Adamax'}"  # lr and nu are the task's
     assert adamax == f"Adamax {{'lr': 6.25e-05, 'betas': (0.9, 0.999)}} {definition}"

@@ -241,7 +241,9 @@ class _Class:
             )
         for ours, theirs in (NAMES | given).items():
             if theirs is None and ours not in NAMES:
-                raise unknown(f"configs/optimizer/{name}.yaml: names.{ours}", "null", ours, [*NAMES])
+                raise unknown(
+                    f"configs/optimizer/{name}.yaml: names.{ours}", "null", ours, [*NAMES]
+                )
             argument, index = _slot(name, theirs)
             parameter = self.parameters.get(argument)
             elements = getattr(parameter, "default", None)

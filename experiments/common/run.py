@@ -60,6 +60,7 @@ from experiments.common.tasks import task_module
 from experiments.common.tracking import tracker
 from laprop.functional import Algorithm
 
+NUMBER = int | float | None  # a number as JSON has it; NaN and infinities are None
 CHECKPOINT_SHARE = 20  # the next checkpoint waits at least so many times as long as the last took
 
 
@@ -139,8 +140,9 @@ class Run:
         self._metrics = (self.folder / "metrics.jsonl").open("ab")
         self._metrics.truncate(self._checkpoint.get("metrics_bytes", 0))
         self._metrics.seek(0, os.SEEK_END)
-        for _ in read_log(self.folder, ended=True):
-            pass  # a damaged log is refused now, and not after the training
+        self._logged = -math.inf  # the step of the last record
+        for record in read_log(self.folder, ended=True):  # a damaged log is refused now
+            self._logged = record["step"]
         self._tracker = tracker(settings, read_log(self.folder, ended=True))
         self._seed_globals()  # after the tracker, which may draw random numbers
 
@@ -350,18 +352,24 @@ class Run:
         """Append one record to ``metrics.jsonl``.
 
         Args:
-            step: the record's position, in the task's own unit (updates, epochs, frames).
+            step: the record's position, in the task's own unit (updates, epochs, frames); greater
+                than that of the record before.
             metrics: each a number, or in a vectorised run B numbers. NaN and infinities become
                 ``null``, where a curve ends; call :meth:`diverged` to record the reason.
 
         Raises:
-            TypeError: a value is text.
-            ValueError: there are not B numbers.
+            TypeError: a value is no number.
+            ValueError: there are not B numbers, or the step is not greater than the last one.
         """
-        record = {"step": step} | self._plain(metrics)
-        for name, value in record.items():
-            if any(isinstance(v, str) for v in (value if isinstance(value, list) else [value])):
-                raise TypeError(f"run.log({name}={value!r}): takes numbers; run.summary takes text")
+        takes = "numbers; run.summary also takes text"
+        record = self._plain("log", {"step": step} | metrics, NUMBER, takes)
+        # On resuming, the steps in the log count only when run.steps has restored the run.
+        if record["step"] <= self._logged and not self._checkpoint:
+            raise ValueError(
+                f"run.log(step={record['step']}): must be greater than the last logged step, "
+                f"{self._logged}"
+            )
+        self._logged = record["step"]
         self._metrics.write((json.dumps(record, allow_nan=False) + "\n").encode())
         self._metrics.flush()
         self._tracker.log(record)
@@ -373,13 +381,17 @@ class Run:
             values: each a number or a string, or in a vectorised run B of them.
 
         Raises:
+            TypeError: a value is neither.
             ValueError: there are not B values.
         """
-        self._summary |= self._plain(values)
+        self._summary |= self._plain("summary", values, NUMBER | str, "numbers and text")
 
-    def _plain(self, numbers: dict[str, Any]) -> dict[str, Any]:
-        plain = {name: _for_json(value) for name, value in numbers.items()}
+    def _plain(self, call: str, values: dict[str, Any], kind: Any, takes: str) -> dict[str, Any]:
+        plain = {name: _for_json(value) for name, value in values.items()}
         for name, value in plain.items():
+            several = value if isinstance(value, list) else [value]
+            if not all(isinstance(one, kind) for one in several):
+                raise TypeError(f"run.{call}({name}={value!r:.80}): takes {takes}")
             if isinstance(value, list) and len(value) != len(self.grid):
                 raise ValueError(f"{name}: {len(value)} numbers for {len(self.grid)} members")
         return plain
