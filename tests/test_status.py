@@ -217,6 +217,9 @@ def test_a_log_without_its_end_is_named(tmp_path: Path, status: str):
     log.unlink()
     says = RunFolder(folder, "laprop").look().says
     assert says == f"{log}: cannot be used (No such file or directory); {RERUN}"
+    log.mkdir()  # as for a file whose permissions do not let it be read
+    says = RunFolder(folder, "laprop").look().says
+    assert says == f"{log}: cannot be used (Is a directory); make it a file that can be read"
 
 
 @pytest.mark.parametrize(

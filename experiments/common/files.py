@@ -101,7 +101,7 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
     Args:
         path: the file.
-        remedy: what the user can do if the file is damaged.
+        remedy: what the user can do if the file is damaged or missing.
 
     Raises:
         Damaged: there was an error in the block, of whatever kind, because libraries raise many for
@@ -113,6 +113,8 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else named(error)
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            remedy = "make it a file that can be read"
         raise Damaged(f"{path}: cannot be used ({why}); {remedy}") from error
 
 
