@@ -409,6 +409,7 @@ MODULES = {
     TASK.replace("class Config", "class Settings"): "experiments/mole.py: Config: must be a class",
     TASK.replace("@settings", ""): "experiments/mole.py: Config: must be a class with @settings ab",
     TASK.replace("def train", "def run"): "experiments/mole.py: train: must be a function",
+    TASK.replace("cfg, run", "cfg"): r"experiments/mole.py: train: must be a .* train\(cfg, run\)$",
     f"{TASK}AXES = ('optimizer.foo',)": (
         "experiments/mole.py: AXES=optimizer.foo: unknown .*; allowed are seed, optimizer.lr, "
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import traceback
 from collections.abc import Collection
 from dataclasses import fields
@@ -43,8 +44,10 @@ def _check_module(module: ModuleType, file: str) -> None:
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and is_pydantic_dataclass(config)):
         raise ConfigError(f"{file}: Config: must be a class with @settings above it")
-    if not callable(getattr(module, "train", None)):
-        raise ConfigError(f"{file}: train: must be a function train(cfg, run)")
+    try:
+        inspect.signature(getattr(module, "train", None)).bind("cfg", "run")  # type: ignore[arg-type]
+    except TypeError:  # it is no function, or takes other arguments
+        raise ConfigError(f"{file}: train: must be a function train(cfg, run)") from None
     optimizer = [f"optimizer.{name}" for name in HYPERPARAMETERS]
     axes = ["seed", *optimizer, *(f"task.{field.name}" for field in fields(config))]
     optimizers = [*OPTIMIZERS, *(name for name in ALGORITHMS if name not in OPTIMIZERS)]
