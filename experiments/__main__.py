@@ -158,17 +158,14 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig, command: str) -> 
         command: the command line, for the record that ``scripts.status`` reads.
     """
     from experiments.common import execution, launch, status
-    from experiments.common.messages import ConfigError, named, one_line
+    from experiments.common.messages import ConfigError, named
     from experiments.common.run import Interrupted, signals_to
     from experiments.common.watch import Watch
 
     launcher = hydra_settings.hydra.launcher
     kind, processes = launch.kind(launcher), launch.processes(launcher, len(every))
     for settings in every:
-        try:
-            execution.check(settings, here=kind in ("basic", "joblib"))
-        except ValueError as error:  # of the task's own check
-            raise ConfigError(f"task={settings.task_name}: {one_line(error)}") from None
+        execution.check(settings, here=kind in ("basic", "joblib"))
     try:
         sweep = launch.begin(every, command, processes)
     except OSError as error:
@@ -179,7 +176,7 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig, command: str) -> 
     say(counted)
 
     ending = launch.Ending(sweep, kind)
-    broken = False
+    broken = killed = False
     try:
         with signals_to(ending.on_signal), Watch(sweep, ending.follow) as watch:
             for _ in every:  # start again after a killed worker, at most as often as there are runs
@@ -190,9 +187,9 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig, command: str) -> 
                     if ending.number is not None:
                         break
                     # joblib ends all its workers when one of them was killed.
-                    broken = type(error).__name__ != "TerminatedWorkerError"
-                    say(f"failed: {named(error)}", sys.stderr)
-                    if broken:
+                    killed = type(error).__name__ == "TerminatedWorkerError"
+                    if broken := not killed:
+                        say(f"failed: {named(error)}", sys.stderr)
                         break
                     ended = (*status.FINAL, "failed")
                     pairs = zip(every, watch.look(), strict=True)
@@ -206,11 +203,14 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig, command: str) -> 
     for each, state in zip(sweep.runs, states, strict=True):
         if state.status == "stopped":
             full = shutil.disk_usage(each.folder).free < FULL
-            why = "no space is left on the disk" if full else "its process was killed"
+            why = "its process was killed" if state.process else "its end could not be written"
+            why = "no space is left on the disk" if full else why
             say(f"failed: {each.label}: {why}, {each.folder}", sys.stderr)
         elif state.status == "damaged":
             say(f"damaged: {each.label}: {state.says}", sys.stderr)
             broken = True
+    if killed and (waiting := sum(state.status == "waiting" for state in states)):
+        say(f"failed: {waiting} of {len(every)} runs were not begun", sys.stderr)
     outcomes = Counter(execution.outcome(settings) for settings in every)
     if len(every) == 1:
         say(f"{next(iter(outcomes))}: {every[0].folder}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import FIGURES, ROOT, TASKS, files, statuses
 
-from experiments.common import execution, launch, status
+from experiments.common import execution, launch, progress, status
 from experiments.common.run import signals_to
 from experiments.common.settings import Settings
 from experiments.common.tasks import task_module
@@ -80,7 +81,7 @@ def test_a_damaged_run_is_made_again_or_named(main, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("free", "why"), [(0, "no space is left on the disk"), (10**9, "its process was killed")]
+    ("free", "why"), [(0, "no space is left on the disk"), (10**9, "its end could not be written")]
 )
 def test_a_run_that_could_not_say_its_end_is_given_the_reason(
     main, monkeypatch: pytest.MonkeyPatch, free: int, why: str
@@ -94,13 +95,36 @@ def test_a_run_that_could_not_say_its_end_is_given_the_reason(
         real(path, data)
 
     monkeypatch.setattr(execution, "write_json", full)
-    monkeypatch.setattr(status, "lives", lambda process: False)  # as if in a worker that has ended
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-    code, _, err = main(*SMALL)
+    code, out, err = main(*SMALL)
     first, last = err.splitlines()
     assert code == 1
+    assert out.endswith("finished: 0, diverged: 0, busy: 0, failed: 1\n")
     assert "OSError: [Errno 28] No space left on device" in first
     assert last.startswith(f"failed: laprop: {why}, outputs/rosenbrock/")
+
+
+def test_runs_whose_workers_die_are_named_once(main, monkeypatch: pytest.MonkeyPatch):
+    """joblib then ends all its workers with one long error, again at each new beginning."""
+
+    class TerminatedWorkerError(Exception):
+        pass
+
+    def launched(todo: list[Settings], hydra: object, sweep: status.Sweep) -> None:
+        folder = todo[0].folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").write_text('{"status": "running"}')
+        process = progress.process() | {"pid": 2**22 + 1}
+        (folder / progress.NAME).write_text(json.dumps(process))
+        raise TerminatedWorkerError("A worker process managed by the executor was")
+
+    monkeypatch.setattr(launch, "launch", launched)
+    code, out, err = main(*SMALL, "-m", "seed=0,1,2")
+    assert code == 1
+    assert out.endswith("finished: 0, diverged: 0, busy: 0, failed: 3\n")
+    died, rest = err.splitlines()
+    assert died.startswith("failed: laprop seed 0: its process was killed, outputs/rosenbrock/")
+    assert rest == "failed: 2 of 3 runs were not begun"
 
 
 @pytest.mark.parametrize("flag", ["--multi", "--", "--run", "--config-name=other"])
@@ -242,6 +266,19 @@ def test_a_value_error_of_a_tasks_own_check_is_one_line(
     line = "error: task=rosenbrock: sigma must differ; from noise\n"
     assert main(*SMALL) == (2, "", line)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_in_a_tasks_own_check_is_one_line(main, monkeypatch: pytest.MonkeyPatch):
+    def check(settings: Settings) -> None:
+        settings.task.nothing  # noqa: B018
+
+    monkeypatch.setattr(task_module("rosenbrock"), "check", check, raising=False)
+    code, out, err = main(*SMALL)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        r"error: task=rosenbrock: AttributeError: 'Config' .* 'nothing' \(.*test_cli\.py:\d+\)\n",
+        err,
+    )
 
 
 @pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg=job"], ["-c=job"]])

@@ -453,6 +453,7 @@ LIBRARIES = {  # where an error is raised: a call by the task that raises it
     "a frozen module": lambda run: importlib.import_module("nowhere"),
     "laprop": lambda run: LaProp([torch.zeros(1)], lr=-1.0),
     "experiments.common": lambda run: run.table("numbers", 3),
+    "a dataclass": lambda run: setattr(run.config.task, "steps", 3),
 }
 
 
@@ -468,6 +469,14 @@ def test_an_error_in_a_library_is_placed_where_the_task_called_it(
     assert place == "a package" or str(raised) != __file__
     line = call.__code__.co_firstlineno
     assert manifest(settings)["failure"].endswith(f"({__file__}:{line})")
+
+
+def test_an_error_of_the_disk_outside_of_the_task_has_no_line():
+    with pytest.raises(OSError, match="No space") as caught:
+        Path("/dev/full").write_bytes(b"x")
+    frames = caught.value.__traceback__.tb_next  # those of pathlib alone
+    error = caught.value.with_traceback(frames)
+    assert execution.failure(error) == "OSError: [Errno 28] No space left on device"
 
 
 def test_a_task_whose_name_begins_like_a_folder_of_ours_is_the_users(

@@ -22,7 +22,7 @@ from experiments.common import progress, tracking
 from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.data import DataError
 from experiments.common.files import read_manifest, write, write_json
-from experiments.common.messages import ConfigError, named
+from experiments.common.messages import ConfigError, named, one_line
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run, signals_to
@@ -42,6 +42,7 @@ NOT_THE_USERS = (
         )
     ),
     "<frozen",
+    "<string>",  # what a dataclass generates
 )
 
 
@@ -126,9 +127,11 @@ def _execute(settings: Settings) -> str:
             with suppress(OSError) if sys.exc_info()[0] else nullcontext():
                 write_json(folder / "manifest.json", manifest)
             if manifest["status"] in FINAL:  # before the tracker, which may take long or fail
-                for name in (*CHECKPOINTS, BEST[1], progress.NAME):
+                for name in (*CHECKPOINTS, BEST[1]):
                     (folder / name).unlink(missing_ok=True)
         finally:
+            with suppress(OSError):  # without it a manifest that says running is not believed
+                (folder / progress.NAME).unlink(missing_ok=True)
             if run is not None:  # after the manifest, which the tracker uploads
                 run.close(completed=manifest["status"] in FINAL)
     if run._signal is not None:  # a signal in the last step: this run is done, but no other begins
@@ -166,12 +169,14 @@ def failure(error: BaseException) -> str:
     """An error in one line: its type, its text, and the last line of the user's code before it.
 
     An error of input, of a damaged file or of missing data is only its text, which says what the
-    user can do.
+    user can do. An error of the disk outside of the user's code has no line.
     """
     if isinstance(error, ConfigError | DataError):
         return error.brief if isinstance(error, DataError) else str(error)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(NOT_THE_USERS)]
+    if isinstance(error, OSError) and not own:
+        return named(error)
     place = (own or frames)[-1]
     return f"{named(error)} ({place.filename}:{place.lineno})"
 
@@ -210,10 +215,16 @@ def check_task(settings: Settings) -> None:
     It refuses settings that are valid by the task's dataclass, but that the task cannot use.
 
     Raises:
-        ConfigError: the message names the setting and what is allowed.
+        ConfigError: the message names the setting and what is allowed, or an error in the function.
     """
-    if own := getattr(task_module(settings.task_name), "check", None):
+    own = getattr(task_module(settings.task_name), "check", lambda settings: None)
+    try:
         own(settings)
+    except ConfigError:
+        raise
+    except Exception as error:
+        why = one_line(error) if isinstance(error, ValueError) else failure(error)
+        raise ConfigError(f"task={settings.task_name}: {why}") from error
 
 
 def outcome(settings: Settings) -> str:

@@ -39,7 +39,7 @@ def identity(found: Mapping[str, Any]) -> dict[str, Any]:
 class Progress:
     """Writes the progress of a run: its process, its steps, and the time that is left.
 
-    The file is deleted when the run is finished. Errors of writing, such as a full disk, are
+    The file is deleted when the run ends. Errors of writing, such as a full disk, are
     ignored, since a run should not fail because of them.
     """
 
