@@ -21,6 +21,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What the user can do about a damaged file of a run, and of committed results.
 RERUN = "delete the folder of this run, and run it again"
+REMAKE = "run it again"  # which makes a run without a whole manifest anew
 RESTORE = "restore it by git, or collect the runs again"
 
 
@@ -134,10 +135,10 @@ def whole_manifest(folder: Path) -> dict[str, Any] | None:
         Damaged: it is no manifest.
     """
     path = folder / "manifest.json"
-    with reading(path, RERUN):
+    with reading(path, REMAKE):
         if not path.exists():
             return None
-        manifest = read_object(path, RERUN)
+        manifest = read_object(path, REMAKE)
         if not isinstance(manifest["status"], str):
             raise TypeError("its status is no text")
         return manifest
