@@ -127,6 +127,14 @@ def test_runs_whose_workers_die_are_named_once(main, monkeypatch: pytest.MonkeyP
     assert rest == "failed: 2 of 3 runs were not begun"
 
 
+@pytest.mark.parametrize("name", ["of ${x}", r"a\${x}", "$x"])
+def test_a_folder_with_a_dollar_sign_is_made_as_typed(main, tmp_path: Path, name: str):
+    code, _, err = main(*SMALL, f"output={name}")
+    assert (code, err) == (0, "")
+    assert statuses(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("flag", ["--multi", "--", "--run", "--config-name=other"])
 def test_a_flag_that_would_run_nothing_is_refused(main, tmp_path: Path, flag: str):
     code, out, err = main(flag, *SMALL)
@@ -182,7 +190,9 @@ BAD = {
     ("task=cifar10", "schedule.lr.shape=constant"): ["schedule.lr.shape=constant", "task.*"],
     ("task=convex_regret", "task.rounds=250"): ["task.rounds=250", "multiple of 100"],
     ("output=~nosuch/x",): ["output=~nosuch/x: there is no user nosuch", "whole path"],
-    ("seed=${range:a}",): ["seed=${range:a}", "missing 1 required"],
+    ("seed=${range:a}",): ["seed=${range:a}: must be ${range:FIRST,STOP}, ${range:FIRST,STOP,"],
+    ("seed=${range:0,3,0}",): ["seed=${range:0,3,0}: must be ${range:FIRST,STOP}"],
+    ("seed=${rang:0,3}",): ["seed=${rang:0,3}: must be ${range:FIRST,STOP}", "${linspace:FIRST,L"],
     ("threads=0",): ["threads=0", "greater than or equal to 1"],
     ("checkpoint_every=soon",): ["checkpoint_every=soon", "a number"],
     ("task.noise=Width",): ["task.noise=Width", "'halfwidth' or 'width'", "did you mean width?"],

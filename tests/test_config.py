@@ -159,6 +159,16 @@ FILES = {
         "figure",
         HEAD + "figure: { name: moel }\ngrids: { paper: {} }",
     ): "configs/figure/mole.yaml: figure.name=moel: must",
+    ("task", "task: { name: mole }"): (
+        "configs/task/mole.yaml: its first line must be # @package _global_$"
+    ),
+    ("task", PACKAGE + "task: { name: mole, steps: '${range:0,${nope}}' }"): (
+        "task.steps=.*: Interpolation key 'nope' not found$"
+    ),
+    ("task", PACKAGE + "task: { steps: 3 }"): "configs/task/mole.yaml: task.name=null: must be mol",
+    ("figure", "defaults: [override /task: toy]\nfigure: { name: mole }"): (
+        "configs/figure/mole.yaml: its first line must be # @package _global_$"
+    ),
     ("figure", HEAD + "figure: { name: mole }"): "scale=paper: figure=mole has no grids",
     ("figure", HEAD + "figure: { name: mole }\ngrids: { paper: [seed] }"): (
         r"figure=mole: grids.paper=\[seed\]: must be KEY: VALUES"

@@ -20,7 +20,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 from yaml import MarkedYAMLError, YAMLError
 
 from experiments.common import CONFIGS
@@ -46,6 +50,7 @@ from experiments.common.schedules import USES, Schedule, checked_schedule, own_s
 from experiments.common.settings import SCALES, Settings, Tracking, lookup
 from experiments.common.tasks import axes_of, task_module
 
+RESOLVERS = "${range:FIRST,STOP}, ${range:FIRST,STOP,STEP} or ${linspace:FIRST,LAST,COUNT}"
 OmegaConf.register_new_resolver(
     "range", lambda start, stop, step=1: list(range(start, stop, step)), replace=True
 )
@@ -262,8 +267,13 @@ def _resolved(files: tuple[str, ...], values: tuple[str, ...]) -> dict[str, Any]
         *groups, name = re.sub(r"\[\d+\]", "", str(error.full_key)).split(".")
         for group in groups:
             plain = plain[group]
-        what = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key}={plain[name]}: {what}") from error
+        what, text = str(error).splitlines()[0], str(plain[name])
+        if isinstance(error, UnsupportedInterpolationType) or (
+            re.search(r"\$\{(range|linspace):", text)
+            and not isinstance(error, InterpolationKeyError)
+        ):
+            what = f"must be {RESOLVERS}, of numbers"
+        raise ConfigError(f"{error.full_key}={text}: {what}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 
@@ -415,7 +425,8 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
 def _check_files(overrides: Sequence[str]) -> None:
     """Refuse the first chosen file that cannot be read, or has a value where it must have keys.
 
-    Hydra's own errors name no file, or another one.
+    The file of a task or a figure must also have its package. Hydra's own errors name no file, or
+    another one.
     """
     chosen = [(override.key_or_group, override.value()) for override in map(parsed, overrides)]
     for group, name in chosen:
@@ -424,6 +435,8 @@ def _check_files(overrides: Sequence[str]) -> None:
             continue
         found = read_config(path)
         if group in ("task", "figure"):
+            if not re.search("^# *@package _global_", path.read_text(encoding="utf-8"), re.M):
+                raise ConfigError(f"{shown_path(path)}: its first line must be # @package _global_")
             _check_keys(shown_path(path), found)
         defaults = found.get("defaults")
         for entry in defaults if isinstance(defaults, list) else ():

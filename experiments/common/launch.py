@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from experiments.common.execution import execute, failure
 from experiments.common.files import read_manifest, write
 from experiments.common.messages import ConfigError, shown
+from experiments.common.overrides import literal
 from experiments.common.progress import process
 from experiments.common.run import Interrupted
 from experiments.common.settings import Settings, plain_settings, restored
@@ -129,7 +130,8 @@ def launch(every: Sequence[Settings], hydra: DictConfig, sweep: Sweep) -> None:
     jobs = [[json.dumps(shared | {"settings": plain_settings(s)})] for s in every]
     config = copy.deepcopy(hydra)
     with open_dict(config):
-        config.output = str(every[0].output)  # the launchers keep their files below this folder
+        # The launchers keep their files below this folder.
+        config.output = literal(str(every[0].output))
     HydraConfig.instance().set_config(copy.deepcopy(config))  # a copy, as this makes it read-only
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(config_loader=Jobs(), callbacks=Callbacks(config)),  # type: ignore[arg-type]

@@ -65,9 +65,7 @@ def _in_grammar(text: str) -> Override:
     parse = OverridesParser.create().parse_overrides
     key, equals, value = text.partition("=")
     if key == "output" and equals and not (value[:1] in "'\"" and value[:1] == value[-1:]):
-        # OmegaConf would take ${ for a reference.
-        literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
-        return replace(parse(["output=x"])[0], _value=literal, input_line=text)
+        return replace(parse(["output=x"])[0], _value=literal(value), input_line=text)
     try:
         return parse([text])[0]
     except OverrideParseException as error:
@@ -85,6 +83,11 @@ def _in_grammar(text: str) -> Override:
                 "that has = , or brackets in it"
             )
         raise ConfigError(f"{text}: {why}") from None
+
+
+def literal(text: str) -> str:
+    """A text in which OmegaConf takes no ``${`` for a reference."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def choices(text: str) -> list[str]:
