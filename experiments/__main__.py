@@ -158,14 +158,20 @@ def run(every: Sequence[Settings], hydra_settings: DictConfig, command: str) -> 
         command: the command line, for the record that ``scripts.status`` reads.
     """
     from experiments.common import execution, launch, status
-    from experiments.common.messages import ConfigError, named
+    from experiments.common.messages import ConfigError, named, one_line
     from experiments.common.run import Interrupted, signals_to
     from experiments.common.watch import Watch
 
     launcher = hydra_settings.hydra.launcher
     kind, processes = launch.kind(launcher), launch.processes(launcher, len(every))
     for settings in every:
-        execution.check(settings, here=kind in ("basic", "joblib"))
+        try:
+            execution.check(settings, here=kind in ("basic", "joblib"))
+        except ConfigError:
+            raise
+        except Exception as error:  # of the task's own check
+            why = one_line(error) if isinstance(error, ValueError) else execution.failure(error)
+            raise ConfigError(f"task={settings.task_name}: {why}") from None
     try:
         sweep = launch.begin(every, command, processes)
     except OSError as error:

@@ -22,7 +22,7 @@ from experiments.common import progress, tracking
 from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.data import DataError
 from experiments.common.files import read_manifest, write, write_json
-from experiments.common.messages import ConfigError, named, one_line
+from experiments.common.messages import ConfigError, named
 from experiments.common.provenance import device as device_of
 from experiments.common.provenance import environment, keep_freed_memory
 from experiments.common.run import Interrupted, Run, signals_to
@@ -215,16 +215,10 @@ def check_task(settings: Settings) -> None:
     It refuses settings that are valid by the task's dataclass, but that the task cannot use.
 
     Raises:
-        ConfigError: the message names the setting and what is allowed, or an error in the function.
+        ConfigError: the message names the setting and what is allowed.
     """
-    own = getattr(task_module(settings.task_name), "check", lambda settings: None)
-    try:
+    if own := getattr(task_module(settings.task_name), "check", None):
         own(settings)
-    except ConfigError:
-        raise
-    except Exception as error:
-        why = one_line(error) if isinstance(error, ValueError) else failure(error)
-        raise ConfigError(f"task={settings.task_name}: {why}") from error
 
 
 def outcome(settings: Settings) -> str:

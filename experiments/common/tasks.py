@@ -45,7 +45,7 @@ def _check_module(module: ModuleType, file: str) -> None:
     if not (isinstance(config, type) and is_pydantic_dataclass(config)):
         raise ConfigError(f"{file}: Config: must be a class with @settings above it")
     try:
-        inspect.signature(getattr(module, "train", None)).bind("cfg", "run")  # type: ignore[arg-type]
+        inspect.signature(getattr(module, "train", None)).bind("cfg", "run")
     except TypeError:  # it is no function, or takes other arguments
         raise ConfigError(f"{file}: train: must be a function train(cfg, run)") from None
     optimizer = [f"optimizer.{name}" for name in HYPERPARAMETERS]
