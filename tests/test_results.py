@@ -351,7 +351,7 @@ def test_the_first_runs_of_cifar10_stand_in_the_readme() -> None:
     assert said in readme.filled((ROOT / "README.md").read_text(), check_claims.rows())
 
 
-@pytest.mark.parametrize("kind", set(check_claims.WORDS) - {check_claims.NOT_RUN})
+@pytest.mark.parametrize("kind", [k for k in check_claims.WORDS if k != check_claims.NOT_RUN])
 def test_only_a_claim_of_the_paper_at_its_scale_is_reproduced(kind: str) -> None:
     words = [check_claims.WORDS[kind][held] for held in (True, False, None)]
     assert len(set(words)) == 3
