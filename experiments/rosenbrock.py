@@ -101,9 +101,10 @@ def train(cfg: Config, run: Run) -> None:
         "theta": theta,
         "state": algorithm.init(theta),
         "first": torch.full((len(grid),), -1, device=run.device),  # update of convergence
-        "sum": torch.zeros_like(theta, dtype=torch.float64),  # of the last positions
-        "near": torch.zeros(len(grid), dtype=torch.int64, device=run.device),  # how many are near
-        "expected": torch.zeros(len(grid), dtype=torch.float64, device=run.device),  # sum, as above
+        # Of the last positions: their sum, how many are near, and the sum of their expected losses.
+        "sum": torch.zeros_like(theta, dtype=torch.float64),
+        "near": torch.zeros(len(grid), dtype=torch.int64, device=run.device),
+        "expected": torch.zeros(len(grid), dtype=torch.float64, device=run.device),
     }
     run.track(carry=carry)
     for step in run.steps(cfg.updates // UPDATES_PER_STEP):
@@ -143,8 +144,8 @@ def fixed_points(sigmas: list[float], noise: str) -> pd.DataFrame:
     """For each sigma, the point of mean gradient 0 and the point where its sign has the mean 0.
 
     With e1, e2 uniform on (-h, h) the minimum of :func:`expected_loss` is at
-    ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has
-    the mean 0 where both components are positive half of the time; quadrature finds that point.
+    ``x = 1 / (1 + 400 h^2/3)``, ``y = x^2 + h^2/3``. The sign of the gradient has the mean 0 where
+    both components are positive half of the time; quadrature finds that point.
 
     Returns:
         columns noise, sigma, point (``mean gradient``, ``mean sign``), x, y, loss (without noise).

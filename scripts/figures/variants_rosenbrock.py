@@ -52,7 +52,7 @@ def finding(results: Results) -> str:
 
 
 def draw(results: Results) -> Figure:
-    """Updates until convergence: against nu at the paper's lr, and at the best nu of each lr."""
+    """Updates until convergence at the paper's lr and at the best nu of each lr; expected loss."""
     runs = kept(results)
     sigmas = sorted(runs.sigma.unique())
     figure, axes = plt.subplots(
