@@ -95,9 +95,9 @@ def attempt(settings: Settings, planned: Sequence[Kill], told: Any) -> None:
         told[0] = run._step
         return finish(run)
 
-    Run.checkpoint = checkpoint_and_die  # type: ignore[method-assign]
-    Run.log = log_and_die  # type: ignore[method-assign]
-    Run.finish = count  # type: ignore[method-assign]
+    Run.checkpoint = checkpoint_and_die  # type: ignore[assignment, method-assign]
+    Run.log = log_and_die  # type: ignore[assignment, method-assign]
+    Run.finish = count  # type: ignore[assignment, method-assign]
     tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which outlives the kill
     try:
         execute(settings)

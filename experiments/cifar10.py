@@ -205,12 +205,12 @@ def train(cfg: Config, run: Run) -> None:
     test_labels = test_set.labels
 
     net = resnet(cfg.depth, cfg.width, cfg.shortcut)
-    net = net.to(run.device, memory_format=torch.channels_last)
+    net = net.to(run.device).to(memory_format=torch.channels_last)
     forward = net if cfg.compile == "none" else torch.compile(net, mode=cfg.compile, dynamic=False)
     # torch's AdamW would scale the decay by lr, so the decay is applied below, in the same way for
     # all optimizers.
     optimizer = run.optimizer(net.parameters(), weight_decay=0.0)
-    weights = list(net.parameters())
+    weights: list[Tensor] = list(net.parameters())
     history = torch.full((cfg.epochs, len(METRICS)), math.nan, dtype=torch.float64)
     run.track(net=net, optimizer=optimizer, history=history)
     generator = run.generator("batches")

@@ -315,7 +315,7 @@ def record(cfg: Config, run: Run, game: Problem, carry: dict[str, Any], t: int) 
     rows = range(len(lr))
     total = carry["scaled"].sum(1).tolist()
     constant = {"diameter": cfg.diameter}
-    uniform = constant | {"steps": t, "zeta": cfg.zeta, "dimension": game.dimension}
+    uniform: dict[str, Any] = constant | {"steps": t, "zeta": cfg.zeta, "dimension": game.dimension}
     values: dict[str, list[float]] = {}
     if name in ("laprop", "amsprop"):
         sums = {k: carry[k].tolist() for k in ("mixing", "stepping")}

@@ -112,8 +112,8 @@ def train(cfg: Config, run: Run) -> None:
     for step in run.steps(cfg.updates):
         i, update = step % per_epoch, step + 1
         if i == 0:
-            order = [torch.randperm(len(images), generator=g) for g in shuffles]
-            carry["order"] = torch.stack(order).to(run.device)
+            orders = [torch.randperm(len(images), generator=g) for g in shuffles]
+            carry["order"] = torch.stack(orders).to(run.device)
         batch = carry["order"][:, i * cfg.batch_size : (i + 1) * cfg.batch_size]
         loss = partial(losses, images=images[batch][stream], labels=labels[batch][stream])
         stacked.step(run, carry, stacked.gradients(carry, loss), step)

@@ -84,7 +84,13 @@ class Rule:
         decay = weight_decay * scale
         if self.decay_first:
             theta, decay = theta * (1 - decay)[:, None].to(theta), torch.zeros_like(lr)
-        hyper = {"lr": lr, "mu": mu, "nu": nu, "epsilon": epsilon, "weight_decay": decay}
+        hyper: dict[str, Any] = {
+            "lr": lr,
+            "mu": mu,
+            "nu": nu,
+            "epsilon": epsilon,
+            "weight_decay": decay,
+        }
         theta, state = self.algorithm.step(
             theta, g, state, **hyper, centered_warmup=self.centered_warmup
         )
@@ -220,10 +226,13 @@ def gradient(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
 def train(cfg: Config, run: Run) -> None:
     """Train both copies of every member; log and summarise their distance."""
     pair, grid, h = PAIRS[cfg.pair], run.grid, run.config.optimizer
+    assert isinstance(h.lr, float)  # it is not in AXES
     hyper = {k: getattr(h, k) for k in ("mu", "nu", "epsilon", "weight_decay")}
     hyper |= {"lr_peak": h.lr} | dict(pair.fixed or {})
-    rates = [[factor(s, i, cfg.updates) for s in grid["task.schedule"]] for i in range(cfg.updates)]
-    rates = torch.tensor(rates, dtype=torch.float64, device=run.device)
+    factors = [
+        [factor(s, i, cfg.updates) for s in grid["task.schedule"]] for i in range(cfg.updates)
+    ]
+    rates = torch.tensor(factors, dtype=torch.float64, device=run.device)
     seeds, stream = grid.codes("seed")
     images, labels = digits.load(run.device, torch.float32)
 
@@ -232,7 +241,7 @@ def train(cfg: Config, run: Run) -> None:
     names = ("batches", "batches" if pair.same_batches else "other batches")
     generators = {name: [run.generator(name, seed) for seed in seeds] for name in set(names)}
     rules = (pair.default, pair.other)
-    carry = {
+    carry: dict[str, Any] = {
         "theta": [start, start * (1 + pair.nudge)],
         "state": [rule.algorithm.init(start) for rule in rules],
         "zero_lr_step": torch.zeros(len(grid), device=run.device),

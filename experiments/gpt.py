@@ -7,7 +7,7 @@ network writes a sample at the end.
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
@@ -196,7 +196,11 @@ def train(cfg: Config, run: Run) -> None:
     net = GPT(len(letters), cfg).to(run.device)
     optimizer = run.optimizer(net.parameters())
     generator = run.generator("batches")
-    count = {"since_best": 0, "total": torch.zeros((), device=run.device), "losses": 0}
+    count: dict[str, Any] = {
+        "since_best": 0,
+        "total": torch.zeros((), device=run.device),
+        "losses": 0,
+    }
     run.track(net=net, optimizer=optimizer, count=count)
     for step in run.steps(cfg.updates):
         first = torch.randint(len(train_text) - length + 1, (cfg.batch_size,), generator=generator)

@@ -136,7 +136,9 @@ class LSTM(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor):
+    def forward(
+        ctx: Any, x: Tensor, there: Tensor, w_x: Tensor, w_h: Tensor, bias: Tensor
+    ) -> Tensor:
         """See the class."""
         (steps, batch, _), (members, hidden, _) = x.shape, w_h.shape
         flat = x.flatten(0, 1).expand(members, -1, -1)
@@ -154,7 +156,7 @@ class LSTM(torch.autograd.Function):
         return h[:, -1].clone()
 
     @staticmethod
-    def backward(ctx: Any, dh: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor | None, ...]:
         """Backpropagation through time."""
         flat, keeps, w_h, gates, (h, c) = ctx.saved_tensors
         hidden = w_h.shape[1]
@@ -244,13 +246,12 @@ class Texts:
 
 def errors(params: dict[str, Tensor], texts: Texts) -> Tensor:
     """Share of the reviews that each member gets wrong, (B,); a NaN counts as wrong."""
-    right: Tensor | int = 0
+    right: list[Tensor] = []
     for index in texts.counts.argsort(stable=True).split(TEST_BATCH):
         scores = logits(params, *texts.batch(index))
-        right = right + ((scores > 0) == texts.labels[index].bool()).logical_and(
-            scores.isfinite()
-        ).sum(1)
-    return 1 - right / len(texts)
+        correct = (scores > 0) == texts.labels[index].bool()
+        right.append((correct & scores.isfinite()).sum(1))
+    return 1 - torch.stack(right).sum(0) / len(texts)
 
 
 def load(cfg: Config, run: Run) -> tuple[Texts, Texts, Texts]:
@@ -263,7 +264,8 @@ def load(cfg: Config, run: Run) -> tuple[Texts, Texts, Texts]:
     train, valid = drawn[0][: cfg.reviews + cfg.validation].split([cfg.reviews, cfg.validation])
     tokens = tokenizer([train_set.texts[i] for i in train.tolist()], words, cfg.vocabulary)
     place = {word: i for i, word in enumerate(words)}
-    known = [place[word] for word in sorted(tokens.get_vocab(), key=tokens.token_to_id)[1:]]
+    codes = tokens.get_vocab()
+    known = [place[word] for word in sorted(codes, key=lambda word: codes[word])[1:]]
     table = torch.cat([torch.zeros(1, vectors.shape[1]), vectors[known]]).to(run.device)
 
     def texts(reviews: data.Reviews, chosen: Tensor) -> Texts:

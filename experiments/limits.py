@@ -139,7 +139,7 @@ def train(cfg: Config, run: Run) -> None:
     name, grid, optimizer = run.config.optimizer.name, run.grid, run.config.optimizer
     lr, mu, nu, epsilon = (float(getattr(optimizer, k)) for k in ("lr", "mu", "nu", "epsilon"))
     near, limit = ALGORITHMS[name], ALGORITHMS[becomes(cfg.limit, name)]
-    rates = approaching(cfg.limit, grid["task.distance"], mu, nu)
+    rates: dict[str, Any] = approaching(cfg.limit, grid["task.distance"], mu, nu)
     x, labels = digits.load_with_bias(run.device, torch.float64)
     seeds, stream = grid.codes("seed")
     generators = [run.generator("batches", seed) for seed in seeds]
@@ -182,7 +182,7 @@ def train(cfg: Config, run: Run) -> None:
             before, g, carry["states"]["near"], lr=lr, epsilon=epsilon, **rates
         )
         losses["loss_limit"], g = loss_and_gradient(carry["limit"], *batch)
-        decays = limiting(cfg.limit, step + 1, rates)
+        decays: dict[str, Any] = limiting(cfg.limit, step + 1, rates)
         carry["limit"], at_limit = limit.step(
             carry["limit"], g, carry["states"]["limit"], lr=lr_limit, epsilon=epsilon, **decays
         )

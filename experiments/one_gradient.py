@@ -9,7 +9,7 @@ A vectorised task in float64; nothing in it is random.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
@@ -61,7 +61,7 @@ def train(cfg: Config, run: Run) -> None:
     hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
     algorithm = ALGORITHMS[name]
     origin = torch.zeros(len(grid), dtype=torch.float64, device=run.device)
-    carry = {
+    carry: dict[str, Any] = {
         "state": algorithm.init(origin),
         "update": origin,
         "moved": origin,  # sum of the updates from the exploding gradient on

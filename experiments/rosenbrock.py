@@ -6,7 +6,7 @@ their sigma, so that settings are compared on the same randomness. A member's pa
 on the other members.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -97,7 +97,7 @@ def train(cfg: Config, run: Run) -> None:
     generators = [run.generator("noise", seed) for seed in seeds]
 
     theta = torch.tensor(cfg.start, device=run.device).repeat(len(grid), 1)
-    carry = {
+    carry: dict[str, Any] = {
         "theta": theta,
         "state": algorithm.init(theta),
         "first": torch.full((len(grid),), -1, device=run.device),  # update of convergence

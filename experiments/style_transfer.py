@@ -8,8 +8,9 @@ comparison.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ def caffe_weights() -> VGG:
 WEIGHTS = {"torchvision": torchvision_weights, "caffe": caffe_weights}
 
 
-def network(wanted: list[str]) -> tuple[str, VGG]:
+def network(wanted: Sequence[str]) -> tuple[str, VGG]:
     """The first of the wanted weights that can be fetched, with their name.
 
     Raises:
@@ -243,7 +244,7 @@ class Loss:
             size = (*below.shape[:2], *output.shape[2:])
             gradient = conv2d_input(size, self.vgg.kernels[layer], gradient, padding=1)
             if layer - 1 in places:
-                gradient = max_unpool2d(gradient, places[layer - 1], 2)
+                gradient = max_unpool2d(gradient, places[layer - 1], (2, 2))
             if layer:
                 # The gradient of the ReLU: 0 where below <= 0. This is one pass over memory. The
                 # several passes of `gradient *= below > 0` make the whole loss a tenth slower.
@@ -344,7 +345,7 @@ def by_updates(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, 
     algorithm = run.algorithm
     chunk = max(1, CHUNK[run.device.type] // cfg.size**2)
     images = start(cfg, run)
-    carry = {
+    carry: dict[str, Any] = {
         "images": images,
         "state": algorithm.init(images),
         "total": torch.zeros(len(images), dtype=torch.float64, device=run.device),
@@ -377,7 +378,7 @@ def by_lbfgs(cfg: Config, run: Run, objective: Loss) -> tuple[Tensor, Tensor, Te
     images = start(cfg, run).contiguous()  # L-BFGS reads image and gradient as one vector
     rates = run.grid["optimizer.lr"].tolist()
     optimizers = [LBFGS([i], lr=lr) for i, lr in zip(images.split(1), rates, strict=True)]
-    carry = {
+    carry: dict[str, Any] = {
         "total": torch.zeros(len(images), dtype=torch.float64, device=run.device),
         "last": torch.zeros(len(images), device=run.device),
     }

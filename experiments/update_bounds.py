@@ -89,7 +89,7 @@ def feed(
         slope = torch.log10(nu / mu).nan_to_num(0.0).clamp(-STEEPEST, STEEPEST)
     logged = {round(cfg.length ** (i / (LOGGED - 1))) for i in range(LOGGED)}
     origin = torch.zeros(len(mu), dtype=torch.float64, device=run.device)
-    carry = {
+    carry: dict[str, Any] = {
         "state": algorithm.init(origin),
         "reached": origin,
         "at": torch.zeros(len(mu), dtype=torch.int64, device=run.device),
@@ -150,7 +150,7 @@ def search(
     a, b = torch.stack(draws, 1).to(run.device)[:, stream]  # each (B, searched_length)
     a, b = a.contiguous(), b.contiguous()
     ascent, origin = ALGORITHMS["adam"], torch.zeros_like(a[:, 0])
-    carry = {
+    carry: dict[str, Any] = {
         "a": a,
         "b": b,
         "state_a": ascent.init(a),
@@ -165,7 +165,12 @@ def search(
         update = last_update(algorithm, b.tanh() * a.exp(), origin, hyper)
         slope_a, slope_b = torch.autograd.grad(update.log().sum(), (a, b))
         carry["reached"] = torch.maximum(carry["reached"], update.detach())
-        rate = {"lr": 0.5 * (1 - step / cfg.iterations), "mu": 0.9, "nu": 0.99, "epsilon": 1e-12}
+        rate: dict[str, Any] = {
+            "lr": 0.5 * (1 - step / cfg.iterations),
+            "mu": 0.9,
+            "nu": 0.99,
+            "epsilon": 1e-12,
+        }
         for key, at, slope in (("a", a, slope_a), ("b", b, slope_b)):
             moved, state = ascent.step(at.detach(), -slope, carry[f"state_{key}"], **rate)
             carry |= {key: moved, f"state_{key}": state}

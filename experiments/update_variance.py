@@ -10,7 +10,7 @@ A vectorised task in float64. Members with the same seed see the same gradients.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ def train(cfg: Config, run: Run) -> None:
     shape = (len(grid), cfg.coordinates)
     origin = torch.zeros(shape, dtype=torch.float64, device=run.device)
     zeros = torch.zeros(len(grid), dtype=torch.float64, device=run.device)
-    carry = {"state": algorithm.init(origin), "squares": zeros, "largest": zeros}
+    carry: dict[str, Any] = {"state": algorithm.init(origin), "squares": zeros, "largest": zeros}
     run.track(carry=carry)
     for step in run.steps(cfg.settling + cfg.counted):
         for _ in range(UPDATES_PER_STEP):

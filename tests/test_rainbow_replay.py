@@ -156,14 +156,14 @@ def test_priorities_decide_how_often_and_weights_make_up_for_it() -> None:
     priorities = np.arange(1.0, 9.0) ** 2
     replay.update(np.arange(8), priorities)
     batches = [replay.sample(500, beta) for beta in (0.0, 0.5, 1.0) for _ in range(20)]
-    counts = np.bincount(np.concatenate([b.index for b in batches]), minlength=8)
+    counts = np.bincount(np.concatenate([b.places for b in batches]), minlength=8)
     p = np.arange(1, 9) / 36  # proportional to priority^0.5
     np.testing.assert_allclose(counts / counts.sum(), p, atol=0.01)
     for batch, beta in ((batches[0], 0.0), (batches[20], 0.5), (batches[40], 1.0)):
-        np.testing.assert_allclose(batch.weights, (8 * p[batch.index]) ** -beta, rtol=1e-5)
-        assert (batch.actions.numpy() == batch.index).all()
+        np.testing.assert_allclose(batch.weights, (8 * p[batch.places]) ** -beta, rtol=1e-5)
+        assert (batch.actions.numpy() == batch.places).all()
     # At beta 1 the weights turn a mean of prioritised samples into the plain mean.
-    values = np.concatenate([priorities[b.index] * b.weights.numpy() for b in batches[40:]])
+    values = np.concatenate([priorities[b.places] * b.weights.numpy() for b in batches[40:]])
     assert values.mean() == pytest.approx(priorities.mean(), rel=0.03)
 
 
@@ -172,7 +172,7 @@ def test_rainbows_own_sampling_is_an_option() -> None:
     live(replay, [0.0] * 8, terminal=False)
     replay.update(np.arange(8), np.ones(8))
     batch = replay.sample(8, 0.5)
-    assert batch.index.tolist() == list(range(8))  # one from each eighth
+    assert batch.places.tolist() == list(range(8))  # one from each eighth
     replay.update(np.array([0]), np.array([1e-4]))
     for _ in range(20):
         batch = replay.sample(64, 0.5)
@@ -209,4 +209,4 @@ def test_a_memory_of_frames_is_saved_as_far_as_it_is_filled() -> None:
         memory_.generator.manual_seed(5)
         live(memory_, [1.0] * 30, terminal=True, first=40)
     assert transitions(other) == transitions(replay)
-    assert other.sample(5, 0.5).index.tolist() == replay.sample(5, 0.5).index.tolist()
+    assert other.sample(5, 0.5).places.tolist() == replay.sample(5, 0.5).places.tolist()

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ from experiments.common.tables import described, logged, rounded, rows, varying,
 from experiments.common.timings import COMMITTED, reduced
 from experiments.common.versions import versions
 
+RUNS, CURVES = "runs.csv", "curves.parquet"
 WRITTEN = (".csv", ".parquet", ".json", ".jpg", ".png")  # the files that are replaced
 OF_A_RUN = ("key", "status", "started", "wall_time_s", "peak_memory_bytes", "versions")
 
@@ -83,6 +84,54 @@ def collect(
             then.
     """
     every = expand(overrides)
+    _refuse_several(every, overrides)
+    target = target or _home(every[0], overrides)
+    _tidy(target)
+    committed = _Committed.read(target)
+    folders = {s.key: folder for s in every if (folder := found(s)) is not None}
+    kept = committed.runs.keys() & {s.key for s in every} - folders.keys()
+    missing = [s for s in every if s.key not in folders and s.key not in kept]
+    if missing and (not partial or len(missing) == len(every)):
+        command = ["python", "-m", "experiments", *([] if every[0].figure else ["-m"]), *overrides]
+        raise ConfigError(
+            f"{len(missing)} of {len(every)} runs are not finished; run {shlex.join(command)}"
+        )
+    if not folders:
+        raise ConfigError(
+            f"output={every[0].output}: holds none of the {len(every)} runs; the tables in "
+            f"{target} stay as they are"
+        )
+    axes = varying([described(settings) for settings in every])
+    if kept:
+        committed.check(axes, target)
+    tables = _tables(every, axes, folders, kept, committed)
+    manifest = _manifest(every, axes, tables["runs.csv"], folders, committed)
+    manifest["unfinished_seeds"] = _seeds(missing)
+    manifest["seeds"] = len(set(tables["runs.csv"].seed) - set(manifest["unfinished_seeds"]))
+    if missing and manifest["seeds"] < (before := committed.manifest.get("seeds", 0)):
+        raise ConfigError(
+            f"{target}: holds {before} seeds of an earlier version, but only {manifest['seeds']} "
+            "of the present one are finished; finish the others, or move the folder away first"
+        )
+    with _replaced(target) as build:
+        for name, table in tables.items():
+            _write(table, build / name, axes)
+        for folder in folders.values():
+            for path in folder.glob("*.jpg"):
+                shutil.copy(path, build / f"{folder.name}-{path.name}")
+        for key in kept:
+            for path in target.glob(f"{key}-*.jpg"):
+                shutil.copy(path, build / path.name)
+        write_json(build / "manifest.json", manifest)
+    return Collected(target, len(kept))
+
+
+def _refuse_several(every: Sequence[Settings], overrides: Sequence[str]) -> None:
+    """Check that the runs of a command line are of one scale and one task.
+
+    Raises:
+        ConfigError: they are of several.
+    """
     if len({settings.scale for settings in every}) > 1:
         (text,) = (text for text in overrides if parsed(text).key_or_group == "scale")
         raise ConfigError(f"{text}: must be one scale, because each scale has its own tables")
@@ -90,75 +139,58 @@ def collect(
         raise ConfigError(
             f"task={','.join(sorted(tasks))}: must be one task, because each has its own tables"
         )
-    target = target or _home(every[0], overrides)
-    _tidy(target)
-    committed = _Committed.read(target)
-    where = {settings.key: found(settings) for settings in every}
-    here = [s for s in every if where[s.key] is not None]
-    there = [s for s in every if where[s.key] is None and s.key in committed.runs]
-    missing = [s for s in every if where[s.key] is None and s.key not in committed.runs]
-    if missing and (not partial or len(missing) == len(every)):
-        command = ["python", "-m", "experiments", *([] if every[0].figure else ["-m"]), *overrides]
-        raise ConfigError(
-            f"{len(missing)} of {len(every)} runs are not finished; run {shlex.join(command)}"
-        )
-    if not here:
-        raise ConfigError(
-            f"output={every[0].output}: holds none of the {len(every)} runs; the tables in "
-            f"{target} stay as they are"
-        )
-    axes = varying([described(settings) for settings in every])
-    if there:
-        committed.check(axes, target)
-    runs, curves, extra = [], [], {}
+
+
+def _tables(
+    every: Sequence[Settings],
+    axes: dict[str, str],
+    folders: Mapping[str, Path],
+    kept: Set[str],
+    committed: _Committed,
+) -> dict[str, pd.DataFrame]:
+    """The tables by file name: ``runs.csv``, ``curves.parquet`` and those of the task.
+
+    Args:
+        every: the runs, in the order of the rows; those that are missing are left out.
+        axes: the columns, see :func:`varying`.
+        folders: the folders of runs by key.
+        kept: the keys of the runs whose rows are taken from the committed tables.
+        committed: the committed tables.
+    """
+    parts: dict[str, list[pd.DataFrame]] = {RUNS: [], CURVES: []}
     for settings in every:
-        members, folder = rows(described(settings), axes), where[settings.key]
-        if folder is not None:
-            runs.append(with_summary(folder, members))
-            curves.append(logged(folder, members))
+        members = rows(described(settings), axes)
+        if (folder := folders.get(settings.key)) is not None:
+            parts[RUNS].append(with_summary(folder, members))
+            parts[CURVES].append(logged(folder, members))
             for path in sorted(folder.glob("*.csv")):
                 frame = read_table(path, RERUN).assign(**{KEY: folder.name})
-                extra.setdefault(path.name, []).append(frame)
-        elif settings.key in committed.runs:
-            runs.append(committed.rows("runs", members, axes))
-            curves.append(committed.rows("curves", members, axes))
-    if there:
-        kept = {settings.key for settings in there}
-        for path in sorted(target.glob("*.csv")):
-            if path.name != "runs.csv":
+                parts.setdefault(path.name, []).append(frame)
+        elif settings.key in kept:
+            parts[RUNS].append(committed.rows("runs", members, axes))
+            parts[CURVES].append(committed.rows("curves", members, axes))
+    if kept:
+        for path in sorted(committed.results.folder.glob("*.csv")):
+            if path.name != RUNS:
                 frame = read_table(path, RESTORE)
                 if KEY in frame:  # tables of earlier versions have no such column
                     frame = frame[frame[KEY].isin(kept) | frame[KEY].isna()]
-                extra.setdefault(path.name, []).append(frame)
-    table = pd.concat(runs, ignore_index=True)
-    long = pd.concat(curves, ignore_index=True)
-    manifest = _manifest(every, axes, table, where, committed)
-    manifest["unfinished_seeds"] = _seeds(missing)
-    manifest["seeds"] = len(set(table.seed) - set(manifest["unfinished_seeds"]))
-    if missing and manifest["seeds"] < (before := committed.manifest.get("seeds", 0)):
-        raise ConfigError(
-            f"{target}: holds {before} seeds of an earlier version, but only {manifest['seeds']} "
-            "of the present one are finished; finish the others, or move the folder away first"
-        )
-    with _replaced(target) as build:
-        table.to_csv(build / "runs.csv", index=False, float_format="%.7g")
-        if len(long):
-            floats = long.select_dtypes("float64").columns.difference(list(axes))
-            long.astype(dict.fromkeys(floats, "float32")).to_parquet(
-                build / "curves.parquet", compression="zstd", index=False
-            )
-        for name, frames in extra.items():
-            written = (frame.map(rounded) for frame in frames)
-            frame = pd.concat(written, ignore_index=True).drop_duplicates()
-            frame.to_csv(build / name, index=False, float_format="%.7g")
-        for settings in here:
-            for path in sorted(where[settings.key].glob("*.jpg")):
-                shutil.copy(path, build / f"{path.parent.name}-{path.name}")
-        for settings in there:
-            for path in sorted(target.glob(f"{settings.key}-*.jpg")):
-                shutil.copy(path, build / path.name)
-        write_json(build / "manifest.json", manifest)
-    return Collected(target, len(there))
+                parts.setdefault(path.name, []).append(frame)
+    tables = {name: pd.concat(parts.pop(name), ignore_index=True) for name in (RUNS, CURVES)}
+    for name, frames in parts.items():
+        written = (frame.map(rounded) for frame in frames)  # as committed rows are, to compare them
+        tables[name] = pd.concat(written, ignore_index=True).drop_duplicates()
+    return tables
+
+
+def _write(table: pd.DataFrame, path: Path, axes: Mapping[str, str]) -> None:
+    """Write a table with seven digits; curves, if there are any, as Parquet with float32."""
+    if path.name != CURVES:
+        table.to_csv(path, index=False, float_format="%.7g")
+    elif len(table):
+        floats = table.select_dtypes("float64").columns.difference(list(axes))
+        small = table.astype(dict.fromkeys(floats, "float32"))
+        small.to_parquet(path, compression="zstd", index=False)
 
 
 def finished(settings: Settings) -> bool:
@@ -173,12 +205,12 @@ def _home(first: Settings, overrides: Sequence[str]) -> Path:
     """The folder for the tables of a command line."""
     own = sorted(text for text in overrides if decides(text))
     if first.figure and first.scale in COMMITTED and not own:
-        return records.RESULTS / first.figure / first.scale
+        return Path(records.RESULTS, first.figure, first.scale)
     named = [text for text in own if not text.startswith("task=")]
     name = re.sub(r"[^A-Za-z0-9=,.+-]+", "_", " ".join([first.figure or "", *named]).strip())
     if len(name) > 100:
         name = f"{name[:90]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return first.output / "tables" / first.task_name / first.scale / (name or "one")
+    return Path(first.output, "tables", first.task_name, first.scale, name or "one")
 
 
 def found(settings: Settings) -> Path | None:
@@ -316,7 +348,7 @@ def _manifest(
     every: Sequence[Settings],
     axes: dict[str, str],
     table: pd.DataFrame,
-    where: Mapping[str, Path | None],
+    folders: Mapping[str, Path],
     committed: _Committed,
 ) -> dict[str, Any]:
     """The provenance of the tables, for runs in the output folder and committed runs that are kept.
@@ -332,7 +364,7 @@ def _manifest(
 
     runs, programs = [], set()
     for settings in every:
-        if (folder := where[settings.key]) is not None:
+        if (folder := folders.get(settings.key)) is not None:
             with reading(folder / "manifest.json", RERUN):
                 manifest = whole_manifest(folder) or {}
                 run = {key: manifest[key] for key in OF_A_RUN}

@@ -207,8 +207,10 @@ def _drop_unused(schedule: Any, values: Sequence[str]) -> None:
     given = {parsed(text).key_or_group: parsed(text).value() for text in values}
     for name, part in schedule.items() if isinstance(schedule, dict) else ():
         uses = USES.get(str(given.get(f"schedule.{name}.shape")))
-        for field in set(part) if uses is not None and isinstance(part, dict) else ():
-            if field not in ("warmup", *uses) and f"schedule.{name}.{field}" not in given:
+        if uses is None or not isinstance(part, dict):
+            continue
+        for field in set(part) - {"warmup", *uses}:
+            if f"schedule.{name}.{field}" not in given:
                 del part[field]
 
 
@@ -295,7 +297,7 @@ def _base(*files: str) -> dict[str, Any]:
         raise ConfigError(f"scale={scale}: task {name} has {allowed}")
     try:
         for block in (optimizers.get(config.optimizer.name), scales.get(scale)):
-            config = OmegaConf.merge(config, block or {})  # type: ignore[assignment]
+            config = OmegaConf.merge(config, block or {})
     except OmegaConfBaseException as error:  # such as a list in the place of a number
         raise ConfigError(f"configs/task/{name}.yaml: {one_line(error)}") from error
     known = hyperparameters(config.optimizer.name)
@@ -333,11 +335,11 @@ def _check_names(config: DictConfig, chosen: DictConfig) -> None:
 
 def _blocks(config: DictConfig, key: str, allowed: Sequence[str]) -> Mapping[str, Any]:
     """The blocks of a task's file for single optimizers, or for scales, by their names."""
-    blocks = config.get(key) or {}
+    blocks: Mapping[str, Any] = config.get(key) or {}
     for name in blocks:
         if name not in allowed:
             raise unknown(key, shown(name), name, allowed)
-    return blocks  # type: ignore[no-any-return]
+    return blocks
 
 
 def _put(plain: dict[str, Any], key: str, value: Any) -> None:
@@ -402,7 +404,7 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
     Raises:
         ConfigError: a group or an option does not exist.
     """
-    quoted = [parsed(text).input_line for text in overrides]
+    quoted = [parsed(text).input_line or text for text in overrides]
     _check_files(overrides)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):

@@ -36,9 +36,9 @@ NOT_THE_USERS = (
     *(
         os.path.join(folder, "")
         for folder in (
-            *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-            Path(__file__).parent,
-            Path(laprop.__file__).parent,
+            *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+            str(Path(__file__).parent),
+            str(Path(laprop.__file__).parent),
         )
     ),
     "<frozen",
@@ -111,9 +111,9 @@ def _execute(settings: Settings) -> str:
         manifest["status"] = "interrupted"
         raise
     except BaseException as error:
-        if (stop := _interruption(error)) is not None:
+        if (interruption := _interruption(error)) is not None:
             manifest["status"] = "interrupted"
-            raise stop from None
+            raise interruption from None
         manifest |= {"status": "failed", "failure": failure(error), "error": traceback.format_exc()}
         raise
     finally:

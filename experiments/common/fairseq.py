@@ -186,6 +186,7 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
     Raises:
         RuntimeError: fairseq failed or was killed; the same command resumes from its checkpoint.
     """
+    assert isinstance(run.config.seed, int)  # tasks of fairseq are not vectorised
     command = [
         *map(str, arguments),
         *optimizer(run.config),
@@ -201,7 +202,7 @@ def train(run: Run, arguments: Sequence[object], updates: int, save_every: int) 
             if record is None:
                 run.diverged(math.nan, step + 1)
                 break
-            run.log(**{"step" if k == "update" else k: v for k, v in record.items()})
+            run.log(step + 1, **{k: v for k, v in record.items() if k != "update"})
         else:
             if run.diverged_at is None:
                 training.finish(updates)
@@ -255,9 +256,8 @@ class _Training:
                     f"{self._log}: update {update} is missing; delete {self._log.parent} to train "
                     "it again"
                 )
-            if self._process is None:
-                self._start()
-            ended = self._process.poll() is not None  # before the last reading of the log
+            process = self._process or self._start()
+            ended = process.poll() is not None  # before the last reading of the log
             if not self._read() and ended:
                 if "FloatingPointError" in _tail(self._log):
                     return None
@@ -268,14 +268,15 @@ class _Training:
     def finish(self, updates: int) -> None:
         """Wait until fairseq has saved the last checkpoint and ended."""
         self._read()
-        if self._process is None:
-            if self._saved == updates:
-                return
-            self._start()  # fairseq was killed between its last record and its last checkpoint
-        if self._process.wait() != 0:
+        if self._process is None and self._saved == updates:
+            return
+        # Without a process, fairseq was killed between its last record and its last checkpoint.
+        process = self._process or self._start()
+        if process.wait() != 0:
             raise RuntimeError(self._failure())
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start fairseq from its last whole checkpoint, if there is one."""
         whole = _whole(checkpoints(self._run), self._saved)
         resumed = ["--restore-file", str(whole[-1])] if whole else []
         stream = self._files.enter_context(self._log.open("ab"))
@@ -283,6 +284,7 @@ class _Training:
         stream.flush()
         command = [*self._command, "--user-dir", str(PLUGIN), *resumed]
         self._process = _start("fairseq_cli.train", command, stream, self._run.device)
+        return self._process
 
     def _read(self) -> int:
         """Read the new complete lines of the log, and return their number."""

@@ -75,13 +75,17 @@ def begin(every: Sequence[Settings], command: str, processes: int) -> Sweep:
         for s, label in zip(every, labels(every), strict=True)
     ]
     sweep = Sweep(output / RECORDS / f"{name}.json", command, processes, process(), runs)
-    runs = [
-        {"folder": os.path.relpath(run.folder, output), "label": run.label, "result": run.result}
-        for run in sweep.runs
-    ]
+    written = {
+        "command": command,
+        "processes": processes,
+        "parent": sweep.parent,
+        "runs": [
+            {"folder": os.path.relpath(r.folder, output), "label": r.label, "result": r.result}
+            for r in runs
+        ],
+    }
     sweep.record.parent.mkdir(parents=True, exist_ok=True)
     sweep.stop.unlink(missing_ok=True)
-    written = {"command": command, "processes": processes, "parent": sweep.parent, "runs": runs}
     write(sweep.record, json.dumps(written).encode())
     return sweep
 
@@ -283,7 +287,7 @@ class Ending:
             return
         ours = {child.pid for child in psutil.Process().children(recursive=True)}
         for state in states:
-            pid = (state.process or {}).get("pid")
+            pid: int = (state.process or {}).get("pid", 0)
             if state.status == "running" and pid in ours - self._told:
                 self._told.add(pid)
                 with suppress(ProcessLookupError):

@@ -407,10 +407,9 @@ def checked_optimizer(plain: Mapping[str, Any], task: ModuleType, task_name: str
         _refuse_decay(of, None, task, task_name)
         return of
     for missing in set(hyperparameters(name)) - kind.slots.keys():
-        known = ", ".join(kind.parameters)
         advice = "it names no arguments"
-        if known:
-            advice = f"say in names what it is called there: {known}"
+        if kind.parameters:
+            advice = f"say in names what it is called there: {', '.join(kind.parameters)}"
         raise ConfigError(
             f"configs/optimizer/{name}.yaml: {missing}: {kind.path} has no "
             f"{NAMES[missing]}; {advice}"

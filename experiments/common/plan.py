@@ -191,7 +191,8 @@ def by_a_beginning(settings: Settings) -> Cost | str:
             target=_begin, args=(plain_settings(tried),)
         )
         process.start()
-        begun, first, memory, last = time.monotonic(), None, 0, {}
+        begun, first, memory = time.monotonic(), None, 0
+        last: dict[str, Any] = {}
         try:
             while process.is_alive() and time.monotonic() < begun + PATIENCE:
                 time.sleep(0.2)

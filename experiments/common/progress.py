@@ -27,7 +27,7 @@ def began(process: psutil.Process) -> float:
 
     It tells a process from a later one that got the same pid, also where the clock was set.
     """
-    return round(process.create_time() - psutil.boot_time(), 2)
+    return round(float(process.create_time() - psutil.boot_time()), 2)
 
 
 def identity(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Results:
     @property
     def seeds(self) -> str:
         """``1 seed``, ``100 seeds``, and ``1 of 3 seeds`` where the others lack runs."""
-        count = self.manifest["seeds"]
+        count: int = self.manifest["seeds"]
         total = count + len(self.manifest.get("unfinished_seeds", []))
         return (f"{count} of " if count < total else "") + f"{total} seed" + "s" * (total != 1)
 

@@ -463,7 +463,7 @@ class Run:
     @property
     def peak_memory(self) -> int:
         """Peak memory in bytes, over all resumes: of the GPU if one is used, else of a process."""
-        return max(self._peak_before, provenance.peak_memory(self.device))
+        return max(int(self._peak_before), provenance.peak_memory(self.device))
 
     def finish(self) -> str:
         """Write the summary and return the status, ``finished`` or ``diverged``.

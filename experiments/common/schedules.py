@@ -7,7 +7,7 @@ batch the same as a run of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -111,6 +111,7 @@ class BetaSchedule:
         way = progress(update, self.begin, self.over, total)
         if way in (0.0, 1.0):  # exactly either end, without rounding errors
             return self.end if way else initial
+        shapes: dict[str, Callable[..., Hyper]]
         shapes = {"linear": linear, "cosine": cosine, "raise": raised}
         return shapes[self.shape](initial, self.end, way)
 
@@ -253,7 +254,7 @@ def checked_schedule(
         raise ConfigError(f"schedule={shown(plain)}: give a shape as schedule.lr.shape")
     for name in plain.keys() - kinds.keys():
         raise ConfigError(f"schedule.{name}: unknown; allowed are lr, mu, nu")
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, kind in kinds.items():
         values = plain.get(name) or {}
         if not isinstance(values, Mapping):

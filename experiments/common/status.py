@@ -251,7 +251,7 @@ def left(states: Sequence[State], processes: int) -> float | None:
         return None
     mean = sum(known) / len(known)
     work = sum(rest) + mean * (waiting + len(under_way) - len(rest))
-    return max([work / max(processes, 1), *rest])
+    return float(max([work / max(processes, 1), *rest]))
 
 
 def duration(seconds: float) -> str:

@@ -491,9 +491,8 @@ def same(cell: Any, value: Any) -> bool:
     """Whether a cell of a table equals a setting's value; fractions may differ by rounding."""
     if isinstance(cell, str) and cell == value:
         return True
-    lists = [_members(cell), _members(value)]
-    if all(members is not None for members in lists):
-        one, other = lists
+    one, other = _members(cell), _members(value)
+    if one is not None and other is not None:
         return len(one) == len(other) and all(map(same, one, other))
     pair = [_cell(cell), _cell(value)]
     if any(x is None or x is pd.NA for x in pair):

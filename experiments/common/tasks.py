@@ -45,20 +45,20 @@ def _check_module(module: ModuleType, file: str) -> None:
     if not (isinstance(config, type) and is_pydantic_dataclass(config)):
         raise ConfigError(f"{file}: Config: must be a class with @settings above it")
     try:
-        inspect.signature(getattr(module, "train", None)).bind("cfg", "run")
-    except TypeError:  # it is no function, or takes other arguments
+        inspect.signature(module.train).bind("cfg", "run")
+    except (AttributeError, TypeError):  # it is missing, no function, or takes other arguments
         raise ConfigError(f"{file}: train: must be a function train(cfg, run)") from None
     optimizer = [f"optimizer.{name}" for name in HYPERPARAMETERS]
     axes = ["seed", *optimizer, *(f"task.{field.name}" for field in fields(config))]
     optimizers = [*OPTIMIZERS, *(name for name in ALGORITHMS if name not in OPTIMIZERS)]
-    for name, allowed in (("AXES", axes), ("OPTIMIZERS", optimizers), ("OPTIONS", None)):
+    for name, allowed in {"AXES": axes, "OPTIMIZERS": optimizers, "OPTIONS": None}.items():
         values = getattr(module, name, ())
         if isinstance(values, str) or not isinstance(values, Collection):
             raise ConfigError(
                 f"{file}: {name}={shown(values)}: must be a tuple, such as ({shown(values)!r},)"
             )
-        for value in values if allowed else ():
-            if value not in allowed:
+        for value in values:
+            if allowed is not None and value not in allowed:
                 raise unknown(f"{file}: {name}", shown(value), str(value), allowed)
 
 

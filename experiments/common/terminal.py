@@ -15,7 +15,7 @@ from experiments.common.messages import ConfigError, named
 class _Lasting(io.FileIO):
     """A stream that discards what is written once its reader is gone."""
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]
         """Write as to a file; a broken pipe is replaced by the null device.
 
         Raises:

@@ -230,8 +230,8 @@ def play(
                 else:
                     states[i] = torch.cat([states[i, len(frame) :], torch.from_numpy(frame)])
             playing = [i for i in playing if not games[i].over]
-    places = np.linspace(0, len(pictures) - 1, film).astype(int) if pictures else []
-    return scores, [pictures[i] for i in places]
+    kept = np.linspace(0, len(pictures) - 1, film if pictures else 0).astype(int)
+    return scores, [pictures[i] for i in kept]
 
 
 def strip(pictures: list[np.ndarray]) -> Image.Image:
@@ -382,7 +382,7 @@ def train(cfg: Config, run: Run) -> None:
             loss.backward()
             optimizer.step()
             found = divergence.detach().cpu()
-            memory.update(batch.index, found.clamp(min=0).numpy() + PRIORITY)
+            memory.update(batch.places, found.clamp(min=0).numpy() + PRIORITY)
             tally.losses.append(float(found.mean()))
             if run.diverged(tally.losses[-1], step):
                 break
@@ -417,4 +417,4 @@ def _seed(generator: torch.Generator) -> int:
 
 def _to(batch: Batch, device: torch.device) -> Batch:
     moved = (x.to(device) if isinstance(x, Tensor) else x for x in batch)
-    return Batch(*moved)
+    return Batch._make(moved)

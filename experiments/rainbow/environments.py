@@ -59,7 +59,9 @@ class Atari:
         self.ale = ALEInterface()
         self.ale.setInt("random_seed", seed % 2**31)
         self.ale.setFloat("repeat_action_probability", 0.0)
-        self.ale.loadROM(roms.get_rom_path(game))
+        path = roms.get_rom_path(game)
+        assert path is not None  # check() has found the game
+        self.ale.loadROM(path)
         self._state_from = ALEState
         self._resize = cv2.resize
         self._area = cv2.INTER_AREA
@@ -216,7 +218,7 @@ class MinAtar:
         self.over = state["over"]
 
 
-SUITES = {"atari": Atari, "minatar": MinAtar}
+SUITES: dict[str, type[Atari | MinAtar]] = {"atari": Atari, "minatar": MinAtar}
 
 
 def _missing(error: ImportError) -> ConfigError:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +91,12 @@ class Network(nn.Module):
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
             features = self.convolutions(torch.zeros(1, *shape)).shape[1]
-        self.noisy = nn.ModuleDict({"hidden": NoisyLinear(features, hidden, sigma, 1 + dueling)})
-        self.noisy["advantage"] = NoisyLinear(hidden, actions * atoms, sigma)
+        noisy = {"hidden": NoisyLinear(features, hidden, sigma, 1 + dueling)}
+        noisy["advantage"] = NoisyLinear(hidden, actions * atoms, sigma)
         if dueling:
-            self.noisy["value"] = NoisyLinear(hidden, atoms, sigma)
-        shapes = [layer.weight.shape for layer in self.noisy.values()]
+            noisy["value"] = NoisyLinear(hidden, atoms, sigma)
+        self.noisy = nn.ModuleDict(noisy)
+        shapes = [layer.weight.shape for layer in noisy.values()]
         # For each layer the shape of the noise factors of its inputs, then of its outputs. One draw
         # of random numbers fills all of them.
         self.factors = [(s, width) for s, *widths in shapes for width in reversed(widths)]
@@ -114,12 +116,15 @@ class Network(nn.Module):
 
     def formed(self, noise: Noise) -> Layers:
         """The noisy layers for many states; their noisy weights are computed once."""
-        weights = {name: layer.formed(noise[name]) for name, layer in self.noisy.items()}
+        weights = {name: self._layer(name).formed(noise[name]) for name in self.noisy}
         return lambda name, x: linear(x, *weights[name])
 
     def factored(self, noise: Noise) -> Layers:
         """The noisy layers for one state; they never compute noisy weights, which saves time."""
-        return lambda name, x: self.noisy[name].factored(x, noise[name])
+        return lambda name, x: self._layer(name).factored(x, noise[name])
+
+    def _layer(self, name: str) -> NoisyLinear:
+        return cast(NoisyLinear, self.noisy[name])
 
     def forward(self, states: Tensor, layers: Layers, advantage_alone: bool = False) -> Tensor:
         """Logits (N, actions, atoms).

