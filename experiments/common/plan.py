@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tqdm import tqdm
 
 from experiments.common import RESULTS, data, progress
 from experiments.common.checkpoint import BEST, CHECKPOINTS
@@ -231,6 +233,7 @@ def _begin(plain: dict[str, Any]) -> None:
     """Run in a process of its own until the parent ends it, or is killed."""
     end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # tqdm's own lock is a semaphore, which outlives the kill
     run_one(restored(plain))
 
 
