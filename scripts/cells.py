@@ -6,7 +6,7 @@ if there is no interval), and ``count``, the number of seeds with a value.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def free(runs: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     return first + [name for name in others if by[name].nunique(dropna=False).max() > 1]
 
 
-def metrics(frame: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+def metrics(frame: pd.DataFrame, axes: Collection[str]) -> list[str]:
     """The columns of a table that are measured numbers."""
     return [
         name

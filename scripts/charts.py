@@ -42,7 +42,7 @@ TITLES = {"centre": "average", "low": "from", "high": "to", "of": "seeds with a 
 
 def library() -> str:
     """The JavaScript that draws the charts of a page."""
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]
 
 
 def rank(column: pd.Series) -> pd.Series:
@@ -164,7 +164,7 @@ def grid(frame: pd.DataFrame, title: str, x: str, y: str, others: Sequence[str])
     plot = Plot(frame, [x, y], others)
     wide = len(plot.order[x]) <= WIDE
     least, most, log = spanned(frame["centre"])
-    shades, ends = frame["centre"], [least, most]
+    shades, ends = frame["centre"], np.array([least, most])
     if log:
         shades, ends = np.log(shades), np.log(ends)
     share = (shades - ends[0]) / (ends[1] - ends[0] or 1)

@@ -184,7 +184,7 @@ def rows(figure: str | None = None, judged: Results | None = None) -> list[dict[
             continue
         entry = figures()[claim["figure"]]
         kind = where = LOGS
-        if not logs:
+        if results is not None and not logs:
             measured = decidable(measured, claim, entry, results)
             kind = {"paper": claim["of"], "short": SHORT, "small": SMALL}[results.scale]
             if entry["section"] == "-":  # a user's own task, which has no setting in the paper

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +151,7 @@ def texts(folder: Path, commands: list[str]) -> Iterator[Path]:
     The runs find their text in the output folder, so they do not prepare it again.
     """
     made = {}
+    prepare: dict[str, Callable[..., Path]]
     prepare = {"translation": translation.prepared, "roberta": roberta.prepared}
     for overrides in (text.split()[1:] for text in commands if text.startswith("experiments ")):
         for settings in expand([*overrides, f"output='{folder}'"]):

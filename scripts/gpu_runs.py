@@ -121,9 +121,9 @@ def install(parts: Path, work: Path, store: Path) -> dict[str, str]:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
         pip += ["--no-compile", "--no-cache-dir", "--disable-pip-version-check"]
         subprocess.run([*pip, "--target", str(work / "site"), *found], check=True)
-    path = [str(work / "program"), str(work / "site"), os.environ.get("PYTHONPATH", "")]
+    places = [str(work / "program"), str(work / "site"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONUNBUFFERED": "1",
         "LAPROP_DATA": str(store / "data"),
         "OMP_NUM_THREADS": "1",

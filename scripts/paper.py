@@ -201,7 +201,7 @@ def smaller(figure: str) -> list[Results]:
 
 def label(results: Results) -> str:
     """One line: scale, what it reduces, number of seeds, and the setting if it is ours."""
-    setting = figures().get(results.manifest.get("figure"), {}).get("setting")
+    setting = figures().get(str(results.manifest.get("figure")), {}).get("setting")
     return results.label + (f"; our setting: {setting}" if setting else "")
 
 

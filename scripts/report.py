@@ -233,8 +233,12 @@ def pages(target: Path) -> dict[str, str]:
         claim["scale"] = every[claim["figure"]]["scale"]
         claim["effects"] = effects.placed(claim["effects"])
     listed = discrepancies.rows()
-    shared = {"figures": every, "claims": claims, "discrepancies": listed}
-    shared |= {"results_folder": RESULTS}
+    shared = {
+        "figures": every,
+        "claims": claims,
+        "discrepancies": listed,
+        "results_folder": RESULTS,
+    }
     written = {
         "index.html": templates.get_template("index.html").render(
             shared, **front(target, every, claims)

@@ -183,10 +183,10 @@ def drawn(
     mapped = table[np.isfinite(table.centre)].metric if x else []  # one cell alone has no map
     for metric in dict.fromkeys(mapped):
         part = table[table.metric == metric]
-        if y is not None:
+        if x is not None and y is not None:
             others = [setting for setting in by if setting not in (x, y)]
             found[f"map-{metric}"] = charts.grid(part, words.name(metric), x, y, others)
-        else:
+        elif x is not None:
             line = "optimizer" if "optimizer" in by and x != "optimizer" else None
             found[f"map-{metric}"] = charts.lines(part, words.name(metric), x, line, [])
     names = [metric for metric in metrics(tables.curves, tables.axes) if wanted(metric, chosen)]

@@ -1,6 +1,7 @@
 """B.1: training with and without gradient clipping, on ordinary and on exploding gradients."""
 
 import math
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,12 +42,12 @@ def draw(results: Results) -> Figure:
     shares, nus = (sorted(runs[column].unique()) for column in ("spike_share", "nu"))
     figure, axes = plt.subplots(1, len(shares), figsize=(4.2 * len(shares), 3.6), squeeze=False)
     for axis, share in zip(axes[0], shares, strict=True):
-        labels = []
+        labels: list[str] = []
         for optimizer in ("laprop", "adam"):
             for nu, found in ratios(results, optimizer, share).items():
                 place = len(labels)
                 labels.append(f"{NAMES[optimizer]}\nν {nu:g}")
-                look = {"fmt": "o", "capsize": 4, "color": style.COLOUR[optimizer]}
+                look: dict[str, Any] = {"fmt": "o", "capsize": 4, "color": style.COLOUR[optimizer]}
                 style.errorbars(axis, place, np.exp(style.intervals([found])), **look)
         axis.axhline(1, color="#999999", linewidth=0.8)
         axis.axhline(MARGIN, color="#999999", linestyle=":", linewidth=1)

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
@@ -79,7 +80,7 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _panel(axis: plt.Axes, runs: pd.DataFrame) -> None:
+def _panel(axis: Axes, runs: pd.DataFrame) -> None:
     for i, (schedule, (colour, marker)) in enumerate(SCHEDULE.items()):
         chosen = runs[runs.schedule == schedule].groupby("pair").difference
         found = style.intervals(mean(chosen.get_group(p)) for p in PAIR).clip(FLOOR)
@@ -119,7 +120,7 @@ def _largest(means: dict[str, Estimate], sign: str = "", least: float = -np.inf)
     if not (largest := np.nanmax(np.abs(ends))) >= 0.001:
         return "below 0.001 %" if largest else "0", schedule
     spec = f"{sign}.2g"
-    return f"{ends[0]:{spec}} {interval(*ends[1:], spec)} %", schedule
+    return f"{ends[0]:{spec}} {interval(ends[1], ends[2], spec)} %", schedule
 
 
 def _pair(results: Results, pair: str) -> str:

@@ -29,7 +29,9 @@ def finding(results: Results) -> str:
 
 def aside() -> str:
     """What the README adds to the finding: how long Adam is ahead at the smallest lr."""
-    curves = results_of("fig01").curves
+    results = results_of("fig01")
+    assert results is not None  # the finding was drawn from them
+    curves = results.curves
     lr = curves.lr.min()
     loss = curves[curves.lr == lr].groupby(["optimizer", "step"]).train_loss.median()
     ahead = 100 * (loss["adam"] < loss["laprop"]).mean()

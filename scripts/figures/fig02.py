@@ -5,9 +5,12 @@ that do not converge, is then finite. At nu = 0 Adam runs away to infinity and o
 minimum. The claims about Adam and AMSGrad look at nu above 0 alone.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
@@ -116,7 +119,7 @@ def panels(results: Results, column: str, label: str, setting: str) -> Figure:
     return figure
 
 
-def curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
+def curve(axis: Axes, cell: pd.DataFrame, optimizer: str) -> None:
     """Median updates until convergence against nu, with their intervals."""
     by_nu = cell.groupby("nu").steps_to_converge
     nu = np.array(list(by_nu.groups))
@@ -125,7 +128,7 @@ def curve(axis: plt.Axes, cell: pd.DataFrame, optimizer: str) -> None:
     by_chance = (nu == 0) & (optimizer == "adam")
     line = np.where(by_chance, np.nan, middle)
     axis.plot(nu, line, marker=".", markersize=3, **style.line(optimizer))
-    look = {"color": style.COLOUR[optimizer], "markerfacecolor": "white"}
+    look: dict[str, Any] = {"color": style.COLOUR[optimizer], "markerfacecolor": "white"}
     axis.plot(nu[by_chance], middle[by_chance], "o", markersize=4, **look)
     top = 1e6  # an infinite end of an interval is beyond the picture
     shown = np.isfinite(low) & ~by_chance

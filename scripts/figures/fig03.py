@@ -8,6 +8,7 @@ nu = 0, where Adam divides its momentum by the present gradient alone.
 """
 
 import math
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -60,8 +61,10 @@ def beside(gap: Estimate) -> str:
 def draw(results: Results) -> Figure:
     """Regret against nu, a panel of curves per optimizer, and the final pictures."""
     optimizers = _optimizers(results)
+    rows: list[Any] = [["regret", *optimizers]]
+    rows += [[f"{o} pictures"] * (1 + len(optimizers)) for o in optimizers]
     figure, axes = plt.subplot_mosaic(
-        [["regret", *optimizers]] + [[f"{o} pictures"] * (1 + len(optimizers)) for o in optimizers],
+        rows,
         figsize=(10.5, 3.4 + 1.25 * len(optimizers)),
         width_ratios=[1.4] + [1] * len(optimizers),
         height_ratios=[2.7] + [1] * len(optimizers),
@@ -136,8 +139,8 @@ def regret(axis: Axes, runs: pd.DataFrame) -> None:
         for place, value in zip(places, shown, strict=True):
             if value > top:
                 number = f"{value:,.0f}" if value < 1e4 else f"{value / 1e3:,.0f}k"
-                words = {"fontsize": 7, "color": colour, "va": "bottom"}
-                axis.text(place, top, f"↑ {number}", **words)
+                words: dict[str, Any] = {"fontsize": 7, "color": colour, "va": "bottom"}
+                axis.text(float(place), top, f"↑ {number}", **words)
     for optimizer, cell in alone[alone.seed == BLACK].groupby("optimizer"):  # without a nu
         best = cell.sort_values("regret").iloc[0]  # NaN last
         look = style.line(str(optimizer)) | {"linewidth": 1}
@@ -172,15 +175,16 @@ def _pictures(axis: Axes, results: Results, optimizer: str) -> None:
 
     The montage of a run has a square picture for each nu, those of its first start.
     """
-    first, found = results.every_run.seed.min(), {}
+    first = results.every_run.seed.min()
+    found: dict[float, np.ndarray] = {}
     for run, rows in results.by_run:
         if run["optimizer"] == optimizer and rows.seed.min() == first:
             with Image.open(results.folder / f"{run['key']}-montage.jpg") as montage:
                 pictures = np.array_split(np.asarray(montage), rows.nu.nunique(), axis=1)
             found |= dict(zip(rows.nu.unique(), pictures, strict=True))
-    values, pictures = zip(*sorted(found.items()), strict=True)
-    width = pictures[0].shape[1]
-    axis.imshow(np.concatenate(pictures, axis=1))
+    values = sorted(found)
+    width = found[values[0]].shape[1]
+    axis.imshow(np.concatenate([found[nu] for nu in values], axis=1))
     places = width * (np.arange(len(values)) + 0.5)
     axis.set_xticks(places, [f"ν {nu:g}" for nu in values], fontsize=7)
     axis.set_yticks([])
@@ -243,7 +247,8 @@ def style_lowest(results: Results) -> Measured:
 
 def style_across_nu(results: Results) -> Measured:
     """Whether LaProp's regret is below both others' at every nu."""
-    laprop, gaps = regrets(results, "laprop"), {}
+    laprop = regrets(results, "laprop")
+    gaps: dict[tuple[str, float], Estimate] = {}
     for optimizer in ("adam", "amsgrad"):
         other = regrets(results, optimizer)
         gaps |= {(optimizer, nu): over_starts(other[nu], laprop[nu]) for nu in laprop}

@@ -52,7 +52,7 @@ def draw(results: Results) -> Figure:
     optimizers = [o for o in OPTIMIZERS if o in set(curves.optimizer)]
     depths = sorted(curves.depth.unique())
     figure = plt.figure(figsize=(2.1 * len(depths) + 0.8, 6.6))
-    above, below = figure.subfigures(2, 1, height_ratios=[1.7, 1])
+    above, below = figure.subfigures(2, 1, height_ratios=[1.7, 1], squeeze=False).flat
     rates = contested(results)
     shown = curves[np.isclose(curves.lr.to_numpy()[:, None], rates, atol=0).any(1)]
     panels = above.subplots(len(rates), len(depths), sharex=True, sharey=True, squeeze=False)

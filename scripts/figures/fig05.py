@@ -5,6 +5,8 @@ stuck if its loss is not more than MARGIN below that of a decoder that knows onl
 token is, because every training reaches that loss at once.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -102,9 +104,10 @@ def panel(axis: Axes, theirs: pd.DataFrame) -> None:
 def points(axis: Axes, theirs: pd.DataFrame) -> None:
     """The authors' curves, smoothed as in the paper, as points."""
     for (optimizer, warmup), curve in theirs.groupby(["optimizer", "warmup"]):
-        mark = {"marker": "s" if warmup else "o", "markersize": 3.5, "markerfacecolor": "white"}
+        mark: dict[str, Any] = {"marker": "s" if warmup else "o", "markersize": 3.5}
         colour = style.COLOUR[optimizer]
-        axis.plot(curve["update"], curve.loss, color=colour, linestyle="none", **mark)
+        mark |= {"markerfacecolor": "white", "linestyle": "none"}
+        axis.plot(curve["update"], curve.loss, color=colour, **mark)
 
 
 def own(axis: Axes, curves: pd.DataFrame, sigma: float) -> None:
@@ -120,7 +123,7 @@ def blank(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", transform=axis.transAxes, color="#666666")
 
 
-def look(optimizer: str, warmup: float) -> dict[str, object]:
+def look(optimizer: str, warmup: float) -> dict[str, Any]:
     """Colour by optimizer; dashed with warmup."""
     return {
         "color": style.COLOUR[optimizer],

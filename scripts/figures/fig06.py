@@ -66,7 +66,7 @@ def draw(results: Results | None) -> Figure:
     authors(axes[1])
     if results is not None:
         curves(axes[-1], results.curves, "evaluation" if not beside else "life_score")
-    if beside:
+    if results is not None and beside:
         title = "Breakout of MinAtar" if results.scale == "small" else "Breakout, ours"
         axes[2].set(title=title, ylabel="score of a life, points", xlabel="steps of the agent")
     shown = games or results

@@ -4,6 +4,7 @@ All errors are of the clean test set.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -78,7 +79,8 @@ def cells(results: Results) -> pd.DataFrame:
 
 def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
     """Whether every other optimizer and nu has a higher error than LaProp at nu 0."""
-    table, gaps, text, lowest = cells(results), {}, [], {}
+    table, text, lowest = cells(results), [], {}
+    gaps: dict[tuple[Any, ...], Estimate] = {}
     for flip in sorted(set(table.columns.get_level_values("flip"))):
         if (flip > 0) != noisy:
             continue

@@ -21,7 +21,7 @@ from scripts.paper import NAMES, Measured
 def finding(results: Results) -> str:
     """The title."""
     rates = sorted(results.runs.lr.unique())
-    counts = []
+    counts: list[str] = []
     for optimizer in ("laprop", *OTHERS):
         cells = [medians(steps_by_nu(results, optimizer, "halfwidth", "lr", lr)) for lr in rates]
         count = sum(np.isfinite(steps).any() for steps in cells)

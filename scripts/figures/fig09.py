@@ -15,7 +15,8 @@ from scripts.paper import NAMES, OPTIMIZERS, Measured
 
 def finding(results: Results) -> str:
     """The title."""
-    text, every = [], _counts(results)
+    text: list[str] = []
+    every = _counts(results)
     for optimizer, by_lr in gaps(results).items():
         counts = {lr: every[optimizer, lr] for lr in by_lr}
         if len(by_lr) > 2:

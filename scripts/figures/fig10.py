@@ -32,7 +32,7 @@ def finding(results: Results | None) -> str:
     )
     if results is None:
         return text
-    parts = []
+    parts: list[str] = []
     for column, what in (("mean_loss", "mean loss"), ("final_loss", "final loss")):
         found = gains(results, column).values()
         lower, higher = sum(gain.low > 0 for gain in found), sum(gain.high < 0 for gain in found)

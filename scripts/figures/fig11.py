@@ -7,6 +7,8 @@ games and seeds it is the interquartile mean (Agarwal et al. 2021); its interval
 over seeds.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -71,7 +73,7 @@ def arms(results: Results) -> list[Arm]:
     return sorted(set(results.runs[ARM].itertuples(index=False, name=None)))
 
 
-def look(arm: Arm) -> dict[str, object]:
+def look(arm: Arm) -> dict[str, Any]:
     """The colour of the optimizer; dashed where the epsilon is the other optimizer's."""
     dash = "solid" if arm in PAPER else (0, (3, 1.5))
     return {"color": style.COLOUR[arm[0]], "linestyle": dash, "linewidth": 1.3}

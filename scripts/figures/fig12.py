@@ -9,6 +9,7 @@ of its seeds diverged, and counts as diverged where more than half of them did.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from scipy.stats import fisher_exact
@@ -99,7 +100,7 @@ def maps(
 
 
 def _map(
-    axis: plt.Axes, table: pd.DataFrame, low: float, high: float, number: str, colours: str
+    axis: Axes, table: pd.DataFrame, low: float, high: float, number: str, colours: str
 ) -> AxesImage:
     grid = table["mean"].unstack("mu")
     image = axis.imshow(grid, cmap=colours, vmin=low, vmax=high, aspect="auto", origin="lower")

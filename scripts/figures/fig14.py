@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.common.records import Results
@@ -83,7 +84,7 @@ def curves(results: Results, column: str, name: str) -> Figure:
         axis.set_title(f"µ {mu:g}")
     for axis in axes[-1]:
         axis.set_xlabel("epochs")
-    handles = [plt.Line2D([], [], color=colour[nu], label=f"{nu:g}") for nu in nus]
+    handles = [Line2D([], [], color=colour[nu], label=f"{nu:g}") for nu in nus]
     figure.legend(handles=handles, loc="outside right center", title="ν")
     note = "thin: seeds, thick: mean; dotted: guessing; ×: a seed that ended as diverged"
     style.provenance(figure, results, note)

@@ -1,5 +1,7 @@
 """IMDB without label noise: error over the learning rate, the same grid for every optimizer."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -41,7 +43,8 @@ def draw(results: Results) -> Figure:
     last = axes[-1]
     names = []
     for place, (optimizer, ((lr, nu), errors)) in enumerate(sorted(tuned(results).items())):
-        look = {"marker": "o", "markersize": 4, "capsize": 3, "color": style.COLOUR[optimizer]}
+        look: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 3}
+        look["color"] = style.COLOUR[optimizer]
         style.errorbars(last, place, style.intervals([mean(errors)]), **look)
         names.append(f"{NAMES[optimizer]}\nlr {lr:g}\nν {nu:g}")
     last.set_xticks(range(len(names)), names, fontsize=6.5)

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
 from experiments.common.records import Results
 from scripts.figures import style
@@ -64,7 +65,7 @@ def _map(axis: Axes, table: pd.DataFrame) -> AxesImage:
     boxed = _recommended(table.stack()).unstack("mu")
     left, low = list(table.columns).index(boxed.columns[0]), list(table.index).index(boxed.index[0])
     shape = (len(boxed.columns), len(boxed.index))
-    axis.add_patch(plt.Rectangle((left - 0.5, low - 0.5), *shape, fill=False, linewidth=1.8))
+    axis.add_patch(Rectangle((left - 0.5, low - 0.5), *shape, fill=False, linewidth=1.8))
     return image
 
 

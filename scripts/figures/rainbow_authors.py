@@ -6,6 +6,8 @@ A game in which a deviation changes no run is left out: Breakout has neither due
 returns, and in a short training no life may last until a cut-off.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -58,12 +60,12 @@ def draw(results: Results) -> Figure:
     axis.axvline(0, color="#999999", linewidth=0.8)
     for row, deviation in enumerate(deviations):
         if not games(table, deviation):
-            words = {"textcoords": "offset points", "va": "center", "ha": "right", "fontsize": 8}
-            axis.annotate("changes no run", (0, row), (-6, 0), **words)
+            axis.annotate("changes no run", (0, row), (-6, 0), textcoords="offset points",
+                          va="center", ha="right", fontsize=8)  # fmt: skip
             continue
         for optimizer, shift in (("adam", -0.13), ("laprop", 0.13)):
             change = 100 * style.intervals([found(table, optimizer, deviation)])
-            look = {"color": style.COLOUR[optimizer]}
+            look: dict[str, Any] = {"color": style.COLOUR[optimizer]}
             of_game = 100 * acted(table, optimizer, deviation).groupby("game").mean()
             axis.plot(of_game, [row + shift] * len(of_game), "|", markersize=6, alpha=0.7, **look)
             label = NAMES[optimizer] if row == 0 else None

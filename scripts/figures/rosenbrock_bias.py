@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.records import Results
@@ -48,7 +49,7 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _plane(axis: plt.Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float) -> None:
+def _plane(axis: Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float) -> None:
     """The zeros of mean gradient and mean sign, and the resting places, in the plane.
 
     Args:
@@ -86,7 +87,7 @@ def _plane(axis: plt.Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: floa
     axis.legend(loc="upper left", fontsize=7.5)
 
 
-def _against(axis: plt.Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float) -> None:
+def _against(axis: Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float) -> None:
     """The x of the same against sigma; the arguments are those of :func:`_plane`."""
     for point, dash in (("mean gradient", "solid"), ("mean sign", (0, (4, 2)))):
         line = points[points.point == point].sort_values("sigma")

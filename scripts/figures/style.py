@@ -44,7 +44,7 @@ PAPER: dict[str, Any] = {"color": "#666666", "linewidth": 1, "linestyle": (0, (4
 # To an inch: characters of the line below a figure, and of its title.
 CHARACTERS, BOLD = 17, 11
 
-RC = {
+RC: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
@@ -68,7 +68,7 @@ def use() -> None:
     mpl.rcParams.update(RC)
 
 
-def line(optimizer: str) -> dict[str, object]:
+def line(optimizer: str) -> dict[str, Any]:
     """Keyword arguments for the curve of an optimizer."""
     return {
         "color": COLOUR[optimizer],
@@ -199,6 +199,7 @@ def paper(
             "va": "top",
         }
     else:
+        assert y is not None  # one of the two is given
         axis.axhline(y, xmin=start, **look)
         where, along = (at, y), axis.get_yaxis_transform()
         words |= {

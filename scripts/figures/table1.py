@@ -6,6 +6,7 @@ to at most 1 % at the smallest distance from the limit.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -60,7 +61,7 @@ def draw(results: Results) -> Figure:
         chosen = results.runs[results.runs.limit == limit]
         for optimizer, cell in chosen.groupby("optimizer"):
             by = cell.groupby("distance").path_distance
-            look = {"marker": "o", "markersize": 3.5} | style.line(str(optimizer))
+            look: dict[str, Any] = {"marker": "o", "markersize": 3.5} | style.line(str(optimizer))
             style.band(axis, list(by.groups), (by.median(), by.min(), by.max()), **look)
         axis.set(xscale="log", yscale="log", title=title, xlabel=symbol)
         low, high = axis.get_ylim()

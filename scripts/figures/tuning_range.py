@@ -19,7 +19,7 @@ REGIONS = {"µ > √ν": "mu > nu ** 0.5", "µ at most √ν": "mu <= nu ** 0.5"
 
 def finding(results: Results) -> str:
     """The title."""
-    text = []
+    text: list[str] = []
     for within in (WITHIN, WIDE):
         share = shares(results, within).mean()
         of = ", ".join(f"{NAMES[o]} {100 * share[o]:.0f} %" for o in OPTIMIZERS if o in share)
