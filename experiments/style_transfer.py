@@ -323,7 +323,6 @@ def train(cfg: Config, run: Run) -> None:
     style, content = (picture(n, cfg.size).to(run.device) for n in ("picasso", "dancing"))
     objective = Loss(vgg.to(run.device), style, content, cfg.style_weight, cfg.content_weight)
     minimise = by_lbfgs if run.config.optimizer.name == "lbfgs" else by_updates
-    # By default cuDNN rounds the inputs of a convolution to 10 bits (TF32).
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
         images, total, last = minimise(cfg, run, objective)
     run.summary(regret=total / cfg.updates, final_loss=last, weights=weights)

@@ -634,3 +634,10 @@ def test_global_generators_are_seeded_by_the_run(toy: Maker, tmp_path: Path):
     third = toy(_seed=1)
     execute(third)
     assert numbers(third) != numbers(one)
+
+
+def test_a_gpu_would_compute_in_full_float32(toy: Maker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    execute(toy())
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32

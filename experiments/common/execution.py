@@ -75,6 +75,7 @@ def _execute(settings: Settings) -> str:
     folder = settings.folder
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.allow_tf32 = False  # by default cuDNN rounds inputs to 10 bits (TF32)
     keep_freed_memory()
     for unfinished in folder.glob(".*.new"):  # a killed process left it
         unfinished.unlink()
