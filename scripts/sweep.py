@@ -35,11 +35,12 @@ import yaml
 from experiments.common import files, records
 from experiments.common.messages import ConfigError, shown, unknown
 from experiments.common.records import Results
-from experiments.common.tables import DEFINITION, Tables, chosen_rows, have, read
+from experiments.common.tables import DEFINITION
 from experiments.common.terminal import as_command
 from scripts import charts, words
 from scripts.cells import cells, free, metrics, readable, summarised, thinned
 from scripts.pages import environment
+from scripts.sweep_tables import Tables, chosen_rows, have, read
 
 ROWS = 40  # largest number of rows of the table on the terminal
 
@@ -50,7 +51,7 @@ def find(place: str, wanted: dict[str, list[Any]]) -> Tables:
     Args:
         place: a folder such as ``outputs/mnist_divergence`` or ``results/fig12/short``, the name of
             a task with runs in ``outputs``, or the name of a figure in ``results``.
-        wanted: the settings to keep, see :func:`experiments.common.tables.read`.
+        wanted: the settings to keep, see :func:`scripts.sweep_tables.read`.
 
     Raises:
         ConfigError: the place contains neither runs nor tables.

@@ -19,10 +19,11 @@ from tables import NU, SEEDS, toy_loss, write_run, written
 from experiments.common import stats
 from experiments.common.execution import execute
 from experiments.common.progress import Progress
-from experiments.common.tables import read, same
+from experiments.common.tables import same
 from experiments.common.terminal import guarded
 from scripts import cells, charts
 from scripts import sweep as command
+from scripts.sweep_tables import read
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from tables import NU, SEEDS, toy_loss, write_run
 from experiments.common.config import expand
 from experiments.common.execution import execute
 from experiments.common.messages import ConfigError
-from experiments.common.tables import described, read, varying
+from experiments.common.tables import described, varying
 from experiments.common.terminal import guarded
 from scripts import sweep as command
+from scripts.sweep_tables import read
 
 
 def test_every_run_is_a_row_with_its_settings(toy_sweep: Path) -> None:

@@ -296,15 +296,49 @@ def check(settings: Settings) -> None:
         Atari.check(settings.task.game)
 
 
-def train(cfg: Config, run: Run) -> None:
-    """Play and learn; log the scores of training, and of evaluations."""
-    seeds = run.generator("games")
-    game: Atari | MinAtar = SUITES[cfg.suite](cfg.game, _seed(seeds))
-    shape = (game.stack * game.shape[0], *game.shape[1:])
+class Agent:
+    """The networks with their noise, the memory, and the optimizer.
 
-    def network() -> Network:
+    Args:
+        cfg: the agent's settings.
+        run: the run; it draws the weights, the noise, the random actions and the minibatches.
+        game: the game to be played.
+
+    Attributes:
+        online: the network that acts and learns.
+        target: its copy, which values what comes after a transition.
+        support: the atoms of the distribution over returns, shape (atoms,).
+    """
+
+    def __init__(self, cfg: Config, run: Run, game: Atari | MinAtar) -> None:
+        self.cfg, self.game, self.device = cfg, game, run.device
+        self.online, self.target = self._network(), self._network()
+        self.copy()
+        self.optimizer = run.optimizer(self.online.parameters(), fused=True)
+        self.support = torch.linspace(-cfg.limit, cfg.limit, cfg.atoms, device=run.device)
+        self.memory = Replay(
+            cfg.replay,
+            game.shape,
+            stack=game.stack,
+            n_step=cfg.n_step,
+            discount=cfg.discount,
+            alpha=cfg.alpha,
+            leak=cfg.leak,
+            random_overwrite=cfg.random_overwrite,
+            stratified=cfg.stratified,
+            normalise=cfg.normalise,
+            reversed_returns=cfg.as_authors("multi_step"),
+            generator=run.generator("replay"),
+        )
+        self._noise_of_both = run.generator("noise of both")
+        self._noise_of_target = run.generator("noise of target")
+        self._actions = run.generator("actions")
+        self._losses = losses if cfg.compile == "none" else torch.compile(losses, mode=cfg.compile)
+
+    def _network(self) -> Network:
+        game, cfg = self.game, self.cfg
         return Network(
-            shape,
+            (game.stack * game.shape[0], *game.shape[1:]),
             game.actions,
             cfg.atoms,
             convolutions=cfg.network,
@@ -312,88 +346,95 @@ def train(cfg: Config, run: Run) -> None:
             dueling=cfg.dueling,
             sigma=cfg.sigma,
             unit=game.unit,
-        ).to(run.device)
+        ).to(self.device)
 
-    online, target = network(), network()
-    target.load_state_dict(online.state_dict())
-    optimizer = run.optimizer(online.parameters(), fused=True)
-    support = torch.linspace(-cfg.limit, cfg.limit, cfg.atoms, device=run.device)
-    memory = Replay(
-        cfg.replay,
-        game.shape,
-        stack=game.stack,
-        n_step=cfg.n_step,
-        discount=cfg.discount,
-        alpha=cfg.alpha,
-        leak=cfg.leak,
-        random_overwrite=cfg.random_overwrite,
-        stratified=cfg.stratified,
-        normalise=cfg.normalise,
-        reversed_returns=cfg.as_authors("multi_step"),
-        generator=run.generator("replay"),
-    )
-    tally = Tally()
-    noises = {name: run.generator(f"noise of {name}") for name in ("both", "target")}
-    actions = run.generator("actions")
-    loss_of = losses if cfg.compile == "none" else torch.compile(losses, mode=cfg.compile)
-    cutoff = cfg.cutoff_in(evaluation=False)
+    def copy(self) -> None:
+        """Copy the weights to the target network."""
+        self.target.load_state_dict(self.online.state_dict())
+
+    def noise(self) -> Noise:
+        """The noise of a step, for both networks unless :func:`shared` says otherwise."""
+        return self.online.draw(self._noise_of_both)
+
+    def random_action(self) -> int:
+        """One of the game's actions, all equally likely."""
+        return int(torch.randint(self.game.actions, (), generator=self._actions))
+
+    def act(self, step: int, noise: Noise) -> int:
+        """The best action by the online network or, with some probability, a random one."""
+        if float(torch.rand((), generator=self._actions)) < self.cfg.epsilon_at(step):
+            return self.random_action()
+        with torch.no_grad():
+            screens = self.memory.present().to(self.device)
+            logits = self.online(screens, self.online.factored(noise))
+            return int(best_actions(logits, self.support))
+
+    def learn(self, step: int, noise: Noise) -> float:
+        """Make one update from a minibatch of the memory; return its mean loss, unweighted."""
+        cfg = self.cfg
+        batch = self.memory.sample(cfg.batch_size, cfg.beta_at(step))
+        other = noise if shared(cfg, step) else self.target.draw(self._noise_of_target)
+        divergence = self._losses(
+            self.online,
+            self.target,
+            _to(batch, self.device),
+            (noise, other),
+            self.support,
+            double=cfg.double,
+            advantage_alone=cfg.as_authors("dueling"),
+        )
+        loss = (batch.weights.to(self.device) * divergence).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        found = divergence.detach().cpu()
+        self.memory.update(batch.places, found.clamp(min=0).numpy() + PRIORITY)
+        return float(found.mean())
+
+
+def step_game(agent: Agent, action: int, tally: Tally) -> None:
+    """Take an action in the game, remember the transition, and count its reward.
+
+    After the cut-off of a life the actions are random until it is lost. These steps are neither
+    remembered nor counted, and for learning the life has not ended.
+    """
+    game, memory = agent.game, agent.memory
+    frame, reward, terminal = game.step(action)
+    memory.append(action, min(max(reward, -1.0), 1.0), frame, terminal)
+    tally.add(reward)
+    if not terminal and tally.life_steps >= agent.cfg.cutoff_in(evaluation=False):
+        memory.cut()
+        while not terminal:
+            _, _, terminal = game.step(agent.random_action())
+    if terminal:
+        tally.end(game.over)
+        memory.begin(game.begin())
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Play and learn; log the scores of training, and of evaluations."""
+    seeds = run.generator("games")
+    game: Atari | MinAtar = SUITES[cfg.suite](cfg.game, _seed(seeds))
+    agent, tally = Agent(cfg, run, game), Tally()
     best = {"score": -math.inf, "at": 0}  # evaluation
-
-    run.track(game=game, online=online, target=target, optimizer=optimizer)
-    run.track(memory=memory, tally=tally, best=best)
-    memory.begin(game.begin())
+    run.track(game=game, online=agent.online, target=agent.target, optimizer=agent.optimizer)
+    run.track(memory=agent.memory, tally=tally, best=best)
+    agent.memory.begin(game.begin())
     for step in run.steps(cfg.steps):
-        # Act
-        noise = online.draw(noises["both"])
-        if float(torch.rand((), generator=actions)) < cfg.epsilon_at(step):
-            action = int(torch.randint(game.actions, (), generator=actions))
-        else:
-            with torch.no_grad():
-                logits = online(memory.present().to(run.device), online.factored(noise))
-                action = int(best_actions(logits, support))
-        frame, reward, terminal = game.step(action)
-        memory.append(action, min(max(reward, -1.0), 1.0), frame, terminal)
-        tally.add(reward)
-        if not terminal and tally.life_steps >= cutoff:
-            memory.cut()  # not terminal for learning; the random steps below are not remembered
-            while not terminal:
-                action = int(torch.randint(game.actions, (), generator=actions))
-                _, _, terminal = game.step(action)
-        if terminal:
-            tally.end(game.over)
-            memory.begin(game.begin())
-
-        # Learn
+        noise = agent.noise()
+        step_game(agent, agent.act(step, noise), tally)
         done = step + 1
         if done > cfg.learning_starts and done % cfg.train_every == 0:
-            batch = memory.sample(cfg.batch_size, cfg.beta_at(step))
-            both = (noise, noise if shared(cfg, step) else target.draw(noises["target"]))
-            divergence = loss_of(
-                online,
-                target,
-                _to(batch, run.device),
-                both,
-                support,
-                double=cfg.double,
-                advantage_alone=cfg.as_authors("dueling"),
-            )
-            loss = (batch.weights.to(run.device) * divergence).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            found = divergence.detach().cpu()
-            memory.update(batch.places, found.clamp(min=0).numpy() + PRIORITY)
-            tally.losses.append(float(found.mean()))
+            tally.losses.append(agent.learn(step, noise))
             if run.diverged(tally.losses[-1], step):
                 break
         if done % cfg.target_every == 0:
-            target.load_state_dict(online.state_dict())
+            agent.copy()
 
-        # Log
         point: dict[str, float] = {}
         if cfg.evaluate_every and done % cfg.evaluate_every == 0:
             drawn = [_seed(seeds) for _ in range(cfg.evaluate_games)]
-            scores = np.array(play(cfg, online, noise, support, drawn)[0])
+            scores = np.array(play(cfg, agent.online, noise, agent.support, drawn)[0])
             error = scores.std(ddof=1) / len(scores) ** 0.5  # standard error of the mean
             point |= {"evaluation": scores.mean(), "evaluation_error": error}
             if scores.mean() > best["score"]:
@@ -406,8 +447,8 @@ def train(cfg: Config, run: Run) -> None:
     if cfg.evaluate_every:
         run.summary(best_evaluation=best["score"], best_evaluation_at=best["at"])
     if cfg.film and run.config.seed == 0:
-        noise = online.draw(noises["both"])
-        _, pictures = play(cfg, online, noise, support, [_seed(seeds)], cfg.film)
+        last = [_seed(seeds)]
+        _, pictures = play(cfg, agent.online, agent.noise(), agent.support, last, cfg.film)
         strip(pictures).save(run.folder / f"{cfg.game}.jpg", quality=85)
 
 
