@@ -32,7 +32,6 @@ from experiments.common.stats import (
     proportion,
     share_above,
     share_below,
-    share_difference,
     somewhere,
 )
 
@@ -99,12 +98,6 @@ def test_a_median_between_a_number_and_infinity_is_the_number() -> None:
     assert median([1, 2, math.nan, math.nan])[0] == 2
 
 
-def test_a_difference_of_shares_has_the_interval_that_newcombe_published() -> None:
-    """Newcombe (1998), the first example: 56 of 70 against 48 of 80."""
-    _, low, high = share_difference(56, 70, 48, 80)
-    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
-
-
 @pytest.mark.parametrize("trials", [9, 20, 27])
 def test_the_interval_of_a_share_covers(trials: int) -> None:
     """Computed exactly, as a mean over shares: at each single share no interval covers 95 %."""
@@ -115,23 +108,6 @@ def test_the_interval_of_a_share_covers(trials: int) -> None:
     held = (chance * ((low <= truths) & (truths <= high))).sum(0)
     assert 0.93 < held.mean() < 0.97
     assert held.min() > 0.89
-
-
-def test_the_interval_of_a_difference_of_shares_covers() -> None:
-    """Computed exactly, as a mean over pairs of shares, at the committed results' fifty seeds."""
-    n, truths = 50, np.linspace(0.05, 0.95, 10)
-    counts = range(n + 1)
-    ends = np.array([[share_difference(a, n, b, n)[1:] for b in counts] for a in counts])
-    chance = binom.pmf(np.arange(n + 1)[:, None], n, truths)
-    covers = [
-        (
-            np.outer(chance[:, i], chance[:, j]) * ((ends[..., 0] <= gap) & (gap <= ends[..., 1]))
-        ).sum()
-        for i, a in enumerate(truths)
-        for j, b in enumerate(truths)
-        for gap in [a - b]
-    ]
-    assert 0.93 < np.mean(covers) < 0.97
 
 
 @pytest.mark.parametrize("seeds", [10, 100])

@@ -174,22 +174,6 @@ def proportion(successes: int, trials: int) -> tuple[float, float, float]:
     return float(test.statistic), float(interval.low), float(interval.high)
 
 
-def share_difference(k: int, n: int, other_k: int, other_n: int) -> tuple[float, float, float]:
-    """Difference k/n - other_k/other_n with Newcombe's interval from the two of Wilson.
-
-    Returns:
-        difference, low, high.
-    """
-    p, low, high = proportion(k, n)
-    other, other_low, other_high = proportion(other_k, other_n)
-    gap = p - other
-    return (
-        gap,
-        gap - math.hypot(p - low, other_high - other),
-        gap + math.hypot(high - p, other - other_low),
-    )
-
-
 def interquartile_mean(scores: ArrayLike) -> float:
     """Mean of the middle half of all scores (Agarwal et al. 2021): a quarter at each end is cut.
 

@@ -1,6 +1,6 @@
 """Figure 4, section 5.3: training of very deep fully connected nets on MNIST, and who learns.
 
-A seed has learned where one record of its training loss, the mean over ``task.log_every``
+A seed has learned where the last record of its training loss, the mean over ``task.log_every``
 minibatches, is below nine tenths of log 10, the loss of guessing.
 """
 
@@ -32,17 +32,15 @@ ABOVE = 1e-4  # the learning rate above which, as the paper says, no deep net le
 def finding(results: Results) -> str:
     """The title."""
     found = deep_faster(results)
-    faster = {True: "LaProp's falls faster", False: "Adam's falls faster", None: "undecided"}
-    depth, largest = results.runs.depth.max(), []
-    for optimizer in ("laprop", "adam"):
-        rate = float(f"{mean_rates(results, optimizer)[depth]:.2g}")
-        learns = shares(results)[optimizer, depth].max() > 0
-        largest.append(style.short(rate) if learns else "none")
-    undecided = " (undecided)" * (deep_larger_lr(results).held is None)
+    whole, rest = found.effects
+    undecided = " (undecided)" * (found.held is None)
+    depth, lr = most_apart(results)
+    seeds = results.runs.seed.nunique()
+    laprop, adam = (round(seeds * shares(results)[o, depth, lr]) for o in ("laprop", "adam"))
     return (
-        f"Deep nets: mean training loss, Adam minus LaProp: {found.effects[0]}, "
-        f"{faster[found.held]}; largest lr at which {depth} layers learn, geometric mean: "
-        f"LaProp {largest[0]}, Adam {largest[1]}{undecided}"
+        f"Deep nets: mean training loss, Adam minus LaProp: {whole}{undecided}; without {depth} "
+        f"layers at lr {style.short(lr)}, where LaProp learns in {laprop} and Adam in {adam} of "
+        f"{seeds} seeds: {rest}"
     )
 
 
@@ -117,10 +115,10 @@ def first_runs(results: Results) -> list[str]:
 def so_far(results: Results) -> str:
     """What the runs of unfinished seeds show, as the end of a sentence."""
     pairs = results.every_run.pivot(
-        index=["depth", "lr", "seed"], columns="optimizer", values=["final_loss", "lowest_loss"]
+        index=["depth", "lr", "seed"], columns="optimizer", values="final_loss"
     ).dropna()
-    learning = (pairs.lowest_loss < LEARNED_BELOW).any(axis=1)
-    lower = pairs.final_loss.laprop < pairs.final_loss.adam
+    learning = (pairs < LEARNED_BELOW).any(axis=1)
+    lower = pairs.laprop < pairs.adam
     parts = []
     for depth, learns in learning.groupby("depth"):
         part = f"in {lower[learns.index][learns].sum()} of {learns.sum()} pairs at depth {depth}"
@@ -142,7 +140,7 @@ def contested(results: Results) -> list[float]:
 def shares(results: Results) -> pd.Series:
     """Share of the seeds that learned, for each optimizer, depth and lr."""
     runs = results.runs
-    learned = runs.lowest_loss < LEARNED_BELOW
+    learned = runs.final_loss < LEARNED_BELOW
     return learned.groupby([runs.optimizer, runs.depth, runs.lr]).mean()
 
 
@@ -153,14 +151,14 @@ def deep_nothing_above(results: Results) -> Measured:
     chosen = runs[runs.optimizer.isin(["adam", "laprop"]) & (runs.depth == depth)]
     chosen = chosen[chosen.lr > ABOVE * (1 + 1e-9)]
     # A loss that was never a number counts as guessing.
-    by_setting = chosen.lowest_loss.fillna(GUESSING).groupby([chosen.optimizer, chosen.lr])
+    by_setting = chosen.final_loss.fillna(GUESSING).groupby([chosen.optimizer, chosen.lr])
     cells = {key: mean(loss) for key, loss in by_setting}
     held = every_above(cells.values(), LEARNED_BELOW)
     text = ", ".join(f"{NAMES[o]} at {lr:g} {cell:.2f}" for (o, lr), cell in cells.items())
     return Measured(
-        f"lowest loss at depth {depth}: {text}; learned is below {LEARNED_BELOW:.2f}",
+        f"final loss at depth {depth}: {text}; learned is below {LEARNED_BELOW:.2f}",
         held,
-        _learning(chosen.assign(learned=chosen.lowest_loss < LEARNED_BELOW), cells),
+        _learning(chosen.assign(learned=chosen.final_loss < LEARNED_BELOW), cells),
     )
 
 
@@ -169,7 +167,7 @@ def _learning(runs: pd.DataFrame, cells: dict[tuple[str, float], Estimate]) -> s
 
     Args:
         runs: with columns optimizer, lr, learned.
-        cells: the mean of the lowest loss for each optimizer and lr.
+        cells: the mean of the final loss for each optimizer and lr.
     """
     text = []
     for optimizer, own in runs.groupby("optimizer"):
@@ -189,7 +187,7 @@ def largest_rates(results: Results, optimizer: str) -> pd.Series:
     Where it learns at none, a tenth of the smallest lr that was tried is taken.
     """
     runs = results.runs[results.runs.optimizer == optimizer]
-    learned = runs.lr.where(runs.lowest_loss < LEARNED_BELOW, results.runs.lr.min() / 10)
+    learned = runs.lr.where(runs.final_loss < LEARNED_BELOW, results.runs.lr.min() / 10)
     return learned.groupby([runs.depth, runs.seed]).max()
 
 
@@ -230,11 +228,11 @@ def deep_larger_lr(results: Results) -> Measured:
     )
 
 
-def deep_faster(results: Results) -> Measured:
-    """Whether LaProp's mean loss over the training is lower, averaged over depths for each seed.
+def lower_loss(results: Results) -> pd.DataFrame:
+    """Adam's mean loss over the training minus LaProp's: a row per depth and lr, a column per seed.
 
-    The mean is over the rates at which LaProp or Adam learns. Losses above log 10 count as log 10,
-    so that a few high values at the start do not decide.
+    Only rates at which LaProp or Adam learns are here. Losses above log 10 count as log 10, so that
+    a few high values at the start do not decide.
     """
     share = shares(results)
     either = (share["laprop"] > 0.5) | (share["adam"] > 0.5)
@@ -242,18 +240,30 @@ def deep_faster(results: Results) -> Measured:
     loss = curves.train_loss.fillna(GUESSING).clip(upper=GUESSING)
     whole = loss.groupby([curves.optimizer, curves.depth, curves.lr, curves.seed]).mean()
     laprop, adam = (whole[o].unstack("seed")[either] for o in ("laprop", "adam"))
-    gaps = adam - laprop
-    gap = mean(gaps.groupby("depth").mean().mean())
-    higher = difference(gap, "+.3f")
+    return adam - laprop
+
+
+def most_apart(results: Results) -> tuple[int, float]:
+    """The depth and lr at which LaProp's loss is furthest below Adam's."""
+    depth, lr = lower_loss(results).mean(axis=1).idxmax()
+    return depth, lr
+
+
+def deep_faster(results: Results) -> Measured:
+    """Whether LaProp's mean loss over the training is lower, averaged over depths for each seed."""
+    gaps = lower_loss(results)
+    depth, lr = most_apart(results)
+    higher, rest = (
+        difference(mean(table.groupby("depth").mean().mean()), "+.3f")
+        for table in (gaps, gaps.drop(index=(depth, lr)))
+    )
     lower = int((gaps.mean(axis=1) > 0).sum())
-    depth, lr = gaps.mean(axis=1).idxmax()
-    rest = difference(mean(gaps.drop(index=(depth, lr)).groupby("depth").mean().mean()), "+.3f")
     return Measured(
-        f"mean training loss, Adam minus LaProp: {higher} over the {either.sum()} settings at "
+        f"mean training loss, Adam minus LaProp: {higher} over the {len(gaps)} settings at "
         f"which either learns; without the setting of the largest difference ({depth} layers, lr "
         f"{style.short(lr)}) {rest}",
-        every_above([gap]),
-        f"LaProp's loss is lower at {lower} of {either.sum()} settings",
+        every_above([mean(gaps.groupby("depth").mean().mean())]),
+        f"LaProp's loss is lower at {lower} of {len(gaps)} settings",
         [higher, rest],
     )
 

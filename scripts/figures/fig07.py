@@ -102,7 +102,9 @@ def imdb_zero_nu(results: Results, noisy: bool) -> Measured:
         f"higher error by their intervals; the one with the clearest lower error, {where}, minus "
         f"LaProp's at ν 0: {clearest} points (interval for the clearest of {len(gaps)})",
         held,
-        _others(lowest) + f", most clearly {where}, by {_size(clearest)} points" * (held is False),
+        _others(lowest)
+        + f", of {len(gaps)} comparisons most clearly {where}, by {_size(clearest)} points"
+        * (held is False),
         [clearest],
     )
 

@@ -21,17 +21,16 @@ from scripts.paper import NAMES, Measured
 def finding(results: Results) -> str:
     """The title."""
     rates = sorted(results.runs.lr.unique())
-    counts: list[str] = []
-    for optimizer in ("laprop", *OTHERS):
-        cells = [medians(steps_by_nu(results, optimizer, "halfwidth", "lr", lr)) for lr in rates]
-        count = sum(np.isfinite(steps).any() for steps in cells)
-        if not counts:
-            first = f"at {count} of {len(rates)} learning rates {NAMES[optimizer]} converges"
-            counts.append(f"{first} for some ν")
-        else:
-            counts.append(f"{NAMES[optimizer]} (ν above 0) at {count or 'none'}")
-    where = f"Noisy Rosenbrock, σ 0.1, noise in {RANGE['halfwidth']}"
-    return f"{where}: {counts[0]}; {', '.join(counts[1:])}"
+    parts = []
+    for noise, of in RANGE.items():
+        counts = []
+        for optimizer in ("laprop", *OTHERS):
+            cells = [medians(steps_by_nu(results, optimizer, noise, "lr", lr)) for lr in rates]
+            count = sum(np.isfinite(steps).any() for steps in cells)
+            counts.append(f"{NAMES[optimizer]} at {count or 'none'}")
+        parts.append(f"noise in {of}: {', '.join(counts)}")
+    of = f"of {len(rates)} learning rates, convergence for some ν (Adam, AMSGrad: above 0)"
+    return f"Noisy Rosenbrock, σ 0.1: {of}; {'; '.join(parts)}"
 
 
 def draw(results: Results) -> Figure:

@@ -211,17 +211,18 @@ def cifar_comparable(results: Results, margin: float) -> Measured:
 
 
 def cifar_adam_diverges(results: Results) -> Measured:
-    """Adam diverges in more of the cells with mu > nu than of the others (Fisher's exact test)."""
+    """Adam diverges in more cells with mu > sqrt(nu) than others, by Fisher's exact test."""
     cells = diverged_cells(results, "adam")
-    above = cells.index.get_level_values("mu") > cells.index.get_level_values("nu")
+    mu, nu = (cells.index.get_level_values(name) for name in ("mu", "nu"))
+    above = mu > np.sqrt(nu)
     (k, n), (other, m) = ((int(side.sum()), len(side)) for side in (cells[above], cells[~above]))
     p = fisher_exact([[k, n - k], [other, m - other]], alternative="greater").pvalue
     return Measured(
-        f"Adam diverged in {k} of the {n} cells with µ > ν and in {other} of the {m} others "
+        f"Adam diverged in {k} of the {n} cells with µ > √ν and in {other} of the {m} others "
         f"(p {p:.2g})",
         # A training that was cut short might have diverged later.
         decide(p, float(share_below(k, n)) if results.scale == "paper" else 1),
-        f"{k} of {n} cells with µ > ν diverge",
+        f"{k} of {n} cells with µ > √ν diverge",
     )
 
 
