@@ -42,7 +42,12 @@ def main() -> int:
         if flag in arguments and arguments[(at := arguments.index(flag)) + 1 :][:1] == ["job"]:
             del arguments[at : at + 2]
             show = True
+    if show:  # what it prints is resolved in any case
+        arguments = [argument for argument in arguments if argument != "--resolve"]
     flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
+    if show and flags & {"-p", "--package"}:
+        say("error: --package: --cfg job prints all settings; --cfg all takes it", sys.stderr)
+        return 2
     if unknown := sorted(flags - SWEEP - PRINT):
         say(
             f"error: {unknown[0]}: unknown flag; -m starts a sweep; see --help and --hydra-help",

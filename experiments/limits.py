@@ -29,7 +29,7 @@ however near nu is to 1, while a settled n stays constant.
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Interval
 from torch import Tensor
 
 from experiments import digits
@@ -64,7 +64,7 @@ class Config:
         "mu_0", "mu_0_nu_1", "nu_0", "both_0",
         "nu_1_other", "nu_1_other_warm", "nu_1", "nu_1_cold", "mu_1",
     ]  # fmt: skip
-    distance: Axis[Annotated[float, Gt(0)]]
+    distance: Axis[Annotated[float, Interval(gt=0, lt=1)]]
     updates: Annotated[int, Gt(0)]
     batch_size: Annotated[int, Gt(0)]
     warmup: Annotated[int, Gt(0)]

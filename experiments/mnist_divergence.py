@@ -11,7 +11,7 @@ from functools import partial
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from experiments import stacked
@@ -48,7 +48,7 @@ class Config:
     """
 
     width: Annotated[int, Gt(0)]
-    batch_size: Annotated[int, Gt(0)]
+    batch_size: Annotated[int, Interval(ge=1, le=IMAGES)]
     epochs: Annotated[int, Gt(0)]
     log_every: Annotated[int, Gt(0)]
     clip: Nonnegative
@@ -56,6 +56,17 @@ class Config:
     spike: Nonnegative
     later_nu: Unit | None
     later_from: Annotated[int, Ge(0)]
+
+    def __post_init__(self) -> None:
+        total = updates(self)
+        if self.log_every > total:
+            raise ValueError(
+                f"task.log_every={self.log_every}: must be at most {total}, the number of updates"
+            )
+        if self.later_nu is not None and self.later_from >= total:
+            raise ValueError(
+                f"task.later_from={self.later_from}: must be below {total}, the number of updates"
+            )
 
 
 def updates(cfg: Config) -> int:

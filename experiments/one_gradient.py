@@ -16,6 +16,7 @@ from annotated_types import Gt
 
 from experiments.common.run import Run
 from experiments.common.schema import Axis, settings
+from experiments.common.settings import updates_in_units_of_lr
 from laprop import bounds
 from laprop.functional import ALGORITHMS
 
@@ -54,11 +55,15 @@ def closed_form(name: str, mu: float, nu: float) -> float:
     return -(1 - mu) / math.sqrt(1 - nu)
 
 
+check = updates_in_units_of_lr
+
+
 def train(cfg: Config, run: Run) -> None:
     """Feed the gradients; keep the updates from the exploding one on."""
     name, grid = run.config.optimizer.name, run.grid
     mu, nu, size = grid["optimizer.mu"], grid["optimizer.nu"], grid["task.size"]
-    hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
+    of = run.config.optimizer
+    hyper = {"lr": of.lr, "mu": mu, "nu": nu, "epsilon": of.epsilon}
     algorithm = ALGORITHMS[name]
     origin = torch.zeros(len(grid), dtype=torch.float64, device=run.device)
     carry: dict[str, Any] = {

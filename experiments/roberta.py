@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 
 from experiments.common import data, fairseq
+from experiments.common.messages import ConfigError
 from experiments.common.run import Run
 from experiments.common.schema import settings
 from experiments.common.settings import Settings
@@ -101,6 +102,8 @@ check = fairseq.check
 
 def train(cfg: Config, run: Run) -> None:
     """Prepare the text and train."""
+    if cfg.precision == "fp16" and run.device.type != "cuda":
+        raise ConfigError("task.precision=fp16: needs a GPU; a CPU has float32 and bf16")
     text = prepared(cfg, run.config)
     bpe = data.fetch("gpt2_bpe")
     updates = fairseq.train(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from experiments.common.run import Run
 from experiments.common.schema import settings
+from experiments.common.settings import updates_in_units_of_lr
 from laprop import bounds
 from laprop.functional import ALGORITHMS, Algorithm
 
@@ -56,12 +57,16 @@ class Config:
     iterations: Annotated[int, Gt(0)]
 
 
+check = updates_in_units_of_lr
+
+
 def train(cfg: Config, run: Run) -> None:
     """Feed every member its sequence, keep its largest update."""
     name, grid = run.config.optimizer.name, run.grid
     mu, nu = grid["optimizer.mu"], grid["optimizer.nu"]
     # The propositions have no epsilon; the task's value is negligible beside every gradient here.
-    hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
+    of = run.config.optimizer
+    hyper = {"lr": of.lr, "mu": mu, "nu": nu, "epsilon": of.epsilon}
     adversary = search if cfg.sequence == "searched" else feed
     reached, at = adversary(ALGORITHMS[name], cfg, run, hyper)
     pairs = list(zip(mu.tolist(), nu.tolist(), at.tolist(), strict=True))

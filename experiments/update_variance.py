@@ -18,6 +18,7 @@ from annotated_types import Gt
 
 from experiments.common.run import Run
 from experiments.common.schema import settings
+from experiments.common.settings import updates_in_units_of_lr
 from laprop.functional import ALGORITHMS
 
 VERSION = 1  # raise it when the same settings give other numbers
@@ -85,11 +86,15 @@ def exact(name: str, mu: float, nu: float) -> float:
     return float((1 - mu) ** 2 * (measure * weighted).sum())
 
 
+check = updates_in_units_of_lr
+
+
 def train(cfg: Config, run: Run) -> None:
     """Feed random gradients; keep the mean square of the updates."""
     name, grid = run.config.optimizer.name, run.grid
     mu, nu = grid["optimizer.mu"], grid["optimizer.nu"]
-    hyper = {"lr": 1.0, "mu": mu, "nu": nu, "epsilon": run.config.optimizer.epsilon}
+    of = run.config.optimizer
+    hyper = {"lr": of.lr, "mu": mu, "nu": nu, "epsilon": of.epsilon}
     algorithm = ALGORITHMS[name]
     seeds, stream = grid.codes("seed")
     generators = [run.generator("gradients", seed) for seed in seeds]

@@ -277,10 +277,10 @@ CASES: dict[str, list[tuple[Any, ...]]] = {
         case("limit == 'nu_1_other' and distance > 0.001", path_distance=0.009),
     ],
     "propositions": [
-        case("optimizer == 'laprop' and sequence == 'searched' and mu == 0.7 and nu == 0.99",
+        case("optimizer == 'laprop' and sequence == 'searched' and mu == 0.5 and nu == 0.99",
              {"laprop_update_bounded": False}, update="bound * 1.000002"),
         case("optimizer == 'laprop'", update="bound * 1.0000005"),
-        case("optimizer == 'adam' and sequence == 'searched' and mu == 0.7 and nu == 0.9",
+        case("optimizer == 'adam' and sequence == 'searched' and mu == 0.5 and nu == 0.9",
              {"adam_update_bounded_proved": False}, update="bound * 1.000002"),
         case("optimizer == 'adam' and mu == 0 and nu == 0", {"adam_update_bounded_proved": False},
              update="bound * 1.000002"),

@@ -151,7 +151,7 @@ def test_the_black_start_is_drawn_apart_from_the_noisy_ones(tmp_path: Path) -> N
     title = "Style transfer, lowest regret over ν against LaProp's{}; AMSGrad's "
     for seeds, laprop, adam, note in (
         ((0, 1, 2), [104.15, 109.15],
-         ", from black and noisy starts: Adam's +8.9%, +9.6% [+9.5%, +9.7%]",
+         ", black and noisy starts: Adam's +8.9%, +9.6% [+9.5%, +9.7%]",
          "3 starts: the black picture (open marks, and the other panels), and 2 with invisible "
          "noise (lines: mean, bands: range)"),
         ((0,), [112, 117], ": Adam's +8.9% [-14.6%, +38.9%]",
@@ -264,12 +264,17 @@ def test_the_title_of_figure_4_says_what_its_difference_rests_on(tmp_path: Path)
 # Figures 12 and 13 --------------------------------------------------------------------------------
 
 
-def cifar(tmp_path: Path, gap: float, mu_diverges: float = 1.0, seeds: int = 3) -> Results:
+def cifar(
+    tmp_path: Path,
+    gap: float,
+    mu_diverges: float = 1.0,
+    seeds: int = 3,
+    mus: tuple[float, ...] = (0.5, 0.9, 0.99),
+) -> Results:
     """LaProp ``gap`` points ahead; Adam diverges at nu 0.1 and 0.4 from a mu on, later at 0.4."""
     rng = np.random.default_rng(0)
     rows, curves = [], []
-    mus, nus = (0.5, 0.7, 0.9, 0.99), (0.1, 0.4, 0.99)
-    grid = itertools.product(("adam", "laprop"), mus, nus, range(seeds))
+    grid = itertools.product(("adam", "laprop"), mus, (0.1, 0.4, 0.99), range(seeds))
     for optimizer, mu, nu, seed in grid:
         lost = optimizer == "adam" and mu >= mu_diverges and nu < 0.5
         row = {"optimizer": optimizer, "mu": mu, "nu": nu, "seed": seed}
@@ -352,7 +357,7 @@ def test_each_run_that_was_ended_has_a_cross(tmp_path: Path) -> None:
 
 def test_cifar_where_nothing_diverges(tmp_path: Path) -> None:
     """Whole trainings in which nothing diverges refute that Adam does; shorter ones do not."""
-    found = cifar(tmp_path, 3.0)
+    found = cifar(tmp_path, 3.0, mus=(0.5, 0.7, 0.9, 0.99))
     assert fig12.cifar_comparable(found, margin=1).held is False
     diverges = fig12.cifar_adam_diverges(found)
     assert diverges.held is False

@@ -248,6 +248,19 @@ BAD = {
     ("hydra.launcher=joblib",): ["hydra.launcher=joblib", "chosen by hydra/launcher=NAME"],
     ("hydra/launcher=null",): ["hydra/launcher=null", "chosen by hydra/launcher=NAME"],
     ("hydra=1",): ["hydra=1", "chosen by hydra/launcher=NAME"],
+    ("-m", "hydra.sweeper.params={optimizer.nu: '0.1'}"): ["hydra.sweeper.params", "no effect"],
+    ("hydra.job.chdir=true",): ["hydra.job.chdir=true: has no effect here; of Hydra's"],
+    ("hydra.mode=MULTIRUN",): ["hydra.mode=MULTIRUN: has no effect here", "hydra.launcher.KEY"],
+    ("tracking.mode=offline",): ["tracking.mode=offline: needs tracking=wandb, not none"],
+    ("--cfg", "job", "-p", "task"): ["--package: --cfg job prints all settings"],
+    ("task=mnist_divergence", "task.batch_size=70000"): ["task.batch_size=70000: must be less than or equal"],
+    ("task=mnist_divergence", "task.log_every=39000"): ["log_every=39000: must be at most 23400"],
+    ("task=mnist_divergence", "scale=smoke", "task.later_nu=0.5"): ["later_from=468: must be bel"],
+    ("task=mnist_divergence", "task.later_nu=0.5", "optimizer=sgd"): ["optimizer=sgd: has no nu"],
+    ("task=one_gradient", "optimizer.lr=0.5"): ["optimizer.lr=0.5: must be 1.0; one_gradient meas"],
+    ("task=update_bounds", "optimizer.lr=0.5"): ["optimizer.lr=0.5: must be 1.0"],
+    ("task=update_variance", "optimizer.lr=0.5"): ["optimizer.lr=0.5: must be 1.0"],
+    ("task=limits", "task.distance=1"): ["task.distance=1: must be less than 1"],
     ("-m", "hydra/launcher=joblib,basic"): ["hydra/launcher=joblib,basic", "must be one value"],
     ("-m", "seed=range(0,30)", "optimizer.nu=0,0.5,0.9,1.0"): ["optimizer.nu=1.0", "less than 1"],
 }  # fmt: skip
@@ -291,7 +304,9 @@ def test_an_error_in_a_tasks_own_check_is_one_line(main, monkeypatch: pytest.Mon
     )
 
 
-@pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg=job"], ["-c=job"]])
+@pytest.mark.parametrize(
+    "flag", [["--cfg", "job"], ["--cfg=job"], ["-c=job"], ["--cfg", "job", "--resolve"]]
+)
 def test_the_settings_are_shown_with_those_of_the_scale(main, flag: list[str]):
     code, out, err = main(*SMALL, *flag)
     assert (code, err) == (0, "")

@@ -337,8 +337,7 @@ def test_the_key_depends_on_every_decisive_setting(task: str, monkeypatch: pytes
         optional={
             "output": st.sampled_from(["elsewhere", "/there"]),
             "device": st.sampled_from(["auto", "cpu", "cuda:1"]),
-            "tracking": st.sampled_from(["none", "wandb"]),
-            "tracking.project": st.sampled_from(["mine", "yours"]),
+            "tracking": st.sampled_from(["none", "tensorboard", "wandb"]),
             "checkpoint_every": st.floats(0, 1e6).map(repr),
             "threads": st.integers(1, 64).map(str),
             # other spellings of its value
@@ -596,6 +595,36 @@ def test_a_grid_may_be_a_list_of_grids():
     ]  # fmt: skip
     given = expand(["figure=toys", "seed=5"])
     assert [(s.seed, s.optimizer.name) for s in given] == [(5, "adam"), (5, "laprop"), (5, "sgd")]
+    # A value that one grid lists is not run with the settings of another.
+    for chosen, runs in (
+        (["optimizer=sgd"], [(2, "sgd")]),
+        (["optimizer=laprop,sgd"], [(1, "laprop"), (2, "laprop"), (2, "sgd")]),
+        (["optimizer=lion"], [(1, "lion"), (2, "lion")]),
+        (["optimizer=adam", "seed=1"], [(1, "adam")]),
+        (["optimizer=sgd", "seed=2,5"], [(2, "sgd"), (5, "sgd")]),
+    ):
+        given = expand(["figure=toys", *chosen])
+        assert [(s.seed, s.optimizer.name) for s in given if s.task.steps == 12] == [
+            run for run in runs if run[1] != "sgd"
+        ]
+        assert {(s.seed, s.optimizer.name) for s in given} == set(runs)
+    with pytest.raises(ConfigError, match=r"^optimizer=sgd seed=1: no grid of figure=toys has all"):
+        expand(["figure=toys", "optimizer=sgd", "seed=1"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rates"),
+    [
+        (["figure=fig03", "optimizer=laprop", "optimizer.nu=[0.4,0.999]", "seed=[0]"], [0.01]),
+        (["figure=fig03", "optimizer=sgd"], [0.01, 0.1, 0.3, 1]),
+        (["figure=fig09", "optimizer=sgd", "optimizer.lr=0.1"], [0.1]),
+        (["figure=fig06", "optimizer=laprop", "seed=0"], [6.25e-5]),
+    ],
+)
+def test_a_part_of_a_figure_has_the_settings_of_its_own_grid(chosen: list[str], rates: list[float]):
+    every = expand([*chosen, "scale=short"])
+    assert [settings.optimizer.lr for settings in every] == rates
+    assert {s.key for s in every} < {s.key for s in expand([chosen[0], "scale=short"])}
 
 
 # The batch ----------------------------------------------------------------------------------------

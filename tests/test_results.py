@@ -457,11 +457,15 @@ def test_the_readme_says_how_fast_the_tuned_optimizers_are_under_noise(
 ) -> None:
     measured = {row["claim"]: row["measured"] for row in claims}
     strongest = measured["laprop_ahead_of_adam_rosenbrock"].split("σ 0.12")[1]
-    found = re.findall(r"(\d+ of \d+)[^(]*\(after ([\d,]+)", strongest)
-    (laprop, steps), (adam, others) = found
+    steps, others, adam, seeds = re.search(
+        r"medians ([\d,]+) and ([\d,]+) \(Adam converges in (\d+) of (\d+) seeds", strongest
+    ).groups()
     text = " ".join((ROOT / "README.md").read_text().split())
-    assert f"near it in {laprop} seeds, after {steps} updates (median)" in text
-    assert f"Adam did in {adam.split()[0]}, after {others}." in text
+    assert f"near it in {seeds} of {seeds} seeds, after {steps} updates; Adam" in text
+    assert f"Adam did in {adam}, after {others} (medians of all seeds)" in text
+    ratios = re.findall(r"updates ([\d.]+) \[", measured["laprop_ahead_of_adam_rosenbrock"])
+    assert [round(1 / float(ratio)) for ratio in ratios[1:]] == [4, 25]
+    assert "a quarter of Adam's updates at σ 0.10 and in a twenty-fifth at σ 0.12" in text
     losses = measured["laprop_lower_expected_loss_rosenbrock"].split("σ 0.12")[1]
     laprop, share, least = map(float, re.search(
         r": ([\d.]+), ([\d.]+) \[.*the minimum is ([\d.]+)", losses).groups())  # fmt: skip

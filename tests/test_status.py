@@ -296,6 +296,8 @@ def test_a_plan_takes_committed_times_of_the_same_settings_alone(make: Maker):
     assert plan.by_manifests(same) is not None
     for other in ("task.steps=40000", "task.hidden=64", "task.n_step=7"):
         assert plan.by_manifests(make("figure=fig11", "scale=small", other)) is None
+    assert plan.by_manifests(same).by.endswith(" in results/ (CPU threads: 1)")
+    assert plan.by_manifests(make("figure=fig11", "scale=small", "device=cuda")) is None
 
 
 def test_a_plan_says_how_the_process_that_it_timed_ended(make: Maker, monkeypatch):

@@ -202,6 +202,16 @@ def test_a_wandb_sweep_is_the_figures_grid(grid: list[str], tmp_path: Path):
     assert len(set(keys)) == len(keys) > 3
 
 
+@pytest.mark.parametrize("figure", ["fig03", "fig09"])
+def test_the_runs_of_a_grid_are_no_others(figure: str):
+    """The grids have different optimizers, and some fix what others list."""
+    overrides, keys = [f"figure={figure}", "scale=short"], []
+    for grid in (1, 2):
+        keys += [cell.key for cell in cells(wandb_sweep.sweep(overrides, grid))]
+    wanted = {s.key for s in config.expand(overrides) if s.optimizer.name != "lbfgs"}
+    assert set(keys) == wanted
+
+
 def test_each_grid_of_a_figure_is_a_wandb_sweep():
     overrides = ["figure=fig12", "scale=short"]
     with pytest.raises(config.ConfigError, match=r"figure=fig12 scale=short: .* --grid 1 to 3"):

@@ -104,12 +104,59 @@ def command_lines(overrides: Sequence[str]) -> list[list[str]]:
         )
     if "task" in given:
         _check_other_task(given, base, grids)
-    lines = []
-    for grid in grids:
-        values = {k: "null" if value is None else value for k, value in grid.items()}
-        written = {str(key): f"{key}={value}" for key, value in values.items()}
-        lines.append(list((written | given).values()))
+    written = [
+        {str(key): f"{key}={'null' if value is None else value}" for key, value in grid.items()}
+        for grid in grids
+    ]
+    lines = [list({**own, **chosen}.values()) for own, chosen in _in_each(written, given)]
+    if not lines:
+        ours = {key for own in written for key in own}
+        several = " ".join(text for key, text in given.items() if key in ours)
+        raise ConfigError(
+            f"{several}: no grid of {given['figure']} has all of these; other settings can be run "
+            f"with task={base.task.name} in place of {given['figure']}"
+        )
     return lines
+
+
+def _in_each(
+    written: Sequence[Mapping[str, str]], given: Mapping[str, str]
+) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
+    """The grids of a figure, each with the overrides of the command line that concern it.
+
+    A value that one grid lists and another does not is left out of the other, and with its last
+    value a grid is left out. So ``optimizer=sgd`` takes the grid of SGD alone. A value that no grid
+    lists is for all grids.
+
+    Args:
+        written: key -> override, of each grid.
+        given: key -> override, of the command line.
+    """
+    listed = {key: [_values(own[key]) for own in written if key in own] for key in given}
+    for own in written:
+        chosen = {}
+        for key, text in given.items():
+            if key in own:
+                elsewhere = [value for values in listed[key] for value in values]
+                here = _values(own[key])
+                kept = [
+                    choice
+                    for choice, value in zip(choices(text), _values(text), strict=True)
+                    if value in here or value not in elsewhere
+                ]
+                if not kept:
+                    break
+                if len(kept) < len(choices(text)):
+                    named, _, _ = text.partition("=")
+                    text = f"{named}=" + ",".join(choice.partition("=")[2] for choice in kept)
+            chosen[key] = text
+        else:
+            yield own, chosen
+
+
+def _values(text: str) -> list[Any]:
+    """The values of an override, each as Hydra's grammar reads it."""
+    return [parsed(choice).value() for choice in choices(text)]
 
 
 def _check_other_task(
@@ -370,7 +417,7 @@ def _validated(plain: dict[str, Any]) -> Settings:
         "task": task,
         "optimizer": optimizer,
         "schedule": checked_schedule(plain["schedule"], module, name, task, optimizer.name),
-        "tracking": checked(Tracking, plain["tracking"], "tracking."),
+        "tracking": _checked_tracking(plain["tracking"]),
         "figure": (plain.get("figure") or {}).get("name"),
     }
     result = checked(Settings, values, "")
@@ -391,6 +438,18 @@ def _validated(plain: dict[str, Any]) -> Settings:
                 f"sweep with -m {key}={several}{grid}"
             )
     return result
+
+
+def _checked_tracking(plain: Mapping[str, Any]) -> Tracking:
+    """The tracker; its settings are wandb's alone."""
+    found = checked(Tracking, plain, "tracking.")
+    for field in fields(found):
+        value = getattr(found, field.name)
+        if found.name != "wandb" and field.name != "name" and value != field.default:
+            raise ConfigError(
+                f"tracking.{field.name}={shown(value)}: needs tracking=wandb, not {found.name}"
+            )
+    return found
 
 
 @cache

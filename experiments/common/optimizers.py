@@ -330,7 +330,8 @@ def torch_optimizer(
     """
     kind = _kind(settings.name)
     values = _values(settings, kind)
-    if fused is not None and kind.path.startswith("torch.") and "fused" in kind.parameters:
+    takes = kind.path.startswith("torch.") and "fused" in kind.parameters
+    if fused is not None and takes and not values.get("foreach"):  # torch takes one of the two
         values = {"fused": fused} | values
     return kind.target(params, **kind.arguments(values))
 

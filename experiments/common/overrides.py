@@ -16,6 +16,8 @@ from experiments.common.messages import ConfigError, unknown
 from experiments.common.optimizers import HYPERPARAMETERS
 from experiments.common.settings import Settings
 
+# Hydra's settings that launchers use, besides those of the launcher itself.
+OF_HYDRA = ("hydra/launcher", "hydra.sweep.dir", "hydra.job.env_set", "hydra.job.env_copy")
 GROUPS = ("task", "optimizer", "figure", "tracking")  # folders of CONFIGS
 
 
@@ -42,6 +44,9 @@ def parsed(text: str) -> Override:
     named = override.is_sweep_override() or isinstance(override.value(), str)
     if key in ("hydra", "hydra.launcher") or (key == "hydra/launcher" and not named):
         raise ConfigError(f"{text}: unknown; a launcher is chosen by hydra/launcher=NAME")
+    if first == "hydra" and not (key in OF_HYDRA or key.startswith("hydra.launcher.")):
+        allowed = ", ".join((*OF_HYDRA, "hydra.launcher.KEY"))
+        raise ConfigError(f"{text}: has no effect here; of Hydra's settings allowed are {allowed}")
     if override.is_delete():
         raise ConfigError(f"{text}: a setting cannot be removed; give it another value")
     if key in GROUPS and not named:

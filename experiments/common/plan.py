@@ -2,7 +2,8 @@
 
 The estimate for a run is the mean cost of similar finished runs, in the output folder or in the
 committed results: those with the same task, the same ``task.*`` settings, the same optimizer and as
-many members. If there is none, one run is begun in a temporary folder, timed, and thrown away.
+many members, on the same GPU or on a CPU. If there is none, one run is begun in a temporary folder,
+timed, and thrown away.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from experiments.common.checkpoint import BEST, CHECKPOINTS
 from experiments.common.execution import unfinished
 from experiments.common.files import RERUN, RESTORE, Damaged, read_manifest, read_settings, reading
 from experiments.common.launch import run_one
+from experiments.common.provenance import device, gpu
 from experiments.common.records import Results
 from experiments.common.settings import Settings, Tracking, plain_settings, restored
 from experiments.common.status import FINAL, duration, size
@@ -121,22 +123,24 @@ def alike(settings: Settings, of_any_optimizer: bool = False) -> str:
 def by_manifests(settings: Settings) -> Cost | None:
     """The mean cost of similar finished runs: in the output folder, else the committed ones."""
     finished = _finished(settings.output, settings.task_name)
-    if here := [cost for kind, cost in finished if kind == alike(settings)]:
+    like_this = alike(settings), gpu(device(settings.device))
+    if here := [cost for kind, cost in finished if kind == like_this]:
         return _mean(here, f"{len(here)} finished")
     found = _committed(settings)
-    return _mean(found, f"{len(found)} in results/") if found else None
+    return _mean(found, f"{len(found)} in results/ ({found[0].by})") if found else None
 
 
 @cache
-def _finished(output: Path, task: str) -> list[tuple[str, Cost]]:
-    """The cost of every finished run of a task in an output folder."""
+def _finished(output: Path, task: str) -> list[tuple[tuple[str, str | None], Cost]]:
+    """The cost of every finished run of a task in an output folder, after its kind and its GPU."""
     found = []
     for path in (output / task).glob("*/manifest.json"):
         # A run that is damaged, or whose settings do not fit the present task, does not count.
         with suppress(Damaged), reading(path, RERUN):
             manifest = read_manifest(path.parent) or {}
             if manifest.get("status") in FINAL:
-                kind = alike(restored(read_settings(path.parent)))
+                place = manifest["environments"][-1]["hardware"]["gpu"]
+                kind = alike(restored(read_settings(path.parent))), place
                 seconds, memory = float(manifest["wall_time_s"]), int(manifest["peak_memory_bytes"])
                 found.append((kind, Cost(seconds, memory, weight(path.parent), "")))
     return found
@@ -146,7 +150,7 @@ def _committed(settings: Settings) -> list[Cost]:
     """The costs of similar runs of the same figure, scale and optimizer in the committed results.
 
     They are similar if the table contains the run's value of each ``task.*`` setting, and its runs
-    have as many members.
+    have as many members and were on the same GPU, or on a CPU.
     """
     results = Results(RESULTS / str(settings.figure) / settings.scale)
     if not (results.folder / "manifest.json").exists():
@@ -166,11 +170,15 @@ def _committed(settings: Settings) -> list[Cost]:
             like_this &= all(any(same(x, value) for x in tried) for value in members[name].tolist())
         if not like_this or len(members) * len(manifest["runs"]) != len(table):
             return []
-        return [
-            Cost(done["wall_time_s"], done["peak_memory_bytes"], None, "")
-            for done in manifest["runs"]
-            if done["optimizer"] == settings.optimizer.name
-        ]
+        found, place = [], gpu(device(settings.device))
+        for done in manifest["runs"]:
+            machines = [manifest["environments"][at]["hardware"] for at in done["environments"]]
+            if done["optimizer"] == settings.optimizer.name and {
+                machine["gpu"] for machine in machines
+            } == {place}:
+                by = f"CPU threads: {machines[-1]['threads']}"
+                found.append(Cost(done["wall_time_s"], done["peak_memory_bytes"], None, by))
+        return found
 
 
 def _mean(costs: Sequence[Cost], by: str) -> Cost:

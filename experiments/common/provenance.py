@@ -45,9 +45,16 @@ def environment(place: torch.device) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "gpu": torch.cuda.get_device_name(place) if place.type == "cuda" else None,
+            "gpu": gpu(place),
         },
     }
+
+
+def gpu(place: torch.device) -> str | None:
+    """The name of a GPU, ``cuda`` if it is not of this machine, or None for a CPU."""
+    if place.type != "cuda":
+        return None
+    return torch.cuda.get_device_name(place) if torch.cuda.is_available() else "cuda"
 
 
 @cache

@@ -288,6 +288,12 @@ def checked_schedule(
             )
         if total is not None:
             _refuse_late(name, part, total)
+    for name in Course(Schedule(), own_schedule(task, cfg), total).changing:
+        if name not in (known := hyperparameters(optimizer)):
+            raise ConfigError(
+                f"optimizer={optimizer}: has no {name}, which the settings of task={task_name} "
+                f"change; it has {', '.join(known)}"
+            )
     return schedule
 
 

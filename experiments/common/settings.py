@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 from pydantic import AfterValidator
 
+from experiments.common.messages import ConfigError
 from experiments.common.optimizers import Optimizer
 from experiments.common.schedules import Schedule
 from experiments.common.schema import Axis, Nonnegative, settings
@@ -147,3 +148,12 @@ def restored(plain: dict[str, Any]) -> Settings:
     config = task_module(plain["task_name"]).Config
     parts = {"task": config, "optimizer": Optimizer, "tracking": Tracking}
     return Settings(**plain | {name: part(**plain[name]) for name, part in parts.items()})
+
+
+def updates_in_units_of_lr(settings: Settings) -> None:
+    """Refuse another learning rate than 1, as the ``check`` of a task that measures updates."""
+    if settings.optimizer.lr != 1:
+        raise ConfigError(
+            f"optimizer.lr={settings.optimizer.lr}: must be 1.0; {settings.task_name} measures "
+            "updates in units of the learning rate"
+        )

@@ -426,7 +426,7 @@ def train(cfg: Config, run: Run) -> None:
         done = step + 1
         if done > cfg.learning_starts and done % cfg.train_every == 0:
             tally.losses.append(agent.learn(step, noise))
-            if run.diverged(tally.losses[-1], step):
+            if run.diverged(tally.losses[-1], done):
                 break
         if done % cfg.target_every == 0:
             agent.copy()

@@ -42,7 +42,7 @@ def finding(results: Results) -> str:
     laprop = lowest.pop("laprop")
     gaps = {o: over_starts(own, laprop) for o, own in lowest.items()}
     noisy = any(isinstance(gap, OverStarts) for gap in gaps.values())
-    text = ", from black and noisy starts: " if noisy else ": "
+    text = ", black and noisy starts: " if noisy else ": "
     text += "; ".join(
         f"{NAMES[o]}'s "
         + (f"{math.expm1(gap.black):+.1%}, " if isinstance(gap, OverStarts) else "")

@@ -91,7 +91,7 @@ def draw(results: Results) -> Figure:
     maps[0].set_ylabel("learning rate")
     below.colorbar(image, ax=maps, label="share of seeds that learn", ticks=[0, 0.5, 1])
     note = (
-        f"learns: training loss below {LEARNED_BELOW:.2f}, nine tenths of guessing; "
+        f"learns: final training loss below {LEARNED_BELOW:.2f}, nine tenths of guessing; "
         "dotted: guessing; thick: median, thin: seeds; white in the maps: not run"
     )
     style.provenance(figure, results, note)

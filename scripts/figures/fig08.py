@@ -27,10 +27,10 @@ def finding(results: Results) -> str:
         for optimizer in ("laprop", *OTHERS):
             cells = [medians(steps_by_nu(results, optimizer, noise, "lr", lr)) for lr in rates]
             count = sum(np.isfinite(steps).any() for steps in cells)
-            counts.append(f"{NAMES[optimizer]} at {count or 'none'}")
-        parts.append(f"noise in {of}: {', '.join(counts)}")
-    of = f"of {len(rates)} learning rates, convergence for some ν (Adam, AMSGrad: above 0)"
-    return f"Noisy Rosenbrock, σ 0.1: {of}; {'; '.join(parts)}"
+            verb = " converges for some ν" * (not parts and not counts)
+            counts.append(f"{NAMES[optimizer]}{verb} at {count or 'none'}")
+        parts.append(f"noise in {of}, {', '.join(counts)}")
+    return f"Rosenbrock, σ 0.1, of {len(rates)} learning rates: {'; '.join(parts)}"
 
 
 def draw(results: Results) -> Figure:

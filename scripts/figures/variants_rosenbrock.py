@@ -44,8 +44,10 @@ def finding(results: Results) -> str:
     for optimizer, base in pairs:
         found = against(results, optimizer, base)
         behind = [sigma for sigma, (_, effect, _) in found.items() if effect.low > 1]
-        text = f"{NAMES[optimizer]} is ahead of {NAMES[base]} {_at(_ahead(found))}"
-        parts.append(text + (f" and behind {_at(behind)}" if behind else ""))
+        places = {"ahead of": _ahead(found), "behind": behind}
+        told = [f"{how} {NAMES[base]} {_at(at)}" for how, at in places.items() if at]
+        told = told or [f"neither ahead of nor behind {NAMES[base]}"]
+        parts.append(f"{NAMES[optimizer]} is {' and '.join(told)}")
     return f"Noisy Rosenbrock, best lr and ν: {'; '.join(parts)}"
 
 
