@@ -21,9 +21,9 @@ from scripts.paper import NAMES, Measured
 def finding(results: Results) -> str:
     """The title."""
     rates = sorted(results.runs.lr.unique())
-    parts = []
+    parts: list[str] = []
     for noise, of in RANGE.items():
-        counts = []
+        counts: list[str] = []
         for optimizer in ("laprop", *OTHERS):
             cells = [medians(steps_by_nu(results, optimizer, noise, "lr", lr)) for lr in rates]
             count = sum(np.isfinite(steps).any() for steps in cells)
