@@ -92,8 +92,9 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
   whose claim it is was changed after results were known; each says what was changed. The rest were
   written when results of the scales `paper` and `small` were already known, so they do not predict
   those results.
-- **By its interval.** The whole 95 % interval fulfils the condition. It is Student's t interval
-  over seeds unless the rule names another, and is paired where both optimizers have the same seeds.
+- **By its interval** means that the whole 95 % interval fulfils the condition. It is Student's t
+  interval over seeds unless the rule names another, and is paired where both optimizers have the
+  same seeds.
   `tests/test_stats.py` shows by simulation that the intervals cover 95 %.
 - **Holm.** Where a claim rests on several comparisons, one of them refutes it only after Holm's
   correction for their number.
@@ -105,9 +106,9 @@ Written by `make claims` from the committed results and `scripts/paper.yaml`.
 - **Scale.** The brackets say how a scale differs from the paper's setting or, where the paper does
   not say, from our grid for it. Where the paper names no size or learning rate (fig01), they are
   ours also at scale `paper`.
-- **2 of 6 seeds.** The other seeds are still to come. The verdict is an interim one and may change.
-  Its interval covers 95 % if the results are looked at once, not if they are looked at several
-  times."""
+- **3 of 6 seeds**, or other numbers. The other seeds are still to come. The verdict is an interim
+  one and may change. Its interval covers 95 % if the results are looked at once, not if they are
+  looked at several times."""
 FIRST = """\
 ## First runs of larger scales
 

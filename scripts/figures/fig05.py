@@ -31,7 +31,7 @@ def finding(results: Results | None) -> str:
     """The title: without warmup, at the last update of ours and of the authors' runs."""
     runs = _last_losses(warmup=False)
     text = "IWSLT14 without warmup, training loss: the authors' Adam ends at "
-    text += f"{runs.adam:.2f} bits, their LaProp at {runs.laprop:.2f}"
+    text += f"{runs.adam:.2f} bits and their LaProp at {runs.laprop:.2f}"
     if results is None:
         return text
     curves = results.curves[results.curves.warmup == 0]
@@ -42,7 +42,7 @@ def finding(results: Results | None) -> str:
     text += f"; {scale}at update {update:,} our Adam is {gap:.2f} bits above LaProp"
     if results.scale == "short":
         theirs = authors_at(update)
-        text += f", theirs {theirs.adam - theirs.laprop:.2f}"
+        text += f", and theirs {theirs.adam - theirs.laprop:.2f}"
     return text
 
 
@@ -82,9 +82,10 @@ def draw(results: Results | None) -> Figure:
         else:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
-            if run.scale == "short":  # the authors' setting: their points are beside ours
-                alike = (theirs.warmup > 0).isin(set(curves.warmup > 0))
-                points(column[1], theirs[alike & (theirs["update"] <= curves.step.max())])
+            if run.scale == "short":  # the authors' setting: their first updates are beside ours
+                first = make_authors.load("starts")
+                alike = (first.warmup > 0).isin(set(curves.warmup > 0))
+                means(column[1], first[alike & (first["update"] <= curves.step.max())])
         if below and run.scale == "paper":
             blank(column[1], "ours above")
     rows[0, 0].set_ylabel(f"training loss, bits\n{AUTHORS}")
@@ -101,13 +102,12 @@ def panel(axis: Axes, theirs: pd.DataFrame) -> None:
         axis.plot(curve["update"], curve.loss, **look(optimizer, warmup) | {"linewidth": 1})
 
 
-def points(axis: Axes, theirs: pd.DataFrame) -> None:
-    """The authors' curves, smoothed as in the paper, as points."""
-    for (optimizer, warmup), curve in theirs.groupby(["optimizer", "warmup"]):
-        mark: dict[str, Any] = {"marker": "s" if warmup else "o", "markersize": 3.5}
-        colour = style.COLOUR[optimizer]
-        mark |= {"markerfacecolor": "white", "linestyle": "none"}
-        axis.plot(curve["update"], curve.loss, color=colour, **mark)
+def means(axis: Axes, theirs: pd.DataFrame) -> None:
+    """The authors' mean loss of every WINDOW updates, as a dotted line over these updates."""
+    for optimizer, rows in theirs.groupby("optimizer"):
+        begin = rows["update"] - make_authors.WINDOW
+        colour = style.COLOUR[str(optimizer)]
+        axis.hlines(rows.loss, begin, rows["update"], color=colour, linestyle=":", linewidth=1.4)
 
 
 def own(axis: Axes, curves: pd.DataFrame, sigma: float) -> None:
@@ -149,7 +149,7 @@ def note(figure: Figure, ours: list[Results | None], smoothed: str) -> None:
     shown = [results for results in ours if results is not None]
     text += "; ours: mean, bands: range of the seeds" if shown else "; ours: not run"
     if any(results.scale == "short" for results in shown):
-        text += "; marks beside ours: the authors' points"
+        text += f"; dotted beside ours: the authors' means of {make_authors.WINDOW} updates"
     for results in shown:
         name = {"translation": "IWSLT14", "roberta": "RoBERTa"}[results.manifest["task"]]
         text += f"\nour {name}, {results.label}"
