@@ -637,7 +637,12 @@ def test_global_generators_are_seeded_by_the_run(toy: Maker, tmp_path: Path):
 
 
 def test_a_gpu_would_compute_in_full_float32(toy: Maker, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    def train(cfg: Any, run: Run) -> None:
+        seen.append([torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32])
+
+    monkeypatch.setattr(task_module("toy"), "train", train)
     execute(toy())
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+    assert seen == [[False, False]]
+    assert torch.backends.cudnn.allow_tf32  # the default

@@ -8,7 +8,7 @@ import sysconfig
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,6 @@ def _execute(settings: Settings) -> str:
     folder = settings.folder
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.allow_tf32 = False  # by default cuDNN rounds inputs to 10 bits (TF32)
     keep_freed_memory()
     for unfinished in folder.glob(".*.new"):  # a killed process left it
         unfinished.unlink()
@@ -99,7 +98,7 @@ def _execute(settings: Settings) -> str:
     run = None
     try:
         run = Run(settings)
-        with signals_to(run._on_signal):
+        with signals_to(run._on_signal), in_float32():
             try:
                 task_module(settings.task_name).train(settings.task, run)
             except SystemExit as stop:
@@ -138,6 +137,17 @@ def _execute(settings: Settings) -> str:
     if run._signal is not None:  # a signal in the last step: this run is done, but no other begins
         raise Interrupted(128 + run._signal)
     return str(manifest["status"])
+
+
+def in_float32() -> AbstractContextManager[None]:
+    """Let cuDNN compute in full float32: by default it rounds inputs to 10 bits (TF32)."""
+    now = torch.backends.cudnn
+    return now.flags(
+        enabled=now.enabled,
+        benchmark=now.benchmark,
+        deterministic=now.deterministic,
+        allow_tf32=False,
+    )
 
 
 def _requeued(stop: SystemExit) -> bool:
