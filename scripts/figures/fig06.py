@@ -78,7 +78,7 @@ def draw(results: Results | None) -> Figure:
     note = (
         f"first panel{of_fig11}: in each game the first point is 0, the highest mean 1; second "
         "panel: the authors' runs, one each; a point is the mean of two evaluations, or of nine "
-        "after 12M steps; ★: best evaluations"
+        "after 12M steps; dotted: 12M, where the paper's runs end; ★: best evaluations"
     )
     if results is None:
         style.below(figure, f"{note}; ours: not run")

@@ -53,6 +53,7 @@ def draw(results: Results) -> Figure:
     last.set_ylim(bottom=best - GAIN - 3)
     style.paper(last, f"LaProp, untuned,\n{GAIN} points below", y=best - GAIN)
     last.set_title("test reviews, as chosen")
+    last.set_ylabel("error, %")
     style.provenance(
         figure,
         results,

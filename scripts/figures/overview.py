@@ -31,7 +31,7 @@ def _first() -> Results:
 def draw(results: Results) -> Figure:
     """Figure 1, a panel for each lr, and Figure 2 at one noise. ``results``: of Figure 2."""
     first = _first()
-    rates = sorted(first.curves.lr.unique(), reverse=True)
+    rates = sorted(first.curves.lr.unique())
     figure, axes = plt.subplots(
         1, len(rates) + 1, figsize=(3 * len(rates) + 4, 3), width_ratios=[3] * len(rates) + [4]
     )

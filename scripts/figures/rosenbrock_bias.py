@@ -91,14 +91,14 @@ def _against(axis: Axes, points: pd.DataFrame, rest: pd.DataFrame, limit: float)
     """The x of the same against sigma; the arguments are those of :func:`_plane`."""
     for point, dash in (("mean gradient", "solid"), ("mean sign", (0, (4, 2)))):
         line = points[points.point == point].sort_values("sigma")
-        axis.plot(line.sigma, line.x, color="black", linewidth=1, linestyle=dash, zorder=3)
-        axis.annotate(
-            f"{point} is 0",
-            (line.sigma.iloc[-4], line.x.iloc[-4]),
-            (0, 5) if point == "mean sign" else (-6, -26),
-            textcoords="offset points",
-            ha="center" if point == "mean sign" else "right",
-            fontsize=7.5,
+        axis.plot(
+            line.sigma,
+            line.x,
+            color="black",
+            linewidth=1,
+            linestyle=dash,
+            zorder=3,
+            label=f"{point} is 0",
         )
     # On the valley floor y = x^2 the loss is (1 - x)^2.
     axis.axhspan(1 - limit**0.5, 1.06, color="#E8F1E4", zorder=0)
