@@ -302,7 +302,7 @@ class LaProp(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
-        self._lasting[_id(group)] = _lasting(group)
+        self._lasting.pop(_id(group), None)  # of an earlier group with the same first parameter
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -347,7 +347,9 @@ class LaProp(Optimizer):
 
         An lr that a scheduler's rounding errors made negative becomes 0. Options are compared by
         identity, because comparing tensors would wait for their device. If ``centered`` was
-        switched, its average is dropped, because steps without ``centered`` do not update it.
+        switched, or is off at the first check, its average is dropped, because steps without
+        ``centered`` do not update it. If it is on at the first check, its average is a loaded or
+        copied one and is kept.
 
         Raises:
             ValueError: An option is out of its range or missing, or one was changed that defines
@@ -367,14 +369,14 @@ class LaProp(Optimizer):
         if before is not None and all(map(is_, before, present)):
             group["lr"] = checked(group, ("lr",), read_tensors=False)["lr"]
             return
-        changed: dict[str, Any] = dict.fromkeys(_LASTING)  # with the value at the last check
+        changed: list[str] = [*_LASTING]
         if before is not None:
             pairs = zip(_LASTING, before, present, strict=True)
-            changed = {key: was for key, was, now in pairs if was is not now}
+            changed = [key for key, was, now in pairs if was is not now]
         options = checked(group, ("lr", *changed), read_tensors=False)
         check_differentiable(group["differentiable"], self.defaults)
         check_average(group, [self.state.get(param, {}) for param in group["params"]])
-        if changed.get("centered") is not None:
+        if "centered" in changed and (before is not None or not group["centered"]):
             for param in group["params"]:
                 self.state.get(param, {}).pop("exp_avg_grad", None)
         group.update(options)

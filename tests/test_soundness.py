@@ -247,7 +247,7 @@ def test_a_correction_that_has_no_effect_may_be_changed(kind):
 
 
 @each_kind
-@pytest.mark.parametrize("how", ["eager", "loaded", "compiled"])
+@pytest.mark.parametrize("how", ["eager", "loaded", "copied", "compiled"])
 def test_centering_that_was_off_for_a_while_begins_anew(how, kind):
     """With the old average gradient n minus its square would be 0, and the step without bound."""
     torch._dynamo.reset()
@@ -259,11 +259,60 @@ def test_centering_that_was_off_for_a_while_begins_anew(how, kind):
         optimizer.param_groups[0]["centered"] = centered
         if how == "loaded":  # before a step has seen the change
             optimizer.load_state_dict(optimizer.state_dict())
+        elif how == "copied":
+            optimizer = copy.deepcopy(optimizer)
+            (param,) = optimizer.param_groups[0]["params"]
+            step = optimizer.step
         for t in range(60):
             before = param.detach().clone()
             param.grad = torch.full((3,), size * (1.2 if t % 2 else 0.8))
             step()
             assert (param - before).abs().max() < 0.1, (centered, size)
+
+
+def loaded(optimizer):
+    other = LaProp(copy.deepcopy(optimizer.param_groups[0]["params"]))
+    other.load_state_dict(optimizer.state_dict())
+    return other
+
+
+def with_a_new_group(optimizer):
+    optimizer.param_groups.clear()
+    optimizer.add_param_group({"params": [*optimizer.state], "centered": False})
+    return optimizer
+
+
+@each_kind
+@pytest.mark.parametrize("after", [loaded, copy.deepcopy, with_a_new_group])
+def test_the_first_step_without_centering_drops_the_average_gradient(after, kind):
+    """Also if the kernel takes all parameters, for which nothing else has to be completed."""
+    first = LaProp([Parameter(torch.zeros(3))], centered=True, **kind)
+    first.param_groups[0]["params"][0].grad = torch.ones(3)
+    first.step()
+    optimizer = after(first)
+    (group,) = optimizer.param_groups
+    (param,) = group["params"]
+    group["centered"] = False
+    param.grad = torch.ones(3)
+    assert "exp_avg_grad" in optimizer.state[param]
+    assert fused.taken_by_the_kernel(optimizer) == ("fused" in kind)
+    assert "exp_avg_grad" not in optimizer.state[param]
+
+
+def test_copies_with_and_without_centering_train_alike_with_kernel_and_loop():
+    paths = []
+    for kind in ({"fused": True}, {"foreach": False}):
+        generator = torch.Generator().manual_seed(0)
+        optimizer = LaProp([Parameter(torch.ones(5))], lr=0.01, eps=1e-3, centered=True, **kind)
+        for centered, steps in ((True, 20), (False, 50), (True, 30)):
+            optimizer.param_groups[0]["centered"] = centered
+            optimizer = copy.deepcopy(optimizer)
+            (param,) = optimizer.param_groups[0]["params"]
+            for _ in range(steps):
+                param.grad = 1 + 0.5 * torch.randn(5, generator=generator)
+                optimizer.step()
+        paths.append(param.detach())
+    torch.testing.assert_close(*paths, rtol=1e-4, atol=1e-5)
 
 
 @each_kind
