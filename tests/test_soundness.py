@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.nn import Parameter
 
 from laprop import LaProp, schedules
+from laprop.kernels.rows import SCALARS
 
 KINDS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -465,6 +466,20 @@ def test_scalars_that_were_converted_are_exact_again(dtype, kind):
         "exp_avg": torch.float32, "exp_avg_sq": torch.float32, "step": torch.float32,
         "exp_avg_weight": torch.float64, "exp_avg_sq_weight": torch.float64,
     }  # fmt: skip
+
+
+@each_kind
+def test_scalars_of_one_element_become_scalars_without_dimensions(kind):
+    param = Parameter(torch.zeros(2))
+    optimizer = LaProp([param], lr=1e-3, **kind)
+    for t in range(3):
+        param.grad = torch.ones(2)
+        assert fused.taken_by_the_kernel(optimizer) == ("fused" in kind)
+        scalars = [optimizer.state[param][key] for key in SCALARS]
+        assert [tuple(scalar.shape) for scalar in scalars] == [(), (), ()]
+        if t < 2:
+            scalars[t].data = scalars[t].data.view(1)
+    assert optimizer.state[param]["step"] == 3
 
 
 @pytest.mark.parametrize(

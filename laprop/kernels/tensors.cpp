@@ -112,7 +112,7 @@ bool same_layout(const Described& x, const Described& y, int64_t elements) {
 //     CPU.
 //   table: kColumns columns of `count` numbers, all 0.
 //   fits: `count` numbers, set to 1 for a row whose tensors are on the right device, of the right
-//     dtype, dense, and laid out as their parameter, else to 0.
+//     dtype, dense, and laid out as their parameter (scalars: without dimensions), else to 0.
 //
 // Returns the number of rows that fit. The caller keeps references to the tensors and holds
 // Python's global lock.
@@ -138,7 +138,7 @@ EXPORT int64_t laprop_look(const Exchange* exchange, void* objects, const int32_
       const Device where = scalar && !scalars_on_device ? Device{kCpu, 0} : device;
       fit = x.dtype.code * 256 + x.dtype.bits == dtypes[k] && x.dtype.lanes == 1 &&
             x.device.type == where.type && x.device.id == where.id &&
-            (scalar ? numel(x) == 1 : !k || same_layout(param, x, elements));
+            (scalar ? x.ndim == 0 : !k || same_layout(param, x, elements));
       table[columns[k] * count + i] = reinterpret_cast<int64_t>(x.data + x.byte_offset);
     }
     table[kNumel * count + i] = elements;

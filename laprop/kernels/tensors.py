@@ -129,7 +129,7 @@ def look(
         The table, and the indices of the rows that a kernel can take, or None if it can take all.
         It cannot take a row if one of its tensors is of a subclass (except Parameter, and with
         ``shards`` DTensor), on another device, of another dtype, not dense, not laid out as the
-        row's parameter, or lazily negated.
+        row's parameter, or lazily negated, or if a scalar has dimensions.
     """
     count = len(tensors[0])
     objects: list[Any] = [*chain(*tensors)]
