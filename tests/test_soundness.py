@@ -137,6 +137,22 @@ def test_lazy_negation_of_everything(kind):
 
 
 @each_kind
+def test_lazy_negation_of_a_scalar_that_is_0(kind):
+    """Its value does not show the negation; ``exp_avg_weight`` is 0 as long as lr is."""
+    param = Parameter(torch.zeros(3))
+    optimizer = LaProp([param], lr=0.0, **kind)
+    for lr in (0.0, 0.125, 0.125):
+        weight = optimizer.state[param].get("exp_avg_weight", torch.zeros(()))
+        if weight == 0:
+            weight.data = torch._neg_view(-weight.data)
+        optimizer.param_groups[0]["lr"] = lr
+        param.grad = torch.ones(3)
+        optimizer.step()
+    assert float(optimizer.state[param]["exp_avg_weight"]) == pytest.approx(0.125 * (1 - 0.9**2))
+    torch.testing.assert_close(param.detach(), torch.full((3,), -0.25))
+
+
+@each_kind
 def test_a_change_of_shape_without_a_new_state_is_refused(kind):
     param = Parameter(torch.ones(4, 3))
     optimizer = LaProp([param], **kind)

@@ -434,12 +434,12 @@ EXPORT int32_t laprop_step(const int64_t* table, int64_t count, const Options* o
         if (!address(column, i)) return 1;
     for (int column = kStep; column <= kSqWeight; ++column)
       if (!address(column, i)) return 1;
-    // No scalar is ever negative, unless its tensor is lazily negated.
+    // The sign bit of a scalar, also of a 0, is set only if its tensor is lazily negated.
     const void* const steps = address(kStep, i);
     const double step = o.flags & kWideStep ? *static_cast<const double*>(steps)
                                             : *static_cast<const float*>(steps);
-    if (step < 0 || *static_cast<const double*>(address(kWeight, i)) < 0 ||
-        *static_cast<const double*>(address(kSqWeight, i)) < 0)
+    if (std::signbit(step) || std::signbit(*static_cast<const double*>(address(kWeight, i))) ||
+        std::signbit(*static_cast<const double*>(address(kSqWeight, i))))
       return 1;
   }
   if (overlaps(table, count, param_bytes, narrow_state ? 2 : param_bytes == 8 ? 8 : 4)) return 2;

@@ -133,8 +133,8 @@ def look(
     """
     count = len(tensors[0])
     objects: list[Any] = [*chain(*tensors)]
-    # Scalars on the CPU need no check here: the CPU kernel reads their values, and refuses negative
-    # ones, which only a lazy negation can produce.
+    # Scalars on the CPU need no check here: the CPU kernel reads them, and refuses those whose sign
+    # bit is set, which only a lazy negation can do.
     negatable = count * (len(columns) if scalars_on_device else len(columns) - scalars)
     if not _plain(objects, count, negatable):
         if shards:
