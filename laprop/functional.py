@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -48,7 +49,8 @@ __all__ = ["ALGORITHMS", "Algorithm", "Hyper", "State", "exact_sqrt"]
 
 State = dict[str, Tensor]
 """``m``, ``n``, ``n_max``, ``n_bar``: shaped as theta. ``c_m``, ``c_n``: float64, shaped as mu, nu
-(a scalar before the first step). ``t``: int64 scalar, on the CPU. Each rule keeps only the entries
+(a scalar before the first step; with ``lr_weighted_correction`` c_m is shaped as mu and lr
+broadcast). ``t``: int64 scalar, on the CPU. Each rule keeps only the entries
 that it needs."""
 
 Hyper = float | Tensor
@@ -146,12 +148,11 @@ class _Step:
         """
         if not isinstance(value, Tensor):
             is_allowed, allowed = _RANGES[name]
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
+            if not isinstance(value, Real):
                 raise TypeError(
                     f"Invalid {name}: {value!r} (allowed: a number or a tensor, {allowed})"
-                ) from None
+                )
+            number = float(value)
             if not is_allowed(number):
                 raise ValueError(f"Invalid {name}: {value!r} (allowed: {allowed})")
             return number

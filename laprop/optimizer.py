@@ -86,8 +86,9 @@ class LaProp(Optimizer):
     ``weight_decay`` meant for AdamW together with ``decay_by_lr=True``. Every argument below but
     ``params`` and ``differentiable`` is also an option of a param group. Options may be changed
     between steps, except ``lr_in_momentum`` and ``lr_weighted_correction``, which define what the
-    momentum is an average of. A step refuses the values that the constructor refuses. It does not
-    read tensors for this check, and a step that torch.compile traces checks nothing.
+    momentum is an average of. A step refuses the values that the constructor refuses, but takes
+    betas of which one is a float and one a tensor, which torch's schedulers make. It does not read
+    tensors for this check, and a step that torch.compile traces checks nothing.
 
     .. math::
         n_t &= \nu n_{t-1} + (1-\nu) g_t^2, \qquad
@@ -171,8 +172,8 @@ class LaProp(Optimizer):
             same bits as the loop over tensors. On one thread of our benchmark the loop takes
             0.97 to 1.25 times as long.
         fused: Use the kernel that makes the step in one pass over memory (see below). None: use it
-            on the CPU, unless ``foreach`` is given. With True a warning says once why some steps
-            are made without it, if they are.
+            on the CPU, unless ``foreach`` is given. With True, a warning names once each reason
+            why a step is made without it.
         capturable: The step can be captured in a CUDA graph. Scalars are kept on the device.
         differentiable: Autograd runs through the step. It needs ``state_dtype=None``, and
             ``low_precision="nearest"`` if a parameter has 16 bits. The root has derivative 0 at 0.

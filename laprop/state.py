@@ -399,17 +399,17 @@ def _scalar(key: str, value: Any) -> Tensor:
     """Return a loaded scalar as a tensor of its dtype on the CPU.
 
     Raises:
-        ValueError: It is not one number, or it is negative.
+        ValueError: It is not one number, or it is negative or not finite.
     """
     try:
         scalar = torch.as_tensor(value, dtype=_scalar_dtype(key), device="cpu").detach()
     except (TypeError, ValueError, RuntimeError, OverflowError):
         scalar = None
-    if scalar is None or scalar.numel() != 1 or scalar < 0:
+    if scalar is None or scalar.numel() != 1 or not 0 <= scalar < math.inf:
         array = isinstance(value, Tensor) and value.numel() != 1
         shown = f"of shape {tuple(value.shape)}" if array else repr(value)
         raise ValueError(
-            f"LaProp cannot load this state_dict: state[{key!r}] is {shown} (allowed: one number "
-            ">= 0)"
+            f"LaProp cannot load this state_dict: state[{key!r}] is {shown} (allowed: one finite "
+            "number >= 0)"
         )
     return scalar

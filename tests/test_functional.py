@@ -310,7 +310,7 @@ def test_a_float_out_of_its_range_is_refused(hyper, line):
     assert str(caught.value) == line
 
 
-@pytest.mark.parametrize("value", ["a", None, [0.1, 0.2]])
+@pytest.mark.parametrize("value", ["a", "0.1", None, [0.1, 0.2]])
 @pytest.mark.parametrize("key", ["lr", "nu", "weight_decay"])
 def test_what_is_no_number_is_named(key, value):
     rule, theta = ALGORITHMS["laprop"], torch.zeros(3)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import math
 import pickle
 
 import pytest
@@ -249,7 +250,7 @@ def test_a_state_of_the_authors_that_does_not_fit_is_refused():
     refused({**state, "momentum": 1}, "neither LaProp's nor Adam's, it holds exp_avg, ")
     refused({key: x for key, x in state.items() if key != "step"}, "neither LaProp's nor Adam's")
     refused({**state, "exp_avg": None}, "state['exp_avg'] is a NoneType (allowed: a tensor)")
-    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one num")
+    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one finite num")
 
 
 def test_other_state_dicts_are_refused():
@@ -265,17 +266,22 @@ def test_other_state_dicts_are_refused():
         )
 
 
+NUMBER = "(allowed: one finite number >= 0)"
+
+
 @pytest.mark.parametrize("of_adam", [False, True])
 @pytest.mark.parametrize(
     ("entry", "line"),
     [
-        ({"step": None}, "state['step'] is None (allowed: one number >= 0)"),
-        ({"step": torch.ones(2)}, "state['step'] is of shape (2,) (allowed: one number >= 0)"),
-        ({"step": "five"}, "state['step'] is 'five' (allowed: one number >= 0)"),
-        ({"step": torch.tensor(-1.0)}, "state['step'] is tensor(-1.) (allowed: one number >= 0)"),
+        ({"step": None}, f"state['step'] is None {NUMBER}"),
+        ({"step": torch.ones(2)}, f"state['step'] is of shape (2,) {NUMBER}"),
+        ({"step": "five"}, f"state['step'] is 'five' {NUMBER}"),
+        ({"step": torch.tensor(-1.0)}, f"state['step'] is tensor(-1.) {NUMBER}"),
+        ({"step": math.inf}, f"state['step'] is inf {NUMBER}"),
         ({"exp_avg_sq": [1.0]}, "state['exp_avg_sq'] is a list (allowed: a tensor)"),
         ({"exp_avg_sq": None}, "state['exp_avg_sq'] is a NoneType (allowed: a tensor)"),
-        ({"exp_avg_weight": 1j}, "state['exp_avg_weight'] is 1j (allowed: one number >= 0)"),
+        ({"exp_avg_weight": 1j}, f"state['exp_avg_weight'] is 1j {NUMBER}"),
+        ({"exp_avg_weight": math.nan}, f"state['exp_avg_weight'] is nan {NUMBER}"),
     ],
 )
 def test_a_bad_entry_is_refused_and_nothing_changes(entry, line, of_adam):
