@@ -47,7 +47,11 @@ _lasting = itemgetter(*_LASTING)
 
 
 def _id(group: dict[str, Any]) -> int:
-    """Return what tells a group from others, also if its dict was replaced."""
+    """Return what tells a group from the others, also if its dict was replaced.
+
+    A group that is gone may have had the same, since the first parameter of a group can be
+    replaced, and Python gives the id of an object that is gone to another.
+    """
     return id(group["params"][0] if group["params"] else group)
 
 
@@ -266,7 +270,9 @@ class LaProp(Optimizer):
             "capturable": capturable,
             "differentiable": differentiable,
         }
-        self._lasting: dict[int, tuple[Any, ...]] = {}  # options but lr, as last checked, by _id
+        # For each group by _id its momentum_of, which is one object for each group, and the options
+        # but lr as they were last checked.
+        self._lasting: dict[int, tuple[Any, tuple[Any, ...]]] = {}
         self._warned: set[str | None] = {None}  # reasons why no kernel is used
         defaults = checked(defaults)
         check_kinds_of_betas(defaults["betas"])
@@ -303,7 +309,6 @@ class LaProp(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
-        self._lasting.pop(_id(group), None)  # of an earlier group with the same first parameter
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -366,7 +371,9 @@ class LaProp(Optimizer):
             lr, group.get("initial_lr", self.defaults["lr"])
         ):
             group["lr"] = 0.0
-        before = self._lasting.get(_id(group))
+        owner, before = self._lasting.get(_id(group), (None, None))
+        if owner is not group.get("momentum_of"):
+            before = None  # it is of a group that is gone
         if before is not None and all(map(is_, before, present)):
             group["lr"] = checked(group, ("lr",), read_tensors=False)["lr"]
             return
@@ -381,7 +388,7 @@ class LaProp(Optimizer):
             for param in group["params"]:
                 self.state.get(param, {}).pop("exp_avg_grad", None)
         group.update(options)
-        self._lasting[_id(group)] = _lasting(group)
+        self._lasting[_id(group)] = group["momentum_of"], _lasting(group)
 
     def _init_group(
         self, group: dict[str, Any], tensors: list[Tensor], done: frozenset[int] = frozenset()

@@ -316,6 +316,21 @@ def test_the_first_step_without_centering_drops_the_average_gradient(after, kind
     assert "exp_avg_grad" not in optimizer.state[param]
 
 
+@each_kind
+def test_a_group_is_not_taken_for_an_earlier_one_with_its_first_parameter(kind):
+    """The id of a parameter that is gone may be that of a new one, here it is the same one."""
+    params = [Parameter(torch.zeros(3)) for _ in range(3)]
+    optimizer = LaProp([{"params": params[:1]}, {"params": params[1:], "centered": True}], **kind)
+    for param in params:
+        param.grad = torch.ones(3)
+    optimizer.step()
+    average = optimizer.state[params[2]]["exp_avg_grad"]
+    del optimizer.param_groups[0]
+    optimizer.param_groups[0]["params"][0] = params[0]
+    optimizer.step()
+    assert optimizer.state[params[2]]["exp_avg_grad"] is average
+
+
 def test_copies_with_and_without_centering_train_alike_with_kernel_and_loop():
     paths = []
     for kind in ({"fused": True}, {"foreach": False}):
