@@ -1,6 +1,7 @@
 """What no kernel takes, and what fused=True says about it; DTensors."""
 
 import warnings
+from types import SimpleNamespace
 
 import fused
 import pytest
@@ -13,6 +14,7 @@ from torch.nn import Parameter
 from training import make
 
 from laprop import LaProp
+from laprop.kernels import why_not
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -106,6 +108,17 @@ def test_a_request_that_no_kernel_serves_is_warned_of_once(values, options, reas
 
 def test_a_subclass_of_parameter_is_warned_of():
     one_warning(LaProp([Sub(torch.ones(3))], fused=True), "it takes no parameters of the class Sub")
+
+
+def test_a_gpu_that_is_too_old_is_named(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    param = SimpleNamespace(device=torch.device("cuda:0"), dtype=torch.float32)
+    group = LaProp([Parameter(torch.ones(3))], fused=True).param_groups[0]
+    capability = (6, 1)
+    assert why_not(param, group) == "it needs a GPU of compute capability 7.0 or more"
+    capability = (7, 0)
+    assert why_not(param, group) != "it needs a GPU of compute capability 7.0 or more"
 
 
 def test_a_scaler_or_a_capture_that_the_kernel_does_not_support_is_named():

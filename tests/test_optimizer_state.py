@@ -250,7 +250,7 @@ def test_a_state_of_the_authors_that_does_not_fit_is_refused():
     refused({**state, "momentum": 1}, "neither LaProp's nor Adam's, it holds exp_avg, ")
     refused({key: x for key, x in state.items() if key != "step"}, "neither LaProp's nor Adam's")
     refused({**state, "exp_avg": None}, "state['exp_avg'] is a NoneType (allowed: a tensor)")
-    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one finite num")
+    refused({**state, "exp_avg_lr_1": None}, "state['exp_avg_lr_1'] is None (allowed: one")
 
 
 def test_other_state_dicts_are_refused():

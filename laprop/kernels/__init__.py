@@ -60,6 +60,8 @@ def why_not(param: Tensor, group: dict[str, Any]) -> str | None:
     if kernel is None:
         is_told = param.device.type in _MODULES
         return None if is_told else f"there is none for the device type {param.device.type}"
+    if not kernel.runs_on(param.device):
+        return "it needs a GPU of compute capability 7.0 or more"
     if param.dtype not in DTYPES:
         return f"it takes no parameters of dtype {dtype}"
     if not kernel.takes(param.dtype, group):

@@ -57,6 +57,10 @@ class CpuKernel:
             return False
         return dtype != torch.float16 or group["low_precision"] != "stochastic"
 
+    def runs_on(self, device: torch.device) -> bool:
+        """Return True: every CPU on which the library loads can run it."""
+        return True
+
     def step(
         self,
         batch: Batch,

@@ -75,6 +75,10 @@ class CudaKernel:
             return False
         return dtype not in LOW_PRECISION or group["low_precision"] != "stochastic"
 
+    def runs_on(self, device: torch.device) -> bool:
+        """Return whether Triton supports a device; where it interprets, this is a CPU."""
+        return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (7, 0)
+
     def step(
         self,
         batch: Batch,
@@ -84,8 +88,8 @@ class CudaKernel:
     ) -> bool:
         """Make one step, if possible; see :meth:`laprop.kernels.rows.Kernel.step`."""
         device = batch.params[0].device
-        if device.type == "cuda" and torch.cuda.get_device_capability(device) < (7, 0):
-            return False  # Triton does not support it
+        if not self.runs_on(device):
+            return False
         # Every in-place operation of torch does this, so that autograd notices if a tensor that it
         # saved was changed before its backward pass.
         torch.autograd.graph.increment_version(

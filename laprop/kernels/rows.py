@@ -106,6 +106,10 @@ class Kernel(Protocol):
         """Return whether it has code for parameters of a dtype under a group's options."""
         ...
 
+    def runs_on(self, device: torch.device) -> bool:
+        """Return whether it can run on a device, which is of its type."""
+        ...
+
     def step(
         self,
         batch: Batch,
