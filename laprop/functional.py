@@ -82,7 +82,11 @@ def exact_sqrt(x: Tensor) -> Tensor:
 
 
 def _differentiable_sqrt(x: Tensor) -> Tensor:
-    """Return torch's root with the derivative 0 at 0, where torch's is infinite."""
+    """Return torch's root with the derivative 0 at 0, where torch's is infinite.
+
+    :mod:`laprop.arithmetic` has the same expression. This module shares no code with the class,
+    because tests check the class by it.
+    """
     return torch.where(x == 0, 0.0, torch.where(x == 0, 1.0, x).sqrt())
 
 

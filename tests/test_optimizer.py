@@ -446,6 +446,27 @@ def test_the_sizes_that_the_documentation_names(kind):
     assert moved(size, size / 3, size) == moved(size, size / 3, size, eps=0.0)
 
 
+@pytest.mark.parametrize("kind", IMPLEMENTATIONS)
+def test_where_n_stops_growing_with_a_nu_close_to_1(kind):
+    """The numbers that the documentation names, for a gradient of 1 in float32."""
+
+    def changes(n, nu, g=1.0):
+        param = Parameter(torch.zeros(16))
+        optimizer = LaProp([param], betas=(0.9, nu), **kind)
+        for size in (1.0, g):  # the first step makes the state
+            param.grad = torch.full((16,), size)
+            if param in optimizer.state:
+                optimizer.state[param]["exp_avg_sq"].fill_(n)
+            optimizer.step()
+        return bool((optimizer.state[param]["exp_avg_sq"] != torch.tensor(n)).all())
+
+    for nu, last in ((1 - 1e-6, 0.971), (1 - 1e-7, 0.75), (1 - 1e-8, 0.25)):
+        assert changes(0.999 * last, nu)
+        assert not changes(1.001 * last, nu)
+    assert changes(2.0, 1 - 1e-7, g=0.0)
+    assert not changes(2.0, 1 - 1e-8, g=0.0)
+
+
 @pytest.mark.parametrize(("dtype", "bits"), [(torch.bfloat16, 8), (torch.float16, 11)])
 def test_the_steps_that_rounding_to_the_nearest_loses(dtype, bits):
     def is_lost(weight, ratio):
