@@ -512,7 +512,7 @@ def test_the_ratios_in_the_guide_to_speed_are_the_measured_ones() -> None:
         "takes {:.2g} ms for a step on 10M numbers, {:.2g} ms on the transformer, {:.2g} ms on "
         "ResNet-20".format(*(ms[name, 1, ways[0]] for name in ("10M", "transformer", "ResNet-20"))),
         f"takes {loop.min():.2g} to {loop.max():.1f} times as long as that of torch's fused Adam",
-        f"at {rainbow['MinAtar alone', 'ours']:.2f} times the steps of gymnasium's",
+        f"makes {rainbow['MinAtar alone', 'ours']:.2f} times as many steps per second as gym",
         f"at {benchmark('fairseq', 'way').ratio['laprop']:.2f} times the tokens",
     ]
     text = " ".join((ROOT / "docs" / "speed.md").read_text().split())

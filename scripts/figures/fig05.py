@@ -82,7 +82,7 @@ def draw(results: Results | None) -> Figure:
         else:
             own(column[1], curves, SIGMA)
             column[1].set_xlabel("updates")
-            if run.scale == "short":  # the authors' setting: their first updates are beside ours
+            if task == "iwslt" and run.scale == "short":  # the authors' setting, so they are beside
                 first = make_authors.load("starts")
                 alike = (first.warmup > 0).isin(set(curves.warmup > 0))
                 means(column[1], first[alike & (first["update"] <= curves.step.max())])
@@ -148,7 +148,7 @@ def note(figure: Figure, ours: list[Results | None], smoothed: str) -> None:
     text = f"authors' runs as published, smoothed by a Gaussian of {smoothed} updates"
     shown = [results for results in ours if results is not None]
     text += "; ours: mean, bands: range of the seeds" if shown else "; ours: not run"
-    if any(results.scale == "short" for results in shown):
+    if any(r.manifest["task"] == "translation" and r.scale == "short" for r in shown):
         text += f"; dotted beside ours: the authors' means of {make_authors.WINDOW} updates"
     for results in shown:
         name = {"translation": "IWSLT14", "roberta": "RoBERTa"}[results.manifest["task"]]
